@@ -1,0 +1,1 @@
+"""What came out: records to statistics, tables, figures and a report."""

@@ -1,0 +1,1 @@
+"""The engine: plans, runs, records and exports studies; names no procedure."""

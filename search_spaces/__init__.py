@@ -1,0 +1,1 @@
+"""What is varied, as data: one module per procedure."""

@@ -1,0 +1,1 @@
+"""How to train: one module per procedure, shared pieces in parts."""

@@ -1,0 +1,18 @@
+"""What can go wrong by a user's request or by the numbers, as exceptions that the command line and the recorder know.
+Comes in: words. Goes out: exceptions. Exists so that a fault is told apart from a bug."""
+
+
+class RequestError(ValueError):
+    """A request that cannot be carried out. `faults`: one line each: the rule, what was given, the next step."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = list(faults)
+
+
+class Diverged(ArithmeticError):
+    """A value that is not finite; ends the run where it arises, with status `diverged`."""
+
+
+class WeightsUnreachable(RuntimeError):
+    """Published weights that cannot be had from this machine; the row says so and the study goes on."""
