@@ -1,0 +1,270 @@
+"""Category-variant composition (Luo, Wu, Zhao 2023, Algorithm 1 and section 2.2.2): two chromosome clusters laid over one another.
+Comes in: batches of primary and candidate images with labels, a look-up table. Goes out: composed images with their new labels.
+Exists because contrastive learning wants new images with discrete labels, which mixup and cutmix do not give.
+
+Random numbers are all drawn up front on the CPU, so that the result depends neither on the device nor on how a batch is sliced."""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainables.parts.errors import RequestError
+
+CLASSES = ("instance", "overlapping", "touching", "touching_overlapping")
+UNCERTAIN = -1  # in LookUpTable.cells; the word `uncertain` in a file
+BLENDS = ("equal", "lambda", "maximum")
+LOOK_UP_TABLES = Path(__file__).with_name("look_up_tables.csv")
+COLUMNS = ("table", "first", "second", "touching", "overlapping")
+PUBLISHED_SIDE = 224  # pixels; the threshold is given for images of this side
+
+
+@dataclass(frozen=True)
+class LookUpTable:
+    """The label of a composed image. cells[case][a][b]: case 0 touching, 1 overlapping; a, b, and the value index CLASSES; -1 uncertain."""
+
+    name: str
+    cells: tuple[tuple[tuple[int, ...], ...], ...]
+
+    def label(self, first: int, second: int, overlapping: bool) -> int:
+        return self.cells[int(overlapping)][first][second]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The random numbers of N compositions, uniform in [0, 1), on the CPU. places: (N, draws, 4): vertical and horizontal shift of the
+    primary, then of the candidate. ratios: (N,): lambda, the primary's share (Beta(1, 1) is the uniform distribution)."""
+
+    places: Tensor
+    ratios: Tensor
+
+    def __getitem__(self, rows: slice | Tensor) -> "Numbers":
+        """The numbers of a part of the batch: what a data-parallel worker passes on with its part of the images."""
+        return Numbers(self.places[rows], self.ratios[rows])
+
+
+@dataclass(frozen=True)
+class Composed:
+    """images: (N, H, W) float32; labels: (N,) int64; overlap: (N,) int64, pixels where both are foreground; drawn: (N,) bool;
+    shifts: (N, 4) int64, pixels, in the order of Numbers.places. Where drawn is False the candidate came back unchanged, with
+    overlap -1 and shifts 0."""
+
+    images: Tensor
+    labels: Tensor
+    overlap: Tensor
+    drawn: Tensor
+    shifts: Tensor
+
+
+def load_tables(path: str | Path | None = None) -> dict[str, LookUpTable]:
+    """The look-up tables `light`, `middle`, `heavy`, `no`, and those of a user's file at `path`: a CSV with the columns of COLUMNS, a row
+    for each of the ten unordered pairs of a table, classes spelled as in CLASSES, or `uncertain`. RequestError (a ValueError) with all
+    faults at once: file not readable, columns missing, an unknown word, a pair missing or given twice, a table that exists already."""
+    tables = _read_tables(LOOK_UP_TABLES)
+    if path is not None:
+        own = _read_tables(Path(path))
+        if taken := sorted(tables.keys() & own.keys()):
+            raise RequestError(*(f"{path}: a table '{name}' comes with the program. Give it another name." for name in taken))
+        tables |= own
+    return tables
+
+
+def draw_composition(n: int, draws: int = 10, generator: torch.Generator | None = None) -> Numbers:
+    """The random numbers of n compositions; always n (4 draws + 1) numbers, whatever becomes of them. generator: on the CPU; None = torch's
+    own. ValueError if it lives elsewhere or draws is below 1."""
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
+    if generator is not None and generator.device.type != "cpu":
+        raise ValueError(f"composition needs a generator on the CPU, so that the device does not change the result, got {generator.device}")
+    return Numbers(torch.rand(n, draws, 4, generator=generator), torch.rand(n, generator=generator))
+
+
+def compose(
+    primary: Tensor,
+    candidate: Tensor,
+    primary_labels: Tensor,
+    candidate_labels: Tensor,
+    table: LookUpTable,
+    blend: str = "equal",
+    threshold: float = 200,
+    draws: int = 10,
+    require_contact: bool = False,
+    generator: torch.Generator | None = None,
+    numbers: Numbers | None = None,
+) -> Composed:
+    """Algorithm 1 for a batch, on the device of the images.
+
+    primary, candidate: (N, H, W), uint8 or float, 0 = background, foreground above 0 (0 to 255, not yet normalised); labels (N,) int64.
+    blend, where both are foreground: `equal` 0.5 / 0.5, `lambda` of one ratio per image, `maximum`; float32, not rounded.
+    threshold: P in pixels at 224 x 224, scaled with the image area and rounded down: an overlap of at most P is the touching case.
+    draws: upper limit of draws per image; all uncertain: the candidate comes back with its own label.
+    require_contact: a touching case in which no foreground pixel of one image is one of the other or among its 8 neighbours is uncertain.
+    Shifts are whole pixels, each in [-floor(R), floor(R)] equally likely, R as in line 5 of the algorithm; what leaves the frame is lost.
+    numbers: drawn before by `draw_composition` (then draws and generator do not count).
+    ValueError for an unknown blend, a threshold below 0, shapes that do not fit, labels outside CLASSES, an image that is all background
+    or has values below 0."""
+    n, device = len(primary), primary.device
+    if blend not in BLENDS:
+        raise ValueError(f"blend must be one of {', '.join(BLENDS)}, got {blend!r}")
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"threshold must be at least 0 pixels, got {threshold}")
+    if primary.ndim != 3 or primary.shape != candidate.shape or primary_labels.shape != (n,) or candidate_labels.shape != (n,):
+        given = [tuple(tensor.shape) for tensor in (primary, candidate, primary_labels, candidate_labels)]
+        raise ValueError(f"composition takes images (N, H, W) twice and labels (N,) twice, got {given}")
+    if numbers is None:
+        numbers = draw_composition(n, draws, generator)
+    elif numbers.ratios.shape != (n,):
+        raise ValueError(f"composition of {n} images needs the random numbers of {n}, got those of {len(numbers.ratios)}")
+
+    nothing = Composed(
+        candidate.float(),
+        candidate_labels.clone(),
+        torch.full((n,), -1, dtype=torch.int64, device=device),
+        torch.zeros(n, dtype=torch.bool, device=device),
+        torch.zeros(n, 4, dtype=torch.int64, device=device),
+    )
+    if n == 0 or all(cell == UNCERTAIN for case in table.cells for row in case for cell in row):
+        return nothing  # the `no` table: no draw can be certain
+    masks = torch.stack([primary > 0, candidate > 0])
+    _check_images((primary, candidate), masks, torch.stack([primary_labels, candidate_labels]))
+
+    height, width = primary.shape[1:]
+    limit = math.floor(threshold * height * width / PUBLISHED_SIDE**2)
+    cells = torch.tensor(table.cells, device=device)[:, primary_labels, candidate_labels]  # (2, N)
+    shifts = _whole_shifts(numbers.places.to(device), _reach(masks))
+    labels, overlap, taken = nothing.labels.clone(), nothing.overlap.clone(), nothing.shifts.clone()
+    open_rows = (cells != UNCERTAIN).any(dim=0).nonzero()[:, 0]
+    for draw in range(shifts.shape[1]):
+        if len(open_rows) == 0:
+            break
+        moved = shifts[open_rows, draw]
+        first, second = _shift(masks[0], open_rows, moved[:, :2]), _shift(masks[1], open_rows, moved[:, 2:])
+        pixels = (first & second).flatten(1).sum(dim=1)
+        found = torch.where(pixels > limit, cells[1, open_rows], cells[0, open_rows])
+        if require_contact:
+            apart = (pixels == 0).nonzero()[:, 0]
+            near = (_grow(first[apart]) & second[apart]).flatten(1).any(dim=1)
+            found[apart] = torch.where(near, found[apart], UNCERTAIN)
+        certain = found != UNCERTAIN
+        rows = open_rows[certain]
+        labels[rows], overlap[rows], taken[rows] = found[certain], pixels[certain], moved[certain]
+        open_rows = open_rows[~certain]
+
+    images, rows = nothing.images, (overlap >= 0).nonzero()[:, 0]
+    if images is candidate:  # float() of float32 images is the input itself
+        images = images.clone()
+    lying, over = _shift(primary, rows, taken[rows, :2]).float(), _shift(candidate, rows, taken[rows, 2:]).float()
+    if blend == "maximum":
+        images[rows] = torch.maximum(lying, over)  # where one is background, the other
+    else:
+        share = numbers.ratios.to(device)[rows, None, None] if blend == "lambda" else 0.5
+        mixed = share * lying + (1 - share) * over
+        images[rows] = torch.where((lying > 0) & (over > 0), mixed, lying + over)
+    return Composed(images, labels, overlap, overlap >= 0, taken)
+
+
+def _reach(masks: Tensor) -> Tensor:
+    """Line 4 and 5 of the algorithm. masks: (2, N, H, W) bool -> (N, 4) int64: floor(R), in the order of Numbers.places."""
+    extents = []
+    for other, side in ((3, masks.shape[2]), (2, masks.shape[3])):  # rows, then columns
+        hit = masks.any(dim=other).int()  # (2, N, side)
+        extent = side - hit.flip(2).argmax(dim=2) - hit.argmax(dim=2)  # argmax: the first of equal values
+        extents.append((extent.sum(dim=0).clamp(max=side) - extent) // 2)
+    return torch.stack(extents, dim=2).permute(1, 0, 2).flatten(1)
+
+
+def _whole_shifts(places: Tensor, reach: Tensor) -> Tensor:
+    """places (N, draws, 4) in [0, 1), reach (N, 4) -> (N, draws, 4) int64 in [-reach, reach]."""
+    reach = reach[:, None, :]
+    return (places * (2 * reach + 1)).long().minimum(2 * reach) - reach
+
+
+def _shift(images: Tensor, rows: Tensor, shifts: Tensor) -> Tensor:
+    """images[rows], each moved by its (down, right) of shifts (n, 2), background where nothing comes from; (n, H, W). A shift never exceeds
+    half of the side, since R does not."""
+    height, width = images.shape[1:]
+    down, right = (height + 1) // 2, (width + 1) // 2
+    windows = F.pad(images, (right, right, down, down)).unfold(1, height, 1).unfold(2, width, 1)  # a view (N, Y, X, H, W)
+    return windows[rows, down - shifts[:, 0], right - shifts[:, 1]]
+
+
+def _grow(masks: Tensor) -> Tensor:
+    """(n, H, W) bool: each foreground pixel with its 8 neighbours."""
+    for dim in (1, 2):
+        size = masks.shape[dim]
+        grown = masks.clone()
+        grown.narrow(dim, 1, size - 1).logical_or_(masks.narrow(dim, 0, size - 1))
+        grown.narrow(dim, 0, size - 1).logical_or_(masks.narrow(dim, 1, size - 1))
+        masks = grown
+    return masks
+
+
+def _check_images(images: tuple[Tensor, Tensor], masks: Tensor, labels: Tensor) -> None:
+    """masks: (2, N, H, W) bool; labels: (2, N). One question to the device when all is well."""
+    empty = ~masks.flatten(2).any(dim=2)
+    foreign = (labels < 0) | (labels >= len(CLASSES))
+    faulty = empty | foreign
+    if any(image.is_floating_point() for image in images):
+        faulty = faulty | torch.stack([(image < 0).flatten(1).any(dim=1) for image in images])
+    if not bool(faulty.any()):
+        return
+    which, row = faulty.nonzero()[0].tolist()
+    name = ("primary", "candidate")[which]
+    if empty[which, row]:
+        raise ValueError(
+            f"composition needs a chromosome on every image, but {name} image {row} of the batch is all background (0). "
+            "Find such images with `python -m search data check FOLDER` and take them out."
+        )
+    if foreign[which, row]:
+        label = int(labels[which, row])
+        raise ValueError(f"composition knows the classes 0 to 3 ({', '.join(CLASSES)}), but {name} image {row} has label {label}")
+    raise ValueError(
+        f"composition needs values of 0 (background) and above, but {name} image {row} has values below 0. Compose before normalising."
+    )
+
+
+def _read_tables(path: Path) -> dict[str, LookUpTable]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [(reader.line_num, row) for row in reader]
+            columns = tuple(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RequestError(f"{path}: a look-up table must be a readable CSV in UTF-8, got: {error}") from error
+    if missing := [column for column in COLUMNS if column not in columns]:
+        raise RequestError(f"{path}: a look-up table needs the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}")
+
+    faults: list[str] = [] if rows else [f"{path}: no row in it; a look-up table has a row for each of the ten pairs"]
+    tables: dict[str, list[list[list[int]]]] = {}
+    given: dict[str, dict[tuple[int, int], int]] = {}
+    words = {name: place for place, name in enumerate(CLASSES)}
+    results = words | {"uncertain": UNCERTAIN}
+    for line, row in rows:
+        values = {column: (row[column] or "").strip() for column in COLUMNS}
+        known = {"first": words, "second": words, "touching": results, "overlapping": results}
+        wrong = [column for column, allowed in known.items() if values[column] not in allowed]
+        faults += [f"{path}, line {line}: {c} must be one of {', '.join(known[c])}, got '{values[c]}'" for c in wrong]
+        if not values["table"]:
+            faults.append(f"{path}, line {line}: table must be a name, got nothing")
+        cells = tables.setdefault(values["table"], [[[UNCERTAIN] * len(CLASSES) for _ in CLASSES] for _ in range(2)])
+        seen = given.setdefault(values["table"], {})
+        if "first" in wrong or "second" in wrong:
+            continue
+        first, second = sorted((words[values["first"]], words[values["second"]]))
+        if (first, second) in seen:
+            pair = f"{CLASSES[first]}, {CLASSES[second]}"
+            faults.append(f"{path}, line {line}: the pair {pair} of table '{values['table']}' stands in line {seen[first, second]} already")
+        seen[first, second] = line
+        for case, column in enumerate(("touching", "overlapping")):
+            if column not in wrong:
+                cells[case][first][second] = cells[case][second][first] = known[column][values[column]]
+    for name, seen in given.items():
+        pairs = [(a, b) for a in range(len(CLASSES)) for b in range(a, len(CLASSES))]
+        faults += [f"{path}: table '{name}' lacks the pair {CLASSES[a]}, {CLASSES[b]}" for a, b in pairs if (a, b) not in seen]
+    if faults:
+        raise RequestError(*faults)
+    return {name: LookUpTable(name, tuple(tuple(map(tuple, case)) for case in cells)) for name, cells in tables.items()}

@@ -1,0 +1,117 @@
+"""The contrastive losses of SupCAM (Luo, Wu, Zhao 2023, Eq. 3-7) and ArcFace's class margin, on cosines.
+Comes in: cosines of queries with keys or class weights, and masks that say what is positive and negative. Goes out: a scalar in nats.
+Exists so that every loss is a pure function of tensors that a second implementation can check.
+
+Shapes: N batch, K queue, M all that a query is compared with, C classes. float16 and bfloat16 become float32; float64 stays.
+A column that is neither positive nor negative (an empty queue slot) does not count; its gradient is 0."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BEYOND_PI = ("plain", "monotone")
+
+
+def add_margin(cosine: Tensor, margin: float, beyond_pi: str = "plain") -> Tensor:
+    """cos(theta + margin) for theta = arccos(cosine), any shape; margin in radians, from 0 to below pi.
+
+    Written as `cosine cos(m) - sine sin(m)`, sine = sqrt(1 - cosine^2), without arccos. Its slope is infinite at cosine = +-1;
+    where 1 - cosine^2 is below the resolution of the type the sine is taken as the constant 0: the value is exact there, the slope cos(m).
+    beyond_pi, what happens where theta + margin > pi: `plain` the cosine itself, which rises again (the paper);
+    `monotone` cosine - m sin(m), ArcFace's continuation. ValueError for another word or a margin out of range."""
+    if not 0 <= margin < math.pi:
+        raise ValueError(f"margin must be from 0 to below pi (radians), got {margin}")
+    if beyond_pi not in BEYOND_PI:
+        raise ValueError(f"beyond_pi must be one of {', '.join(BEYOND_PI)}, got {beyond_pi!r}")
+    cosine = _at_least_float32(cosine)
+    square = (1 - cosine) * (1 + cosine)  # not 1 - cosine^2, which loses half of the digits near the ends
+    end = square < torch.finfo(cosine.dtype).eps
+    sine = torch.where(end, 0.0, torch.where(end, 1.0, square).sqrt())  # the inner where keeps inf * 0 out of the gradient
+    moved = cosine * math.cos(margin) - sine * math.sin(margin)
+    if beyond_pi == "monotone":
+        moved = torch.where(cosine > -math.cos(margin), moved, cosine - margin * math.sin(margin))
+    return moved
+
+
+def info_nce(own: Tensor, others: Tensor, temperature: float, present: Tensor | None = None) -> Tensor:
+    """Eq. 3. own: (N,) cosines of each query with its own key; others: (N, K) with the queue, all negative.
+    present: (K,) bool, the filled slots of the queue; None = all. No slot filled: 0. Scalar: mean over the batch.
+    ValueError if temperature is not above 0 or shapes do not fit."""
+    _check(temperature, own[:, None], others)
+    negative = torch.ones_like(others, dtype=torch.bool) if present is None else present.expand_as(others)
+    return _one_against(own[:, None], others, negative, temperature).mean()
+
+
+def sup_con(cosines: Tensor, positive: Tensor, negative: Tensor, temperature: float) -> Tensor:
+    """Eq. 4. cosines: (N, M) of each query with all keys; positive, negative: (N, M) bool, disjoint; what is in neither does not count.
+    Each positive stands alone against the negatives: the other positives are not in its denominator (unlike Khosla et al. 2020).
+    Scalar: mean over a query's positives, then over the batch; 0 where a query has no negative.
+    ValueError if temperature is not above 0, shapes do not fit, or a query has no positive (its loss would be 0 / 0)."""
+    return _positives_against(cosines, cosines, positive, negative, temperature)
+
+
+def self_margin(own: Tensor, others: Tensor, negative: Tensor, margin: float, temperature: float, beyond_pi: str = "plain") -> Tensor:
+    """Eq. 7. own: (N,) cosines of each query with its own key, the only positive, which gets the margin (radians);
+    others: (N, K); negative: (N, K) bool, the keys of another label. Scalar: mean over the batch; a query without negatives counts 0.
+    ValueError as in `info_nce` and `add_margin`."""
+    _check(temperature, own[:, None], others, negative)
+    return _one_against(add_margin(own, margin, beyond_pi)[:, None], others, negative, temperature).mean()
+
+
+def all_margin(
+    cosines: Tensor, positive: Tensor, negative: Tensor, margin: float, temperature: float, beyond_pi: str = "plain"
+) -> Tensor:
+    """Eq. 6. As `sup_con`, with the margin (radians) on every positive. The paper reports that it does not converge.
+    ValueError as in `sup_con` and `add_margin`."""
+    return _positives_against(add_margin(cosines, margin, beyond_pi), cosines, positive, negative, temperature)
+
+
+def class_margin(
+    cosines: Tensor, labels: Tensor, margin: float, temperature: float, beyond_pi: str = "plain", present: Tensor | None = None
+) -> Tensor:
+    """Eq. 5 (ArcFace; its scale s is 1 / temperature). cosines: (N, C) of each query with the class weights or centres; labels: (N,) int64.
+    present: (C,) bool, the classes that have a centre; None = all. A class without one is not a negative, and a query of such a class
+    is left out of the mean; 0 if that leaves none. Scalar. ValueError as in `info_nce` and `add_margin`."""
+    _check(temperature, cosines)
+    if labels.shape != cosines.shape[:1]:
+        raise ValueError(f"labels must have the shape ({len(cosines)},), got {tuple(labels.shape)}")
+    own = cosines.gather(1, labels[:, None])
+    negative = torch.arange(cosines.shape[1], device=cosines.device) != labels[:, None]
+    if present is None:
+        return _one_against(add_margin(own, margin, beyond_pi), cosines, negative, temperature).mean()
+    losses = _one_against(add_margin(own, margin, beyond_pi), cosines, negative & present, temperature)[:, 0]
+    counted = present[labels]
+    return torch.where(counted, losses, 0.0).sum() / counted.sum().clamp(min=1)
+
+
+def _one_against(positives: Tensor, cosines: Tensor, negative: Tensor, temperature: float) -> Tensor:
+    """-log(e^a / (e^a + sum of e^b over the negatives b)) for each a of positives (N, P); (N, P), never below 0, 0 without negatives."""
+    positives, cosines = _at_least_float32(positives) / temperature, _at_least_float32(cosines) / temperature
+    # A finite floor instead of -inf: a row of -inf alone has a gradient of nan.
+    bar = cosines.masked_fill(~negative, torch.finfo(cosines.dtype).min / 2).logsumexp(dim=1, keepdim=True)
+    return F.softplus(bar - positives, threshold=50)  # softplus(x) = x to the last digit of float64 above 50
+
+
+def _positives_against(positives: Tensor, cosines: Tensor, positive: Tensor, negative: Tensor, temperature: float) -> Tensor:
+    _check(temperature, cosines, positive, negative)
+    count = positive.sum(dim=1)
+    if bool((count == 0).any()):
+        rows = (count == 0).nonzero()[:, 0].tolist()
+        raise ValueError(f"every query needs a positive (its own key at least), none in row {', '.join(map(str, rows[:5]))}")
+    losses = _one_against(positives, cosines, negative, temperature)
+    return (torch.where(positive, losses, 0.0).sum(dim=1) / count).mean()
+
+
+def _check(temperature: float, *tables: Tensor) -> None:
+    """All (N, M), N above 0; one that stands for a single column, (N, 1), fits every M."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    shapes = [tuple(table.shape) for table in tables]
+    if any(len(shape) != 2 or shape[0] != shapes[0][0] or shape[0] == 0 for shape in shapes) or len({s for s in shapes if s[1] != 1}) > 1:
+        raise ValueError(f"cosines and masks must have the same rows and columns, and at least one row, got {shapes}")
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
