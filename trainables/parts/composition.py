@@ -121,7 +121,7 @@ def compose(
         raise ValueError(f"composition of {n} images needs the random numbers of {n}, got those of {len(numbers.ratios)}")
 
     nothing = Composed(
-        candidate.float(),
+        candidate.to(torch.float32, copy=True),
         candidate_labels.clone(),
         torch.full((n,), -1, dtype=torch.int64, device=device),
         torch.zeros(n, dtype=torch.bool, device=device),
@@ -129,13 +129,14 @@ def compose(
     )
     if n == 0 or all(cell == UNCERTAIN for case in table.cells for row in case for cell in row):
         return nothing  # the `no` table: no draw can be certain
-    masks = torch.stack([primary > 0, candidate > 0])
-    _check_images((primary, candidate), masks, torch.stack([primary_labels, candidate_labels]))
+    spans = [[images.amax(dim=dim) > 0 for images in (primary, candidate)] for dim in (2, 1)]  # rows, then columns, with foreground
+    _check_images((primary, candidate), torch.stack(spans[0]), torch.stack([primary_labels, candidate_labels]))
 
     height, width = primary.shape[1:]
     limit = math.floor(threshold * height * width / PUBLISHED_SIDE**2)
     cells = torch.tensor(table.cells, device=device)[:, primary_labels, candidate_labels]  # (2, N)
-    shifts = _whole_shifts(numbers.places.to(device), _reach(masks))
+    masks = primary > 0, candidate > 0
+    shifts = _whole_shifts(numbers.places.to(device), torch.stack([_reach(torch.stack(pair)) for pair in spans], dim=2).flatten(1))
     labels, overlap, taken = nothing.labels.clone(), nothing.overlap.clone(), nothing.shifts.clone()
     open_rows = (cells != UNCERTAIN).any(dim=0).nonzero()[:, 0]
     for draw in range(shifts.shape[1]):
@@ -155,26 +156,23 @@ def compose(
         open_rows = open_rows[~certain]
 
     images, rows = nothing.images, (overlap >= 0).nonzero()[:, 0]
-    if images is candidate:  # float() of float32 images is the input itself
-        images = images.clone()
     lying, over = _shift(primary, rows, taken[rows, :2]).float(), _shift(candidate, rows, taken[rows, 2:]).float()
     if blend == "maximum":
         images[rows] = torch.maximum(lying, over)  # where one is background, the other
     else:
         share = numbers.ratios.to(device)[rows, None, None] if blend == "lambda" else 0.5
-        mixed = share * lying + (1 - share) * over
-        images[rows] = torch.where((lying > 0) & (over > 0), mixed, lying + over)
+        both = torch.minimum(lying, over) > 0
+        images[rows] = torch.where(both, torch.lerp(over, lying, share), torch.maximum(lying, over))
     return Composed(images, labels, overlap, overlap >= 0, taken)
 
 
-def _reach(masks: Tensor) -> Tensor:
-    """Line 4 and 5 of the algorithm. masks: (2, N, H, W) bool -> (N, 4) int64: floor(R), in the order of Numbers.places."""
-    extents = []
-    for other, side in ((3, masks.shape[2]), (2, masks.shape[3])):  # rows, then columns
-        hit = masks.any(dim=other).int()  # (2, N, side)
-        extent = side - hit.flip(2).argmax(dim=2) - hit.argmax(dim=2)  # argmax: the first of equal values
-        extents.append((extent.sum(dim=0).clamp(max=side) - extent) // 2)
-    return torch.stack(extents, dim=2).permute(1, 0, 2).flatten(1)
+def _reach(hit: Tensor) -> Tensor:
+    """Line 4 and 5 of the algorithm along one axis. hit: (2, N, side) bool, where the primary and the candidate have foreground;
+    (N, 2) int64: floor(R) of the primary and of the candidate."""
+    side = hit.shape[2]
+    hit = hit.int()  # argmax: the first of equal values
+    extent = side - hit.flip(2).argmax(dim=2) - hit.argmax(dim=2)
+    return ((extent.sum(dim=0).clamp(max=side) - extent) // 2).T
 
 
 def _whole_shifts(places: Tensor, reach: Tensor) -> Tensor:
@@ -203,9 +201,9 @@ def _grow(masks: Tensor) -> Tensor:
     return masks
 
 
-def _check_images(images: tuple[Tensor, Tensor], masks: Tensor, labels: Tensor) -> None:
-    """masks: (2, N, H, W) bool; labels: (2, N). One question to the device when all is well."""
-    empty = ~masks.flatten(2).any(dim=2)
+def _check_images(images: tuple[Tensor, Tensor], hit: Tensor, labels: Tensor) -> None:
+    """hit: (2, N, H) bool, rows with foreground; labels: (2, N). One question to the device when all is well."""
+    empty = ~hit.any(dim=2)
     foreign = (labels < 0) | (labels >= len(CLASSES))
     faulty = empty | foreign
     if any(image.is_floating_point() for image in images):

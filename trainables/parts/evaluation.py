@@ -79,7 +79,7 @@ def knn_accuracy(train_z: Tensor, train_y: Tensor, z: Tensor, y: Tensor, k: int 
     right = 0
     for rows, truth in zip(z.split(1024), y.to(z.device).split(1024), strict=True):  # 1024: bounds the (rows, M) table of cosines
         cosine, place = (F.normalize(rows.float(), dim=1) @ bank.T).topk(min(k, len(bank)), dim=1)
-        weight = ((cosine - 1) / temperature).exp()  # - 1 cancels in the comparison and keeps e^x from overflowing
+        weight = (cosine / temperature).softmax(dim=1)  # the same vote as e^x, which overflows at low temperatures
         votes = torch.zeros(len(rows), classes, device=z.device).scatter_add_(1, bank_y[place], weight)
         right += int((votes.argmax(1) == truth).sum())
     return right / len(z)

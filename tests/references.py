@@ -1,0 +1,228 @@
+"""A second implementation of the equations of Luo, Wu, Zhao 2023: plain loops in float64, written from the paper, without torch.
+Comes in: lists or arrays. Goes out: floats and arrays. Exists so that a mistake has to be made twice to go unseen."""
+
+import math
+
+import numpy as np
+
+
+def cosine(a, b):
+    dot = sum(float(x) * float(y) for x, y in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(float(x) ** 2 for x in a)) / math.sqrt(sum(float(y) ** 2 for y in b))
+
+
+def with_margin(similarity, margin, beyond_pi="plain"):
+    """cos(theta + m) by way of the angle itself."""
+    theta = math.acos(min(1.0, max(-1.0, float(similarity))))
+    if beyond_pi == "monotone" and theta + margin >= math.pi:
+        return math.cos(theta) - margin * math.sin(margin)
+    return math.cos(theta + margin)
+
+
+def one_against(positive, negatives, temperature):
+    """-log(e^(p/tau) / (e^(p/tau) + sum e^(n/tau)))"""
+    top = math.exp(positive / temperature)
+    return -math.log(top / (top + sum(math.exp(float(n) / temperature) for n in negatives)))
+
+
+def info_nce(own, others, temperature, present=None):
+    """Eq. 3."""
+    losses = []
+    for i in range(len(own)):
+        negatives = [others[i][k] for k in range(len(others[i])) if present is None or present[k]]
+        losses.append(one_against(float(own[i]), negatives, temperature))
+    return sum(losses) / len(losses)
+
+
+def all_margin(cosines, positive, negative, margin, temperature, beyond_pi="plain"):
+    """Eq. 6."""
+    losses = []
+    for i in range(len(cosines)):
+        negatives = [cosines[i][k] for k in range(len(cosines[i])) if negative[i][k]]
+        terms = []
+        for k in range(len(cosines[i])):
+            if positive[i][k]:
+                terms.append(one_against(with_margin(cosines[i][k], margin, beyond_pi), negatives, temperature))
+        losses.append(sum(terms) / len(terms))
+    return sum(losses) / len(losses)
+
+
+def sup_con(cosines, positive, negative, temperature):
+    """Eq. 4."""
+    losses = []
+    for i in range(len(cosines)):
+        total, count = 0.0, 0
+        for k in range(len(cosines[i])):
+            if not positive[i][k]:
+                continue
+            denominator = math.exp(cosines[i][k] / temperature)
+            for j in range(len(cosines[i])):
+                if negative[i][j]:
+                    denominator += math.exp(cosines[i][j] / temperature)
+            total += math.log(math.exp(cosines[i][k] / temperature) / denominator)
+            count += 1
+        losses.append(-total / count)
+    return sum(losses) / len(losses)
+
+
+def self_margin(own, others, negative, margin, temperature, beyond_pi="plain"):
+    """Eq. 7."""
+    losses = []
+    for i in range(len(own)):
+        negatives = [others[i][k] for k in range(len(others[i])) if negative[i][k]]
+        losses.append(one_against(with_margin(own[i], margin, beyond_pi), negatives, temperature))
+    return sum(losses) / len(losses)
+
+
+def class_margin(cosines, labels, margin, temperature, beyond_pi="plain", present=None):
+    """Eq. 5; a class without a centre is no negative, and a query of such a class is not counted."""
+    losses = []
+    for i in range(len(cosines)):
+        known = [c for c in range(len(cosines[i])) if present is None or present[c]]
+        if labels[i] in known:
+            own = with_margin(cosines[i][labels[i]], margin, beyond_pi)
+            losses.append(one_against(own, [cosines[i][c] for c in known if c != labels[i]], temperature))
+    return sum(losses) / len(losses) if losses else 0.0
+
+
+def moving_average(key_weights, query_weights, decay):
+    """The key encoder of MoCo: k <- decay k + (1 - decay) q, weight by weight. Lists of arrays in, a list of arrays out."""
+    moved = []
+    for key, query in zip(key_weights, query_weights, strict=True):
+        flat = [decay * float(k) + (1 - decay) * float(q) for k, q in zip(np.ravel(key), np.ravel(query), strict=True)]
+        moved.append(np.array(flat, dtype=np.float64).reshape(np.shape(key)))
+    return moved
+
+
+class Queue:
+    """First in, first out; the oldest stands first."""
+
+    def __init__(self, size):
+        self.size, self.entries = size, []
+
+    def enqueue(self, keys, labels):
+        for key, label in zip(keys, labels, strict=True):
+            self.entries.append((tuple(float(x) for x in key), int(label)))
+            if len(self.entries) > self.size:
+                self.entries.pop(0)
+
+
+# The look-up tables of section 2.2.2 and 3.5.3, I instance, O overlapping, T touching, B touching-overlapping, as
+# pair: (touching case of all tables, overlapping case of light, middle, heavy).
+TABLES = {
+    "II": "TOOO",
+    "IT": "T??B",
+    "TT": "T??B",
+    "IO": "B?OO",
+    "OO": "B?OO",
+    "OT": "B??B",
+    "IB": "B??B",
+    "OB": "B??B",
+    "TB": "B??B",
+    "BB": "B??B",
+}
+CLASSES = "IOTB"
+
+
+def look_up(table, first, second, overlapping):
+    """Class indices in, class index or None (uncertain) out."""
+    if table == "no":
+        return None
+    pair = CLASSES[first] + CLASSES[second]
+    row = TABLES.get(pair) or TABLES[pair[::-1]]
+    letter = row[1 + ["light", "middle", "heavy"].index(table)] if overlapping else row[0]
+    return None if letter == "?" else CLASSES.index(letter)
+
+
+def shift_range(primary, candidate):
+    """Lines 2 to 5 of Algorithm 1: R of (primary down, primary right, candidate down, candidate right), not rounded."""
+    sizes = []
+    for image in (primary, candidate):
+        rows = [y for y in range(image.shape[0]) for x in range(image.shape[1]) if image[y, x] > 0]
+        columns = [x for y in range(image.shape[0]) for x in range(image.shape[1]) if image[y, x] > 0]
+        sizes.append((max(rows) - min(rows) + 1, max(columns) - min(columns) + 1))
+    ranges = []
+    for size in sizes:
+        for axis in range(2):
+            ranges.append((min(primary.shape[axis], sizes[0][axis] + sizes[1][axis]) - size[axis]) / 2)
+    return ranges
+
+
+def warp(image, down, right):
+    height, width = image.shape
+    moved = np.zeros((height, width))
+    for y in range(height):
+        for x in range(width):
+            if 0 <= y + down < height and 0 <= x + right < width:
+                moved[y + down, x + right] = image[y, x]
+    return moved
+
+
+def in_contact(first, second):
+    height, width = first.shape
+    for y, x in np.argwhere(first > 0):
+        for dy in (-1, 0, 1):
+            for dx in (-1, 0, 1):
+                if 0 <= y + dy < height and 0 <= x + dx < width and second[y + dy, x + dx] > 0:
+                    return True
+    return False
+
+
+def compose(primary, candidate, y_p, y_c, shifts, table, blend="equal", ratio=0.5, threshold=200, require_contact=False):
+    """Algorithm 1 for one pair of images, with the shifts of its draws given: a sequence of (primary down, right, candidate down, right).
+    Returns image, label, overlap of the accepted draw or -1, number of draws made."""
+    height, width = primary.shape
+    limit = threshold * (height * width) / (224 * 224)
+    for n, (p_down, p_right, c_down, c_right) in enumerate(shifts, start=1):
+        first, second = warp(primary, p_down, p_right), warp(candidate, c_down, c_right)
+        image, overlap = np.zeros((height, width)), 0
+        for y in range(height):
+            for x in range(width):
+                a, b = first[y, x], second[y, x]
+                if a > 0 and b == 0:
+                    image[y, x] = a
+                elif a == 0 and b > 0:
+                    image[y, x] = b
+                elif a > 0 and b > 0:
+                    overlap += 1
+                    image[y, x] = {"equal": 0.5 * a + 0.5 * b, "lambda": ratio * a + (1 - ratio) * b, "maximum": max(a, b)}[blend]
+        label = look_up(table, y_p, y_c, overlap > limit)
+        if require_contact and overlap == 0 and not in_contact(first, second):
+            label = None
+        if label is not None:
+            return image, label, overlap, n
+    return candidate.astype(np.float64), y_c, -1, len(shifts)
+
+
+def metrics(labels, predictions, classes):
+    """Eq. 8 to 12 by counting images; what is undefined counts as 0, a class without an image is left out of the means."""
+    pairs = list(zip(labels, predictions, strict=True))
+    sums = {"precision": 0.0, "sensitivity": 0.0, "specificity": 0.0, "f1": 0.0}
+    counted = 0
+    for c in range(classes):
+        tp = sum(1 for truth, guess in pairs if truth == c and guess == c)
+        fp = sum(1 for truth, guess in pairs if truth != c and guess == c)
+        fn = sum(1 for truth, guess in pairs if truth == c and guess != c)
+        tn = sum(1 for truth, guess in pairs if truth != c and guess != c)
+        if tp + fn == 0:
+            continue
+        counted += 1
+        precision = tp / (tp + fp) if tp + fp else 0.0
+        sensitivity = tp / (tp + fn)
+        sums["precision"] += precision
+        sums["sensitivity"] += sensitivity
+        sums["specificity"] += tn / (tn + fp) if tn + fp else 0.0
+        sums["f1"] += 2 * precision * sensitivity / (precision + sensitivity) if precision + sensitivity else 0.0
+    hits = sum(1 for truth, guess in pairs if truth == guess)
+    return {"accuracy": hits / len(pairs)} | {name: total / counted for name, total in sums.items()}
+
+
+def knn_accuracy(train_z, train_y, z, y, k, temperature):
+    right = 0
+    for row, truth in zip(z, y, strict=True):
+        near = sorted(((cosine(row, other), int(label)) for other, label in zip(train_z, train_y, strict=True)), reverse=True)[:k]
+        votes = {}
+        for similarity, label in near:
+            votes[label] = votes.get(label, 0.0) + math.exp(similarity / temperature)
+        right += max(votes, key=votes.get) == int(truth)
+    return right / len(y)
