@@ -135,20 +135,20 @@ def compose(
     height, width = primary.shape[1:]
     limit = math.floor(threshold * height * width / PUBLISHED_SIDE**2)
     cells = torch.tensor(table.cells, device=device)[:, primary_labels, candidate_labels]  # (2, N)
-    masks = primary > 0, candidate > 0
     shifts = _whole_shifts(numbers.places.to(device), torch.stack([_reach(torch.stack(pair)) for pair in spans], dim=2).flatten(1))
+    below, above = _windows(primary), _windows(candidate)
     labels, overlap, taken = nothing.labels.clone(), nothing.overlap.clone(), nothing.shifts.clone()
     open_rows = (cells != UNCERTAIN).any(dim=0).nonzero()[:, 0]
     for draw in range(shifts.shape[1]):
         if len(open_rows) == 0:
             break
         moved = shifts[open_rows, draw]
-        first, second = _shift(masks[0], open_rows, moved[:, :2]), _shift(masks[1], open_rows, moved[:, 2:])
-        pixels = (first & second).flatten(1).sum(dim=1)
+        first, second = _shift(below, open_rows, moved[:, :2]), _shift(above, open_rows, moved[:, 2:])
+        pixels = torch.minimum(first, second).flatten(1).count_nonzero(dim=1)
         found = torch.where(pixels > limit, cells[1, open_rows], cells[0, open_rows])
         if require_contact:
             apart = (pixels == 0).nonzero()[:, 0]
-            near = (_grow(first[apart]) & second[apart]).flatten(1).any(dim=1)
+            near = (_grow(first[apart] > 0) & (second[apart] > 0)).flatten(1).any(dim=1)
             found[apart] = torch.where(near, found[apart], UNCERTAIN)
         certain = found != UNCERTAIN
         rows = open_rows[certain]
@@ -156,13 +156,13 @@ def compose(
         open_rows = open_rows[~certain]
 
     images, rows = nothing.images, (overlap >= 0).nonzero()[:, 0]
-    lying, over = _shift(primary, rows, taken[rows, :2]).float(), _shift(candidate, rows, taken[rows, 2:]).float()
+    first, second = _shift(below, rows, taken[rows, :2]).float(), _shift(above, rows, taken[rows, 2:]).float()
     if blend == "maximum":
-        images[rows] = torch.maximum(lying, over)  # where one is background, the other
+        images[rows] = torch.maximum(first, second)  # where one is background, the other
     else:
         share = numbers.ratios.to(device)[rows, None, None] if blend == "lambda" else 0.5
-        both = torch.minimum(lying, over) > 0
-        images[rows] = torch.where(both, torch.lerp(over, lying, share), torch.maximum(lying, over))
+        both = torch.minimum(first, second) > 0
+        images[rows] = torch.where(both, torch.lerp(second, first, share), torch.maximum(first, second))
     return Composed(images, labels, overlap, overlap >= 0, taken)
 
 
@@ -181,13 +181,17 @@ def _whole_shifts(places: Tensor, reach: Tensor) -> Tensor:
     return (places * (2 * reach + 1)).long().minimum(2 * reach) - reach
 
 
-def _shift(images: Tensor, rows: Tensor, shifts: Tensor) -> Tensor:
-    """images[rows], each moved by its (down, right) of shifts (n, 2), background where nothing comes from; (n, H, W). A shift never exceeds
-    half of the side, since R does not."""
+def _windows(images: Tensor) -> Tensor:
+    """(N, H, W) -> a view (N, Y, X, H, W) of the images with a margin of background: the frame at each place that a shift can move it to.
+    The margin is half of the side, which R never exceeds."""
     height, width = images.shape[1:]
     down, right = (height + 1) // 2, (width + 1) // 2
-    windows = F.pad(images, (right, right, down, down)).unfold(1, height, 1).unfold(2, width, 1)  # a view (N, Y, X, H, W)
-    return windows[rows, down - shifts[:, 0], right - shifts[:, 1]]
+    return F.pad(images, (right, right, down, down)).unfold(1, height, 1).unfold(2, width, 1)
+
+
+def _shift(windows: Tensor, rows: Tensor, shifts: Tensor) -> Tensor:
+    """The images of these rows, each moved by its (down, right) of shifts (n, 2), background where nothing comes from; (n, H, W)."""
+    return windows[rows, windows.shape[1] // 2 - shifts[:, 0], windows.shape[2] // 2 - shifts[:, 1]]
 
 
 def _grow(masks: Tensor) -> Tensor:
