@@ -1,1 +1,11 @@
-"""What came out: records to statistics, tables, figures and a report."""
+"""What came out: records to statistics, tables, figures and a report. Needs neither torch nor Ray.
+
+In a notebook: `study = analysis.load("runs/my-study")`, then `study.records` (a pandas table, one row per run), `study.warnings`,
+`analysis.best(study)`, `analysis.summarize(study)`. `analysis.write_report("runs/my-study")` rewrites tables, figures and report."""
+
+from analysis.choice import Best, best
+from analysis.report import Report, write_report
+from analysis.study import Arm, Study, StudyError, Table, load
+from analysis.summary import summarize
+
+__all__ = ["Arm", "Best", "Report", "Study", "StudyError", "Table", "best", "load", "summarize", "write_report"]

@@ -1,0 +1,88 @@
+"""Which configuration of a study is the best. In: a Study. Out: `Best`, or None while nothing is completed.
+
+The only place where a winner is chosen, so that the report and the exported checkpoint never disagree. Test metrics are not looked at."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.study import Study, plural
+
+
+@dataclass(frozen=True)
+class Best:
+    """The winning configuration. `key` is its run with the best score, whose checkpoint is exported; `mean` and `std` are fractions."""
+
+    name: str
+    kind: str  # "arm" or "trial"
+    config_hash: str
+    key: str
+    keys: tuple[str, ...]  # its completed runs, by seed
+    seeds: tuple[int, ...]
+    metric: str
+    mean: float
+    std: float  # sample standard deviation; nan for one seed
+    words: str  # how it was chosen
+    trial: int | None = None
+
+
+def best(study: Study) -> Best | None:
+    """Best mean of the study's objective over seeds, among configurations with every seed of the study completed; where none has all,
+    among those with the most. Ties go to the lower standard deviation, then to the configuration's hash."""
+    metric, wanted = study.metric, study.seeds
+    rows = study.usable
+    if metric not in rows:
+        return None
+    rows = rows[(rows["status"] == "completed") & rows["seed"].isin(wanted) & rows[metric].notna()]
+    if rows.empty:
+        return None
+    groups = rows.groupby("config_hash", sort=True)[metric].agg(["size", "mean", "std"])
+    most = int(groups["size"].max())
+    sign = -1.0 if study.maximize else 1.0
+    # 12 digits: the mean of equal values in another order may differ in the last bit
+    order = [
+        (round(sign * float(g["mean"]), 12), math.inf if math.isnan(g["std"]) else round(float(g["std"]), 12), str(h))
+        for h, g in groups[groups["size"] == most].iterrows()
+    ]
+    config_hash = min(order)[2]
+    runs = rows[rows["config_hash"] == config_hash].sort_values("seed")
+    words = f"highest mean {metric}" if study.maximize else f"lowest mean {metric}"
+    among = plural(len(order), "configuration")
+    if most >= len(wanted):
+        words += f" over {plural(len(wanted), 'seed')}, among {among} with every seed completed"
+    else:
+        words += f" over {plural(most, 'seed')}: none has all {len(wanted)} seeds completed, so the {among} with {most} were compared"
+    trial = _first_trial(runs)
+    name, kind = _name(study, config_hash, trial)
+    top = runs.sort_values([metric, "seed"], ascending=[not study.maximize, True]).iloc[0]
+    return Best(
+        name,
+        kind,
+        config_hash,
+        str(top["key"]),
+        tuple(runs["key"]),
+        tuple(int(s) for s in runs["seed"]),
+        metric,
+        float(runs[metric].mean()),
+        float(runs[metric].std()),
+        words,
+        trial,
+    )
+
+
+def _first_trial(runs: pd.DataFrame) -> int | None:
+    trials = runs["trial"].dropna()
+    return None if trials.empty else int(trials.min())
+
+
+def _name(study: Study, config_hash: str, trial: int | None) -> tuple[str, str]:
+    """An arm of a paper's table first, then the trial, then an arm of the search's own table."""
+    own = sorted(study.tables, key=lambda t: t.number == "search")
+    for table in own:
+        for arm in table.arms:
+            if arm.config_hash == config_hash and (table.number != "search" or trial is None):
+                return arm.name, "arm"
+    return (f"trial {trial}", "trial") if trial is not None else (f"configuration {config_hash[:8]}", "arm")

@@ -1,0 +1,335 @@
+"""Writes tables, figures, report.html and report.md of a study. In: a study folder. Out: files in it, each written whole or not at all.
+
+The report is rewritten after every ended run, so it must be quick, and a reader must never meet half a file: every file is written under
+a temporary name and renamed. Nothing of the clock goes into it: the same records give the same bytes."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from analysis import figures as fg
+from analysis import tables as tb
+from analysis.choice import Best, best
+from analysis.statistics import Interval, t_interval
+from analysis.study import STATUSES, Study, load, mapping, plural, without_folders
+from analysis.summary import Summary, clip, summarize, title
+
+_RUNS_SHOWN = 400  # rows of the table of runs; more would make the page slow and no reader goes through them
+
+
+@dataclass(frozen=True)
+class Report:
+    """The files written, and how long it took."""
+
+    paths: tuple[Path, ...]
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Health:
+    """How the study went: runs by status, hours, and what shared stages saved."""
+
+    counts: Mapping[str, int]
+    asked: int  # runs that the tables ask for and that have no record yet
+    hours: float
+    gpu_hours: float
+    saved: float  # share of all work (done + saved) that shared stages spared; nan where no stage was shared
+    reused: int  # stages taken over instead of trained
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The winner's score, and its gain over the study's baseline configuration by seed, per cent."""
+
+    mean: float
+    std: float
+    interval: Interval
+    over: str
+    gain: float
+    gain_interval: Interval
+    pairs: int
+    test: str
+
+
+def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "full") -> Report:
+    """Reads STUDY_DIR and writes tables/, figures/, report.html and report.md into it. `light` leaves the PNG files as they are.
+
+    StudyError where there is no study. What is wrong inside it stands in the report and in `Report.warnings`."""
+    began = time.perf_counter()
+    study = load(study_dir)
+    summaries, winner = summarize(study), best(study)
+    files: dict[str, bytes] = {}
+    for summary in summaries:
+        for ending, write in (("csv", tb.to_csv), ("md", tb.to_markdown), ("tex", tb.to_tex)):
+            files[f"tables/table-{summary.table.slug}.{ending}"] = write(summary).encode()
+    runs = _runs_shown(study, summaries, winner)
+    links = {key: f"#run-{i}" for i, key in enumerate(runs["key"], 1)}
+    drawings = fg.draw(study, summaries, winner, links)
+    pictures = {}
+    for drawing in drawings:
+        svg = drawing.svg()
+        files[f"figures/{drawing.name}.svg"] = svg.encode()
+        if figures == "full":
+            files[f"figures/{drawing.name}.png"] = drawing.png()
+        pictures[drawing.name] = (fg.inline(drawing, svg), drawing.words)
+    page = _page(study, summaries, winner, runs, links, pictures)
+    for name in ("report.html", "report.md"):
+        files[name] = _templates().get_template(f"{name}.j2").render(page).encode()
+    paths = tuple(_write(study.folder / name, content) for name, content in files.items())
+    return Report(paths, time.perf_counter() - began, study.warnings)
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _templates() -> jinja2.Environment:
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    env.globals.update(
+        number=tb.number,
+        plus_minus=tb.plus_minus,
+        interval=tb.interval,
+        published=tb.published,
+        gain=tb.gain,
+        heading=tb.heading,
+        title=title,
+        to_markdown=tb.to_markdown,
+        isnan=math.isnan,
+        plural=plural,
+        zip=zip,
+    )
+    env.filters.update(md=tb.markdown, plain=without_folders)
+    return env
+
+
+def _page(
+    study: Study,
+    summaries: tuple[Summary, ...],
+    winner: Best | None,
+    runs: pd.DataFrame,
+    links: Mapping[str, str],
+    pictures: Mapping[str, tuple[str, str]],
+) -> dict[str, Any]:
+    return {
+        "study": study,
+        "summaries": summaries,
+        "best": winner,
+        "gain_of": _gain(study, summaries, winner),
+        "health": _health(study, summaries),
+        "changed": _changed(study, winner),
+        "pictures": pictures,
+        "links": links,
+        "runs": _run_rows(study, runs, links),
+        "runs_left_out": len(study.records) - len(runs),
+        "confused": _confused(study, winner),
+        "provenance": _provenance(study),
+        "question": _question(study, summaries),
+        "statuses": STATUSES,
+        "css": (Path(__file__).parent / "report.css").read_text(encoding="utf-8"),
+        "js": (Path(__file__).parent / "report.js").read_text(encoding="utf-8"),
+    }
+
+
+def _question(study: Study, summaries: tuple[Summary, ...]) -> str:
+    data = study.asked.get("data")
+    source = without_folders(str(data.get("source", ""))) if isinstance(data, Mapping) else ""
+    source = {"synthetic": "the built-in synthetic set", "": "its data"}.get(source, source)
+    parts = []
+    trials = study.asked.get("trials")
+    if isinstance(trials, int) and trials:
+        goal = f"which configuration of {study.procedure} reaches the best {title(study.metric).lower()} on {source}"
+        parts.append(f"{goal}, in {plural(trials, 'trial')}")
+    own = [s for s in summaries if s.table.number != "search"]
+    if own:
+        named = ", ".join(s.table.number for s in own)
+        what = f"what the arms of table{'s' if len(own) > 1 else ''} {named} reach" + ("" if parts else f" on {source}")
+        parts.append(f"{what}, with {plural(len(study.seeds), 'seed')} each")
+    text = "; and ".join(parts) or f"what the runs of {study.procedure} reached"
+    return text[:1].upper() + text[1:] + "."
+
+
+def _gain(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> Gain | None:
+    """Against the study's own baseline configuration (the published one); where that is the winner, against the arm that the table of the
+    winner names as its baseline."""
+    if winner is None:
+        return None
+    rows = study.usable
+    done = rows[(rows["status"] == "completed") & rows["seed"].isin(study.seeds) & rows[study.metric].notna()]
+    mine = done[done["config_hash"] == winner.config_hash].set_index("seed")[study.metric] * 100
+    named = [(a.config_hash, a.name) for s in summaries for a in s.table.arms if not a.overrides and s.table.number != "search"]
+    named += [(a.config_hash, a.name) for s in summaries for a in s.table.arms if a.name == s.baseline]
+    over, gain, ends, pairs = "", math.nan, Interval(math.nan, math.nan), 0
+    for config_hash, name in named:
+        theirs = done[done["config_hash"] == config_hash].set_index("seed")[study.metric] * 100
+        both = sorted(set(mine.index) & set(theirs.index))
+        if config_hash != winner.config_hash and both:
+            difference = np.array([mine[s] - theirs[s] for s in both])
+            over, gain, ends, pairs = name, float(difference.mean()), t_interval(difference), len(both)
+            break
+    tested = "test_" + study.metric.removeprefix("val_")
+    test = done.loc[done["config_hash"] == winner.config_hash, tested].dropna() * 100 if tested in done else pd.Series(dtype=float)
+    spread = f" ± {tb.number(float(test.std()))}" if len(test) > 1 else ""
+    words = "" if test.empty else f"{title(tested)} {tb.number(float(test.mean()))} %{spread}"
+    return Gain(float(mine.mean()), float(mine.std()), clip(study.metric, t_interval(mine)), over, gain, ends, pairs, words)
+
+
+def _health(study: Study, summaries: tuple[Summary, ...]) -> Health:
+    rows = study.usable
+    counts = Counter(rows["status"])
+    asked = {(a.config_hash, s) for summary in summaries for a in summary.table.arms for s in study.seeds}
+    there = set(zip(rows["config_hash"], rows["seed"], strict=True))
+    trained: dict[tuple[str, str], float] = {}
+    saved, reused = 0.0, 0
+    stages = list(zip(rows["stage_hashes"], rows["stages_reused"], rows["stage_seconds"], strict=True))
+    for hashes, taken, seconds in stages:
+        for stage, value in hashes.items():
+            if stage not in taken and isinstance(seconds.get(stage), (int, float)):
+                trained[stage, str(value)] = max(float(seconds[stage]), trained.get((stage, str(value)), 0.0))
+    for hashes, taken, _ in stages:
+        reused += len(taken)
+        saved += sum(trained.get((stage, str(hashes.get(stage))), 0.0) for stage in taken)
+    spent = float(rows["seconds"].sum())
+    return Health(
+        {s: counts[s] for s in STATUSES},
+        len(asked - there),
+        spent / 3600,
+        float(rows["gpu_seconds"].sum()) / 3600,
+        saved / (saved + spent) if saved + spent > 0 and reused else math.nan,
+        reused,
+    )
+
+
+def _changed(study: Study, winner: Best | None) -> tuple[tuple[str, str, str], ...]:
+    """The winner's parameters that differ from the study's baseline: (name, value, baseline's value); searched ones always."""
+    baseline = study.asked.get("baseline")
+    space = study.asked.get("space")
+    if winner is None or not isinstance(baseline, Mapping):
+        return ()
+    row = study.records[study.records["key"] == winner.key].iloc[0]
+    out = []
+    for name in sorted(c.removeprefix("param.") for c in study.records.columns if c.startswith("param.")):
+        mine, theirs = row[f"param.{name}"], baseline.get(name)
+        if show(mine) != show(theirs) or (isinstance(space, Mapping) and name in space):
+            out.append((name, show(mine), show(theirs)))
+    return tuple(out)
+
+
+def show(value: Any) -> str:
+    """A parameter's value in few characters."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def _runs_shown(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> pd.DataFrame:
+    """The runs of the tables and of the winner first, then those of the search, then the rest; no more than fit."""
+    wanted = dict.fromkeys([*(k for s in summaries for r in s.rows for k in r.keys), *(winner.keys if winner else ())])
+    rest = study.records.sort_values(["trial", "config_hash", "seed", "key"], na_position="last")["key"]
+    keys = list(dict.fromkeys([*wanted, *rest]))[:_RUNS_SHOWN]
+    return study.records.set_index("key", drop=False).loc[keys]
+
+
+def _run_rows(study: Study, runs: pd.DataFrame, links: Mapping[str, str]) -> list[dict[str, Any]]:
+    names: dict[str, list[str]] = {}
+    for table in study.tables:
+        for arm in table.arms:
+            names.setdefault(arm.config_hash, []).append(f"{table.number}/{arm.name}")
+    out = []
+    tested = "test_" + study.metric.removeprefix("val_")
+    for row in runs.to_dict("records"):
+        trial = None if pd.isna(row["trial"]) else int(row["trial"])
+        out.append(
+            {
+                "id": links[row["key"]][1:],
+                "what": "; ".join(names.get(row["config_hash"], [])) or ("" if trial is None else f"trial {trial}") or "–",
+                "trial": trial,
+                "seed": row["seed"],
+                "status": row["status"],
+                "reason": row["reason"],
+                "score": 100 * row.get(study.metric, math.nan),
+                "test": 100 * row.get(tested, math.nan),
+                "seconds": row["seconds"],
+                "key": row["key"],
+                "config_hash": row["config_hash"],
+                "data_hash": row["data_hash"] or "–",
+                "commit": row["commit"] or "–",
+                "dirty": row["dirty"] is True,
+                "device": row["device"] or "–",
+                "checkpoint": row["checkpoint"],
+                "known": row["known"],
+                "error": without_folders(row["error"] or ""),
+                "ended": row["ended"] or "–",
+                "peak": row["peak_memory_bytes"] / 2**20,
+                "params": ", ".join(f"{str(k)[6:]} = {show(v)}" for k, v in row.items() if str(k).startswith("param.") and show(v) != "–"),
+            }
+        )
+    return out
+
+
+def _confused(study: Study, winner: Best | None, most: int = 3) -> tuple[str, ...]:
+    """The most frequent mistakes of the winner in words."""
+    found = fg.confusion_of(study, winner)
+    if found is None:
+        return ()
+    matrix = found[1]
+    names = study.classes if len(study.classes) == len(matrix) else tuple(f"class {i}" for i in range(len(matrix)))
+    pairs = [(matrix[i, j], matrix[i].sum(), i, j) for i in range(len(matrix)) for j in range(len(matrix)) if i != j and matrix[i, j] > 0]
+    pairs.sort(key=lambda p: (-p[0], p[2], p[3]))
+    return tuple(
+        f"{names[i]} taken for {names[j]}: {count:.0f} of {total:.0f} ({100 * count / total:.1f} %)" for count, total, i, j in pairs[:most]
+    )
+
+
+def _provenance(study: Study) -> str:
+    """Plain text: what was asked, with what code, on what data, by which files."""
+    asked = study.asked
+    data, versions = mapping(asked.get("data")), mapping(asked.get("versions"))
+    rows = study.usable
+    commits = sorted({str(c) for c in rows["commit"].dropna()})
+    lines = [
+        ("study", study.name),
+        ("procedure", study.procedure),
+        ("preset", asked.get("preset")),
+        ("created", asked.get("created")),
+        ("command", asked.get("command")),
+        ("commit", f"{asked.get('commit')}{' (with local changes)' if asked.get('dirty') else ''}"),
+        ("commits of the runs", ", ".join(commits) or None),
+        ("data", data.get("source")),
+        ("data hash", data.get("hash")),
+        ("images", data.get("images")),
+        ("parts", ", ".join(f"{k} {v}" for k, v in data["parts"].items()) if isinstance(data.get("parts"), Mapping) else None),
+        ("seeds", ", ".join(map(str, study.seeds))),
+        ("objective", f"{study.metric}, {'maximised' if study.maximize else 'minimised'}"),
+        ("devices", ", ".join(sorted({str(d) for d in rows["device"].dropna()})) or None),
+        ("versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items())) or None),
+        ("records", f"{plural(len(study.records), 'run')} in records.jsonl"),
+    ]
+    return "\n".join(f"{name + ':':<21}{without_folders(str(value))}" for name, value in lines if value not in (None, "", "None"))

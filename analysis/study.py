@@ -1,0 +1,446 @@
+"""Reads a study folder. In: study.json and records.jsonl. Out: `Study`, whose `records` is a tidy table, one row per run.
+
+A study is read while it is being written and after machines died under it, so nothing in the two files is fatal: what cannot be
+used is set aside and named, once and in words, in `Study.warnings`. The order of the lines never matters."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+SCHEMA = 1
+STATUSES = ("completed", "pruned", "diverged", "failed")
+# Of two lines with one key the more final one stands: a run that failed or was pruned may be run again, never the other way round.
+_RANK = {"failed": 0, "pruned": 1, "diverged": 2, "completed": 3}
+_REASONS = {
+    "unreachable_weights": "weights unreachable",
+    "out_of_memory": "out of memory",
+    "not_finite": "not finite",
+    "worker_killed": "worker killed",
+}
+_SCALARS = (
+    "key",
+    "study",
+    "procedure",
+    "seed",
+    "trial",
+    "status",
+    "config_hash",
+    "data_hash",
+    "commit",
+    "dirty",
+    "device",
+    "seconds",
+    "gpu_seconds",
+    "peak_memory_bytes",
+    "started",
+    "ended",
+    "worker",
+    "checkpoint",
+)
+
+
+class StudyError(ValueError):
+    """A folder in which there is nothing to report."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A row of a table: baseline + overrides. `published` is its key in published.csv, None where the paper has no such row."""
+
+    name: str
+    config_hash: str
+    published: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A published or own ablation. `metric` ranks it, `metrics` are its columns, `baseline_arm` is what rows are compared with."""
+
+    number: str
+    title: str
+    metric: str
+    metrics: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    dataset: str | None = None
+    baseline_arm: str | None = None
+
+    @property
+    def slug(self) -> str:
+        """The table's number as part of a file name."""
+        return re.sub(r"[^A-Za-z0-9_-]+", "_", self.number) or "_"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study folder says. `asked` is study.json; `records` has one row per run, sorted by configuration and seed:
+
+    key, status, reason, seed, trial, config_hash, arms, seconds, gpu_seconds, ..., every metric under its own name (fractions, nan where
+    a run has none) and every parameter as `param.<name>`. `known` is False for runs of another data set or procedure: shown, never used."""
+
+    folder: Path
+    asked: Mapping[str, Any]
+    tables: tuple[Table, ...]
+    records: pd.DataFrame
+    warnings: tuple[str, ...]
+    lines: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        return _text(self.asked.get("study")) or self.folder.resolve().name
+
+    @property
+    def procedure(self) -> str:
+        return _text(self.asked.get("procedure")) or next(iter(sorted(self.records["procedure"].dropna().unique())), "unknown")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        seeds = [int(s) for s in _list(self.asked.get("seeds")) if isinstance(s, int)]
+        return tuple(seeds) or tuple(sorted({int(s) for s in self.records["seed"].dropna()}))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(str(c) for c in _list(mapping(self.asked.get("data")).get("classes")))
+
+    @property
+    def metric(self) -> str:
+        """What the search maximises or minimises."""
+        return _text(mapping(self.asked.get("objective")).get("metric")) or "val_accuracy"
+
+    @property
+    def intermediate(self) -> str:
+        """What the search watches during a run."""
+        return _text(mapping(self.asked.get("objective")).get("intermediate")) or self.metric
+
+    @property
+    def maximize(self) -> bool:
+        return mapping(self.asked.get("objective")).get("direction") != "minimize"
+
+    @property
+    def usable(self) -> pd.DataFrame:
+        """The rows of `records` of this procedure and data set."""
+        return self.records[self.records["known"]]
+
+    def of_arm(self, arm: Arm) -> pd.DataFrame:
+        """The runs of an arm: its configuration, the study's seeds, the study's data; sorted by seed."""
+        rows = self.usable
+        return rows[(rows["config_hash"] == arm.config_hash) & rows["seed"].isin(self.seeds)]
+
+    def detail(self, key: str) -> dict[str, Any]:
+        """A run's whole record, with its history, confusion matrices and error; {} for an unknown key."""
+        found = []
+        with (self.folder / "records.jsonl").open("rb") as file:
+            for start, length in self.lines.get(key, ()):
+                file.seek(start)
+                found.append(json.loads(file.read(length)))
+        return _merge(found)[0] if found else {}
+
+    def history(self, keys: Iterable[str]) -> pd.DataFrame:
+        """One row per reported epoch of the runs named: key, seed, config_hash, stage, epoch and what was reported (nan where not)."""
+        rows = []
+        for key in keys:
+            record = self.detail(key)
+            for entry in _list(record.get("history")):
+                if isinstance(entry, Mapping) and _text(entry.get("stage")) and not math.isnan(_number(entry.get("epoch"))):
+                    numbers = {str(k): _number(v) for k, v in entry.items() if k != "stage"}
+                    run = {k: record[k] for k in ("key", "seed", "config_hash")}
+                    rows.append({**run, "stage": entry["stage"], **numbers})
+        return pd.DataFrame(rows, columns=None if rows else ["key", "seed", "config_hash", "stage", "epoch"])
+
+    def confusion(self, keys: Iterable[str], part: str = "test") -> np.ndarray | None:
+        """(C, C) counts, rows = truth, summed over the runs named; None where none of them has a matrix of that part."""
+        total: np.ndarray | None = None
+        for key in keys:
+            given = mapping(self.detail(key).get("confusion")).get(part)
+            try:
+                matrix = np.array(given, dtype=np.float64)
+            except (TypeError, ValueError):
+                continue
+            square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0 and np.isfinite(matrix).all()
+            if square and (total is None or total.shape == matrix.shape):
+                total = matrix if total is None else total + matrix
+        return total
+
+
+def load(study_dir: str | Path) -> Study:
+    """Reads STUDY_DIR/study.json and STUDY_DIR/records.jsonl. StudyError where the folder has neither."""
+    folder = Path(study_dir)
+    if not folder.is_dir():
+        raise StudyError(f"no study folder {str(study_dir)!r}; give the folder that holds study.json and records.jsonl")
+    if not any((folder / name).exists() for name in ("study.json", "records.jsonl")):
+        raise StudyError(f"{str(study_dir)!r} holds neither study.json nor records.jsonl; give the folder of one study")
+    warnings: list[str] = []
+    asked = _read_asked(folder / "study.json", warnings)
+    tables = _read_tables(asked, warnings)
+    merged, lines = _read_records(folder / "records.jsonl", warnings)
+    records = _frame(merged, asked, warnings)
+    study = Study(folder, asked, tables, records, (), lines)
+    _check_arms(study, warnings)
+    return Study(folder, asked, tables, records, tuple(warnings), lines)
+
+
+def plural(count: int, word: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}{'es' if word.endswith(('s', 'x')) else 's'}"
+
+
+# --- study.json ---------------------------------------------------------------------------------------------------------------------
+
+
+def _read_asked(path: Path, warnings: list[str]) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        asked = json.loads(text) if text.strip() else None
+    except FileNotFoundError:
+        warnings.append("study.json is missing: there are no tables, only the runs")
+        return {}
+    except (OSError, ValueError):
+        warnings.append("study.json cannot be read as JSON: there are no tables, only the runs")
+        return {}
+    if asked is None:
+        warnings.append("study.json is empty (0 bytes of content): there are no tables, only the runs")
+        return {}
+    if not isinstance(asked, dict) or not any(k in asked for k in ("schema", "study", "tables")):
+        warnings.append("study.json is not a study's file: there are no tables, only the runs")
+        return {}
+    if asked.get("schema") != SCHEMA:
+        warnings.append(f"study.json has schema {asked.get('schema')!r}, known is {SCHEMA}: it is read as far as it is understood")
+    return asked
+
+
+def _read_tables(asked: Mapping[str, Any], warnings: list[str]) -> tuple[Table, ...]:
+    tables, slugs = [], set()
+    for given in _list(asked.get("tables")):
+        entry = mapping(given)
+        number, metric = _text(entry.get("number")), _text(entry.get("metric"))
+        if not number or not metric:
+            warnings.append("a table of study.json has no number or no metric and is left out")
+            continue
+        arms = []
+        for raw in _list(entry.get("arms")):
+            arm = mapping(raw)
+            name, config_hash = _text(arm.get("name")), _text(arm.get("config_hash"))
+            if name and config_hash:
+                arms.append(Arm(name, config_hash, _text(arm.get("published")) or None, mapping(arm.get("overrides"))))
+            else:
+                warnings.append(f"an arm of table {number} has no name or no config_hash and is left out")
+        metrics = tuple(dict.fromkeys([metric, *(str(m) for m in _list(entry.get("metrics")))]))
+        title, dataset, baseline = (_text(entry.get(k)) for k in ("title", "dataset", "baseline_arm"))
+        table = Table(number, title or f"Table {number}", metric, metrics, tuple(arms), dataset or None, baseline or None)
+        if table.slug in slugs:
+            warnings.append(f"table {number} stands in study.json twice; the first is used")
+            continue
+        if table.baseline_arm and table.baseline_arm not in {a.name for a in arms}:
+            warnings.append(
+                f"table {number} has no arm {table.baseline_arm!r}, which it names as its baseline: nothing is compared with it"
+            )
+        slugs.add(table.slug)
+        tables.append(table)
+    return tuple(tables)
+
+
+# --- records.jsonl ------------------------------------------------------------------------------------------------------------------
+
+
+def _read_records(path: Path, warnings: list[str]) -> tuple[list[dict[str, Any]], dict[str, tuple[tuple[int, int], ...]]]:
+    """The merged records without their bulk (history, confusion), and where in the file the lines of each key stand."""
+    by_key: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    lines: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    broken: list[int] = []
+    foreign: list[int] = []
+    schemas: dict[str, int] = defaultdict(int)
+    start = 0
+    if not path.exists():
+        warnings.append("records.jsonl is missing: no run has ended yet")
+    else:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                span, start = (start, len(line)), start + len(line)
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line)
+                except ValueError:  # UnicodeDecodeError is one as well
+                    if line.endswith(b"\n"):
+                        broken.append(number)
+                    else:
+                        torn = f"the last line of records.jsonl is torn ({plural(len(line), 'byte')}) and was set aside"
+                        warnings.append(f"{torn}: its run counts as not run")
+                    continue
+                if not isinstance(record, dict) or not {"key", "status"} <= record.keys():
+                    foreign.append(number)
+                elif record.get("schema") != SCHEMA:
+                    schemas[repr(record.get("schema"))] += 1
+                elif (record := _light(record)) is None:
+                    foreign.append(number)
+                else:
+                    by_key[record["key"]].append(record)
+                    lines[record["key"]].append(span)
+        if start == 0:
+            warnings.append("records.jsonl is empty (0 bytes): no run has ended yet")
+    if broken:
+        warnings.append(f"{plural(len(broken), 'line')} of records.jsonl cannot be read as JSON and were set aside: {_numbers(broken)}")
+    if foreign:
+        warnings.append(f"{plural(len(foreign), 'line')} of records.jsonl are not records of a run and were set aside: {_numbers(foreign)}")
+    for schema, count in sorted(schemas.items()):
+        warnings.append(f"{plural(count, 'record')} of schema {schema} set aside, known is {SCHEMA}")
+    merged, clashes = [], []
+    for key in sorted(by_key):
+        record, clash = _merge(by_key[key])
+        merged.append(record)
+        if clash:
+            clashes.append(f"{plural(len(by_key[key]), 'record')} share the key {key[:12]} but differ in {clash}; the earliest is used")
+    warnings += clashes[:5] + ([f"{len(clashes) - 5} more keys stand in records.jsonl with different values"] if len(clashes) > 5 else [])
+    return merged, {k: tuple(v) for k, v in lines.items()}
+
+
+def _light(record: dict[str, Any]) -> dict[str, Any] | None:
+    """The record with its types made sure and without its bulk; None where it names no run."""
+    key, status, config_hash, seed = record["key"], record["status"], record.get("config_hash"), record.get("seed")
+    if not (isinstance(key, str) and key and status in STATUSES and isinstance(config_hash, str) and isinstance(seed, int)):
+        return None
+    light = {k: record.get(k) for k in _SCALARS}
+    for k in ("seconds", "gpu_seconds", "peak_memory_bytes"):
+        light[k] = _number(light[k])
+    for k in ("study", "procedure", "data_hash", "commit", "device", "started", "ended", "worker", "checkpoint"):
+        light[k] = _text(light[k]) or None
+    light["trial"] = light["trial"] if isinstance(light["trial"], int) else None
+    light["arms"] = tuple(str(a) for a in _list(record.get("arms")))
+    light["metrics"] = {str(k): _number(v) for k, v in mapping(record.get("metrics")).items()}
+    for k in ("params", "error", "versions", "stage_seconds", "stage_hashes"):
+        light[k] = mapping(record.get(k))
+    light["stages_reused"] = tuple(str(s) for s in _list(record.get("stages_reused")))
+    return light
+
+
+def _merge(found: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
+    """One record of all lines with one key, and in what they contradict each other ('' if in nothing).
+
+    The most final status stands; a line of that status which adds metrics, arms or a trial's number adds them; of two values for
+    one metric the one that ended first stands. Sorted by content, so that the order in the file does not matter."""
+    top = max(_RANK[r["status"]] for r in found)
+    level = [r for r in found if _RANK[r["status"]] == top]
+    if len(level) == 1:
+        chosen = level[0]
+    else:
+        level.sort(key=lambda r: (str(r.get("ended") or ""), json.dumps(r, sort_keys=True, default=str)), reverse=top == 0)
+        chosen = dict(level[0])
+    clash: set[str] = set()
+    for other in level[1:]:
+        if top == 0:
+            continue  # of failures the last stands as it is
+        mine, theirs = mapping(chosen.get("metrics")), mapping(other.get("metrics"))
+        clash |= {str(k) for k in mine.keys() & theirs.keys() if not _same(mine[k], theirs[k])}
+        chosen["metrics"] = {**theirs, **mine}
+        if "confusion" in other:
+            chosen["confusion"] = {**mapping(other["confusion"]), **mapping(chosen.get("confusion"))}
+        chosen["arms"] = tuple(sorted({*map(str, _list(chosen.get("arms"))), *map(str, _list(other.get("arms")))}))
+        for k in ("trial", "checkpoint"):
+            chosen[k] = other.get(k) if chosen.get(k) is None else chosen[k]
+    if top > 1 and any(r["status"] in ("completed", "diverged") and r["status"] != chosen["status"] for r in found):
+        clash.add("status")
+    trials = [r["trial"] for r in found if r.get("trial") is not None]
+    if trials and chosen.get("trial") is None:
+        chosen = {**chosen, "trial": min(trials)}
+    return chosen, ", ".join(sorted(clash))
+
+
+def _frame(merged: list[dict[str, Any]], asked: Mapping[str, Any], warnings: list[str]) -> pd.DataFrame:
+    merged = sorted(merged, key=lambda r: (r["config_hash"], r["seed"], r["key"]))
+    columns: dict[str, Any] = {k: [r[k] for r in merged] for k in (*_SCALARS, "arms", "stages_reused", "stage_seconds", "stage_hashes")}
+    columns["error_kind"] = [_text(r["error"].get("kind")) or None for r in merged]
+    columns["error"] = [_text(r["error"].get("message")) or None for r in merged]
+    columns["reason"] = [_reason(r) for r in merged]
+    for prefix, source in (("", "metrics"), ("param.", "params")):
+        for name in sorted({str(n) for r in merged for n in r[source]}):
+            columns[prefix + name] = [r[source].get(name, math.nan if source == "metrics" else None) for r in merged]
+    # object, so that a missing text stays None and a parameter keeps its type
+    numbers = {"seconds", "gpu_seconds", "peak_memory_bytes", *(n for r in merged for n in r["metrics"])}
+    frame = pd.DataFrame({k: pd.Series(v, dtype="float64" if k in numbers else object) for k, v in columns.items()})
+    frame["seed"] = frame["seed"].astype("int64")
+    frame["trial"] = frame["trial"].astype("Int64")
+    procedure, data_hash = _text(asked.get("procedure")), _text(mapping(asked.get("data")).get("hash"))
+    frame["known"] = True
+    for column, wanted, word in (("procedure", procedure, "procedure"), ("data_hash", data_hash, "data set")):
+        strange = frame["known"] & (frame[column] != wanted) if wanted else pd.Series(False, index=frame.index)
+        if strange.any():
+            warnings.append(f"{plural(int(strange.sum()), 'run')} of another {word} left out of all tables and figures")
+            frame.loc[strange, "known"] = False
+    return frame
+
+
+def _check_arms(study: Study, warnings: list[str]) -> None:
+    """Words for completed runs without one of their table's numbers, and for arms that one seed stands for."""
+    if study.records.empty and not any("records.jsonl" in w for w in warnings):
+        warnings.append("the study has no usable record yet")
+    missing: dict[str, set[str]] = defaultdict(set)
+    for table in study.tables:
+        for arm in table.arms:
+            rows = study.of_arm(arm)
+            done = rows[rows["status"] == "completed"]
+            for metric in table.metrics:
+                if len(done) and (metric not in done or done[metric].isna().any()):
+                    missing[metric] |= set(done["key"] if metric not in done else done.loc[done[metric].isna(), "key"])
+            if len(done) == 1 and len(study.seeds) > 1:
+                warnings.append(f"table {table.number}: {arm.name} has one completed seed of {len(study.seeds)}: no spread and no interval")
+    for metric, keys in sorted(missing.items()):
+        warnings.append(f"{plural(len(keys), 'completed run')} of the tables without a finite {metric}: left out of its mean")
+
+
+def _reason(record: Mapping[str, Any]) -> str:
+    """Why a run has no result, in a few words; '' for a completed one."""
+    if record["status"] in ("completed", "pruned"):
+        return "" if record["status"] == "completed" else "stopped early by the search"
+    kind, message = _text(record["error"].get("kind")), _text(record["error"].get("message"))
+    if record["status"] == "diverged":
+        return "diverged"
+    first = without_folders(message.strip().splitlines()[0]) if message.strip() else ""
+    return _REASONS.get(kind) or (first[:117] + "..." if len(first) > 120 else first) or "failed without a message"
+
+
+def without_folders(text: str) -> str:
+    """The text with absolute paths cut to their last part: a report is sent to others, whose machine has other folders."""
+    return re.sub(r"(?<![\w.~:/])(?:/|[A-Za-z]:\\)[^\s'\",;:]*[/\\]([^\s'\",;:/\\]+)", r"…/\1", text)
+
+
+def _same(a: Any, b: Any) -> bool:
+    a, b = _number(a), _number(b)
+    return a == b or (math.isnan(a) and math.isnan(b))
+
+
+def _number(value: Any) -> float:
+    """A finite float, else nan."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _numbers(lines: list[int]) -> str:
+    shown = ", ".join(str(n) for n in lines[:5])
+    return f"line {shown}" + (f" and {len(lines) - 5} more" if len(lines) > 5 else "")

@@ -1,0 +1,245 @@
+"""Made studies with the schema of a real one: tables 2 and 5 of SupCAM with the full method shared, an ImageNet arm whose weights cannot be
+reached, an arm that diverged, and a search with pruned trials. In: a folder. Out: study.json and records.jsonl in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CLASSES = ["instance", "overlapping", "touching", "touching_overlapping"]
+METRICS = ["accuracy", "precision", "sensitivity", "specificity", "f1"]
+DATA_HASH = "d" * 64
+BASELINE = {
+    "form": "self_margin",
+    "margin": 0.2,
+    "temperature": 0.07,
+    "table": "middle",
+    "blend": "equal",
+    "threshold": 200.0,
+    "initial_weights": "random",
+    "learning_rate": 0.03,
+    "queue_size": 1024,
+}
+SPACE = {
+    "margin": {"low": 0.05, "high": 0.5, "log": False},
+    "temperature": {"low": 0.02, "high": 0.5, "log": True},
+    "learning_rate": {"low": 0.003, "high": 0.1, "log": True},
+    "form": {"choices": ["self_margin", "all_margin", "cluster_margin"]},
+}
+TABLE_2 = [  # name, published arm, overrides, true accuracy
+    ("Training from scratch", "scratch", {"pretrain_epochs": 0}, 0.74),
+    ("ImageNet weights", "imagenet", {"pretrain_epochs": 0, "initial_weights": "imagenet"}, 0.85),
+    ("MoCo", "moco", {"loss": "info_nce", "table": "none"}, 0.76),
+    ("MoCo + SupCon", "moco+supcon", {"loss": "sup_con", "table": "none"}, 0.80),
+    ("MoCo + SupCon + CatVar", "moco+supcon+catvar", {"loss": "sup_con"}, 0.83),
+    ("MoCo + SupCon + CatVar + self-margin", "moco+supcon+catvar+self_margin", {}, 0.85),
+]
+TABLE_5 = [
+    (f"m = {m}", f"m={m}", {} if m == 0.2 else {"margin": m}, a)
+    for m, a in ((0.1, 0.845), (0.2, 0.85), (0.3, 0.84), (0.4, 0.81), (0.5, 0.0))
+]
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def record(
+    overrides: dict[str, Any],
+    seed: int,
+    accuracy: float,
+    *,
+    status: str = "completed",
+    trial: int | None = None,
+    test: bool = True,
+    error: dict[str, str] | None = None,
+    arms: list[str] | None = None,
+    started: int = 0,
+    epochs: int = 8,
+    classes: int = 4,
+) -> dict[str, Any]:
+    """A record that looks like a trainable's; the numbers are drawn around `accuracy` (a fraction)."""
+    params = {**BASELINE, **overrides}
+    config_hash = digest(params)
+    rng = np.random.default_rng(int(config_hash[:8], 16) + seed)
+    metrics: dict[str, float] = {}
+    confusion = {}
+    if status == "completed":
+        for part, images in (("val", 60), ("test", 180)) if test else (("val", 60),):
+            matrix = rng.multinomial(
+                images // classes,
+                np.full((classes, classes), (1 - accuracy) / (classes - 1)) + np.eye(classes) * (accuracy - (1 - accuracy) / (classes - 1)),
+            )
+            right = float(np.trace(matrix) / matrix.sum())
+            metrics |= {
+                f"{part}_accuracy": right,
+                f"{part}_precision": right - 0.01,
+                f"{part}_sensitivity": right - 0.015,
+                f"{part}_specificity": 1 - (1 - right) / 3,
+                f"{part}_f1": right - 0.02,
+            }
+            confusion[part] = matrix.tolist()
+    ran = {"completed": epochs, "pruned": epochs // 2, "diverged": 2, "failed": 0}[status]
+    knn = [0.3 + (accuracy - 0.35) * (1 - np.exp(-(e + 1) / 3)) + rng.normal(0, 0.01) for e in range(ran)]
+    history = [
+        {
+            "stage": "pretrain",
+            "epoch": e + 1,
+            "loss": 7.5 - 2 * accuracy * (1 - np.exp(-(e + 1) / 3)) + rng.normal(0, 0.05),
+            "learning_rate": 0.03 * (1 - e / epochs),
+            "val_knn_accuracy": knn[e],
+            "seconds": 1.2,
+        }
+        for e in range(ran)
+    ]
+    if status == "completed":
+        history += [
+            {
+                "stage": "finetune",
+                "epoch": e + 1,
+                "loss": 1.4 * np.exp(-(e + 1) / 4) + rng.normal(0, 0.02),
+                "learning_rate": 0.01,
+                "seconds": 0.9,
+            }
+            for e in range(epochs)
+        ]
+    if knn:
+        metrics["val_knn_accuracy"] = knn[-1]
+    seconds = float(2.1 * ran + rng.uniform(0, 2))
+    key = digest(["supcam", config_hash, seed, DATA_HASH])
+    clock = f"2026-11-21T14:{started // 60 % 60:02d}:{started % 60:02d}+00:00"
+    return {
+        "schema": 1,
+        "study": "supcam-quick-synthetic",
+        "procedure": "supcam",
+        "key": key,
+        "arms": arms or [],
+        "trial": trial,
+        "seed": seed,
+        "status": status,
+        "params": params,
+        "config_hash": config_hash,
+        "stage_hashes": {"pretrain": digest([config_hash, seed])[:16]},
+        "stages_reused": [],
+        "epochs": {"pretrain": ran, "finetune": epochs if status == "completed" else 0},
+        "seconds": seconds,
+        "gpu_seconds": 0.0,
+        "stage_seconds": {"pretrain": 0.6 * seconds, "finetune": 0.4 * seconds},
+        "metrics": metrics,
+        "confusion": confusion,
+        "history": history,
+        "commit": "c0ffee" + "0" * 34,
+        "dirty": False,
+        "data_hash": DATA_HASH,
+        "versions": {"python": "3.11.7", "torch": "2.15.0"},
+        "device": "cpu",
+        "started": clock,
+        "ended": f"2026-11-21T14:{(started + int(seconds)) // 60 % 60:02d}:{(started + int(seconds)) % 60:02d}+00:00",
+        "worker": f"node:{100 + started // 7 % 2}",
+        "checkpoint": f"checkpoints/{key}/model.safetensors" if status == "completed" else None,
+        "error": error,
+        "peak_memory_bytes": 700_000_000,
+    }
+
+
+def study_and_records(seeds: int = 3, trials: int = 6) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The study.json and the records, as Python values."""
+    records: dict[str, dict[str, Any]] = {}
+
+    def add(new: dict[str, Any]) -> None:
+        old = records.get(new["key"])
+        if old is None:
+            records[new["key"]] = new
+        else:
+            old["arms"] = sorted({*old["arms"], *new["arms"]})
+
+    tables, clock = [], 0
+    for number, title, arms in (("2", "What each part of SupCAM adds", TABLE_2), ("5", "Angular margin of the self-margin loss", TABLE_5)):
+        listed = []
+        for name, published, overrides, accuracy in arms:
+            listed.append({"name": name, "published": published, "config_hash": digest({**BASELINE, **overrides}), "overrides": overrides})
+            for seed in range(seeds):
+                status, error = "completed", None
+                if published == "imagenet":
+                    status, error = "failed", {"kind": "unreachable_weights", "message": "no network"}
+                if published == "m=0.5":
+                    status, error = "diverged", {"kind": "not_finite", "message": "the loss is not finite in epoch 2"}
+                add(record(overrides, seed, accuracy, status=status, error=error, arms=[f"{number}/{name}"], started=clock))
+                clock += 9
+        tables.append(
+            {
+                "number": number,
+                "title": title,
+                "metric": "test_accuracy",
+                "metrics": [f"test_{m}" for m in METRICS],
+                "dataset": "ChrCluster 60/10/30",
+                "baseline_arm": "Training from scratch" if number == "2" else "m = 0.2",
+                "arms": listed,
+            }
+        )
+    rng = np.random.default_rng(0)
+    for trial in range(trials):
+        overrides = (
+            {
+                "margin": round(float(rng.uniform(0.05, 0.5)), 3),
+                "temperature": round(float(np.exp(rng.uniform(-3.9, -0.7))), 4),
+                "form": str(rng.choice(SPACE["form"]["choices"])),
+            }
+            if trial
+            else {}
+        )
+        good = 0.86 - 0.3 * abs(overrides.get("margin", 0.2) - 0.2) - 0.04 * abs(np.log(overrides.get("temperature", 0.07) / 0.07))
+        status = "pruned" if trial % 3 == 2 else "completed"
+        new = record(overrides, 0, good, status=status, trial=trial, test=False, started=clock)
+        if new["key"] in records:
+            records[new["key"]]["trial"] = trial
+        else:
+            records[new["key"]] = new
+        clock += 9
+    asked = {
+        "schema": 1,
+        "study": "supcam-quick-synthetic",
+        "procedure": "supcam",
+        "preset": "quick",
+        "created": "2026-11-21T14:00:00+00:00",
+        "command": "python -m search supcam",
+        "objective": {"metric": "val_accuracy", "direction": "maximize", "intermediate": "val_knn_accuracy"},
+        "data": {
+            "source": "synthetic",
+            "hash": DATA_HASH,
+            "classes": CLASSES,
+            "images": 600,
+            "counts": dict.fromkeys(CLASSES, 150),
+            "parts": {"train": 360, "val": 60, "test": 180},
+            "notes": [],
+            "size_baseline": {"accuracy": 0.55, "low": 0.51, "high": 0.59},
+        },
+        "seed": 0,
+        "repeats": seeds,
+        "seeds": list(range(seeds)),
+        "trials": trials,
+        "baseline": BASELINE,
+        "space": SPACE,
+        "tables": tables,
+        "versions": {"python": "3.11.7", "torch": "2.15.0"},
+        "commit": "c0ffee" + "0" * 34,
+        "dirty": False,
+    }
+    return asked, list(records.values())
+
+
+def write(folder: Path, asked: Any, records: list[Any]) -> Path:
+    """Writes a study folder and returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.json").write_text(json.dumps(asked), encoding="utf-8")
+    (folder / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    return folder
+
+
+def make(folder: Path, seeds: int = 3, trials: int = 6) -> Path:
+    """A whole study in a folder."""
+    return write(folder, *study_and_records(seeds, trials))

@@ -1,0 +1,247 @@
+"""Tables, figures and report: the numbers in them, that they are the same for the same records, and that they survive bad input."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import fake
+import numpy as np
+import pytest
+from scipy import stats
+
+import analysis
+
+ASKED, RECORDS = fake.study_and_records()
+EVIL = "<script>alert(1)</script>\"'&|`*_$%#{}\\"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = fake.make(tmp_path_factory.mktemp("made") / "study")
+    analysis.write_report(made)
+    return made
+
+
+def lines(folder: Path, number: str) -> dict[tuple[str, str], dict[str, str]]:
+    text = (folder / f"tables/table-{number}.csv").read_text(encoding="utf-8")
+    return {(r["arm"], r["metric"]): r for r in csv.DictReader(io.StringIO(text))}
+
+
+def test_every_file_is_written_and_nothing_is_left_over(folder):
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    tables = {f"tables/table-{n}.{e}" for n in "25" for e in ("csv", "md", "tex")}
+    figures = {f"figures/{n}.{e}" for n in ("table-2", "table-5", "search", "training", "confusion") for e in ("svg", "png")}
+    assert names >= {"report.html", "report.md"} | tables | figures
+    assert not [n for n in names if "partial" in n]
+
+
+def test_a_row_has_the_mean_the_sample_deviation_and_the_t_interval_of_its_seeds(folder):
+    row = lines(folder, "2")["MoCo + SupCon", "test_accuracy"]
+    runs = [r for r in RECORDS if r["config_hash"] == ASKED["tables"][0]["arms"][3]["config_hash"]]
+    values = 100 * np.array([r["metrics"]["test_accuracy"] for r in runs])
+    low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+    assert (int(row["n"]), row["mean"], row["std"]) == (3, f"{values.mean():.2f}", f"{values.std(ddof=1):.2f}")
+    assert (float(row["ci95_low"]), float(row["ci95_high"])) == pytest.approx((low, high), abs=0.006)
+    assert (row["published_mean"], row["published_std"]) == ("91.65", "0.32")
+    assert float(row["difference_to_published"]) == pytest.approx(values.mean() - 91.65, abs=0.006)
+
+
+def test_the_gain_over_the_baseline_arm_is_paired_by_seed(folder):
+    row = lines(folder, "5")["m = 0.1", "test_accuracy"]
+    by = {(r["config_hash"], r["seed"]): 100 * r["metrics"]["test_accuracy"] for r in RECORDS if "test_accuracy" in r["metrics"]}
+    arms = ASKED["tables"][1]["arms"]
+    differences = np.array([by[arms[0]["config_hash"], s] - by[arms[1]["config_hash"], s] for s in range(3)])
+    low, high = stats.t.interval(0.95, 2, differences.mean(), stats.sem(differences))
+    assert float(row["gain_over_baseline"]) == pytest.approx(differences.mean(), abs=0.006)
+    assert (float(row["gain_ci95_low"]), float(row["gain_ci95_high"])) == pytest.approx((low, high), abs=0.006)
+
+
+def test_a_seed_that_only_one_arm_has_makes_no_pair(tmp_path):
+    gone = next(r["key"] for r in RECORDS if r["config_hash"] == ASKED["tables"][1]["arms"][0]["config_hash"] and r["seed"] == 1)
+    made = fake.write(tmp_path, ASKED, [r for r in RECORDS if r["key"] != gone])
+    analysis.write_report(made)
+    row = lines(made, "5")["m = 0.1", "test_accuracy"]
+    assert (row["n"], row["pairs"], row["waiting"]) == ("2", "2", "1")
+
+
+def test_an_arm_without_a_result_shows_the_reason_and_never_a_number(folder):
+    unreachable = lines(folder, "2")["ImageNet weights", "test_accuracy"]
+    assert (unreachable["mean"], unreachable["failed"], unreachable["reason"]) == ("", "3", "weights unreachable (3 runs)")
+    assert unreachable["difference_to_published"] == ""
+    diverged = lines(folder, "5")["m = 0.5", "test_f1"]
+    assert (diverged["mean"], diverged["diverged"], diverged["published_word"]) == ("", "3", "did not converge")
+    for name in ("tables/table-5.md", "tables/table-5.tex", "report.html", "report.md"):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert "did not converge" in text, name
+        assert not re.search(r"\bnan\b", text, re.IGNORECASE), name
+
+
+def test_the_same_records_in_another_order_give_the_same_bytes(folder, tmp_path):
+    other = fake.write(tmp_path / "study", ASKED, random.Random(3).sample(RECORDS, len(RECORDS)))
+    analysis.write_report(other)
+    written = [p for p in folder.rglob("*") if p.is_file() and p.name != "records.jsonl"]
+    assert len(written) > 15
+    different = [p.name for p in written if p.read_bytes() != (other / p.relative_to(folder)).read_bytes()]
+    assert different == []
+
+
+def test_the_page_is_one_file_without_network_and_of_modest_size(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert len(text) < 6_000_000
+    assert text.count("<svg") == 5
+    loads = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert all(a.startswith(("#", "figures/", "tables/", "data:,")) for a in loads), sorted(set(loads))
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+class _Ids(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.scripts = 0
+
+    def handle_starttag(self, tag, attrs):
+        self.scripts += tag == "script"
+        self.ids += [v for k, v in attrs if k == "id" and v]
+        self.links += [v[1:] for k, v in attrs if k in ("href", "xlink:href") and v and v.startswith("#")]
+
+
+def test_ids_are_unique_and_every_inner_link_has_its_target(folder):
+    page = _Ids()
+    page.feed((folder / "report.html").read_text(encoding="utf-8"))
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.links) <= set(page.ids)
+    assert sum(i.startswith("run-") for i in page.ids) == len(RECORDS)
+
+
+def test_names_from_outside_are_escaped_everywhere(tmp_path):
+    asked, records = copy.deepcopy(ASKED), copy.deepcopy(RECORDS)
+    asked["study"] = asked["tables"][0]["title"] = asked["tables"][0]["arms"][0]["name"] = asked["data"]["classes"][0] = EVIL
+    asked["command"] = asked["preset"] = EVIL
+    for r in records:
+        r["params"][EVIL] = EVIL
+        r["device"] = EVIL
+        if r["error"]:
+            r["error"] = {"kind": "error", "message": EVIL}
+    analysis.write_report(fake.write(tmp_path, asked, records))
+    page = _Ids()
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page.feed(text)
+    assert page.scripts == 1
+    assert "alert(1)" in text
+    for name in ("report.md", "tables/table-2.md"):
+        outside_code = (tmp_path / name).read_text(encoding="utf-8").split("```")[0]
+        assert "<script" not in outside_code
+    tex = (tmp_path / "tables/table-2.tex").read_text(encoding="utf-8")
+    assert "\\textless{}script\\textgreater{}" in tex
+    assert "\\_\\$\\%\\#\\{\\}\\textbackslash{}" in tex
+
+
+def test_no_path_of_the_machine_reaches_the_report(tmp_path):
+    asked, records = copy.deepcopy(ASKED), copy.deepcopy(RECORDS)
+    asked["data"]["source"] = "/home/someone/private/clusters"
+    asked["command"] = "python -m search supcam --data /home/someone/private/clusters --storage '/mnt/big disk/runs'"
+    records[0] |= {"status": "failed", "error": {"kind": "error", "message": "no such file: /home/someone/private/x.png"}}
+    analysis.write_report(fake.write(tmp_path / "s", asked, records))
+    for path in (tmp_path / "s").rglob("*"):
+        if path.is_file() and path.name not in ("study.json", "records.jsonl"):
+            content = path.read_bytes()
+            assert b"/home/" not in content, path.name
+            assert str(tmp_path).encode() not in content, path.name
+    assert "clusters" in (tmp_path / "s/report.html").read_text(encoding="utf-8")
+
+
+ODD_TABLES = [None, {"number": "x"}, {"number": "1", "metric": "test_f1", "arms": [3, {"name": "a"}]}]
+ODD_HISTORY = [3, {}, {"stage": "s", "epoch": "x"}, {"stage": "s", "epoch": 1, "loss": None}]
+ODD_FIELDS = {"metrics": [], "confusion": "x", "history": {"a": 1}, "params": None, "error": "x", "seconds": "long", "stages_reused": 3}
+ODD_FIELDS |= {"stage_hashes": 1, "trial": "two", "worker": 4, "ended": 5}
+BARE = ("schema", "key", "status", "config_hash", "seed")
+BAD = {
+    "empty study": (ASKED, []),
+    "no tables": ({**ASKED, "tables": []}, RECORDS),
+    "tables of another shape": ({**ASKED, "tables": ODD_TABLES}, RECORDS),
+    "nothing asked": ({"schema": 1}, RECORDS),
+    "every field of another type": (dict.fromkeys(ASKED, "x") | {"schema": 1}, RECORDS),
+    "one record": (ASKED, RECORDS[:1]),
+    "only failures": (ASKED, [r for r in RECORDS if r["status"] == "failed"]),
+    "bare records": (ASKED, [{k: r[k] for k in BARE} for r in RECORDS]),
+    "fields of another type": (ASKED, [r | ODD_FIELDS for r in RECORDS]),
+    "ragged confusion": (ASKED, [{**r, "confusion": {"test": [[1, 2], [3]]}} for r in RECORDS]),
+    "confusion of text": (ASKED, [{**r, "confusion": {"test": [["a"]]}} for r in RECORDS]),
+    "history of odd entries": (ASKED, [{**r, "history": ODD_HISTORY} for r in RECORDS]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_report_is_made_of_whatever_there_is(tmp_path, case):
+    asked, records = BAD[case]
+    report = analysis.write_report(fake.write(tmp_path, asked, records))
+    assert (tmp_path / "report.html").stat().st_size > 3000
+    assert (tmp_path / "report.md") in report.paths
+
+
+def test_warnings_stand_in_the_report(tmp_path):
+    fake.write(tmp_path, ASKED, RECORDS)
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write('{"schema": 1, "torn')
+    report = analysis.write_report(tmp_path)
+    assert any("torn" in w for w in report.warnings)
+    for name in ("report.html", "report.md"):
+        assert "is torn" in (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_a_failed_write_leaves_the_old_file_whole(folder, monkeypatch):
+    before = (folder / "report.md").read_bytes()
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        analysis.write_report(folder)
+    assert (folder / "report.md").read_bytes() == before
+    assert not [p for p in folder.rglob("*") if "partial" in p.name]
+
+
+def test_a_report_of_forty_records_takes_less_than_two_and_a_half_seconds(folder):
+    began = time.process_time()
+    analysis.write_report(folder, figures="light")
+    assert time.process_time() - began < 2.5
+
+
+def test_the_command_writes_the_report_and_says_where_without_torch_or_ray(tmp_path):
+    made = fake.make(tmp_path / "study")
+    code = (
+        "import sys; from analysis.__main__ import main; status = main(sys.argv[1:]);"
+        "assert not {'torch', 'ray', 'optuna', 'sklearn'} & set(sys.modules); sys.exit(status)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(made)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "report.html" in ran.stdout
+
+
+def test_the_command_refuses_a_folder_without_a_study_in_one_line(tmp_path):
+    ran = subprocess.run([sys.executable, "-m", "analysis", str(tmp_path / "none")], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (2, "", 1)
+    assert "no study folder" in ran.stderr
+
+
+def test_shared_stages_are_counted_as_saved_work(tmp_path):
+    records = copy.deepcopy(RECORDS[:2])
+    for r in records:
+        r |= {"seconds": 100.0, "stage_hashes": {"pretrain": "same"}, "stage_seconds": {"pretrain": 80.0, "finetune": 20.0}}
+    records[1] |= {"seconds": 20.0, "stages_reused": ["pretrain"], "stage_seconds": {"finetune": 20.0}}
+    analysis.write_report(fake.write(tmp_path, ASKED, records))
+    assert "shared stages saved 40 % of the work" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_fake_records_have_the_keys_of_the_contract():
+    assert json.loads(json.dumps(RECORDS[0]))["schema"] == 1
+    assert {r["status"] for r in RECORDS} == {"completed", "pruned", "diverged", "failed"}

@@ -1,0 +1,205 @@
+"""Reading a study folder: what stands in the table of records, and that nothing wrong in it is fatal or silent."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+from pathlib import Path
+
+import fake
+import pytest
+
+import analysis
+
+ASKED, RECORDS = fake.study_and_records()
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    return fake.make(tmp_path / "study")
+
+
+def load(folder: Path, records: list, asked: object = ASKED, tail: str = "") -> analysis.Study:
+    fake.write(folder, asked, records)
+    if tail:
+        with (folder / "records.jsonl").open("a", encoding="utf-8") as file:
+            file.write(tail)
+    return analysis.load(folder)
+
+
+def test_a_sound_study_is_a_tidy_table_without_warnings(made):
+    study = analysis.load(made)
+    assert study.warnings == ()
+    assert len(study.records) == len(RECORDS)
+    done = study.records[study.records["status"] == "completed"]
+    assert done["val_accuracy"].between(0, 1).all()
+    assert set(done["param.margin"]) >= {0.1, 0.2, 0.3}
+    assert [t.number for t in study.tables] == ["2", "5"]
+    assert study.classes == tuple(fake.CLASSES)
+
+
+def test_the_full_method_stands_in_two_tables_and_is_one_run_per_seed(made):
+    study = analysis.load(made)
+    full = study.tables[0].arms[-1], study.tables[1].arms[1]
+    assert list(study.of_arm(full[0])["key"]) == list(study.of_arm(full[1])["key"])
+    assert list(study.of_arm(full[0])["seed"]) == [0, 1, 2]
+
+
+def test_a_torn_last_line_is_set_aside_with_a_word(tmp_path):
+    study = load(tmp_path, RECORDS[:-1], tail=json.dumps(RECORDS[-1])[:50])
+    assert len(study.records) == len(RECORDS) - 1
+    assert any("torn (50 bytes)" in w for w in study.warnings)
+
+
+def test_lines_that_are_no_records_are_named_by_their_line(tmp_path):
+    study = load(tmp_path, RECORDS, tail='not json\n{"a": 1}\n[1, 2]\n\n')
+    assert len(study.records) == len(RECORDS)
+    first = len(RECORDS) + 1
+    assert any("cannot be read as JSON" in w and f"line {first}" in w for w in study.warnings)
+    assert any("are not records" in w and f"line {first + 1}, {first + 2}" in w for w in study.warnings)
+
+
+def test_an_unknown_schema_is_counted_and_left_out(tmp_path):
+    study = load(tmp_path, [*RECORDS[1:], {**RECORDS[0], "schema": 99}])
+    assert len(study.records) == len(RECORDS) - 1
+    assert any("1 record of schema 99" in w for w in study.warnings)
+
+
+@pytest.mark.parametrize("change", [{"seed": "0"}, {"status": "gone"}, {"key": ""}, {"config_hash": None}])
+def test_a_record_that_names_no_run_is_left_out(tmp_path, change):
+    study = load(tmp_path, [*RECORDS[1:], {**RECORDS[0], **change}])
+    assert len(study.records) == len(RECORDS) - 1
+    assert any("not records of a run" in w for w in study.warnings)
+
+
+def test_a_completed_run_supersedes_a_failed_one_of_the_same_key_in_either_order(tmp_path):
+    failed = {**RECORDS[0], "status": "failed", "metrics": {}, "error": {"kind": "out_of_memory", "message": ""}, "ended": "2027"}
+    for i, records in enumerate(([failed, *RECORDS], [*RECORDS, failed])):
+        study = load(tmp_path / str(i), records)
+        assert study.warnings == ()
+        assert study.records.set_index("key").loc[RECORDS[0]["key"], "status"] == "completed"
+
+
+def test_a_later_line_adds_test_metrics_to_an_earlier_one(tmp_path):
+    trial = next(r for r in RECORDS if r["trial"] is not None and r["status"] == "completed" and "test_f1" not in r["metrics"])
+    later = {
+        **trial,
+        "trial": None,
+        "metrics": {**trial["metrics"], "test_accuracy": 0.5},
+        "ended": "2027",
+        "confusion": {"test": [[1, 0], [0, 1]]},
+    }
+    study = load(tmp_path, [*RECORDS, later])
+    row = study.records.set_index("key").loc[trial["key"]]
+    assert (row["test_accuracy"], row["trial"]) == (0.5, trial["trial"])
+    assert study.warnings == ()
+    assert set(study.detail(trial["key"])["confusion"]) == {"val", "test"}
+
+
+def test_the_same_key_with_another_value_keeps_the_first_and_says_so(tmp_path):
+    other = copy.deepcopy(RECORDS[0])
+    other["metrics"]["val_accuracy"] += 0.1
+    other["ended"] = "2027"
+    study = load(tmp_path, [other, *RECORDS])
+    assert study.records.set_index("key").loc[other["key"], "val_accuracy"] == RECORDS[0]["metrics"]["val_accuracy"]
+    assert any("differ in val_accuracy" in w for w in study.warnings)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "0.9", None, True, 10**400])
+def test_a_metric_that_is_no_finite_number_is_left_out_and_said(tmp_path, value):
+    records = copy.deepcopy(RECORDS)
+    records[0]["metrics"]["test_f1"] = value
+    study = load(tmp_path, records)
+    assert math.isnan(study.records.set_index("key").loc[records[0]["key"], "test_f1"])
+    assert any("1 completed run of the tables without a finite test_f1" in w for w in study.warnings)
+
+
+def test_runs_on_other_data_are_never_counted(tmp_path):
+    study = load(tmp_path, [*RECORDS[1:], {**RECORDS[0], "data_hash": "other"}])
+    assert any("1 run of another data set" in w for w in study.warnings)
+    assert len(study.of_arm(study.tables[0].arms[0])) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(None, "missing"), ("", "empty"), ("{", "cannot be read"), ("[1]", "not a study's file"), ('{"x": 1}', "not a study's file")],
+)
+def test_a_study_file_that_cannot_be_used_leaves_the_runs(made, content, word):
+    (made / "study.json").unlink()
+    if content is not None:
+        (made / "study.json").write_text(content)
+    study = analysis.load(made)
+    assert word in study.warnings[0]
+    assert len(study.records) == len(RECORDS)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00", b"%PDF-1.4\nx\n"])
+def test_a_records_file_that_is_empty_or_foreign_leaves_an_empty_study(made, content):
+    (made / "records.jsonl").unlink()
+    if content is not None:
+        (made / "records.jsonl").write_bytes(content)
+    study = analysis.load(made)
+    assert study.records.empty
+    assert study.warnings
+    assert analysis.best(study) is None
+
+
+def test_a_folder_without_a_study_is_refused_with_the_next_step(tmp_path):
+    with pytest.raises(analysis.StudyError, match=r"holds neither study\.json nor records\.jsonl; give the folder"):
+        analysis.load(tmp_path)
+    with pytest.raises(analysis.StudyError, match="no study folder"):
+        analysis.load(tmp_path / "none")
+
+
+def test_the_order_of_lines_does_not_matter(tmp_path):
+    shuffled = random.Random(1).sample(RECORDS, len(RECORDS))
+    one, two = load(tmp_path / "a", RECORDS), load(tmp_path / "b", shuffled)
+    assert one.records.equals(two.records)
+
+
+def test_the_best_has_the_highest_mean_among_those_with_every_seed(tmp_path):
+    records = copy.deepcopy(RECORDS)
+    next(r for r in records if r["trial"] == 1)["metrics"]["val_accuracy"] = 0.999  # a lucky trial of one seed
+    study = load(tmp_path, records)
+    found = analysis.best(study)
+    done = study.records[study.records["status"] == "completed"]
+    full = done.groupby("config_hash")["val_accuracy"].agg(["size", "mean"]).query("size == 3")
+    assert found.mean == pytest.approx(full["mean"].max())
+    assert found.seeds == (0, 1, 2)
+    assert found.mean < 0.999
+
+
+def test_without_a_configuration_of_every_seed_fewer_are_taken_and_said(tmp_path):
+    study = load(tmp_path, [r for r in RECORDS if r["seed"] != 2])
+    found = analysis.best(study)
+    assert found.seeds == (0, 1)
+    assert "none has all 3 seeds completed" in found.words
+
+
+def test_equal_means_go_to_the_lower_spread(tmp_path):
+    records = [r for r in copy.deepcopy(RECORDS) if r["status"] == "completed" and r["trial"] is None]
+    values = {
+        ASKED["tables"][0]["arms"][2]["config_hash"]: (0.8, 0.9, 1.0),
+        ASKED["tables"][0]["arms"][3]["config_hash"]: (0.89, 0.9, 0.91),
+    }
+    for r in records:
+        r["metrics"]["val_accuracy"] = values.get(r["config_hash"], (0.1, 0.1, 0.1))[r["seed"]]
+    found = analysis.best(load(tmp_path, records))
+    assert found.name == "MoCo + SupCon"
+    assert found.std == pytest.approx(0.01)
+
+
+def test_the_run_that_is_exported_is_chosen_without_test_data(tmp_path):
+    records = copy.deepcopy(RECORDS)
+    before = analysis.best(load(tmp_path / "a", records))
+    for r in records:
+        r["metrics"] = {k: (1 - v if k.startswith("test_") else v) for k, v in r["metrics"].items()}
+    after = analysis.best(load(tmp_path / "b", records))
+    assert (before.key, before.config_hash) == (after.key, after.config_hash)
+
+
+def test_an_objective_to_be_minimised_turns_the_choice_round(tmp_path):
+    asked = {**ASKED, "objective": {**ASKED["objective"], "direction": "minimize"}}
+    assert analysis.best(load(tmp_path, RECORDS, asked)).mean < analysis.best(load(tmp_path / "b", RECORDS)).mean
