@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+import references
 import torch
 
-from tests import references
 from trainables.parts.composition import BLENDS, CLASSES, COLUMNS, LOOK_UP_TABLES, Numbers, compose, draw_composition, load_tables
 from trainables.parts.errors import RequestError
 

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import references
 import torch
 from sklearn import metrics as sklearn_metrics
 from sklearn.neighbors import KNeighborsClassifier
 
-from tests import references
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix, knn_accuracy
 
 

@@ -1,9 +1,10 @@
 """The queue against a plain list: order, labels, wrap-around, checkpoint, and gradients around it."""
 
+import numpy as np
 import pytest
+import references
 import torch
 
-from tests import references
 from trainables.parts.key_queue import KeyQueue
 
 
@@ -107,8 +108,6 @@ def test_keys_that_do_not_fit_and_queues_without_room_are_refused():
 
 def test_the_moving_average_reference_has_its_closed_form():
     """After n steps towards a fixed query encoder a share decay^n of the start is left."""
-    import numpy as np
-
     weights = [np.ones((2, 3)), np.full(4, 5.0)]
     for _ in range(10):
         weights = references.moving_average(weights, [np.zeros((2, 3)), np.full(4, 1.0)], 0.9)

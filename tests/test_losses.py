@@ -3,9 +3,9 @@
 import math
 
 import pytest
+import references
 import torch
 
-from tests import references
 from trainables.parts.losses import add_margin, all_margin, class_margin, info_nce, self_margin, sup_con
 
 TAU = 0.07

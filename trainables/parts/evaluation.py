@@ -77,7 +77,8 @@ def knn_accuracy(train_z: Tensor, train_y: Tensor, z: Tensor, y: Tensor, k: int 
     bank, bank_y = F.normalize(train_z.to(z.device).float(), dim=1), train_y.to(z.device)
     classes = int(max(train_y.max(), y.max())) + 1
     right = 0
-    for rows, truth in zip(z.split(1024), y.to(z.device).split(1024), strict=True):  # 1024: bounds the (rows, M) table of cosines
+    for start in range(0, len(z), 1024):  # bounds the (rows, M) table of cosines
+        rows, truth = z[start : start + 1024], y[start : start + 1024].to(z.device)
         cosine, place = (F.normalize(rows.float(), dim=1) @ bank.T).topk(min(k, len(bank)), dim=1)
         weight = (cosine / temperature).softmax(dim=1)  # the same vote as e^x, which overflows at low temperatures
         votes = torch.zeros(len(rows), classes, device=z.device).scatter_add_(1, bank_y[place], weight)
@@ -93,4 +94,6 @@ def _integers(values: ArrayLike | Tensor) -> np.ndarray:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    ratio = np.zeros_like(part)
+    np.divide(part, whole, out=ratio, where=whole > 0)
+    return ratio

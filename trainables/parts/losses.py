@@ -89,8 +89,7 @@ def class_margin(
 def _one_against(positives: Tensor, cosines: Tensor, negative: Tensor, temperature: float) -> Tensor:
     """-log(e^a / (e^a + sum of e^b over the negatives b)) for each a of positives (N, P); (N, P), never below 0, 0 without negatives."""
     positives, cosines = _at_least_float32(positives) / temperature, _at_least_float32(cosines) / temperature
-    # A finite floor instead of -inf: a row of -inf alone has a gradient of nan.
-    bar = cosines.masked_fill(~negative, torch.finfo(cosines.dtype).min / 2).logsumexp(dim=1, keepdim=True)
+    bar = cosines.masked_fill(~negative, -math.inf).logsumexp(dim=1, keepdim=True)  # -inf without negatives; torch gives it the gradient 0
     return F.softplus(bar - positives, threshold=50)  # softplus(x) = x to the last digit of float64 above 50
 
 
