@@ -9,7 +9,9 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +66,14 @@ _STYLE: Any = {
 }
 
 
+@contextmanager
+def _style() -> Iterator[None]:
+    """The one look of all figures. A sign that the PNG's font lacks becomes a box there; in the SVG, whose text stays text, it is whole."""
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        yield
+
+
 @dataclass
 class Drawing:
     """A figure with its file name (without ending), its text for those who cannot see it, and a tip for each link in it."""
@@ -75,13 +85,13 @@ class Drawing:
 
     def svg(self) -> str:
         out = io.StringIO()
-        with matplotlib.rc_context(_STYLE):
+        with _style():
             self.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Title": self.words})
         return out.getvalue()
 
     def png(self) -> bytes:
         out = io.BytesIO()
-        with matplotlib.rc_context(_STYLE):
+        with _style():
             self.figure.savefig(out, format="png", dpi=160, metadata={"Software": None})
         return out.getvalue()
 
@@ -126,7 +136,7 @@ def inline(drawing: Drawing, svg: str) -> str:
 
 def draw(study: Study, summaries: tuple[Summary, ...], best: Best | None, links: Mapping[str, str]) -> tuple[Drawing, ...]:
     """All figures for which the study has data. links: record key -> address of the run in the report."""
-    with matplotlib.rc_context(_STYLE):
+    with _style():
         drawings = [arms(summary, study, links) for summary in summaries if summary.rows]
         parts: list[Callable[[], Drawing | None]] = [
             lambda: search(study, links),

@@ -117,6 +117,8 @@ def _templates() -> jinja2.Environment:
         interval=tb.interval,
         published=tb.published,
         gain=tb.gain,
+        probability=tb.probability,
+        nan=math.nan,
         heading=tb.heading,
         title=title,
         to_markdown=tb.to_markdown,

@@ -59,7 +59,7 @@ def t_p(differences: ArrayLike, test_over_train: float = 0.0) -> float:
 def bootstrap_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     """Bias-corrected and accelerated bootstrap interval of the mean (Efron 1987); none below two values, a point if all are equal.
 
-    Few values make it too narrow: with n = 3 it covers about 75 % instead of 95 %. It stands beside the t interval, not in its place."""
+    Few values make it too narrow: with n = 3 it covers about 70 % instead of 95 %, with n = 10 about 90 %. It stands beside the t interval, not in its place."""
     x = np.sort(np.asarray(values, dtype=np.float64))
     if x.size < 2:
         return NONE

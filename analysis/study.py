@@ -113,6 +113,12 @@ class Study:
         return tuple(str(c) for c in _list(mapping(self.asked.get("data")).get("classes")))
 
     @property
+    def parts(self) -> dict[str, int]:
+        """Images by part: train, val, test."""
+        parts = mapping(mapping(self.asked.get("data")).get("parts"))
+        return {str(k): v for k, v in parts.items() if isinstance(v, int) and v > 0}
+
+    @property
     def metric(self) -> str:
         """What the search maximises or minimises."""
         return _text(mapping(self.asked.get("objective")).get("metric")) or "val_accuracy"

@@ -4,31 +4,21 @@ Everything that csv, Markdown, LaTeX, figures and report say about an arm is tak
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis import statistics as st
-from analysis.statistics import NONE, Interval
+from analysis.published import REPEATS, Published, find_published, published_gain, verdict, verdict_of_words
+from analysis.statistics import NONE, Interval, Tau
 from analysis.study import STATUSES, Arm, Study, Table, plural
 
 TITLES = {"f1": "F1", "auc": "AUC", "ami": "AMI", "ari": "ARI", "knn_accuracy": "kNN accuracy"}
-
-
-@dataclass(frozen=True)
-class Published:
-    """A cell of the paper, per cent; `word` where it gives a word instead of a number."""
-
-    mean: float
-    std: float
-    word: str
 
 
 @dataclass(frozen=True)
@@ -40,10 +30,18 @@ class Cell:
     mean: float
     std: float
     interval: Interval  # Student's t over seeds
+    bootstrap: Interval  # bias-corrected and accelerated, over seeds
+    test_set: Interval  # what the size of the test set leaves open (Wilson); none for a metric that is no share of images
     published: Published | None
     pairs: int = 0  # seeds completed in this arm and in the baseline arm
     gain: float = math.nan  # mean difference to the baseline arm over those seeds
     gain_interval: Interval = NONE
+    p: float = math.nan  # exact paired permutation test against the baseline arm
+    p_holm: float = math.nan  # the same, adjusted for all arms of the table
+    above: float = math.nan  # P(a run of this arm > a run of the baseline arm)
+    effect: float = math.nan  # Hedges' g against the baseline arm
+    verdict: str = ""  # what became of the published difference to the baseline arm
+    bold: bool = False  # not significantly worse than the best of the table
 
     @property
     def n(self) -> int:
@@ -82,11 +80,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A table with its rows in the order of the study, and notes in words."""
+    """A table with its rows in the order of the study, how far the published order of the ranking metric holds, and notes in words."""
 
     table: Table
     rows: tuple[Row, ...]
     baseline: str | None
+    tau: Tau
+    ranked: int  # arms that have both a published and a measured mean
     notes: tuple[str, ...]
 
 
@@ -100,49 +100,84 @@ def title(metric: str) -> str:
     return word[:1].upper() + word[1:]
 
 
-@cache
-def published_values() -> Mapping[tuple[str, str, str, str, str], Published]:
-    """published.csv by (procedure, table, arm, dataset, metric without its part)."""
-    with (Path(__file__).parent / "published.csv").open(encoding="utf-8", newline="") as file:
-        return {(r["paper"], r["table"], r["arm"], r["dataset"], r["metric"]): _published(r) for r in csv.DictReader(file)}
-
-
-def _published(row: Mapping[str, str]) -> Published:
-    try:
-        return Published(float(row["mean"]), float(row["std"]) if row["std"] else math.nan, "")
-    except ValueError:
-        return Published(math.nan, math.nan, row["mean"])
-
-
-def find_published(procedure: str, table: Table, arm: Arm, metric: str) -> Published | None:
-    """The paper's value of a cell. Without a data set named by the table the paper must have used one only."""
-    if arm.published is None:
-        return None
-    wanted = (procedure, table.number, arm.published, metric.removeprefix("test_").removeprefix("val_"))
-    found = [v for (p, t, a, d, m), v in published_values().items() if (p, t, a, m) == wanted and table.dataset in (None, d)]
-    return found[0] if len(found) == 1 else None
-
-
 def summarize(study: Study) -> tuple[Summary, ...]:
     """The tables of a study, in its order."""
     return tuple(_summary(study, table) for table in study.tables)
 
 
 def _summary(study: Study, table: Table) -> Summary:
-    rows = [_row(study, table, arm) for arm in table.arms]
+    ratio = _test_over_train(study, table)
+    rows = [_row(study, table, arm, ratio) for arm in table.arms]
     baseline = next((r for r in rows if r.is_baseline), None)
     if baseline is not None:
-        rows = [_against(row, baseline) for row in rows]
+        rows = [_against(row, baseline, ratio, REPEATS.get(study.procedure)) for row in rows]
+    for metric in table.metrics:
+        rows = _with_holm(rows, metric)
+        rows = _with_bold(rows, metric, ratio)
+    both = [r for r in rows if (c := r.cells[table.metric]).n and c.published and not c.published.word]
+    cells = [r.cells[table.metric] for r in both]
+    tau = st.kendall([c.published.mean for c in cells if c.published], [c.array for c in cells])
+    return Summary(
+        table, tuple(rows), baseline.arm.name if baseline else None, tau, len(both), _notes(table, rows, baseline, tau, len(both), ratio)
+    )
+
+
+def _test_over_train(study: Study, table: Table) -> float:
+    """n_test / n_train where the runs of the table draw their split anew per seed, else 0."""
+    redrawn = study.usable.get("param.split_per_seed")
+    parts = study.parts
+    if redrawn is None or not parts.get("train"):
+        return 0.0
+    mine = study.usable["config_hash"].isin([a.config_hash for a in table.arms])
+    return parts.get("test", 0) / parts["train"] if (redrawn[mine] == True).any() else 0.0  # noqa: E712  (a column of objects)
+
+
+def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked: int, ratio: float) -> tuple[str, ...]:
     notes = []
-    if baseline is None and table.baseline_arm is None and len(rows) > 1:
+    if baseline is None and len(rows) > 1:
         notes.append("The table names no baseline arm: nothing is compared with one.")
-    return Summary(table, tuple(rows), baseline.arm.name if baseline else None, tuple(notes))
+    pairs = [r.cells[table.metric].pairs for r in rows if r.cells[table.metric].pairs]
+    if pairs:
+        least, count = st.smallest_p(max(pairs)), len(pairs)
+        if least * count >= 0.05:
+            need = next(n for n in range(1, 99) if st.smallest_p(n) * count < 0.05)
+            notes.append(
+                f"{plural(max(pairs), 'seed')} are too few for any p below 0.05: the exact paired test of one arm cannot give less than {least:.3g}, and "
+                f"{'Holm makes it ' + format(min(1.0, least * count), '.3g') + ' for ' + plural(count, 'comparison') if count > 1 else 'there is one comparison'}. "
+                f"{need} seeds would allow it. Read the intervals instead."
+            )
+    if sum(r.cells[table.metric].bold for r in rows):
+        exact = _exact_for_bold(rows, table.metric)
+        rule = (
+            "exact paired permutation test"
+            if exact
+            else "Student's paired test (too few seeds for the exact one; it takes differences to be normal)"
+        )
+        notes.append(f"Bold: not significantly worse than the best of the table by the {rule}, Holm over the table at 0.05.")
+    if ratio:
+        notes.append(
+            f"Every seed draws its own split, so training parts overlap: intervals and Student's tests use Nadeau and Bengio's variance "
+            f"(1/n + {ratio:.3g}). The exact permutation test knows no such correction and is too bold here."
+        )
+    if not math.isnan(tau.tau):
+        ends = "" if math.isnan(tau.low) else f" (95 % interval {tau.low:+.2f} to {tau.high:+.2f})"
+        sure = not math.isnan(tau.low)
+        word = "holds" if tau.tau == 1 else "mostly holds" if tau.tau > 0.5 else "holds in part" if tau.tau > 0 else "does not hold"
+        doubt = "" if not sure or tau.low > 0 else ", and with these seeds it could be chance"
+        notes.append(f"The published order of {ranked} arms {word} here{doubt}: Kendall's tau {tau.tau:+.2f}{ends}.")
+    elif any(r.cells[table.metric].published for r in rows):
+        notes.append("Fewer than three arms have both a published and a measured number: no rank correlation with the published order.")
+    return tuple(notes)
 
 
-def _row(study: Study, table: Table, arm: Arm) -> Row:
+def _row(study: Study, table: Table, arm: Arm, ratio: float) -> Row:
     runs = study.of_arm(arm)
     done = runs[runs["status"] == "completed"]
-    cells = {m: _cell(done, m, find_published(study.procedure, table, arm, m)) for m in table.metrics}
+    images = study.parts.get("test", 0) if not ratio else 0
+    cells = {
+        m: _cell(done, m, find_published(study.procedure, table.number, table.dataset, arm.published, m), ratio, images)
+        for m in table.metrics
+    }
     counts = Counter(runs["status"])
     waiting = len(set(study.seeds) - set(runs["seed"]))
     return Row(
@@ -150,11 +185,15 @@ def _row(study: Study, table: Table, arm: Arm) -> Row:
     )
 
 
-def _cell(done: pd.DataFrame, metric: str, published: Published | None) -> Cell:
+def _cell(done: pd.DataFrame, metric: str, published: Published | None, ratio: float, images: int) -> Cell:
     given = done[done[metric].notna()] if metric in done else done.iloc[:0].assign(**{metric: math.nan})
     values = tuple((int(s), 100 * float(v)) for s, v in zip(given["seed"], given[metric], strict=True))
     array = np.array([v for _, v in values])
-    return Cell(metric, values, *st.mean_std(array), clip(metric, st.t_interval(array)), published)
+    mean, std = st.mean_std(array)
+    # Only accuracy is a share of all images; the macro metrics are means over classes, for which no such simple interval holds.
+    test_set = st.wilson_interval(mean / 100, images) if metric == "test_accuracy" and array.size else NONE
+    wilson = Interval(100 * test_set.low, 100 * test_set.high)
+    return Cell(metric, values, mean, std, clip(metric, st.t_interval(array, ratio)), st.bootstrap_interval(array), wilson, published)
 
 
 def clip(metric: str, given: Interval) -> Interval:
@@ -169,14 +208,68 @@ def _reasons(runs: pd.DataFrame, waiting: int) -> tuple[str, ...]:
     return (*reasons, f"waiting ({plural(waiting, 'run')})") if waiting else tuple(reasons)
 
 
-def _against(row: Row, baseline: Row) -> Row:
+def _against(row: Row, baseline: Row, ratio: float, repeats: int | None) -> Row:
     """The row with its differences to the baseline arm, paired by seed. The baseline itself has none."""
     if row.arm.name == baseline.arm.name:
         return row
     cells = {}
     for metric, cell in row.cells.items():
-        theirs = dict(baseline.cells[metric].values)
-        differences = np.array([v - theirs[s] for s, v in cell.values if s in theirs])
+        other = baseline.cells[metric]
+        differences = _differences(cell, other)
         gain, _ = st.mean_std(differences)
-        cells[metric] = replace(cell, pairs=differences.size, gain=gain, gain_interval=st.t_interval(differences))
+        ends = st.t_interval(differences, ratio)
+        word = ""
+        if cell.published and cell.published.word:
+            word = verdict_of_words(cell.published, row.counts["completed"], row.counts["diverged"])
+        elif cell.published and other.published:
+            word = verdict(gain, ends, *published_gain(cell.published, other.published, repeats))
+        cells[metric] = replace(
+            cell,
+            pairs=differences.size,
+            gain=gain,
+            gain_interval=ends,
+            p=st.permutation_p(differences),
+            above=st.probability_above(cell.array, other.array),
+            effect=st.hedges_g(cell.array, other.array),
+            verdict=word,
+        )
     return replace(row, cells=cells)
+
+
+def _differences(cell: Cell, other: Cell) -> np.ndarray:
+    theirs = dict(other.values)
+    return np.array([v - theirs[s] for s, v in cell.values if s in theirs])
+
+
+def _with_holm(rows: list[Row], metric: str) -> list[Row]:
+    adjusted = st.holm([r.cells[metric].p for r in rows])
+    return [_with(row, metric, p_holm=float(p)) for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _with_bold(rows: list[Row], metric: str, ratio: float) -> list[Row]:
+    """Marks the best mean and every arm that is not significantly worse than it. One arm alone, or without pairs, is not marked."""
+    able = [r for r in rows if r.cells[metric].n]
+    if len(able) < 2:
+        return rows
+    top = max(able, key=lambda r: r.cells[metric].mean)
+    exact = _exact_for_bold(rows, metric)
+    p = []
+    for row in rows:
+        differences = _differences(row.cells[metric], top.cells[metric]) if row is not top else np.array([])
+        p.append(st.permutation_p(differences) if exact else st.t_p(differences, ratio))
+    adjusted = st.holm(p)
+    return [_with(r, metric, bold=r is top or bool(q >= 0.05)) for r, q in zip(rows, adjusted, strict=True)]
+
+
+def _exact_for_bold(rows: list[Row], metric: str) -> bool:
+    """Whether there are enough seeds for the exact test to call any arm worse, after Holm over the table."""
+    able = [r.cells[metric] for r in rows if r.cells[metric].n]
+    if len(able) < 2:
+        return False
+    top = max(able, key=lambda c: c.mean)
+    pairs = [_differences(c, top).size for c in able if c is not top]
+    return st.smallest_p(min(pairs)) * len(pairs) < 0.05
+
+
+def _with(row: Row, metric: str, **changes: Any) -> Row:
+    return replace(row, cells={**row.cells, metric: replace(row.cells[metric], **changes)})

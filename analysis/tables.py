@@ -11,33 +11,6 @@ import math
 from analysis.statistics import Interval
 from analysis.summary import Cell, Row, Summary, title
 
-COLUMNS = (
-    "table",
-    "arm",
-    "metric",
-    "unit",
-    "n",
-    "mean",
-    "std",
-    "ci95_low",
-    "ci95_high",
-    "published_mean",
-    "published_std",
-    "published_word",
-    "difference_to_published",
-    "baseline_arm",
-    "pairs",
-    "gain_over_baseline",
-    "gain_ci95_low",
-    "gain_ci95_high",
-    "completed",
-    "pruned",
-    "diverged",
-    "failed",
-    "waiting",
-    "reason",
-)
-
 
 def number(value: float, signed: bool = False) -> str:
     """Two decimals; '' for nan; no minus before a zero."""
@@ -48,37 +21,34 @@ def number(value: float, signed: bool = False) -> str:
 
 
 def to_csv(summary: Summary) -> str:
-    """One line per arm and metric; the columns are `COLUMNS`."""
+    """One line per arm and metric, with everything that is known about it."""
+    lines = [_line(summary, row, cell) for row in summary.rows for cell in row.cells.values()]
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in summary.rows:
-        for cell in row.cells.values():
-            published = cell.published
-            writer.writerow(
-                [
-                    summary.table.number,
-                    row.arm.name,
-                    cell.metric,
-                    "%",
-                    cell.n,
-                    number(cell.mean),
-                    number(cell.std),
-                    *_ends(cell.interval),
-                    number(published.mean) if published else "",
-                    number(published.std) if published else "",
-                    published.word if published else "",
-                    number(cell.difference, signed=True),
-                    summary.baseline or "",
-                    cell.pairs or "",
-                    number(cell.gain, signed=True),
-                    *_ends(cell.gain_interval, signed=True),
-                    *row.counts.values(),
-                    row.waiting,
-                    "; ".join(row.reasons),
-                ]
-            )
+    writer = csv.DictWriter(out, list(lines[0]) if lines else ["table", "arm", "metric"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     return out.getvalue()
+
+
+def _line(summary: Summary, row: Row, cell: Cell) -> dict[str, object]:
+    theirs = cell.published
+    line: dict[str, object] = {"table": summary.table.number, "arm": row.arm.name, "metric": cell.metric, "unit": "%", "n": cell.n}
+    line |= {"mean": number(cell.mean), "std": number(cell.std)}
+    for name, given in (("ci95", cell.interval), ("bootstrap95", cell.bootstrap), ("test_set95", cell.test_set)):
+        line |= dict(zip((f"{name}_low", f"{name}_high"), _ends(given), strict=True))
+    line["bold"] = "yes" if cell.bold else ""
+    line |= {"published_mean": number(theirs.mean) if theirs else "", "published_std": number(theirs.std) if theirs else ""}
+    line |= {"published_word": theirs.word if theirs else "", "difference_to_published": number(cell.difference, signed=True)}
+    line |= {"verdict": cell.verdict, "baseline_arm": summary.baseline or "", "pairs": cell.pairs or ""}
+    low, high = _ends(cell.gain_interval, signed=True)
+    line |= {"gain_over_baseline": number(cell.gain, signed=True), "gain_ci95_low": low, "gain_ci95_high": high}
+    line |= {
+        "p_exact": probability(cell.p),
+        "p_holm": probability(cell.p_holm),
+        "p_above": number(cell.above),
+        "hedges_g": number(cell.effect),
+    }
+    return line | dict(row.counts) | {"waiting": row.waiting, "reason": "; ".join(row.reasons)}
 
 
 def to_markdown(summary: Summary) -> str:
@@ -91,12 +61,17 @@ def to_markdown(summary: Summary) -> str:
         cells = [
             markdown(row.arm.name),
             str(row.counts["completed"]),
-            *(plus_minus(row.cells[m]) or markdown(row.state) or "–" for m in metrics),
+            *(_bold(row.cells[m]) or markdown(row.state) or "–" for m in metrics),
         ]
         lines += _markdown_row([*cells, *([markdown("; ".join(row.reasons))] if _any_reason(summary) else [])])
     name = title(summary.table.metric)
-    lines += ["", *_markdown_row([f"{name} %", "mean", "95 % interval", "published", "ours − published", _gain_title(summary)])]
-    lines += _markdown_row(["---", *["---:"] * 5])
+    lines += [
+        "",
+        *_markdown_row(
+            [f"{name} %", "mean", "95 % interval", "published", "ours − published", _gain_title(summary), "p (Holm)", "verdict"]
+        ),
+    ]
+    lines += _markdown_row(["---", *["---:"] * 6, "---"])
     for row in summary.rows:
         cell = row.cells[summary.table.metric]
         lines += _markdown_row(
@@ -107,45 +82,55 @@ def to_markdown(summary: Summary) -> str:
                 markdown(published(cell)) or "–",
                 number(cell.difference, signed=True) or "–",
                 gain(row, cell),
+                probability(cell.p_holm) or "–",
+                markdown(cell.verdict) or "–",
             ]
         )
-    return "\n".join([*lines, "", *(f"{markdown(note)}  " for note in summary.notes), *([""] if summary.notes else [])])
+    return "\n".join([*lines, "", *(f"- {markdown(note)}" for note in summary.notes), *([""] if summary.notes else [])])
 
 
 def to_tex(summary: Summary) -> str:
-    r"""A `table` environment for \usepackage{booktabs}; below each arm the published values where the paper has them."""
+    r"""A `table` environment for \usepackage{booktabs,graphicx}; below each arm the published values where the paper has them.
+
+    A table that would be wider than a page is scaled down to the line."""
     metrics = summary.table.metrics
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        "\\begin{table}",
-        "  \\centering",
-        f"  \\caption{{{tex(heading(summary))}. Mean $\\pm$ sample standard deviation, \\%.}}",
-        f"  \\label{{tab:{summary.table.slug}}}",
-        f"  \\begin{{tabular}}{{lr{'c' * len(metrics)}}}",
-        "    \\toprule",
-        "    Arm & $n$ & " + " & ".join(tex(title(m)) for m in metrics) + " \\\\",
-        "    \\midrule",
-    ]
+    body = ["\\toprule", "Arm & $n$ & " + " & ".join(tex(title(m)) for m in metrics) + " \\\\", "\\midrule"]
     for row in summary.rows:
-        if row.state:
-            shown = [f"\\multicolumn{{{len(metrics)}}}{{c}}{{{tex(row.state)}}}"]
-        else:
-            shown = [tex(plus_minus(row.cells[m])) or "--" for m in metrics]
-        lines.append("    " + " & ".join([tex(row.arm.name), str(row.counts["completed"]), *shown]) + " \\\\")
         cells = [row.cells[m] for m in metrics]
+        if row.state:
+            shown = [_across(row.state, len(metrics))]
+        else:
+            shown = [f"\\textbf{{{tex(plus_minus(c))}}}" if c.bold else tex(plus_minus(c)) or "--" for c in cells]
+        body.append(" & ".join([tex(row.arm.name), str(row.counts["completed"]), *shown]) + " \\\\")
         if any(c.published for c in cells):
             words = {c.published.word for c in cells if c.published}
             if len(words) == 1 and "" not in words:
-                theirs = [f"\\multicolumn{{{len(metrics)}}}{{c}}{{{tex(words.pop())}}}"]
+                theirs = [_across(words.pop(), len(metrics))]
             else:
-                theirs = [tex(published(c)) or "--" for c in cells]
-            small = [t if t.startswith("\\") else f"\\footnotesize {t}" for t in theirs]
-            lines.append("    " + " & ".join(["\\quad\\footnotesize published", "", *small]) + " \\\\")
-    lines += ["    \\bottomrule", "  \\end{tabular}"]
+                theirs = [f"\\footnotesize {tex(published(c))}" if published(c) else "--" for c in cells]
+            body.append(" & ".join(["\\quad\\footnotesize published", "", *theirs]) + " \\\\")
+    body.append("\\bottomrule")
+    tabular = [f"\\begin{{tabular}}{{lr{'c' * len(metrics)}}}", *(f"  {line}" for line in body), "\\end{tabular}"]
+    # about 60 characters and the space between columns fit on the line of a single-column article
+    widest = max((len(r.arm.name) for r in summary.rows), default=0) + max(14 * len(metrics), *(len(r.state) for r in summary.rows), 0)
+    if widest + 4 > 60:
+        tabular = ["\\resizebox{\\linewidth}{!}{%", *(f"  {line}" for line in tabular), "}"]
+    lines = ["% needs \\usepackage{booktabs,graphicx}", "\\begin{table}", "  \\centering"]
+    lines += [
+        f"  \\caption{{{tex(summary.table.title)}. Mean $\\pm$ sample standard deviation, \\%.}}",
+        f"  \\label{{tab:{summary.table.slug}}}",
+    ]
     remarks = [f"{row.arm.name}: {'; '.join(row.reasons)}." for row in summary.rows if row.reasons and not row.state] + list(summary.notes)
-    if remarks:
-        lines.append("  \\par\\smallskip\\footnotesize " + " ".join(tex(r) for r in remarks))
-    return "\n".join([*lines, "\\end{table}", ""])
+    below = ["  \\par\\smallskip\\begin{minipage}{\\linewidth}\\footnotesize", *(f"  {tex(r)}" for r in remarks), "  \\end{minipage}"]
+    return "\n".join([*lines, *(f"  {line}" for line in tabular), *(below if remarks else []), "\\end{table}", ""])
+
+
+def _across(words: str, columns: int) -> str:
+    return f"\\multicolumn{{{columns}}}{{c}}{{{tex(words)}}}"
+
+
+def _bold(cell: Cell) -> str:
+    return f"**{plus_minus(cell)}**" if cell.bold else plus_minus(cell)
 
 
 def heading(summary: Summary) -> str:
@@ -170,6 +155,11 @@ def published(cell: Cell) -> str:
         return ""
     std = number(cell.published.std)
     return cell.published.word or number(cell.published.mean) + (f" ± {std}" if std else "")
+
+
+def probability(p: float) -> str:
+    """Four decimals, `<0.0001` below that, '' for nan."""
+    return "" if math.isnan(p) else "<0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
 def gain(row: Row, cell: Cell) -> str:
