@@ -1,0 +1,534 @@
+"""The command line: reads a request, prints what happens, returns an exit status.
+Comes in: words. Goes out: 0, or 1 when every run failed, or 2 with all faults of the request, one line each and no traceback.
+Heavy imports stand inside functions, so that help and a misspelt name answer at once."""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.coordinator import Coordinator
+    from search.plan import Plan
+    from search.recorder import Ledger
+    from search.registry import Entry
+    from trainables.parts.data import Pack
+
+STEPS = ("run", "plan", "tune", "ablate", "export", "report")
+EPILOG = """examples:
+  python -m search supcam                                built-in synthetic set, minutes on a laptop
+  python -m search supcam --data FOLDER                  your images: a folder for each class, or a manifest.csv
+  python -m search supcam --data FOLDER --plan           what would run, and how long it would take
+  python -m search evaluate runs/STUDY/best --data OTHER
+  python -m search predict runs/STUDY/best IMAGES... --out predictions.csv
+  python -m search data check FOLDER
+  python -m search data synth supcam OUT
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        from trainables.parts.errors import RequestError
+
+        raise RequestError(f"{message}; see python -m search --help")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0 or value == float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def _study_parser() -> _Parser:
+    parser = _Parser(prog="python -m search PROCEDURE", description="Search, ablation tables, report and best checkpoint of one procedure.")
+    parser.add_argument("step", nargs="?", default="run", choices=STEPS, help="one step alone; default: tune, ablate, export and report")
+    parser.add_argument("--data", type=Path, help="a folder of images for each class; without it the built-in synthetic set is used")
+    parser.add_argument(
+        "--preset",
+        help="quick (minutes, CPU) | small (an evening, one GPU) | paper (the published settings); default: quick, or paper where --data and a GPU are there",
+    )
+    parser.add_argument("--plan", action="store_true", help="show what would run and what it would cost; nothing is trained")
+    parser.add_argument("--trials", type=int, help="runs that the search proposes")
+    parser.add_argument("--repeats", type=int, help="seeds of each arm")
+    parser.add_argument("--tables", help="numbers of the paper's tables, comma between; all; none")
+    parser.add_argument("--arms", help="narrow the tables to these arms, comma between, * allowed: 'Scratch,2/SupCAM*'")
+    parser.add_argument(
+        "--storage",
+        type=Path,
+        default=Path("runs"),
+        help="where studies are kept (default: runs); on a cluster a folder that all nodes see",
+    )
+    parser.add_argument("--name", help="the study's name (default: procedure-preset-data)")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed; repeats count on from it")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change a setting of the baseline; may be repeated"
+    )
+    parser.add_argument(
+        "--gpus-per-run", type=float, help="GPUs of one run, fractions allowed (default: 1 for each worker where there are GPUs)"
+    )
+    parser.add_argument("--workers-per-run", type=_count, default=1, help="data-parallel workers of one run")
+    parser.add_argument("--address", help="a running Ray cluster: auto, or HOST:PORT (default: start one on this machine)")
+    parser.add_argument(
+        "--max-hours", type=_positive, help="start nothing new after this time; what is running ends, and the rest waits for the next call"
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="run failed runs again (weights reachable now, more memory)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status. RequestError of any depth is printed line by line."""
+    from trainables.parts.errors import RequestError
+
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except RequestError as fault:
+        for line in fault.faults:
+            print(f"search: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("search: stopped; the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    from trainables.parts.errors import RequestError
+
+    if not words or words[0] in ("-h", "--help", "help"):
+        from search import registry
+
+        print("usage: python -m search PROCEDURE [step] [options] | evaluate | predict | data\n")
+        print(f"procedures: {', '.join(registry.names())}; steps: {', '.join(STEPS)}; options: python -m search PROCEDURE --help\n")
+        print(EPILOG)
+        return 0
+    if words[0] == "evaluate":
+        return _evaluate(words[1:])
+    if words[0] == "predict":
+        return _predict(words[1:])
+    if words[0] == "data":
+        return _data(words[1:])
+    from search import registry
+
+    if words[0] not in registry.names():
+        known = [*registry.names(), "evaluate", "predict", "data"]
+        raise RequestError(
+            registry.unknown("procedure", words[0], registry.names()) if words[0] not in known else f"unexpected word {words[0]!r}"
+        )
+    return _Request(words[0], _study_parser().parse_args(words[1:]), words).carry_out()
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _evaluate(words: list[str]) -> int:
+    parser = _Parser(prog="python -m search evaluate", description="Metrics and confusion matrix of an export on a labelled folder.")
+    parser.add_argument("best", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, help="write the metrics as JSON, and the confusion matrix as csv beside it")
+    given = parser.parse_args(words)
+    from search.infer import evaluate
+
+    return evaluate(given.best, given.data, given.out, _console())
+
+
+def _predict(words: list[str]) -> int:
+    parser = _Parser(prog="python -m search predict", description="Predictions of an export for images, as csv.")
+    parser.add_argument("best", type=Path)
+    parser.add_argument("images", nargs="+")
+    parser.add_argument("--out", type=Path, default=Path("predictions.csv"))
+    given = parser.parse_args(words)
+    from search.infer import predict
+
+    return predict(given.best, given.images, given.out, _console())
+
+
+def _data(words: list[str]) -> int:
+    parser = _Parser(prog="python -m search data", description="Look at a data set, or write the built-in one as files.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    check = commands.add_parser("check", help="classes, sizes, damage, duplicates, leaks, and how much size alone tells")
+    check.add_argument("folder", type=Path)
+    synth = commands.add_parser("synth", help="write a procedure's synthetic set as images")
+    synth.add_argument("procedure")
+    synth.add_argument("out", type=Path)
+    synth.add_argument("--images", type=_count, default=600)
+    synth.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(words)
+    from search import data_commands
+
+    if given.command == "check":
+        return data_commands.check(given.folder)
+    from search import registry
+
+    procedure = registry.load(given.procedure).procedure
+    return data_commands.synthesize(lambda: procedure.synthesize(procedure.config(), images=given.images, seed=given.seed), given.out)
+
+
+class _Request:
+    """One `python -m search PROCEDURE ...`, from words to exit status."""
+
+    def __init__(self, name: str, given: argparse.Namespace, words: list[str]) -> None:
+        from search import registry
+
+        self.given = given
+        self.step = "plan" if given.plan else given.step
+        self.command = "python -m search " + shlex.join(words)
+        self.entry: Entry = registry.load(name)
+        self.console = _console()
+        self.preset = given.preset or self._default_preset()
+        source = given.data.resolve().name if given.data else "synthetic"
+        self.name = given.name or f"{name}-{self.preset}-{source}"
+        self.folder = (given.storage / self.name).resolve()
+        self.started = time.monotonic()
+
+    def _default_preset(self) -> str:
+        import torch
+
+        presets = list(self.entry.study.presets)
+        return "paper" if self.given.data and torch.cuda.is_available() and "paper" in presets else presets[0]
+
+    def carry_out(self) -> int:
+        if self.step in ("report", "export"):
+            return self._report() if self.step == "report" else self._export_alone()
+        plan, pack, source = self._prepare()
+        if self.step == "plan":
+            return self._show_plan(plan, pack)
+        return self._study(plan, pack, source)
+
+    # -- the request ----------------------------------------------------------------------------------------------------------------
+
+    def _make_plan(self, data_hash: str) -> "Plan":
+        from search.plan import make_plan, parse_settings
+        from trainables.parts.errors import RequestError
+
+        given = self.given
+        faults: list[str] = []
+        overrides: dict[str, Any] = {}
+        try:
+            overrides = parse_settings(self.entry.procedure, given.settings)
+        except RequestError as fault:
+            faults += fault.faults
+        words = lambda text: [word.strip() for word in text.split(",") if word.strip()]  # noqa: E731
+        try:
+            plan = make_plan(
+                self.entry, preset=self.preset, data_hash=data_hash, seed=given.seed, trials=given.trials, repeats=given.repeats,
+                tables=None if given.tables is None else words(given.tables), arms=words(given.arms or ""), overrides=overrides,
+            )  # fmt: skip
+        except RequestError as fault:
+            raise RequestError(*faults, *fault.faults) from None
+        if faults:
+            raise RequestError(*faults)
+        return plan
+
+    def _prepare(self) -> "tuple[Plan, Pack, dict[str, Any]]":
+        """The plan and the data, or all faults of both at once."""
+        from trainables.parts.errors import RequestError
+
+        faults: list[str] = []
+        plan: Plan | None = None
+        pack: Pack | None = None
+        try:
+            plan = self._make_plan("")
+        except RequestError as fault:
+            faults += fault.faults
+        config = plan.baseline if plan else self.entry.procedure.config()
+        if self.given.data is not None:
+            source: dict[str, Any] = {"source": str(self.given.data)}
+            try:
+                pack = self.entry.procedure.read(self.given.data, config)
+            except RequestError as fault:
+                faults += fault.faults
+        else:
+            images = self.entry.study.presets[self.preset].synthetic_images if self.preset in self.entry.study.presets else 0
+            source = {"source": "synthetic", "synthetic": {"images": images, "seed": 0}}
+            if plan is not None:
+                pack = self._synthetic(plan, source)
+        if faults or plan is None or pack is None:
+            raise RequestError(*faults)
+        for run in plan.runs:
+            for stage in self.entry.procedure.stages:
+                size = getattr(run.config, stage.batch)
+                if getattr(run.config, stage.epochs) and size % self.given.workers_per_run:
+                    faults.append(f"{stage.batch} must be a multiple of --workers-per-run, got {size} and {self.given.workers_per_run}")
+        seen: set[str] = set()
+        for run in plan.runs:
+            if run.config_hash not in seen and run.seed == plan.seeds[0]:
+                seen.add(run.config_hash)
+                parts = self.entry.procedure.parts(run.config, pack, run.seed)
+                faults += self.entry.procedure.faults(run.config, pack, parts)
+        faults += self.entry.procedure.faults(plan.baseline, pack, self.entry.procedure.parts(plan.baseline, pack, plan.seeds[0]))
+        if faults:
+            raise RequestError(*dict.fromkeys(faults))
+        return self._make_plan(pack.hash), pack, source
+
+    def _synthetic(self, plan: "Plan", source: dict[str, Any]) -> "Pack":
+        """The built-in set; a study that has it already keeps it."""
+        from search.study import read_study
+        from trainables.parts.data import load_pack
+
+        old = read_study(self.folder)
+        if old is not None and old["data"].get("synthetic") == source["synthetic"] and (self.folder / "data").exists():
+            sizes = ("input_size", "canvas")
+            if all(old["baseline"].get(name) == getattr(plan.baseline, name, None) for name in sizes):
+                return load_pack(self.folder / "data", verify=True)
+        return self.entry.procedure.synthesize(plan.baseline, **source["synthetic"])
+
+    # -- plan -----------------------------------------------------------------------------------------------------------------------
+
+    def _show_plan(self, plan: "Plan", pack: "Pack") -> int:
+        import torch
+        from rich.table import Table
+
+        from search.estimate import estimate
+        from search.progress import duration
+        from search.recorder import Ledger
+        from search.stages import Stages
+        from search.study import compose_study, read_study
+
+        old = read_study(self.folder)
+        if old is not None:  # a contradiction is shown before anything is timed
+            compose_study(self.entry, plan, name=self.name, preset=self.preset, source={}, pack=pack, command=self.command, old=old)
+        ledger = Ledger(self.folder)
+        ledger.read()
+        done = [run for run in plan.runs if run.key in ledger.records]
+        left = [run for run in plan.runs if run.key not in ledger.records]
+        console = self.console
+        table = Table("table", "arms", "runs asked for", title=f"{self.name}: {len(pack.labels):,} images, {len(plan.seeds)} seeds")
+        for planned in plan.tables:
+            table.add_row(
+                f"{planned.number}: {planned.title}", ", ".join(arm.name for arm in planned.arms), str(len(planned.arms) * len(plan.seeds))
+            )
+        if plan.trials:
+            table.add_row("search", f"{len(plan.space)} dimensions, then the best on all seeds", f"{plan.trials} + {len(plan.seeds) - 1}")
+        console.print(table)
+        console.print(f"{plan.asked} runs stand in tables, {len(plan.runs)} of them are different; {len(done)} are done.")
+        told = len({record["trial"] for record in ledger.records.values() if record["trial"] is not None})
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        guess = estimate(self.entry, plan, pack, left, max(0, plan.trials - told), device, Stages(self.folder).has)
+        for words in guess.skipped:
+            console.print(f"not counted: {words}", markup=False)
+        slots = max(1, torch.cuda.device_count()) if device.type == "cuda" else max(1, os.cpu_count() or 1)
+        total = guess.tables + guess.search
+        console.print(
+            f"to train: {guess.stages} stages ({guess.asked_stages - guess.stages} shared), about {duration(guess.tables)} for tables and at most {duration(guess.search)} "
+            f"for the search on one {device.type.upper()}; about {duration(total / slots)} on {slots}"
+            + (f", {total / 3600:.1f} GPU-hours" if device.type == "cuda" else "; no GPU here, 0 GPU-hours")
+        )
+        console.print("nothing was trained.")
+        return 0
+
+    # -- run ------------------------------------------------------------------------------------------------------------------------
+
+    def _study(self, plan: "Plan", pack: "Pack", source: dict[str, Any]) -> int:
+        from search.coordinator import Coordinator
+        from search.recorder import Ledger
+        from search.study import check_writable, compose_study, read_study, store_data, write_study
+
+        check_writable(self.folder)
+        old = read_study(self.folder)
+        study = compose_study(self.entry, plan, name=self.name, preset=self.preset, source=source, pack=pack, command=self.command, old=old)
+        with Ledger(self.folder) as ledger:
+            for note in (*pack.notes, *ledger.warnings):
+                self.console.print(f"note: {note}", markup=False)
+            if not (self.folder / "data" / "data.json").exists():
+                splits = {
+                    _split_name(run.config): self.entry.procedure.parts(run.config, pack, run.seed)
+                    for run in plan.runs
+                    if run.seed == plan.seeds[0]
+                }
+                pack = store_data(self.folder, pack, splits or {"split": self.entry.procedure.parts(plan.baseline, pack, plan.seeds[0])})
+            write_study(self.folder, study)
+            coordinator = Coordinator(
+                self.entry, plan, ledger, self.folder, name=self.name, data_hash=pack.hash, with_search=self.step != "ablate",
+                with_tables=self.step != "tune", retry_failed=self.given.retry_failed,
+                deadline=None if self.given.max_hours is None else time.monotonic() + 3600 * self.given.max_hours,
+            )  # fmt: skip
+            before = len(ledger.records)
+            if not coordinator.finished():
+                self._train(coordinator)
+            study = self._with_confirmation(study, coordinator, plan)
+            write_study(self.folder, study)
+            return self._finish(study, ledger, pack, coordinator, before)
+
+    def _train(self, coordinator: "Coordinator") -> None:
+        from search.progress import live, words_to
+
+        self.console.print(f"{self.name}: starting; log in {_short(self.folder / 'log.txt')}", markup=False)
+        with words_to(self.folder / "log.txt") as console:
+            from search.tuner import carry_out, cluster, share_out
+
+            with cluster(self.given.address) as resources:
+                share = share_out(resources, self.given.gpus_per_run, self.given.workers_per_run)
+                coordinator.slots = share.slots
+                coordinator.on_change = _Reporter(self.folder)
+                with live(console, self.name, coordinator.progress):
+                    carry_out(coordinator, share, checkpoint_seconds=10.0 if self.preset == "quick" else 60.0)
+
+    def _with_confirmation(self, study: dict[str, Any], coordinator: "Coordinator", plan: "Plan") -> dict[str, Any]:
+        from search.coordinator import best_trial
+        from search.study import with_confirmation
+        from trainables.parts.execution import config_hash
+
+        best = best_trial(coordinator.study) if coordinator.study is not None else None
+        if best is None or coordinator.confirmation is None:
+            return study
+        hashed = coordinator.confirmation[0].config_hash
+        overrides = {plan.space[name].field: value for name, value in best.params.items()}
+        return with_confirmation(study, config_hash(self.entry.procedure, plan.baseline), hashed, f"trial {best.number}", overrides)
+
+    def _finish(self, study: dict[str, Any], ledger: "Ledger", pack: "Pack", coordinator: "Coordinator", before: int) -> int:
+        """Export, report, a short summary."""
+        import analysis
+        from search.progress import duration
+
+        console, records = self.console, ledger.records
+        if not records:
+            console.print("nothing has run yet; the same command goes on", markup=False)
+            return 0
+        if not any(record["status"] == "completed" for record in records.values()):
+            analysis.write_report(self.folder)
+            reasons = sorted(
+                {f"{record['status']}: {(record['error'] or {}).get('message', 'no reason recorded')}" for record in records.values()}
+            )
+            print(
+                f"search: none of {len(records)} runs completed:",
+                *reasons,
+                f"see {_short(self.folder / 'log.txt')}",
+                sep="\n  ",
+                file=sys.stderr,
+            )
+            return 1
+        exported = self._export(study, ledger, pack)
+        report = analysis.write_report(self.folder)
+        counts: dict[str, int] = {}
+        for record in records.values():
+            counts[record["status"]] = counts.get(record["status"], 0) + 1
+        ends = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        console.print(
+            f"\n{self.name}: {len(records)} runs ({ends}), {coordinator.new_records} of them now, in {duration(time.monotonic() - self.started)}",
+            markup=False,
+        )
+        reasons = {record["error"]["message"]: None for record in records.values() if record["error"]}
+        for reason in list(reasons)[:5]:
+            console.print(f"  not completed: {reason}", markup=False)
+        if not coordinator.finished():
+            console.print("  the time limit was reached; the same command goes on", markup=False)
+        for line in exported:
+            console.print(f"  {line}", markup=False)
+        console.print(f"  tables   {_short(self.folder / 'tables')}", markup=False)
+        console.print(f"  report   {_short(self.folder / 'report.html')}", markup=False)
+        console.print(f"  model    {_short(self.folder / 'best')}", markup=False)
+        if len(report.warnings):
+            for warning in report.warnings[:5]:
+                console.print(f"  note: {warning}", markup=False)
+        return 0
+
+    def _export(self, study: dict[str, Any], ledger: "Ledger", pack: "Pack") -> list[str]:
+        import json
+
+        import analysis
+        from search.export import SETTINGS, export
+
+        best = analysis.best(analysis.load(self.folder))
+        if best is None:
+            return ["no completed run to export"]
+        chosen = ledger.records[best.key]
+        words = f"best     {best.name}, seed {chosen['seed']}: {best.words}"
+        settings = self.folder / "best" / SETTINGS
+        have = json.loads(settings.read_text()) if settings.exists() else {}
+        if have.get("key") != chosen["key"] or (self.folder / "best" / "README.md").stat().st_size == 0:
+            export(self.entry, self.folder, study, ledger, pack, chosen, best.words)
+        record = ledger.records[chosen["key"]]
+        shown = ", ".join(
+            f"{part} {self.entry.procedure.headline[0]} {100 * record['metrics'][f'{part}_{self.entry.procedure.headline[0]}']:.2f} %"
+            for part in ("val", "test")
+        )
+        return [words, f"         its checkpoint: {shown} (loaded again and proven equal)"]
+
+    def _existing(self) -> dict[str, Any]:
+        from search.study import read_study
+        from trainables.parts.errors import RequestError
+
+        study = read_study(self.folder)
+        if study is None:
+            raise RequestError(
+                f"no study in {self.folder}; run the procedure first, or name another with --name, --preset, --data, --storage"
+            )
+        return study
+
+    def _report(self) -> int:
+        import analysis
+
+        self._existing()
+        report = analysis.write_report(self.folder)
+        for warning in report.warnings:
+            self.console.print(f"note: {warning}", markup=False)
+        self.console.print(f"report   {_short(self.folder / 'report.html')}", markup=False)
+        return 0
+
+    def _export_alone(self) -> int:
+        import shutil
+
+        from search.recorder import Ledger
+        from trainables.parts.data import load_pack
+
+        study = self._existing()
+        with Ledger(self.folder) as ledger:
+            shutil.rmtree(self.folder / "best", ignore_errors=True)
+            for line in self._export(study, ledger, load_pack(self.folder / "data", verify=True)):
+                self.console.print(line, markup=False)
+        self.console.print(f"model    {_short(self.folder / 'best')}", markup=False)
+        return 0
+
+
+class _Reporter:
+    """Rewrites the report while the study runs: a process of its own at low priority, at most one, and never more than a tenth of the time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+        self.began = self.next = 0.0
+
+    def __call__(self, coordinator: "Coordinator") -> None:
+        if self.process is not None and self.process.poll() is None:
+            return
+        clock = time.monotonic()
+        if self.process is not None:
+            self.process = None
+            self.next = max(self.next, clock + 9 * (clock - self.began))
+        if clock < self.next:
+            return
+        self.began = clock
+        self.next = clock + 30
+        self.process = subprocess.Popen(["nice", "-n", "15", sys.executable, "-m", "analysis", str(self.folder)], stdin=subprocess.DEVNULL)
+
+
+def _split_name(config: Any) -> str:
+    fractions = "-".join(f"{100 * part:.0f}" for part in getattr(config, "split", ()))
+    return f"{fractions or 'split'}-seed{getattr(config, 'split_seed', 0)}"
+
+
+def _short(path: Path) -> str:
+    """Relative to here where that is shorter."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("../../..") else relative

@@ -1,0 +1,165 @@
+"""The best configuration's checkpoint, in a form that others can load: `best/`.
+Comes in: a study that has ended, and which run was chosen (without test data). Goes out: safetensors, timm's config.json, metrics, a
+confusion matrix, a model card. Before it says that it is done it loads the files again and proves that they give the recorded metrics."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from search.recorder import Ledger, now
+from search.registry import Entry, load
+from trainables.parts.checkpoint import load_state
+from trainables.parts.data import Pack
+from trainables.parts.errors import RequestError
+from trainables.parts.execution import MODEL
+from trainables.parts.procedure import Evaluation, config_from
+
+SCHEMA = "karyotune-export-1"
+MODEL_FILE, SETTINGS = "model.safetensors", "karyotune.json"
+
+
+def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger, pack: Pack, record: Mapping[str, Any], why: str) -> Path:
+    """Write `best/` for one completed record. Test metrics are computed here only if the record has none (a configuration that only the
+    search asked for); they then go into the ledger. RuntimeError if the written files do not give the recorded metrics."""
+    source = folder / "checkpoints" / record["key"] / MODEL
+    if not source.exists():
+        raise RequestError(
+            f"the checkpoint of the chosen run is gone: {source.relative_to(folder)}; delete its line in records.jsonl and repeat the command to train it again"
+        )
+    tensors, _ = load_state(source)
+    config = config_from(entry.procedure.config, record["params"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    parts = entry.procedure.parts(config, pack, record["seed"])
+    if not any(name.startswith("test_") for name in record["metrics"]):
+        record = _with_test(entry, ledger, record, entry.procedure.evaluate(config, tensors, pack, parts["test"], device))
+    temporary = folder / ".best.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(temporary / MODEL_FILE), metadata={"format": "pt"})
+    (temporary / "config.json").write_text(json.dumps(entry.procedure.timm_settings(config, pack.classes), indent=1) + "\n")
+    settings = {
+        "schema": SCHEMA, "procedure": record["procedure"], "classes": list(pack.classes), "config": record["params"], "study": study["study"],
+        "seed": record["seed"], "key": record["key"], "data_hash": record["data_hash"], "commit": record["commit"], "versions": record["versions"],
+    }  # fmt: skip
+    (temporary / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
+    (temporary / "metrics.json").write_text(
+        json.dumps({"chosen_by": why, "metrics": record["metrics"], "confusion": record["confusion"]}, indent=1) + "\n"
+    )
+    if "test" in record["confusion"]:
+        (temporary / "confusion_test.csv").write_text(confusion_csv(record["confusion"]["test"], pack.classes))
+    (temporary / "README.md").write_text(model_card(study, record, why, pack))
+    prove(temporary, entry, record, pack, parts, device)
+    best = folder / "best"
+    old = folder / ".best.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if best.exists():
+        best.rename(old)
+    temporary.rename(best)
+    shutil.rmtree(old, ignore_errors=True)
+    return best
+
+
+def _with_test(entry: Entry, ledger: Ledger, record: Mapping[str, Any], judged: Evaluation) -> dict[str, Any]:
+    metrics = dict(record["metrics"]) | {f"test_{name}": value for name, value in judged.metrics.items()}
+    confusion = dict(record["confusion"]) | ({"test": judged.confusion} if judged.confusion is not None else {})
+    new = dict(record) | {"metrics": metrics, "confusion": confusion, "ended": now()}
+    ledger.append(new)
+    return new
+
+
+def prove(best: Path, entry: Entry, record: Mapping[str, Any], pack: Pack, parts: Mapping[str, np.ndarray], device: torch.device) -> None:
+    """Load what was written, by timm's one documented line and as plain tensors, and compare metrics with the record."""
+    tensors = load_file(str(best / MODEL_FILE))
+    model = timm.create_model(f"local-dir:{best}", pretrained=True)
+    state: dict[str, Tensor] = model.state_dict()
+    if set(state) != set(tensors) or any(not torch.equal(state[name].cpu(), tensor) for name, tensor in tensors.items()):
+        raise RuntimeError("the exported file, loaded by timm, does not hold the trained weights")
+    config = config_from(entry.procedure.config, record["params"])
+    tolerance = 1e-9 if device.type == "cpu" and record["device"] == "cpu" else 0.005
+    for part in ("val", "test"):
+        judged = entry.procedure.evaluate(config, tensors, pack, parts[part], device)
+        for name, value in judged.metrics.items():
+            recorded = record["metrics"][f"{part}_{name}"]
+            if abs(value - recorded) > tolerance:
+                raise RuntimeError(f"the exported model gives {part}_{name} {value:.6f}, its record says {recorded:.6f}")
+
+
+def confusion_csv(confusion: list[list[int]], classes: tuple[str, ...]) -> str:
+    """Rows: truth; columns: prediction."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["truth \\ predicted", *classes])
+    rows.writerows([name, *row] for name, row in zip(classes, confusion, strict=True))
+    return text.getvalue()
+
+
+def model_card(study: Mapping[str, Any], record: Mapping[str, Any], why: str, pack: Pack) -> str:
+    """README.md of `best/`."""
+    arms = ", ".join(record["arms"]) or f"trial {record['trial']} of the search"
+    rows = "\n".join(
+        f"| {name.replace('_', ' ')} | {100 * value:.2f} % |"
+        for name, value in sorted(record["metrics"].items())
+        if name.startswith(("test_", "val_"))
+    )
+    settings = "\n".join(f"- {name}: {value}" for name, value in record["params"].items())
+    return f"""# {study["study"]}: {record["procedure"]} model
+
+Chosen: {why}. Arm: {arms}; seed {record["seed"]}. No test data took part in the choice.
+
+| metric | value |
+|---|---|
+{rows}
+
+Classes, in the order of the outputs: {", ".join(pack.classes)}.
+Trained on {study["data"]["parts"]["train"]:,} images of `{Path(str(study["data"]["source"])).name}` (data hash {record["data_hash"][:16]}).
+
+## Use
+
+    python -m search predict PATH/TO/best IMAGES... --out predictions.csv
+    python -m search evaluate PATH/TO/best --data FOLDER
+
+or with timm alone: `timm.create_model("local-dir:PATH/TO/best", pretrained=True)`. It takes gray images (N, 1, side, side) with a black
+background, padded to a square canvas and scaled as `config.json` says: (x / 255 - mean) / std.
+
+## Limits
+
+Trained on one data set; other stains, scales and cameras may need training of their own: `evaluate` tells. Not a medical device.
+
+## Settings
+
+{settings}
+
+Commit {record["commit"]}{" with local changes" if record["dirty"] else ""}; {", ".join(f"{name} {version}" for name, version in record["versions"].items())}.
+"""
+
+
+def open_export(best: Path) -> tuple[Entry, Any, dict[str, Tensor], tuple[str, ...]]:
+    """(procedure, configuration, weights, classes) of an export. RequestError with what is missing."""
+    missing = [name for name in (MODEL_FILE, SETTINGS) if not (best / name).is_file()]
+    if missing:
+        raise RequestError(f"{best} is no export: {', '.join(missing)} missing; give the `best` folder of a study")
+    try:
+        settings = json.loads((best / SETTINGS).read_text())
+        tensors = load_file(str(best / MODEL_FILE))
+    except (ValueError, OSError) as fault:
+        raise RequestError(f"{best} is damaged ({fault}); export it again: python -m search PROCEDURE export") from fault
+    except Exception as fault:
+        if type(fault).__name__ == "SafetensorError":
+            raise RequestError(f"{best / MODEL_FILE} is damaged ({fault}); export it again: python -m search PROCEDURE export") from fault
+        raise
+    if not isinstance(settings, dict) or settings.get("schema") != SCHEMA:
+        raise RequestError(
+            f"{best}: an export of schema {SCHEMA} is needed, this one says {settings.get('schema') if isinstance(settings, dict) else '?'}; export it again"
+        )
+    entry = load(settings["procedure"])
+    return entry, config_from(entry.procedure.config, settings["config"]), tensors, tuple(settings["classes"])

@@ -1,0 +1,106 @@
+"""An exported model on other images: `evaluate` (labelled folder) and `predict` (any images).
+Comes in: a `best` folder and images. Goes out: metrics with intervals and a confusion matrix, or a csv with a row for each image."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import beta
+
+from search.export import confusion_csv, open_export
+from trainables.parts.checkpoint import write_atomically
+from trainables.parts.errors import RequestError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def binomial_interval(hits: int, n: int) -> tuple[float, float]:
+    """Clopper-Pearson 95 % interval of a proportion."""
+    low = float(beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
+    return low, high
+
+
+def evaluate(best: Path, data: Path, out: Path | None, console: Console) -> int:
+    """Metrics of an export on a labelled folder whose classes are among the export's."""
+    entry, config, tensors, classes = open_export(best)
+    pack = entry.procedure.read(data, config, classes)
+    judged = entry.procedure.evaluate(config, tensors, pack, np.arange(len(pack.labels)), _device())
+    for note in pack.notes:
+        console.print(f"note: {note}", markup=False)
+    table = Table("metric", "value", title=f"{best} on {data}: {len(pack.labels)} images")
+    for name, value in judged.metrics.items():
+        extra = ""
+        if name == "accuracy" and judged.confusion is not None:
+            low, high = binomial_interval(int(np.trace(judged.confusion)), len(pack.labels))
+            extra = f"  (95 % interval {100 * low:.2f} to {100 * high:.2f})"
+        table.add_row(name, f"{100 * value:.2f} %{extra}")
+    console.print(table)
+    if judged.confusion is not None:
+        matrix = Table("truth \\ predicted", *classes)
+        for name, row in zip(classes, judged.confusion, strict=True):
+            matrix.add_row(name, *map(str, row))
+        console.print(matrix)
+    if out is not None:
+        report: dict[str, Any] = {
+            "export": str(best),
+            "data": str(data),
+            "data_hash": pack.hash,
+            "images": len(pack.labels),
+            "metrics": judged.metrics,
+            "confusion": judged.confusion,
+        }
+        write_atomically(out, lambda path: path.write_text(json.dumps(report, indent=1) + "\n"))
+        if judged.confusion is not None:
+            write_atomically(
+                out.with_suffix(".confusion.csv"), lambda path: path.write_text(confusion_csv(judged.confusion or [], classes))
+            )
+        console.print(f"written: {out}", markup=False)
+    return 0
+
+
+def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> int:
+    """A row for each image: file, prediction, a probability for each class. Folders stand for the images in them."""
+    entry, config, tensors, classes = open_export(best)
+    paths: list[Path] = []
+    faults = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            inside = sorted(found for found in path.rglob("*") if found.suffix.lower() in SUFFIXES and not found.name.startswith("."))
+            if not inside:
+                faults.append(f"no image in folder {path}; images end in {', '.join(SUFFIXES)}")
+            paths += inside
+        elif path.is_file():
+            paths.append(path)
+        else:
+            faults.append(f"no such image: {path}")
+    if faults:
+        raise RequestError(*faults)
+    images, broken = entry.procedure.read_images(paths, config)
+    if broken:
+        raise RequestError(*broken)
+    columns = {"file": [str(path) for path in paths]} | entry.procedure.predict(config, tensors, images, classes, _device())
+
+    def write(path: Path) -> None:
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(columns)
+            rows.writerows(zip(*columns.values(), strict=True))
+
+    try:
+        write_atomically(out, write)
+    except OSError as fault:
+        raise RequestError(f"--out must be a file that can be written, got {out} ({fault.strerror})") from fault
+    console.print(f"{len(paths)} predictions written: {out}", markup=False)
+    return 0

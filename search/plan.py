@@ -1,0 +1,226 @@
+"""What is asked for, turned into unique runs and unique stages.
+Comes in: a declaration, a preset, tables, arms, seeds, overrides. Goes out: a Plan, or all faults of the request at once. Pure: nothing is
+read, written or trained. Exists so that a configuration that stands in five tables is trained once per seed."""
+
+import fnmatch
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+from search.registry import Entry, unknown
+from search_spaces._declare import Arm, Dimension, Table
+from trainables.parts.errors import RequestError
+from trainables.parts.execution import config_hash, digest, stage_hashes
+from trainables.parts.procedure import Procedure, config_from
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training: a configuration and a seed. Equal keys are one run, whoever asked for it."""
+
+    config: Any
+    config_hash: str
+    seed: int
+    key: str
+    stages: Mapping[str, str]  # stage -> content address
+    arms: tuple[str, ...] = ()  # "2/Scratch", ...
+
+
+@dataclass(frozen=True)
+class PlannedArm:
+    name: str
+    published: str | None
+    overrides: Mapping[str, Any]
+    config: Any
+    config_hash: str
+
+
+@dataclass(frozen=True)
+class PlannedTable:
+    number: str
+    title: str
+    dataset: str
+    compare_with: str
+    arms: tuple[PlannedArm, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """baseline: the configuration that arms override; runs: unique, all arms of the first seed first."""
+
+    baseline: Any
+    tables: tuple[PlannedTable, ...]
+    runs: tuple[PlannedRun, ...]
+    space: Mapping[str, Dimension]
+    seeds: tuple[int, ...]
+    trials: int
+
+    @property
+    def asked(self) -> int:
+        """Runs that the tables name, before equal ones are merged."""
+        return sum(len(table.arms) for table in self.tables) * len(self.seeds)
+
+
+def run_key(procedure: Procedure, hash_of_config: str, seed: int, data_hash: str) -> str:
+    """The key of a record."""
+    return digest([procedure.name, hash_of_config, seed, data_hash])
+
+
+def planned_run(procedure: Procedure, config: Any, seed: int, data_hash: str, arms: Sequence[str] = ()) -> PlannedRun:
+    """A run with its key and the content addresses of its stages."""
+    hashed = config_hash(procedure, config)
+    key = run_key(procedure, hashed, seed, data_hash)
+    return PlannedRun(procedure.canonical(config), hashed, seed, key, stage_hashes(procedure, config, seed, data_hash), tuple(arms))
+
+
+def parse_value(text: str, example: Any, name: str) -> Any:
+    """A value from the command line, of the type of the field's default. ValueError with the rule."""
+    if isinstance(example, bool):
+        if text.lower() in ("true", "yes", "1", "false", "no", "0"):
+            return text.lower() in ("true", "yes", "1")
+        raise ValueError(f"{name} must be true or false, got {text!r}")
+    if isinstance(example, tuple):
+        return tuple(parse_value(entry.strip(), example[0], name) for entry in text.strip("()[]").split(",") if entry.strip())
+    kind = type(example)
+    try:
+        value = kind(text)
+    except ValueError:
+        word = {int: "a whole number", float: "a number"}.get(kind, "a word")
+        raise ValueError(f"{name} must be {word}, got {text!r}") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {text!r}")
+    return value
+
+
+def parse_settings(procedure: Procedure, settings: Sequence[str]) -> dict[str, Any]:
+    """`key=value` words as overrides. RequestError with all faults."""
+    defaults = {entry.name: getattr(procedure.config(), entry.name) for entry in fields(procedure.config)}
+    overrides: dict[str, Any] = {}
+    faults = []
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            faults.append(f"--set takes key=value, got {setting!r}")
+        elif name not in defaults:
+            faults.append(unknown("setting", name, sorted(defaults)))
+        else:
+            try:
+                overrides[name] = parse_value(text, defaults[name], name)
+            except ValueError as fault:
+                faults.append(str(fault))
+    if faults:
+        raise RequestError(*faults)
+    return overrides
+
+
+def choose_tables(entry: Entry, numbers: Sequence[str], patterns: Sequence[str]) -> tuple[list[Table], list[str]]:
+    """The tables by number (`all`, `none`), their arms narrowed to the patterns; and what is wrong with the request."""
+    known = [table.number for table in entry.study.tables]
+    if list(numbers) == ["all"]:
+        numbers = known
+    if list(numbers) == ["none"]:
+        numbers = []
+    faults = [unknown("table", number, known) for number in numbers if number not in known]
+    tables = [table for table in entry.study.tables if table.number in numbers]
+    if not patterns:
+        return tables, faults
+    every = [(table, arm, f"{table.number}/{arm.name}") for table in tables for arm in table.arms]
+    wanted: set[str] = set()
+    for pattern in patterns:
+        found = [
+            full
+            for _, arm, full in every
+            if pattern in (arm.name, full) or fnmatch.fnmatchcase(arm.name, pattern) or fnmatch.fnmatchcase(full, pattern)
+        ]
+        if not found:
+            faults.append(unknown("arm", pattern, [full for _, _, full in every]))
+        wanted.update(found)
+    narrowed = [replace(table, arms=tuple(arm for arm in table.arms if f"{table.number}/{arm.name}" in wanted)) for table in tables]
+    return [table for table in narrowed if table.arms], faults
+
+
+def make_plan(
+    entry: Entry,
+    *,
+    preset: str,
+    data_hash: str,
+    seed: int = 0,
+    trials: int | None = None,
+    repeats: int | None = None,
+    tables: Sequence[str] | None = None,
+    arms: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> Plan:
+    """RequestError with every fault of the request. None takes the preset's value."""
+    study, procedure = entry.study, entry.procedure
+    if preset not in study.presets:
+        raise RequestError(unknown("preset", preset, list(study.presets)))
+    chosen = study.presets[preset]
+    trials = chosen.trials if trials is None else trials
+    repeats = chosen.repeats if repeats is None else repeats
+    faults = [
+        f"{name} must be at least {low}, got {value}"
+        for name, value, low in (("--trials", trials, 0), ("--repeats", repeats, 1), ("--seed", seed, 0))
+        if value < low
+    ]
+    baseline = config_from(procedure.config, dict(chosen.overrides) | dict(overrides or {}))
+    baseline_faults = procedure.faults(baseline, None, None)
+    faults += baseline_faults
+    named, table_faults = choose_tables(entry, chosen.tables if tables is None else tables, arms)
+    faults += table_faults
+    planned, runs = [], {}
+    if not baseline_faults:
+        for table in named:
+            of_table = []
+            for arm in table.arms:
+                config = arm_config(baseline, arm)
+                faults += [f"table {table.number}, arm {arm.name}: {fault}" for fault in procedure.faults(config, None, None)]
+                of_table.append(PlannedArm(arm.name, arm.published, dict(arm.overrides), config, config_hash(procedure, config)))
+            planned.append(PlannedTable(table.number, table.title, table.dataset, table.compare_with, tuple(of_table)))
+    if faults:
+        raise RequestError(*dict.fromkeys(faults))
+    seeds = tuple(range(seed, seed + repeats))
+    for one in seeds:
+        for planned_table in planned:
+            for planned_arm in planned_table.arms:
+                run = planned_run(procedure, planned_arm.config, one, data_hash, [f"{planned_table.number}/{planned_arm.name}"])
+                runs[run.key] = replace(runs[run.key], arms=runs[run.key].arms + run.arms) if run.key in runs else run
+    space = {name: dimension for name, dimension in (dict(study.space) | dict(chosen.space)).items() if dimension is not None}
+    return Plan(baseline, tuple(planned), tuple(runs.values()), space, seeds, trials)
+
+
+def arm_config(baseline: Any, arm: Arm) -> Any:
+    """The baseline with an arm's overrides."""
+    return config_from(type(baseline), {entry.name: getattr(baseline, entry.name) for entry in fields(baseline)} | dict(arm.overrides))
+
+
+def search_config(baseline: Any, space: Mapping[str, Dimension], point: Mapping[str, Any]) -> Any:
+    """The baseline with the fields that a point of the space names."""
+    return replace(baseline, **{space[name].field: value for name, value in point.items()})
+
+
+def applies(dimension: Dimension, values: Mapping[str, Any]) -> bool:
+    """Whether a dimension is asked for, given the fields so far."""
+    return all(values[name] in allowed for name, allowed in dimension.when.items())
+
+
+def point_of(config: Any, space: Mapping[str, Dimension]) -> dict[str, Any] | None:
+    """The point of the space that a configuration is, or None if it lies outside."""
+    values = {entry.name: getattr(config, entry.name) for entry in fields(config)}
+    point: dict[str, Any] = {}
+    for name, dimension in space.items():
+        if applies(dimension, values):
+            value = values[dimension.field]
+            if not _contains(dimension.distribution, value):
+                return None
+            point[name] = value
+    return point
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return bool(distribution._contains(value))

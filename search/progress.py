@@ -1,0 +1,116 @@
+"""The one live view of a study at work, and the place where everybody else's words go.
+Comes in: a Coordinator's Progress. Goes out: a few lines on a terminal, redrawn in place; plain lines every half minute where there is no
+terminal. While it is up, whatever Ray, its processes or a library print goes to the study's log file."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search.coordinator import Progress
+
+
+def duration(seconds: float | None) -> str:
+    """`1 h 05 min`, `3 min 20 s`, `12 s`, or an ellipsis when unknown."""
+    if seconds is None:
+        return "…"
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def render(name: str, progress: Progress, elapsed: float) -> RenderableType:
+    """Three lines and one for each run in flight."""
+    total = progress.done + progress.running + progress.waiting
+    head = Table.grid(padding=(0, 2))
+    head.add_row(
+        Text(name, style="bold"),
+        ProgressBar(total=max(1, total), completed=progress.done, width=30),
+        Text(f"{progress.done} of {total} runs"),
+    )
+    ends = ", ".join(f"{count} {status}" for status, count in sorted(progress.counts.items()))
+    words = f"done {progress.done}{f' ({ends})' if ends else ''} · running {progress.running} · waiting {progress.waiting}"
+    best = f"best so far {100 * progress.best[0]:.2f} % validation accuracy ({progress.best[1]})" if progress.best else "best so far …"
+    times = f"{duration(elapsed)} gone, about {duration(progress.seconds_left)} left"
+    return Group(
+        head,
+        Text(words),
+        Text(f"{best} · {times}"),
+        *(Text(f"  {line}", style="dim", overflow="ellipsis", no_wrap=True) for line in progress.in_flight),
+    )
+
+
+@contextmanager
+def words_to(log: Path) -> Iterator[Console]:
+    """Send this process's and its children's standard output and error to `log`; yields a console on the real output."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    screen = os.fdopen(os.dup(kept[0]), "w", encoding="utf-8", errors="replace")
+    try:
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        yield Console(file=screen, force_terminal=os.isatty(kept[0]) or None, highlight=False, soft_wrap=not os.isatty(kept[0]))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        for handle in (*kept, file):
+            os.close(handle)
+        screen.close()
+
+
+@contextmanager
+def live(console: Console, name: str, look: Callable[[], Progress]) -> Iterator[None]:
+    """Show `look()` once a second on a terminal, or as a line when something has ended (at most every 15 s) elsewhere."""
+    started, stop = time.monotonic(), threading.Event()
+
+    def elapsed() -> float:
+        return time.monotonic() - started
+
+    if console.is_terminal:
+        with Live(render(name, look(), 0), console=console, auto_refresh=False, transient=True) as view:
+
+            def redraw() -> None:
+                while not stop.wait(1.0):
+                    view.update(render(name, look(), elapsed()), refresh=True)
+
+            thread = threading.Thread(target=redraw, daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                thread.join()
+        return
+
+    def lines() -> None:
+        shown = -1
+        while not stop.wait(15.0):
+            progress = look()
+            if progress.done != shown:
+                shown = progress.done
+                best = f", best {100 * progress.best[0]:.2f} %" if progress.best else ""
+                text = f"{name}: {progress.done} done, {progress.running} running, {progress.waiting} waiting{best}, {duration(elapsed())} gone, about {duration(progress.seconds_left)} left"
+                console.print(text, markup=False)
+
+    thread = threading.Thread(target=lines, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,117 @@
+"""The ledger: one row per ended run, and the only writer of it.
+Comes in: records. Goes out: `records.jsonl`, appended and flushed to disk before anything else is told that the run has ended.
+Exists because it, and no state of Ray or Optuna, is the truth of a study."""
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+from trainables.parts.errors import RequestError
+
+SCHEMA = 1
+FINAL = ("completed", "pruned", "diverged", "failed")
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what the numbers depend on."""
+    return {"python": platform.python_version()} | {
+        name: metadata.version(name) for name in ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
+    }
+
+
+def commit() -> tuple[str | None, bool]:
+    """(commit, whether tracked files differ from it) of the code that runs; (None, False) outside a checkout."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    head = git("rev-parse", "HEAD")
+    return head, bool(head and git("status", "--porcelain", "--untracked-files=no"))
+
+
+class Ledger:
+    """records.jsonl of one study, open for this process alone while it is used as a context.
+
+    `records` holds the newest record of each key. A torn last line (a crash while it was written) is set aside in `records.torn` with a
+    warning; a damaged line elsewhere likewise, for the run can be done again but not guessed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "records.jsonl"
+        self.records: dict[str, dict[str, Any]] = {}
+        self.warnings: list[str] = []
+        self._file: TextIO | None = None
+        self._lock: TextIO | None = None
+
+    def __enter__(self) -> "Ledger":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path.with_name(".lock"), "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise RequestError(
+                f"{self.path.parent}: another search is at work on this study; wait for it, or give this one another --name"
+            ) from None
+        self.read(repair=True)
+        self._file = open(self.path, "a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for file in (self._file, self._lock):
+            if file is not None:
+                file.close()
+        self._file = self._lock = None
+
+    def read(self, repair: bool = False) -> None:
+        """Read what is on disk; with `repair`, rewrite the file without lines that are no records."""
+        self.records.clear()
+        if not self.path.exists():
+            return
+        good, bad = [], []
+        for line in self.path.read_bytes().split(b"\n"):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                if not isinstance(record, dict) or record["schema"] != SCHEMA or record["status"] not in FINAL:
+                    raise ValueError("not a record of this schema")
+                self.records[record["key"]] = record
+                good.append(line)
+            except (ValueError, KeyError):
+                bad.append(line)
+        torn = bool(good) and not self.path.read_bytes().endswith(b"\n")
+        if bad:
+            self.warnings.append(
+                f"{self.path.name}: {len(bad)} line(s) that are no records (a torn write?) were set aside in records.torn; their runs are done again"
+            )
+        if repair and (bad or torn):
+            with open(self.path.with_name("records.torn"), "ab") as aside:
+                aside.write(b"".join(line + b"\n" for line in bad))
+            temporary = self.path.with_name(".records.tmp")
+            temporary.write_bytes(b"".join(line + b"\n" for line in good))
+            os.replace(temporary, self.path)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record and force it to disk. ValueError if a number in it is not finite: such a run is `diverged`, with words."""
+        if self._file is None:
+            raise RuntimeError("the ledger is not open")
+        line = json.dumps(dict(record), allow_nan=False)
+        self._file.write(line + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.records[record["key"]] = dict(record)

@@ -1,0 +1,37 @@
+"""Content-addressed results of shared stages, such as a pre-trained encoder.
+Comes in: a hash over all that a stage depends on. Goes out: its tensors and history. Exists so that runs which agree in a stage train it
+once. Written under a temporary name, then renamed: a stage is there whole or not at all, also for a reader on another machine."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from trainables.parts.checkpoint import load_state, save_state
+from trainables.parts.errors import RequestError
+
+
+class Stages:
+    """stages/<hash>/stage.safetensors below a study."""
+
+    def __init__(self, study: Path) -> None:
+        self.folder = study / "stages"
+
+    def path(self, key: str) -> Path:
+        return self.folder / key / "stage.safetensors"
+
+    def has(self, key: str) -> bool:
+        return self.path(key).exists()
+
+    def get(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """A damaged file is set aside, and the stage trained again."""
+        if not self.has(key):
+            return None
+        try:
+            return load_state(self.path(key))
+        except RequestError:
+            self.path(key).rename(self.path(key).with_suffix(".damaged"))
+            return None
+
+    def put(self, key: str, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        save_state(self.path(key), tensors, values)

@@ -1,0 +1,177 @@
+"""A study folder: what was asked, the packed data, the splits; and whether a new request agrees with it.
+Comes in: a request and data. Goes out: `study.json`, `data/`, `splits/`. Exists so that the same command continues a study, a larger one
+extends it, and one that contradicts it is refused with the difference shown."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.distributions import distribution_to_json
+
+from search.plan import Plan, PlannedTable
+from search.recorder import commit, now, versions
+from search.registry import Entry
+from trainables.parts.checkpoint import write_atomically
+from trainables.parts.data import Pack, load_pack, save_pack
+from trainables.parts.errors import RequestError
+# from trainables.parts.inspection import size_baseline
+from trainables.parts.procedure import config_values
+
+SCHEMA = 1
+STUDY = "study.json"
+
+
+def read_study(folder: Path) -> dict[str, Any] | None:
+    """study.json, or None where there is none. RequestError if it is damaged or of another schema."""
+    path = folder / STUDY
+    if not path.exists():
+        return None
+    try:
+        study = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+        raise RequestError(f"{path} is damaged ({fault}); restore it, or give the study another --name") from None
+    if not isinstance(study, dict) or study.get("schema") != SCHEMA:
+        raise RequestError(
+            f"{path} is of schema {study.get('schema') if isinstance(study, dict) else '?'}, this version writes {SCHEMA}; give the study another --name"
+        )
+    return study
+
+
+def write_study(folder: Path, study: Mapping[str, Any]) -> None:
+    text = json.dumps(study, indent=1, allow_nan=False)
+    write_atomically(folder / STUDY, lambda path: path.write_text(text + "\n"))
+
+
+def check_writable(folder: Path) -> None:
+    """RequestError if the study folder cannot be made or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as fault:
+        raise RequestError(
+            f"--storage must be a folder that can be written, got {folder.parent} ({fault.strerror}); name another"
+        ) from None
+
+
+def table_json(table: PlannedTable, metrics: Sequence[str]) -> dict[str, Any]:
+    return {
+        "number": table.number, "title": table.title, "metric": f"test_{metrics[0]}", "metrics": [f"test_{metric}" for metric in metrics],
+        "dataset": table.dataset, "baseline_arm": table.compare_with,
+        "arms": [{"name": arm.name, "published": arm.published, "config_hash": arm.config_hash, "overrides": arm.overrides} for arm in table.arms],
+    }  # fmt: skip
+
+
+def compose_study(
+    entry: Entry, plan: Plan, *, name: str, preset: str, source: Mapping[str, Any], pack: Pack, command: str, old: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """study.json for this request: new, or the old one extended. RequestError with every difference that is a contradiction."""
+    head, dirty = commit()
+    if old is None:
+        parts = entry.procedure.parts(plan.baseline, pack, plan.seeds[0])
+        counts = {
+            label: int(count) for label, count in zip(pack.classes, np.bincount(pack.labels, minlength=len(pack.classes)), strict=True)
+        }
+        data = dict(source) | {
+            "hash": pack.hash, "classes": list(pack.classes), "images": len(pack.labels), "counts": counts,
+            "parts": {part: len(index) for part, index in parts.items()}, "notes": list(pack.notes), "size_baseline": None,
+        }  # fmt: skip
+        old = {
+            "schema": SCHEMA, "study": name, "procedure": entry.procedure.name, "preset": preset, "created": now(), "command": command,
+            "objective": {"metric": entry.study.objective, "direction": entry.study.direction, "intermediate": entry.study.intermediate},
+            "data": data, "seed": plan.seeds[0], "repeats": 0, "seeds": [], "trials": 0, "baseline": config_values(plan.baseline), "space": {},
+            "tables": [], "versions": versions(), "commit": head, "dirty": dirty,
+        }  # fmt: skip
+    new = {
+        "procedure": entry.procedure.name,
+        "preset": preset,
+        "data hash": pack.hash,
+        "seed": plan.seeds[0],
+        "settings": config_values(plan.baseline),
+    }
+    was = {
+        "procedure": old["procedure"],
+        "preset": old["preset"],
+        "data hash": old["data"]["hash"],
+        "seed": old["seed"],
+        "settings": old["baseline"],
+    }
+    differences = _differences(was, new)
+    differences += [
+        f"{word}: the study has {had}, asked for {asked}"
+        for word, had, asked in (("repeats", old["repeats"], len(plan.seeds)), ("trials", old["trials"], plan.trials))
+        if asked < had
+    ]
+    if differences:
+        raise RequestError(
+            f"study {name!r} exists and was asked for differently; repeat its command to continue it, or give this one another --name:",
+            *(f"  {line}" for line in differences),
+        )
+    tables = {table["number"]: table for table in old["tables"]}
+    for planned in plan.tables:
+        fresh = table_json(planned, entry.study.metrics)
+        had = tables.get(planned.number, {"arms": []})["arms"]
+        known = {arm["name"] for arm in fresh["arms"]}
+        order = [arm.name for table in entry.study.tables if table.number == planned.number for arm in table.arms]
+        arms = [*fresh["arms"], *(arm for arm in had if arm["name"] not in known)]
+        tables[planned.number] = fresh | {
+            "arms": sorted(arms, key=lambda arm: order.index(arm["name"]) if arm["name"] in order else len(order))
+        }
+    numbers = [table.number for table in entry.study.tables]
+    return dict(old) | {
+        "repeats": len(plan.seeds), "seeds": list(plan.seeds), "trials": plan.trials,
+        "space": {key: json.loads(distribution_to_json(dimension.distribution)) | {"when": {k: list(v) for k, v in dimension.when.items()}} for key, dimension in plan.space.items()},
+        "tables": sorted(tables.values(), key=lambda table: numbers.index(table["number"]) if table["number"] in numbers else len(numbers)),
+    }  # fmt: skip
+
+
+def _differences(was: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    found = []
+    for word, value in new.items():
+        if isinstance(value, Mapping):
+            keys = dict.fromkeys([*was[word], *value])
+            found += [
+                f"{word}.{key}: the study has {was[word].get(key)}, asked for {value.get(key)}"
+                for key in keys
+                if was[word].get(key) != value.get(key)
+            ]
+        elif was[word] != value:
+            found.append(f"{word}: the study has {was[word]}, asked for {value}")
+    return found
+
+
+def with_confirmation(
+    study: Mapping[str, Any], baseline_hash: str, best_hash: str, name: str, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The study with the table of the search's best point, on all seeds, beside the published settings."""
+    example = study["tables"][0] if study["tables"] else {"metric": "test_accuracy", "metrics": ["test_accuracy"]}
+    arms = [
+        {"name": "published settings", "published": None, "config_hash": baseline_hash, "overrides": {}},
+        {"name": name, "published": None, "config_hash": best_hash, "overrides": dict(overrides)},
+    ]
+    table = {
+        "number": "search", "title": "Best configuration of the search, on fresh seeds", "metric": example["metric"], "metrics": example["metrics"],
+        "dataset": "", "baseline_arm": "published settings", "arms": arms if best_hash != baseline_hash else arms[:1],
+    }  # fmt: skip
+    return dict(study) | {"tables": [*(old for old in study["tables"] if old["number"] != "search"), table]}
+
+
+def store_data(folder: Path, pack: Pack, parts: Mapping[str, Mapping[str, np.ndarray]]) -> Pack:
+    """Pack the images into the study, one memory-mapped file that all runs of a node share through the page cache: no copy for each
+    process, nothing that must fit into /dev/shm as Ray's object store must, and a study that can be read again without its source.
+    `parts`: split name -> part -> indices; each is written as splits/<name>.csv."""
+    save_pack(pack, folder / "data")
+    for name, split in parts.items():
+        of = {int(index): part for part, indices in split.items() for index in indices}
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["file", "label", "part"])
+        rows.writerows([pack.files[index], pack.classes[pack.labels[index]], of[index]] for index in sorted(of))
+        write_atomically(folder / "splits" / f"{name}.csv", lambda path, content=text.getvalue(): path.write_text(content))
+    return load_pack(folder / "data")

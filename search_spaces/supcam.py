@@ -1,0 +1,169 @@
+"""SupCAM's tables 1-6, S1, S2 (Luo, Wu, Zhao 2023), its search space and its presets.
+Comes in: nothing. Goes out: STUDY. The baseline is the full method with the published settings (ResNet-50, middle table, m = 0.2);
+expected there: 93.56 +- 0.18 % accuracy on ChrCluster 60/10/30, ten seeds, one Titan Xp."""
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from search_spaces._declare import Arm, Dimension, Preset, Study, Table
+
+SIX_TWO = "ChrCluster 60/10/30"
+EIGHT_ONE = "ChrCluster 80/10/10"
+FULL = "SupCAM (full)"
+
+NO_PRETRAIN = {"pretrain_epochs": 0}
+PLAIN = {"margin_form": "none", "composition": "off", "views": "moco_v2"}  # section 3.5.2: MoCo v2's views for these rows
+
+TABLES = (
+    Table(
+        "1",
+        "Backbones, 80/10/10 split",
+        EIGHT_ONE,
+        "SupCAM, ResNet-101",
+        tuple(
+            Arm(f"{row}{title}", {"split": (0.8, 0.1, 0.1), "backbone": name} | overrides, f"{published}/{key}{suffix}")
+            for row, published, suffix, overrides in (
+                ("ImageNet, ", "lin2021", "/imagenet", NO_PRETRAIN | {"weights": "imagenet"}),
+                ("SupCAM, ", "supcam", "", {}),
+            )
+            for title, name, key in (
+                ("ResNet-101", "resnet101", "resnet101"),
+                ("DenseNet-121", "densenet121", "densenet121"),
+                ("ResNeXt-101 32x8d", "resnext101_32x8d", "resnext101_32x8d"),
+            )
+        ),
+    ),
+    Table(
+        "2",
+        "What each part of SupCAM brings",
+        SIX_TWO,
+        "Scratch",
+        (
+            Arm("Scratch", NO_PRETRAIN, "scratch"),
+            Arm("ImageNet weights", NO_PRETRAIN | {"weights": "imagenet"}, "imagenet"),
+            Arm("MoCo", PLAIN | {"contrast": "info_nce"}, "moco"),
+            Arm("MoCo + SupCon", PLAIN, "moco+supcon"),
+            Arm("+ CatVar", {"margin_form": "none"}, "moco+supcon+catvar"),
+            Arm(FULL, {}, "moco+supcon+catvar+self_margin"),
+        ),
+    ),
+    Table(
+        "3",
+        "Blend of composed images where both are foreground",
+        SIX_TWO,
+        "equal",
+        tuple(Arm(blend, {"blend": blend}, blend) for blend in ("equal", "lambda", "maximum")),
+    ),
+    Table(
+        "4",
+        "Look-up table of composed labels",
+        SIX_TWO,
+        "middle",
+        tuple(Arm(table, {"composition": table}, table) for table in ("middle", "heavy", "light", "no")),
+    ),
+    Table(
+        "5",
+        "Angular margin of the self-margin loss",
+        SIX_TWO,
+        "m = 0.2",
+        tuple(Arm(f"m = {m}", {"margin": m}, f"m={m}") for m in (0.1, 0.2, 0.3, 0.4, 0.5)),
+    ),
+    Table(
+        "6",
+        "Form of the angular margin",
+        SIX_TWO,
+        "self-margin",
+        (
+            Arm("self-margin", {}, "self_margin"),
+            *(
+                Arm(f"parametric margin, m = {m}", {"margin_form": "parametric_margin", "margin": m}, f"parametric_margin m={m}")
+                for m in (0.2, 0.3, 0.4, 0.5)
+            ),
+            Arm("cluster margin", {"margin_form": "cluster_margin"}, "cluster_margin"),
+            Arm("margin on all positives (Eq. 6)", {"margin_form": "all_margin"}),
+        ),
+    ),
+    Table(
+        "S1",
+        "SupCAM started from ImageNet weights, 80/10/10 split",
+        EIGHT_ONE,
+        "SupCAM, ResNet-101",
+        tuple(
+            Arm(f"SupCAM, {title}{row}", {"split": (0.8, 0.1, 0.1), "backbone": name} | overrides)
+            for row, overrides in (("", {}), (" from ImageNet", {"weights": "imagenet"}))
+            for title, name in (("ResNet-101", "resnet101"), ("DenseNet-121", "densenet121"), ("ResNeXt-101 32x8d", "resnext101_32x8d"))
+        ),
+    ),
+    Table(
+        "S2",
+        "Overlap threshold P (the paper's Fig. S1)",
+        SIX_TWO,
+        "P = 200",
+        tuple(Arm(f"P = {pixels}", {"overlap_threshold": float(pixels)}) for pixels in (50, 100, 150, 200, 250, 300, 400)),
+    ),
+)
+
+COMPOSED = {"composition": ("light", "middle", "heavy")}
+SPACE = {
+    "margin_form": Dimension("margin_form", CategoricalDistribution(("none", "self_margin", "parametric_margin", "cluster_margin"))),
+    "margin.self": Dimension("margin", FloatDistribution(0.0, 0.5), {"margin_form": ("self_margin",)}),
+    "margin.class": Dimension("margin", FloatDistribution(0.0, 0.8), {"margin_form": ("parametric_margin", "cluster_margin")}),
+    "temperature": Dimension("temperature", FloatDistribution(0.03, 0.5, log=True)),
+    "composition": Dimension("composition", CategoricalDistribution(("off", "no", "light", "middle", "heavy"))),
+    "blend": Dimension("blend", CategoricalDistribution(("equal", "lambda", "maximum")), COMPOSED),
+    "overlap_threshold": Dimension("overlap_threshold", FloatDistribution(25.0, 800.0, log=True), COMPOSED),
+    "require_contact": Dimension("require_contact", CategoricalDistribution((False, True)), COMPOSED),
+    "backbone": Dimension("backbone", CategoricalDistribution(("resnet50", "resnet18", "densenet121", "resnext50_32x4d"))),
+    "pretrain_rate": Dimension("pretrain_rate", FloatDistribution(0.003, 0.3, log=True)),
+    "finetune_rate": Dimension("finetune_rate", FloatDistribution(0.001, 0.1, log=True)),
+    "weight_decay": Dimension("weight_decay", FloatDistribution(1e-6, 1e-2, log=True)),
+    "ema_decay": Dimension("ema_decay", FloatDistribution(0.9, 0.9999)),
+    "queue_size": Dimension("queue_size", IntDistribution(256, 4096, log=True)),
+    "embedding_dim": Dimension("embedding_dim", CategoricalDistribution((32, 64, 128, 256))),
+    "crop_min": Dimension("crop_min", FloatDistribution(0.08, 0.9)),
+}
+
+STUDY = Study(
+    procedure="supcam",
+    objective="val_accuracy",
+    intermediate="val_knn_accuracy",
+    metrics=("accuracy", "precision", "sensitivity", "specificity", "f1"),
+    space=SPACE,
+    tables=TABLES,
+    presets={
+        "quick": Preset(
+            "minutes on a laptop's CPU: a small network at 64 pixels; shows orderings, not the published level",
+            {
+                "backbone": "test_resnet",
+                "input_size": 64,
+                "pretrain_epochs": 6,
+                "warmup_epochs": 1,
+                "pretrain_rate": 0.1,
+                "ema_decay": 0.9,  # a few hundred steps in all: at 0.999 the key encoder would stay where it began
+                "crop_min": 0.5,  # at 64 pixels a crop of 0.2 is too small to show the type
+                "finetune_epochs": 10,
+                "rate_drops": (6, 9),
+            },
+            trials=6,
+            repeats=3,
+            tables=("2", "5"),
+            space={"backbone": None},
+        ),
+        "small": Preset(
+            "an evening on one GPU: ResNet-18 at 128 pixels",
+            {"backbone": "resnet18", "input_size": 128, "pretrain_epochs": 60, "warmup_epochs": 6, "ema_decay": 0.996},
+            trials=20,
+            repeats=5,
+            tables=("2", "3", "4", "5"),
+            space={"backbone": Dimension("backbone", CategoricalDistribution(("resnet18", "resnet34", "densenet121")))},
+            synthetic_images=2000,
+        ),
+        "paper": Preset(
+            "the published settings: 200 + 15 epochs of ResNet-50 at 224 pixels, ten seeds",
+            {},
+            trials=50,
+            repeats=10,
+            tables=("1", "2", "3", "4", "5", "6", "S1", "S2"),
+            synthetic_images=6592,
+        ),
+    },
+)

@@ -1,0 +1,93 @@
+"""Backbones by timm name, and the encoder = backbone + linear head with rows of unit length.
+Comes in: a timm name, channels, size, a seed. Goes out: modules with reproducible weights. Exists so that all procedures build, warm-start
+and average encoders in one way."""
+
+import copy
+import os
+import socket
+from urllib.parse import urlparse
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainables.parts.errors import RequestError, WeightsUnreachable
+
+GRAY_MEAN, GRAY_STD = 0.449, 0.226  # mean over channels of ImageNet's, so that published weights see what they expect
+
+
+def _hub_answers() -> bool:
+    """Whether the weights' host can be reached at all; saves the 46 s that its client takes to give up without a network."""
+    from huggingface_hub import constants
+
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # only the client knows the way through a proxy
+    url = urlparse(constants.ENDPOINT)
+    try:
+        with socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def create_backbone(name: str, *, channels: int, classes: int, weights: str, seed: int) -> nn.Module:
+    """A timm model with `classes` outputs (0: pooled features, (N, F)).
+
+    weights: `random` (initialised from `seed`), or `imagenet` (timm's default published weights; its loader adapts the first layer to
+    `channels`). RequestError for an unknown name, WeightsUnreachable when published weights are neither cached nor reachable."""
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name}*")[:3]
+        raise RequestError(f"backbone must be a timm model, got {name!r}" + (f"; near it: {', '.join(close)}" if close else ""))
+    if weights not in ("random", "imagenet"):
+        raise RequestError(f"weights must be random or imagenet, got {weights!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if weights == "random":
+            return timm.create_model(name, in_chans=channels, num_classes=classes)
+        from huggingface_hub import constants
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        offline = constants.HF_HUB_OFFLINE
+        try:
+            constants.HF_HUB_OFFLINE = offline or not _hub_answers()  # offline: the cache alone is asked, without waiting
+            return timm.create_model(name, in_chans=channels, num_classes=classes, pretrained=True)
+        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as fault:
+            raise WeightsUnreachable(
+                f"timm's published weights of {name} are neither in the cache nor reachable from this machine"
+            ) from fault
+        except RuntimeError as fault:  # timm: "No pretrained weights exist for ..."
+            raise WeightsUnreachable(str(fault)) from fault
+        finally:
+            constants.HF_HUB_OFFLINE = offline
+
+
+class Encoder(nn.Module):
+    """Backbone and one linear layer to `dim`, rows scaled to unit length. forward: (N, C, H, W) -> (N, dim)."""
+
+    def __init__(self, backbone: nn.Module, dim: int, seed: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.head = nn.Linear(backbone.num_features, dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.normalize(self.head(self.backbone(images)).float(), dim=1)
+
+
+def key_encoder_of(encoder: nn.Module) -> nn.Module:
+    """A copy of the query encoder that takes no gradient."""
+    return copy.deepcopy(encoder).requires_grad_(False)
+
+
+@torch.no_grad()
+def move_towards(key_encoder: nn.Module, encoder: nn.Module, ema_decay: float) -> None:
+    """f_k <- ema_decay * f_k + (1 - ema_decay) * f_q, for parameters (MoCo, Eq. 2); running statistics stay the key encoder's own."""
+    keys, queries = list(key_encoder.parameters()), list(encoder.parameters())
+    torch._foreach_lerp_(keys, [q.detach() for q in queries], 1 - ema_decay)
+
+
+def standardise(images: Tensor) -> Tensor:
+    """(N, C, H, W) in [0, 1] -> what the backbones expect. The exported configuration names the same two numbers."""
+    return (images - GRAY_MEAN) / GRAY_STD

@@ -1,0 +1,233 @@
+"""One run from start to end: its stages, their shared results, the checkpoint in flight, the evaluation.
+Comes in: a procedure, a configuration, a seed, data, and a folder of its own. Goes out: rows through `report(row, stage)`, an Outcome, and
+`model.safetensors` + `result.json` in the folder. Exists apart from Ray so that a test, a notebook and a worker run the same code;
+whatever moment it is killed at, calling it again goes on from the last checkpoint and ends with the same weights."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from trainables.parts.checkpoint import load_state, part, save_state, under, write_atomically
+from trainables.parts.data import Pack
+from trainables.parts.errors import Diverged, RequestError
+from trainables.parts.loop import Fitting, fit
+from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, config_values
+from trainables.parts.workers import Workers
+
+RESULT, MODEL, FLIGHT = "result.json", "model.safetensors", "flight.safetensors"
+
+
+class StageStore(Protocol):
+    """Where results of shared stages are kept by hash."""
+
+    def get(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None: ...
+
+    def put(self, key: str, tensors: dict[str, Tensor], values: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Outcome:
+    """What a finished run leaves for its record."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    confusion: dict[str, list[list[int]]] = field(default_factory=dict)
+    predictions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    epochs: dict[str, int] = field(default_factory=dict)
+    stage_hashes: dict[str, str] = field(default_factory=dict)
+    stages_reused: list[str] = field(default_factory=list)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    started: str = ""
+    ended: str = ""
+    interruptions: int = 0
+
+
+def digest(value: Any) -> str:
+    """32 hex digits of a JSON value; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
+
+
+def config_hash(procedure: Procedure, config: Any) -> str:
+    """Equal for configurations that train the same thing."""
+    return digest([procedure.name, config_values(procedure.canonical(config))])
+
+
+def stages_of(procedure: Procedure, config: Any) -> list[Stage]:
+    """The stages that this configuration has."""
+    return [stage for stage in procedure.stages if getattr(config, stage.epochs) > 0]
+
+
+def stage_hashes(procedure: Procedure, config: Any, seed: int, data_hash: str) -> dict[str, str]:
+    """Content address of each stage: its fields, the seed, the data and, by chaining, all that came before."""
+    values = config_values(procedure.canonical(config))
+    hashes: dict[str, str] = {}
+    before: str | None = None
+    for stage in stages_of(procedure, config):
+        before = digest([procedure.name, stage.name, {name: values[name] for name in stage.fields}, seed, data_hash, before])
+        hashes[stage.name] = before
+    return hashes
+
+
+def execute(
+    procedure: Procedure,
+    config: Any,
+    *,
+    seed: int,
+    pack: Pack,
+    folder: Path,
+    store: StageStore | None = None,
+    report: Callable[[dict[str, Any]], None] = lambda row: None,
+    device: torch.device | None = None,
+    workers: Workers | None = None,
+    evaluate_test: bool = False,
+    checkpoint_seconds: float = 60.0,
+) -> Outcome:
+    """Train what is still missing and evaluate. `report` gets {"stage", "epoch", "loss", ...} after each epoch, those of reused stages too;
+    when it raises, the run ends there. Only the first worker writes. Diverged, WeightsUnreachable and out-of-memory errors pass through."""
+    device, workers = device or torch.device("cpu"), workers or Workers()
+    config = procedure.canonical(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    outcome = read_outcome(folder)
+    if outcome is None:
+        outcome = _train(procedure, config, seed, pack, folder, store, report, device, workers, checkpoint_seconds)
+    wanted = {"val"} | ({"test"} if evaluate_test else set())
+    if missing := sorted(
+        wanted - set(outcome.confusion) - {name for name in wanted if f"{name}_{procedure.headline[0]}" in outcome.metrics}
+    ):
+        tensors, _ = load_state(folder / MODEL)
+        parts = procedure.parts(config, pack, seed)
+        for name in missing:
+            judged = procedure.evaluate(config, tensors, pack, parts[name], device)
+            _add(outcome, name, judged)
+        outcome.ended = datetime.now(UTC).isoformat(timespec="seconds")
+        if workers.rank == 0:
+            write_atomically(folder / RESULT, lambda path: path.write_text(json.dumps(asdict(outcome), allow_nan=False)))
+            (folder / FLIGHT).unlink(missing_ok=True)
+    return outcome
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """The outcome of a run that has ended, or None. A damaged one counts as none: the run goes on from its last checkpoint."""
+    try:
+        return Outcome(**json.loads((folder / RESULT).read_text()))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, TypeError, UnicodeDecodeError):
+        (folder / RESULT).rename(folder / (RESULT + ".damaged"))
+        return None
+
+
+def _add(outcome: Outcome, name: str, judged: Evaluation) -> None:
+    for metric, value in judged.metrics.items():
+        if not math.isfinite(value):
+            raise Diverged(f"{name}_{metric} was not finite")
+        outcome.metrics[f"{name}_{metric}"] = value
+    if judged.confusion is not None:
+        outcome.confusion[name] = judged.confusion
+    if judged.predictions:
+        outcome.predictions[name] = judged.predictions
+
+
+def _train(
+    procedure: Procedure,
+    config: Any,
+    seed: int,
+    pack: Pack,
+    folder: Path,
+    store: StageStore | None,
+    report: Callable[[dict[str, Any]], None],
+    device: torch.device,
+    workers: Workers,
+    checkpoint_seconds: float,
+) -> Outcome:
+    """All stages; leaves MODEL in the folder."""
+    outcome = Outcome(
+        started=datetime.now(UTC).isoformat(timespec="seconds"), stage_hashes=stage_hashes(procedure, config, seed, pack.hash)
+    )
+    parts = procedure.parts(config, pack, seed)
+    flight = _flight(folder)
+    if flight is not None:
+        for name in ("history", "epochs", "stages_reused", "stage_seconds", "started"):
+            setattr(outcome, name, flight[1][name])
+        outcome.interruptions = flight[1]["interruptions"] + 1
+    previous: dict[str, Tensor] | None = None
+    for stage in stages_of(procedure, config):
+        key = outcome.stage_hashes[stage.name]
+        stored = store.get(key) if store is not None and stage.shared else None
+        if stored is not None:
+            previous, values = stored
+            if stage.name not in outcome.epochs:
+                outcome.epochs[stage.name] = values["epochs"]
+                outcome.stages_reused.append(stage.name)
+                outcome.history += values["history"]
+            for row in values["history"]:
+                report(row)
+            continue
+        setting = Setting(pack, parts, seed, device, workers, previous)
+        epochs = getattr(config, stage.epochs)
+        fitting = Fitting(stage.build(config, setting), setting)
+        start, clock = 0, time.perf_counter()
+        if flight is not None and flight[1]["stage"] == key:
+            fitting.restore(part(flight[0], "fitting"))
+            start = flight[1]["epoch"]
+            clock -= outcome.stage_seconds.get(stage.name, 0.0)
+            for row in outcome.history:
+                if row["stage"] == stage.name:
+                    report(row)
+        flight, last_save = None, time.monotonic()
+
+        def after_epoch(
+            row: dict[str, Any], stage: Stage = stage, fitting: Fitting = fitting, key: str = key, clock: float = clock
+        ) -> None:
+            nonlocal last_save
+            row = {"stage": stage.name} | row
+            outcome.history.append(row)
+            outcome.epochs[stage.name] = row["epoch"]
+            outcome.stage_seconds[stage.name] = time.perf_counter() - clock
+            if workers.rank == 0 and (time.monotonic() - last_save >= checkpoint_seconds or row["epoch"] == getattr(config, stage.epochs)):
+                values = {
+                    name: getattr(outcome, name)
+                    for name in ("history", "epochs", "stages_reused", "stage_seconds", "started", "interruptions")
+                }
+                save_state(folder / FLIGHT, under("fitting", fitting.tensors()), values | {"stage": key, "epoch": row["epoch"]})
+                last_save = time.monotonic()
+            report(row)
+
+        fit(fitting, epochs=epochs, start=start, after_epoch=after_epoch)
+        previous = {name: tensor.detach().to("cpu", copy=True) for name, tensor in fitting.task.result().items()}
+        for name, tensor in previous.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise Diverged(f"{name} was not finite at the end of stage {stage.name}")
+        if store is not None and stage.shared and workers.rank == 0:
+            rows = [row for row in outcome.history if row["stage"] == stage.name]
+            store.put(key, previous, {"epochs": epochs, "history": rows, "seconds": outcome.stage_seconds[stage.name]})
+    if previous is None:
+        raise RequestError(f"{procedure.name}: every stage has 0 epochs; set one of {', '.join(s.epochs for s in procedure.stages)}")
+    if workers.rank == 0:
+        save_state(
+            folder / MODEL,
+            previous,
+            {"config": config_values(config), "procedure": procedure.name, "seed": seed, "classes": list(pack.classes)},
+        )
+    return outcome
+
+
+def _flight(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The checkpoint in flight; a damaged one is set aside, for the run can start anew."""
+    path = folder / FLIGHT
+    if not path.exists():
+        return None
+    try:
+        return load_state(path)
+    except RequestError:
+        path.rename(path.with_suffix(".damaged"))
+        return None

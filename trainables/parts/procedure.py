@@ -1,0 +1,125 @@
+"""What a procedure is: a configuration, stages, and how each stage is trained and judged.
+Comes in: `trainables/<name>.py` defines a `PROCEDURE`. Goes out: the one shape that the loop and the engine know.
+Exists so that a fourth procedure is one more file and no change here."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainables.parts.data import Pack
+from trainables.parts.workers import Workers
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that a stage is given beside its configuration."""
+
+    pack: Pack
+    parts: Mapping[str, np.ndarray]  # train, val, test: indices into the pack
+    seed: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    workers: Workers = field(default_factory=Workers)
+    previous: Mapping[str, Tensor] | None = None  # what the stage before handed on
+
+
+class Task(nn.Module):
+    """One stage in training. Its parameters, buffers and `optimizer` are the whole state: what `state_dict()` holds is what resumes.
+
+    batches(epoch) yields batches that depend on (seed, epoch) alone; calling the task with one returns the scalar loss, the mean over the
+    batch (this worker's slice of it); `after_step` moves key encoders and queues; `learning_rate(epoch, fraction)` is the schedule."""
+
+    optimizer: torch.optim.Optimizer
+
+    def batches(self, epoch: int) -> Iterable[Any]:
+        raise NotImplementedError
+
+    def steps(self) -> int:
+        """Steps in an epoch."""
+        raise NotImplementedError
+
+    def loss(self, batch: Any) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, batch: Any) -> Tensor:
+        return self.loss(batch)
+
+    def after_step(self) -> None:
+        """After each optimiser step."""
+
+    def learning_rate(self, epoch: float) -> float:
+        """The rate at `epoch` (fractional) of the schedule."""
+        raise NotImplementedError
+
+    def validate(self) -> dict[str, float]:
+        """Cheap `val_` metrics after an epoch; nothing of the test part."""
+        return {}
+
+    def validate_at(self, epoch: int) -> bool:
+        """Whether `validate` is asked after this epoch (counted from 1)."""
+        return True
+
+    def result(self) -> dict[str, Tensor]:
+        """What the next stage, or the export, needs of this one."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a run. `fields`: the configuration's fields that its result depends on, beside all earlier stages' fields."""
+
+    name: str
+    epochs: str  # the field that holds the number of epochs; 0: the stage is left out
+    batch: str  # the field that holds the size of the global batch
+    fields: tuple[str, ...]
+    build: Callable[[Any, Setting], Task]
+    shared: bool = False  # whether runs that agree in `fields` share the result
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a trained model gives on one part."""
+
+    metrics: dict[str, float]  # without the part's prefix
+    confusion: list[list[int]] | None = None
+    predictions: dict[str, list[Any]] = field(default_factory=dict)  # per image, for mistakes and calibration
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """The whole procedure. `canonical` sets fields that cannot matter in a configuration to their defaults, so that configurations
+    which train the same thing are equal; `faults` names what is wrong with a configuration for a data set, all at once."""
+
+    name: str
+    config: type
+    stages: tuple[Stage, ...]
+    canonical: Callable[[Any], Any]
+    faults: Callable[[Any, Pack | None, Mapping[str, np.ndarray] | None], list[str]]
+    synthesize: Callable[..., Pack]  # (configuration, images=, seed=) -> the built-in set
+    read: Callable[..., Pack]  # (folder, config) -> Pack
+    parts: Callable[[Any, Pack, int], dict[str, np.ndarray]]  # (configuration, pack, seed) -> the split
+    evaluate: Callable[[Any, Mapping[str, Tensor], Pack, np.ndarray, torch.device], Evaluation]
+    timm_settings: Callable[[Any, tuple[str, ...]], dict[str, Any]]  # (configuration, classes) -> timm's config.json of the exported model
+    read_images: Callable[[list[Path], Any], tuple[np.ndarray, list[str]]]  # (files, configuration) -> images as trained on, faults
+    predict: Callable[
+        [Any, Mapping[str, Tensor], np.ndarray, tuple[str, ...], torch.device], dict[str, list[Any]]
+    ]  # -> columns, a value an image
+    headline: tuple[str, ...] = ("accuracy",)  # metrics in the order in which people read them
+
+
+def config_values(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON values, in the order of its fields."""
+    return {entry.name: _plain(getattr(config, entry.name)) for entry in fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    return list(map(_plain, value)) if isinstance(value, tuple) else value
+
+
+def config_from(kind: type, values: Mapping[str, Any]) -> Any:
+    """The inverse of `config_values`; lists become tuples."""
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

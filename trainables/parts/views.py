@@ -1,0 +1,120 @@
+"""Random views of images, batched on the device that holds them.
+Comes in: images (N, C, H, W) in [0, 1] with background 0, and random numbers drawn on the CPU. Goes out: views of the same shape.
+Drawing is apart from applying, so that a data-parallel worker takes its slice of the global batch's numbers and that
+the numbers do not depend on the device. Crop, flips and rotation are one affine map, sampled once: no repeated interpolation."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision and PIL
+
+
+@dataclass(frozen=True)
+class ViewSet:
+    """Which views are drawn; a probability or a range of 0 switches a part off."""
+
+    crop: tuple[float, float] | None = None  # area of the crop as a fraction of the image, uniform in this range; None: the whole image
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height of the crop, log-uniform (torchvision's RandomResizedCrop)
+    horizontal_flip: float = 0.0  # probability
+    vertical_flip: float = 0.0  # probability
+    rotation: float = 0.0  # degrees; the angle is uniform in [-rotation, rotation]
+    brightness: float = 0.0  # factor uniform in [1 - b, 1 + b]
+    contrast: float = 0.0  # factor uniform in [1 - c, 1 + c], about the image's mean
+    jitter: float = 0.0  # probability that brightness and contrast change
+    blur: float = 0.0  # probability of a Gaussian blur
+    sigma: tuple[float, float] = (0.1, 2.0)  # of the blur, in pixels of a 224-pixel image; scaled with the image's side
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random numbers of N views; `draw[a:b]` is the part of one worker."""
+
+    affine: Tensor  # (N, 2, 3) output to input coordinates, both in [-1, 1], as torch's affine_grid has it
+    colour: Tensor  # (N, 2) factors of brightness and contrast, 1 = unchanged
+    sigma: Tensor  # (N,) of the blur in pixels at side 224, 0 = none
+
+    def __getitem__(self, part: slice) -> "Draw":
+        return Draw(self.affine[part], self.colour[part], self.sigma[part])
+
+
+def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand(n, generator=generator, dtype=torch.float64)
+
+
+def _draw_crop(n: int, views: ViewSet, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Size (N, 2) and centre (N, 2) of crops as (x, y), in fractions of the side. Ten tries, then the whole image."""
+    if views.crop is None:
+        return torch.ones(n, 2, dtype=torch.float64), torch.full((n, 2), 0.5, dtype=torch.float64)
+    tries = 10
+    area = _uniform(n * tries, *views.crop, generator).view(n, tries)
+    log_ratio = _uniform(n * tries, math.log(views.ratio[0]), math.log(views.ratio[1]), generator).view(n, tries)
+    size = torch.stack([(area * log_ratio.exp()).sqrt(), (area / log_ratio.exp()).sqrt()], dim=2)
+    fits = (size <= 1).all(dim=2)
+    first = fits.int().argmax(dim=1)
+    chosen = size[torch.arange(n), first]
+    chosen[~fits.any(dim=1)] = 1.0
+    place = torch.rand(n, 2, generator=generator, dtype=torch.float64)
+    return chosen, chosen / 2 + place * (1 - chosen)
+
+
+def draw_views(n: int, views: ViewSet, generator: torch.Generator) -> Draw:
+    """Random numbers of n views. The numbers taken from the generator depend on n and on `views` alone."""
+    size, centre = _draw_crop(n, views, generator)
+    flips = torch.ones(n, 2, dtype=torch.float64)
+    for axis, probability in enumerate((views.horizontal_flip, views.vertical_flip)):
+        if probability:
+            flips[_uniform(n, 0, 1, generator) < probability, axis] = -1
+    angle = (
+        torch.deg2rad(_uniform(n, -views.rotation, views.rotation, generator)) if views.rotation else torch.zeros(n, dtype=torch.float64)
+    )
+    cos, sin = angle.cos(), angle.sin()
+    turn = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+    matrix = (size * flips)[:, :, None] * turn
+    affine = torch.cat([matrix, (2 * centre - 1)[:, :, None]], dim=2)
+    colour = torch.ones(n, 2, dtype=torch.float64)
+    if views.jitter:
+        factors = torch.stack([_uniform(n, 1 - s, 1 + s, generator) for s in (views.brightness, views.contrast)], 1)
+        changed = _uniform(n, 0, 1, generator) < views.jitter
+        colour[changed] = factors[changed]
+    sigma = torch.zeros(n, dtype=torch.float64)
+    if views.blur:
+        drawn = _uniform(n, *views.sigma, generator)
+        blurred = _uniform(n, 0, 1, generator) < views.blur
+        sigma[blurred] = drawn[blurred]
+    return Draw(affine.float(), colour.float(), sigma.float())
+
+
+def _blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur with one sigma (in pixels) an image, separable, borders reflected. images (N, C, H, W), sigma (N,)."""
+    n, channels, height, width = images.shape
+    radius = max(1, math.ceil(3 * float(sigma.max())))
+    radius = min(radius, height - 1, width - 1)
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
+    flat = images.reshape(1, n * channels, height, width)
+    flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="reflect"), kernel[:, None, None, :], groups=n * channels)
+    flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="reflect"), kernel[:, None, :, None], groups=n * channels)
+    return flat.view(n, channels, height, width)
+
+
+def apply_views(images: Tensor, draw: Draw) -> Tensor:
+    """images (N, C, H, W) in [0, 1]; draw of N views. Views (N, C, H, W) in [0, 1]; outside of the image is 0, the background."""
+    device = images.device
+    grid = F.affine_grid(draw.affine.to(device, images.dtype), list(images.shape), align_corners=False)
+    views = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    if bool((draw.colour != 1).any()):
+        brightness, contrast = draw.colour.to(device, images.dtype)[:, :, None, None, None].unbind(1)
+        views = (views * brightness).clamp(0, 1)
+        luma = views if views.shape[1] == 1 else (views * views.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+        mean = luma.mean(dim=(1, 2, 3), keepdim=True)
+        views = torch.where(contrast == 1, views, (mean + contrast * (views - mean)).clamp(0, 1))
+    chosen = draw.sigma > 0
+    if bool(chosen.any()):
+        views = views.clone()
+        views[chosen.to(device)] = _blur(views[chosen.to(device)], (draw.sigma[chosen] * images.shape[-1] / 224).to(device, images.dtype))
+    return views

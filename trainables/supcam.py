@@ -1,0 +1,539 @@
+"""SupCAM: types of chromosome clusters (Luo, Wu, Zhao 2023, Front. Genet. 14:1109269).
+Comes in: gray images of one cluster each, background 0, with their type. Goes out: a classifier. Two stages: momentum-contrast pre-training
+with supervised contrast, image composition and a self-margin loss; then fine-tuning. Equation numbers are the paper's."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainables.parts import losses
+from trainables.parts.chromosomes import cluster_set
+from trainables.parts.composition import Numbers, compose, draw_composition, load_tables
+from trainables.parts.data import Pack, read_folder, read_images, split
+from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, Encoder, create_backbone, key_encoder_of, move_towards, standardise
+from trainables.parts.evaluation import classification_metrics, confusion_matrix, knn_accuracy
+from trainables.parts.key_queue import KeyQueue
+from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task, config_values
+from trainables.parts.randomness import derive_seed, generator
+from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
+
+CLASSES = ("instance", "overlapping", "touching", "touching_overlapping")
+
+
+@dataclass(frozen=True)
+class SupcamConfig:
+    """Defaults are the published values (section 3.3); [decided] where the paper is silent."""
+
+    # data
+    canvas: int = 224  # pixels: images are padded to this square, larger ones scaled down to it
+    input_size: int = 224  # pixels: the canvas is resampled to this side
+    split: tuple[float, float, float] = (0.6, 0.1, 0.3)  # train, validation, test; table 1 has 0.8, 0.1, 0.1
+    split_seed: int = 0  # of the split, fixed for a study [decided]
+    split_per_seed: bool = False  # draw the split anew for each seed
+    # both stages
+    backbone: str = "resnet50"  # any timm name
+    weights: str = "random"  # random | imagenet: where the backbone starts
+    sgd_momentum: float = 0.9  # of SGD, both stages
+    weight_decay: float = 1e-4  # of SGD, both stages
+    # stage 1: pre-training
+    pretrain_epochs: int = 200  # 0: no pre-training
+    pretrain_batch: int = 32  # images
+    pretrain_rate: float = 0.03  # peak learning rate, after the warm-up
+    warmup_epochs: int = 20  # linear, then cosine to 0
+    embedding_dim: int = 128  # of queries and keys
+    ema_decay: float = 0.999  # of the key encoder, per step [decided: MoCo's]
+    queue_size: int = 1024  # keys
+    temperature: float = 0.07  # divides the cosines
+    contrast: str = "sup_con"  # info_nce (Eq. 3) | sup_con (Eq. 4)
+    margin_form: str = "self_margin"  # none | self_margin (Eq. 7) | all_margin (Eq. 6) | parametric_margin | cluster_margin (table 6)
+    margin: float = 0.2  # radians, added to the angle
+    beyond_pi: str = "plain"  # plain | monotone: what cos(theta + m) becomes where theta + m > pi [decided]
+    center_decay: float = 0.9  # moving average of cluster_margin's class centres, per step [decided]
+    views: str = "supcam"  # supcam (crop, flip) | moco_v2 (crop, jitter, blur, flip)
+    crop_min: float = 0.2  # smallest crop, fraction of the area [decided]
+    crop_max: float = 1.0  # largest crop, fraction of the area
+    composition: str = "middle"  # off | no | light | middle | heavy: the look-up table of the composed view
+    blend: str = "equal"  # equal | lambda | maximum, where both are foreground
+    overlap_threshold: float = 200.0  # P in pixels of a 224 x 224 image; scaled with the area
+    composition_draws: int = 10  # tries before the candidate itself is taken
+    require_contact: bool = False  # a touching case without contact is uncertain [decided]
+    # stage 2: fine-tuning
+    finetune_encoder: str = "query"  # query | key: whose backbone goes on [decided]
+    finetune_epochs: int = 15
+    finetune_batch: int = 16  # images
+    finetune_rate: float = 0.01  # learning rate
+    rate_drops: tuple[int, ...] = (8, 12)  # epochs after which the rate is multiplied by rate_drop
+    rate_drop: float = 0.1
+    label_smoothing: float = 0.1
+    rotation: float = 180.0  # degrees: the view is turned by up to this, either way
+
+
+CHOICES = {
+    "weights": ("random", "imagenet"),
+    "contrast": ("info_nce", "sup_con"),
+    "margin_form": ("none", "self_margin", "all_margin", "parametric_margin", "cluster_margin"),
+    "beyond_pi": ("plain", "monotone"),
+    "views": ("supcam", "moco_v2"),
+    "blend": ("equal", "lambda", "maximum"),
+    "finetune_encoder": ("query", "key"),
+}
+RANGES = {  # (low, high), inclusive; None is open
+    "canvas": (16, 2048),
+    "input_size": (16, 2048),
+    "sgd_momentum": (0, 0.9999),
+    "weight_decay": (0, 1),
+    "pretrain_epochs": (0, 100000),
+    "pretrain_batch": (2, 65536),
+    "warmup_epochs": (0, 100000),
+    "embedding_dim": (2, 65536),
+    "ema_decay": (0, 1),
+    "queue_size": (1, 1 << 24),
+    "margin": (0, 3.14159),
+    "center_decay": (0, 1),
+    "crop_min": (0.01, 1),
+    "crop_max": (0.01, 1),
+    "overlap_threshold": (0, 50176),
+    "composition_draws": (1, 1000),
+    "finetune_epochs": (1, 100000),
+    "finetune_batch": (2, 65536),
+    "rate_drop": (0, 1),
+    "label_smoothing": (0, 0.99),
+    "rotation": (0, 180),
+}
+POSITIVE = ("temperature", "pretrain_rate", "finetune_rate")
+
+PRETRAIN_FIELDS = (
+    "canvas", "input_size", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum", "weight_decay", "pretrain_epochs",
+    "pretrain_batch", "pretrain_rate", "warmup_epochs", "embedding_dim", "ema_decay", "queue_size", "temperature", "contrast", "margin_form",
+    "margin", "beyond_pi", "center_decay", "views", "crop_min", "crop_max", "composition", "blend", "overlap_threshold", "composition_draws",
+    "require_contact",
+)  # fmt: skip
+FINETUNE_FIELDS = (
+    "canvas", "input_size", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum", "weight_decay", "finetune_encoder",
+    "finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing", "rotation",
+)  # fmt: skip
+
+
+def canonical(config: SupcamConfig) -> SupcamConfig:
+    """The same training with every field that cannot matter at its default: without pre-training its settings do not matter, without a
+    margin its size does not, without composition its blend does not. Fields are numbers of the default's type."""
+    default = SupcamConfig()
+    moot: set[str] = set()
+    if config.pretrain_epochs == 0:
+        moot |= set(PRETRAIN_FIELDS) - set(FINETUNE_FIELDS) - {"pretrain_epochs"} | {"finetune_encoder"}
+    if config.margin_form == "none":
+        moot |= {"margin", "beyond_pi"}
+    if config.margin_form != "cluster_margin":
+        moot |= {"center_decay"}
+    if config.composition in ("off", "no"):
+        moot |= {"blend", "overlap_threshold", "require_contact", "composition_draws"}
+    values = config_values(config) | {name: getattr(default, name) for name in moot}
+    typed = {name: _as_type(value, getattr(default, name)) for name, value in values.items()}
+    return replace(config, **typed)
+
+
+def _as_type(value: Any, example: Any) -> Any:
+    if isinstance(example, tuple):
+        return tuple(type(example[0])(entry) for entry in value)
+    return type(example)(value)
+
+
+def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
+    """All that is wrong with the configuration, alone and for a data set: one line each."""
+    found = [
+        f"{name} must be one of {', '.join(allowed)}, got {getattr(config, name)!r}"
+        for name, allowed in CHOICES.items()
+        if getattr(config, name) not in allowed
+    ]
+    tables = ("off", "no", *load_tables())
+    if config.composition not in tables:
+        found.append(f"composition must be one of {', '.join(dict.fromkeys(tables))}, got {config.composition!r}")
+    for name, (low, high) in RANGES.items():
+        if not low <= getattr(config, name) <= high:
+            found.append(f"{name} must be between {low} and {high}, got {getattr(config, name)}")
+    found += [f"{name} must be above 0, got {getattr(config, name)}" for name in POSITIVE if not getattr(config, name) > 0]
+    if config.crop_min > config.crop_max:
+        found.append(f"crop_min must not be above crop_max, got {config.crop_min} and {config.crop_max}")
+    if len(config.split) != 3 or min(config.split) <= 0 or abs(sum(config.split) - 1) > 1e-6:
+        found.append(f"split must be three fractions above 0 that sum to 1, got {config.split}")
+    if config.margin_form in ("parametric_margin", "cluster_margin", "self_margin", "all_margin") and config.contrast == "info_nce":
+        found.append(
+            f"margin_form {config.margin_form} is added to sup_con (Eq. 13); contrast is info_nce: set contrast=sup_con or margin_form=none"
+        )
+    if parts is not None:
+        n = len(parts["train"])
+        for name in ("finetune_batch", *(("pretrain_batch",) if config.pretrain_epochs else ())):
+            if getattr(config, name) > n:
+                found.append(
+                    f"{name} must not be above the number of training images, got {getattr(config, name)} for {n}; set {name}={max(2, min(16, n))}"
+                )
+    return found
+
+
+def view_set(config: SupcamConfig) -> ViewSet:
+    """The category-invariant views. On gray images saturation and hue do nothing, so MoCo v2's jitter is its brightness and contrast."""
+    crop = (config.crop_min, config.crop_max)
+    if config.views == "moco_v2":
+        return ViewSet(crop=crop, horizontal_flip=0.5, brightness=0.4, contrast=0.4, jitter=0.8, blur=0.5)
+    return ViewSet(crop=crop, horizontal_flip=0.5)
+
+
+class _Images:
+    """Part of a pack where it is trained: on a GPU the uint8 array is copied there once, on a CPU it stays the shared memory map."""
+
+    def __init__(self, pack: Pack, indices: np.ndarray, device: torch.device) -> None:
+        self.pack, self.indices, self.device = pack, indices, device
+        self.labels = torch.from_numpy(np.ascontiguousarray(pack.labels[indices])).to(device)
+        self.resident = torch.from_numpy(np.ascontiguousarray(pack.images[indices])).to(device) if device.type == "cuda" else None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def gray(self, chosen: Tensor) -> Tensor:
+        """(N,) positions within the part -> (N, H, W) float32 gray levels 0-255."""
+        if self.resident is not None:
+            return self.resident[chosen.to(self.device)].float()
+        return torch.from_numpy(self.pack.images[self.indices[chosen.numpy()]]).float()
+
+
+def _shuffled(n: int, batch: int, chance: torch.Generator) -> Iterator[Tensor]:
+    """Random batches of positions; the incomplete last one is left out, as batch statistics need a full one."""
+    order = torch.randperm(n, generator=chance)
+    for first in range(0, n - batch + 1, batch):
+        yield order[first : first + batch]
+
+
+@dataclass
+class PretrainBatch:
+    """Random choices of one global step."""
+
+    primary: Tensor  # (N,) positions of I_p in the training part
+    candidate: Tensor  # (N,) positions of I_c
+    views: tuple[Draw, Draw, Draw]  # of x_q, x_k, x_g
+    composition: Numbers
+
+
+class Pretrain(Task):
+    """Stage 1: Eq. 1, 3-7, 13 and Algorithm 1."""
+
+    def __init__(self, config: SupcamConfig, setting: Setting) -> None:
+        super().__init__()
+        self.config, self.setting, self.workers = config, setting, setting.workers
+        seed = derive_seed(setting.seed, "pretrain")
+        backbone = create_backbone(config.backbone, channels=1, classes=0, weights=config.weights, seed=derive_seed(seed, "backbone"))
+        self.query = Encoder(self.workers.synchronise(backbone), config.embedding_dim, derive_seed(seed, "head"))
+        self.key = key_encoder_of(self.query)
+        self.queue = KeyQueue(config.queue_size, config.embedding_dim)
+        classes = len(setting.pack.classes)
+        if config.margin_form == "parametric_margin":
+            weight = torch.randn(classes, config.embedding_dim, generator=generator(seed, "class weights"))
+            self.class_weight = nn.Parameter(F.normalize(weight, dim=1))
+        if config.margin_form == "cluster_margin":
+            self.register_buffer("centers", torch.zeros(classes, config.embedding_dim))
+        self.to(setting.device)
+        if setting.device.type == "cuda":
+            self.to(memory_format=torch.channels_last)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(trained, lr=config.pretrain_rate, momentum=config.sgd_momentum, weight_decay=config.weight_decay)
+        self.train_images = _Images(setting.pack, setting.parts["train"], setting.device)
+        self.val_images = _Images(setting.pack, setting.parts["val"], setting.device)
+        self.views = view_set(config)
+        self.table = load_tables().get(config.composition)
+        self.new_keys: list[tuple[Tensor, Tensor]] = []
+
+    def steps(self) -> int:
+        return len(self.train_images) // self.config.pretrain_batch
+
+    def batches(self, epoch: int) -> Iterator[PretrainBatch]:
+        chance, n, size = generator(self.setting.seed, "pretrain", epoch), len(self.train_images), self.config.pretrain_batch
+        for primary in _shuffled(n, size, chance):
+            candidate = torch.randint(n, (size,), generator=chance)
+            views = (draw_views(size, self.views, chance), draw_views(size, self.views, chance), draw_views(size, self.views, chance))
+            yield PretrainBatch(primary, candidate, views, draw_composition(size, self.config.composition_draws, chance))
+
+    def _view(self, gray: Tensor, draw: Draw) -> Tensor:
+        return standardise(apply_views(gray[:, None] / 255, draw))
+
+    def _composed(self, batch: PretrainBatch, part: slice, gray: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
+        """(I_g, y_g) of this worker's part, or None without category-variant composition."""
+        if self.config.composition == "off":
+            return None
+        other = batch.candidate[part]
+        candidate, candidate_labels = self.train_images.gray(other), self.train_images.labels[other.to(labels.device)]
+        if self.table is None or self.config.composition == "no":
+            return candidate, candidate_labels
+        composed = compose(
+            gray, candidate, labels, candidate_labels, self.table, blend=self.config.blend, threshold=self.config.overlap_threshold,
+            require_contact=self.config.require_contact, numbers=batch.composition[part],
+        )  # fmt: skip
+        return composed.images, composed.labels
+
+    def loss(self, batch: PretrainBatch) -> Tensor:
+        config, part = self.config, self.workers.slice(len(batch.primary))
+        chosen = batch.primary[part]
+        gray = self.train_images.gray(chosen)
+        labels = self.train_images.labels[chosen.to(gray.device)]
+        query = self.query(self._view(gray, batch.views[0][part]))  # q = f_q(x_q), Eq. 1
+        self.new_keys = []
+        with torch.no_grad():
+            key = self.key(self._view(gray, batch.views[1][part]))  # k+ = f_k(x_k)
+            self.new_keys.append((key, labels))
+            composed = self._composed(batch, part, gray, labels)
+            if composed is not None:
+                key_g = self.key(self._view(composed[0], batch.views[2][part]))  # k_g = f_k(x_g)
+                self.new_keys.append((key_g, composed[1]))
+        with torch.autocast(query.device.type, enabled=False):
+            return self._loss(query, labels)
+
+    def _loss(self, query: Tensor, labels: Tensor) -> Tensor:
+        """Eq. 13 or one of its arms, from queries (N, D), this step's keys and the queue before they enter it."""
+        config = self.config
+        own = (query * self.new_keys[0][0]).sum(1)  # (N,) cosine with k+
+        in_queue = query @ self.queue.keys.T  # (N, K)
+        if config.contrast == "info_nce":
+            return losses.info_nce(own, in_queue, config.temperature, self.queue.present)
+        same = labels[:, None] == self.queue.labels[None]
+        cosines, positive, negative = [in_queue], [same & self.queue.present], [~same & self.queue.present]
+        if len(self.new_keys) > 1:
+            key_g, labels_g = self.new_keys[1]
+            cosines.append((query * key_g).sum(1, keepdim=True))
+            positive.append((labels == labels_g)[:, None])
+            negative.append((labels != labels_g)[:, None])
+        others, other_negative = torch.cat(cosines, 1), torch.cat(negative, 1)
+        every = torch.cat([own[:, None], others], 1)
+        every_positive = torch.cat([torch.ones_like(own, dtype=torch.bool)[:, None], *positive], 1)
+        every_negative = torch.cat([torch.zeros_like(own, dtype=torch.bool)[:, None], other_negative], 1)
+        if config.margin_form == "all_margin":
+            return losses.all_margin(every, every_positive, every_negative, config.margin, config.temperature, config.beyond_pi)
+        total = losses.sup_con(every, every_positive, every_negative, config.temperature)
+        if config.margin_form == "self_margin":
+            total = total + losses.self_margin(own, others, other_negative, config.margin, config.temperature, config.beyond_pi)
+        elif config.margin_form == "parametric_margin":
+            to_classes = query @ F.normalize(self.class_weight, dim=1).T
+            total = total + losses.class_margin(to_classes, labels, config.margin, config.temperature, config.beyond_pi)
+        elif config.margin_form == "cluster_margin":
+            known = self._move_centers()
+            # a query whose own class has no key yet has no centre to come near to: it does not enter the mean
+            use = known[labels]
+            if bool(use.any()):
+                to_centers = query[use] @ self.centers.clone().T
+                scale = use.float().mean()
+                total = total + scale * losses.class_margin(
+                    to_centers, labels[use], config.margin, config.temperature, config.beyond_pi, known
+                )
+        return total
+
+    def _move_centers(self) -> Tensor:
+        """Class centres: moving average of the renormalised mean of each class's keys in the queue. (C,) bool: which classes have one."""
+        with torch.no_grad():
+            member = F.one_hot(self.queue.labels.clamp_min(0), len(self.centers)).float() * self.queue.present[:, None]
+            mean = F.normalize(member.T @ self.queue.keys, dim=1)
+            filled, old = member.sum(0) > 0, self.centers.norm(dim=1) > 0
+            moved = torch.where(old[:, None], self.config.center_decay * self.centers + (1 - self.config.center_decay) * mean, mean)
+            self.centers.copy_(torch.where(filled[:, None], F.normalize(moved, dim=1), self.centers))
+            return self.centers.norm(dim=1) > 0
+
+    def after_step(self) -> None:
+        """The key encoder follows; then k+ and k_g enter the queue, those of all workers in the order of the global batch."""
+        move_towards(self.key, self.query, self.config.ema_decay)
+        for keys, labels in self.new_keys:
+            self.queue.enqueue(self.workers.gather(keys), self.workers.gather(labels))
+        self.new_keys = []
+
+    def learning_rate(self, epoch: float) -> float:
+        """Linear warm-up over `warmup_epochs`, then cosine to 0 at the last epoch."""
+        config = self.config
+        warm = min(config.warmup_epochs, config.pretrain_epochs)
+        if epoch < warm:
+            return config.pretrain_rate * (epoch + 1 / self.steps()) / (warm + 1 / self.steps())
+        progress = (epoch - warm) / max(config.pretrain_epochs - warm, 1e-9)
+        return config.pretrain_rate * 0.5 * (1 + float(np.cos(np.pi * min(progress, 1.0))))
+
+    def validate_at(self, epoch: int) -> bool:
+        """About ten times in a pre-training: it costs a pass over up to 1,024 images."""
+        return epoch % max(1, self.config.pretrain_epochs // 10) == 0
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Weighted nearest-neighbour accuracy of the query encoder: a fixed sample of the training part is the memory, the validation part asks."""
+        n = len(self.train_images)
+        bank = torch.randperm(n, generator=generator("knn bank"))[:512].sort().values
+        asked = torch.arange(len(self.val_images))
+        bank_z, asked_z = self._encode(self.train_images, bank), self._encode(self.val_images, asked)
+        k = min(20, len(bank))
+        bank_y = self.train_images.labels[bank.to(self.setting.device)]
+        return {"val_knn_accuracy": knn_accuracy(bank_z, bank_y, asked_z, self.val_images.labels, k=k)}
+
+    def _encode(self, images: _Images, chosen: Tensor) -> Tensor:
+        return torch.cat([self.query(standardise(images.gray(some)[:, None] / 255)) for some in chosen.split(128)])
+
+    def result(self) -> dict[str, Tensor]:
+        return {
+            f"{which}.{name}": tensor
+            for which, encoder in (("query", self.query), ("key", self.key))
+            for name, tensor in encoder.backbone.state_dict().items()
+        }
+
+
+class Finetune(Task):
+    """Stage 2: the backbone and a new linear layer, cross-entropy with label smoothing, rotated views."""
+
+    def __init__(self, config: SupcamConfig, setting: Setting) -> None:
+        super().__init__()
+        self.config, self.setting, self.workers = config, setting, setting.workers
+        seed = derive_seed(setting.seed, "finetune")
+        weights = config.weights if setting.previous is None else "random"
+        model = create_backbone(config.backbone, channels=1, classes=len(setting.pack.classes), weights=weights, seed=seed)
+        if setting.previous is not None:
+            prefix = config.finetune_encoder + "."
+            taken = {name.removeprefix(prefix): tensor for name, tensor in setting.previous.items() if name.startswith(prefix)}
+            missing, unexpected = model.load_state_dict(taken, strict=False)
+            head = {f"{name}.{kind}" for name in _names(model.pretrained_cfg.get("classifier")) for kind in ("weight", "bias")}
+            if unexpected or set(missing) - head:
+                raise RuntimeError(f"the pre-trained backbone does not fit: missing {missing}, unexpected {unexpected}")
+        self.model = self.workers.synchronise(model).to(setting.device)
+        if setting.device.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.SGD(
+            self.parameters(), lr=config.finetune_rate, momentum=config.sgd_momentum, weight_decay=config.weight_decay
+        )
+        self.train_images = _Images(setting.pack, setting.parts["train"], setting.device)
+        self.val_images = _Images(setting.pack, setting.parts["val"], setting.device)
+        self.views = ViewSet(rotation=config.rotation)
+
+    def steps(self) -> int:
+        return len(self.train_images) // self.config.finetune_batch
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Draw]]:
+        chance = generator(self.setting.seed, "finetune", epoch)
+        for chosen in _shuffled(len(self.train_images), self.config.finetune_batch, chance):
+            yield chosen, draw_views(len(chosen), self.views, chance)
+
+    def loss(self, batch: tuple[Tensor, Draw]) -> Tensor:
+        part = self.workers.slice(len(batch[0]))
+        chosen = batch[0][part]
+        gray = self.train_images.gray(chosen)
+        logits = self.model(standardise(apply_views(gray[:, None] / 255, batch[1][part])))
+        labels = self.train_images.labels[chosen.to(gray.device)]
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
+
+    def learning_rate(self, epoch: float) -> float:
+        """Multiplied by `rate_drop` after each of the epochs in `rate_drops`."""
+        return self.config.finetune_rate * self.config.rate_drop ** sum(epoch >= drop for drop in self.config.rate_drops)
+
+    def validate_at(self, epoch: int) -> bool:
+        return epoch % max(1, self.config.finetune_epochs // 5) == 0
+
+    def validate(self) -> dict[str, float]:
+        logits = predict_logits(self.model, self.setting.pack.images, self.setting.parts["val"], self.setting.device)
+        return {"val_accuracy": float((logits.argmax(1) == self.val_images.labels.cpu()).double().mean())}
+
+    def result(self) -> dict[str, Tensor]:
+        return dict(self.model.state_dict())
+
+
+def _names(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+
+
+@torch.no_grad()
+def predict_logits(model: nn.Module, images: np.ndarray, chosen: np.ndarray, device: torch.device, batch: int = 128) -> Tensor:
+    """Logits (N, C) on the CPU of the chosen gray images (uint8), unaugmented."""
+    model.eval()
+    logits = []
+    for first in range(0, len(chosen), batch):
+        gray = torch.from_numpy(images[chosen[first : first + batch]]).to(device).float()
+        logits.append(model(standardise(gray[:, None] / 255)).float().cpu())
+    return torch.cat(logits)
+
+
+def _classifier(config: SupcamConfig, tensors: Mapping[str, Tensor], classes: int, device: torch.device) -> nn.Module:
+    model = create_backbone(config.backbone, channels=1, classes=classes, weights="random", seed=0)
+    model.load_state_dict(dict(tensors))
+    return model.to(device)
+
+
+def evaluate(config: SupcamConfig, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
+    """Metrics of Eq. 8-12 and the confusion matrix on the chosen images."""
+    logits = predict_logits(_classifier(config, tensors, len(pack.classes), device), pack.images, chosen, device)
+    labels = np.asarray(pack.labels[chosen])
+    confusion = confusion_matrix(labels, logits.argmax(1).numpy(), len(pack.classes))
+    probabilities = [[round(float(p), 5) for p in row] for row in logits.softmax(1)]
+    return Evaluation(
+        classification_metrics(confusion),
+        confusion.tolist(),
+        {"index": chosen.tolist(), "label": labels.tolist(), "probability": probabilities},
+    )
+
+
+def predict(
+    config: SupcamConfig, tensors: Mapping[str, Tensor], images: np.ndarray, classes: tuple[str, ...], device: torch.device
+) -> dict[str, list[Any]]:
+    """The type of each image and the probability of each type."""
+    logits = predict_logits(_classifier(config, tensors, len(classes), device), images, np.arange(len(images)), device)
+    columns: dict[str, list[Any]] = {"prediction": [classes[index] for index in logits.argmax(1)]}
+    return columns | {f"p_{name}": [round(float(p), 5) for p in column] for name, column in zip(classes, logits.softmax(1).T, strict=True)}
+
+
+def read_files(paths: list[Path], config: SupcamConfig) -> tuple[np.ndarray, list[str]]:
+    """Images as the classifier was trained on, and what is wrong with files."""
+    images, _, _, broken = read_images(paths, config.canvas, config.input_size)
+    return images, broken
+
+
+def parts_of(config: SupcamConfig, pack: Pack, seed: int) -> dict[str, np.ndarray]:
+    """The split: fixed for a study, or drawn anew for each seed."""
+    return split(pack, config.split, derive_seed(config.split_seed, seed) % 2**31 if config.split_per_seed else config.split_seed)
+
+
+def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, Any]:
+    """What timm needs to build this classifier again, as its config.json has it."""
+    side = config.input_size
+    return {
+        "architecture": config.backbone,
+        "num_classes": len(classes),
+        "model_args": {"in_chans": 1},
+        "pretrained_cfg": {
+            "input_size": [1, side, side], "fixed_input_size": False, "interpolation": "bilinear", "crop_pct": 1.0,
+            "mean": [GRAY_MEAN], "std": [GRAY_STD], "num_classes": len(classes), "label_names": list(classes), "custom_load": False,
+        },
+    }  # fmt: skip
+
+
+def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = None) -> Pack:
+    """A folder of images as this configuration sees it. The four types are in the paper's order when the folders are named so."""
+    pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes)
+    if classes is None and set(pack.classes) == set(CLASSES) and pack.classes != CLASSES:
+        return read_folder(folder, canvas=config.canvas, size=config.input_size, classes=CLASSES)
+    return pack
+
+
+def synthesize(config: SupcamConfig, *, images: int, seed: int) -> Pack:
+    """The built-in set: drawn chromosomes composed to the four types."""
+    return cluster_set(images // len(CLASSES), size=config.input_size, canvas=config.canvas, seed=seed)
+
+
+PROCEDURE = Procedure(
+    name="supcam",
+    config=SupcamConfig,
+    stages=(
+        Stage("pretrain", "pretrain_epochs", "pretrain_batch", PRETRAIN_FIELDS, Pretrain, shared=True),
+        Stage("finetune", "finetune_epochs", "finetune_batch", FINETUNE_FIELDS, Finetune),
+    ),
+    canonical=canonical,
+    faults=faults,
+    synthesize=synthesize,
+    read=read,
+    parts=parts_of,
+    evaluate=evaluate,
+    timm_settings=timm_settings,
+    read_images=read_files,
+    predict=predict,
+    headline=("accuracy", "precision", "sensitivity", "specificity", "f1"),
+)
