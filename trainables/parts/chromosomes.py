@@ -133,10 +133,10 @@ def relation(a: np.ndarray, b: np.ndarray, overlap_at_least: float) -> str:
     shared = int((a & b).sum())
     if shared >= overlap_at_least:
         return "overlap"
-    near = binary_dilation(a, np.ones((3, 3)), 2)
+    near = binary_dilation(a, np.ones((3, 3), bool), 2)
     if shared <= TOUCH_AT_MOST and (near & b).any():
         return "touch"
-    return "unclear" if (binary_dilation(near, np.ones((3, 3)), CLEAR - 2) & b).any() else "apart"
+    return "unclear" if (binary_dilation(near, np.ones((3, 3), bool), CLEAR - 2) & b).any() else "apart"
 
 
 def kind_of(masks: np.ndarray, overlap_at_least: float) -> str | None:
@@ -146,19 +146,19 @@ def kind_of(masks: np.ndarray, overlap_at_least: float) -> str | None:
         return "instance"
     if found == {"touch", "overlap"} and len(masks) >= 3:
         return "touching_overlapping"
-    return {("overlap",): "overlapping", ("touch",): "touching"}.get(tuple(found))
+    return "overlapping" if found == {"overlap"} else "touching" if found == {"touch"} else None
 
 
 def overlap_at_least(width: float, difficulty: float) -> float:
     """Pixels that two chromosomes of this width must share to count as overlapping: a part of a square crossing."""
-    return max(3.0 * TOUCH_AT_MOST, (0.75 - 0.45 * difficulty) * width**2)
+    return max(3.0 * TOUCH_AT_MOST, (1.1 - 0.8 * difficulty) * width**2)
 
 
 def draw_cluster(
     kind: str,
     rng: np.random.Generator,
     canvas: int = 224,
-    difficulty: float = 0.5,
+    difficulty: float = 0.25,
     scale: float = 1.0,
     stain: float = 1.0,
     blur: float = 1.0,
@@ -169,21 +169,22 @@ def draw_cluster(
         raise ValueError(f"kind must be one of {', '.join(CLUSTER_TYPES)}, got {kind!r}")
     unit = scale * canvas / 224
     for _ in range(200):
-        pieces = _arrange(_plan(kind, rng), rng, canvas, difficulty, unit, stain)
+        pieces = _arrange(_plan(kind, rng, difficulty), rng, canvas, difficulty, unit, stain)
         if pieces is not None:
             return _render(kind, pieces, rng, canvas, difficulty, blur)
     raise RuntimeError(f"no room for a cluster of type {kind} on {canvas} px at scale {scale}")
 
 
-def _plan(kind: str, rng: np.random.Generator) -> list[str]:
-    """How each further chromosome joins the ones before; the numbers of chromosomes follow Tseng et al. 2023 (see tests on real data)."""
+def _plan(kind: str, rng: np.random.Generator, difficulty: float) -> list[str]:
+    """How each further chromosome joins one of those before it; most often as few as the type needs, as in Tseng et al. 2023."""
+    more = int(rng.random() < 0.5 * difficulty) + int(rng.random() < 0.2 * difficulty)
     if kind == "instance":
         return []
     if kind == "overlapping":
-        return ["overlap"] * rng.choice([1, 2], p=[0.85, 0.15])
+        return ["overlap"] * (1 + min(more, 1))
     if kind == "touching":
-        return ["touch"] * rng.choice([1, 2, 3], p=[0.8, 0.15, 0.05])
-    joins = ["overlap", "touch"] + rng.choice(["overlap", "touch"], rng.choice(3, p=[0.6, 0.25, 0.15])).tolist()
+        return ["touch"] * (1 + more)
+    joins = ["overlap", "touch", *rng.choice(["overlap", "touch"], more).tolist()]
     rng.shuffle(joins)
     return joins
 
@@ -208,7 +209,7 @@ def _grow(mask: np.ndarray, by: int) -> np.ndarray:
     """Every pixel within `by` of the mask, rows or columns; (h, w) -> (h, w)."""
     for axis in (0, 1):
         padded = np.pad(mask, [(by, by) if i == axis else (0, 0) for i in (0, 1)])
-        mask = np.lib.stride_tricks.sliding_window_view(padded, 2 * by + 1, axis).any(-1)
+        mask = np.asarray(np.lib.stride_tricks.sliding_window_view(padded, 2 * by + 1, axis).any(-1))
     return mask
 
 
@@ -226,8 +227,8 @@ def _arrange(joins: list[str], rng: np.random.Generator, canvas: int, difficulty
             min(length, 0.8 * room),
             widest * rng.uniform(0.86, 1.0),
             intensity=170.0 * stain * rng.uniform(0.9, 1.1),
-            bend=0.55,
-            contrast=0.55,
+            bend=0.3 + 0.5 * difficulty,
+            contrast=0.25 + 0.5 * difficulty,
             gap=0.3 * difficulty,
         )
         new = draw(made, rng.uniform(0, 2 * math.pi))
@@ -244,10 +245,10 @@ def _arrange(joins: list[str], rng: np.random.Generator, canvas: int, difficulty
         for i, p in enumerate(pieces):
             y, x = p.y - top + CLEAR, p.x - left + CLEAR
             frame[int(i != target), y : y + p.drawing.mask.shape[0], x : x + p.drawing.mask.shape[1]] |= p.drawing.mask
-        gapped = join == "touch" and rng.random() < difficulty
+        gapped = join == "touch" and rng.random() < 0.5
         own, touched, near, other = _shared(np.stack([frame[0], _grow(frame[0], 1), _grow(frame[0], 2), _grow(frame[1], CLEAR)]), new.mask)
         if join == "overlap":
-            free = (own >= least) & (own <= 0.45 * min(new.mask.sum(), frame[0].sum()))
+            free = (own >= least) & (own <= (0.22 + 0.25 * difficulty) * min(new.mask.sum(), frame[0].sum()))
         elif gapped:
             free = (touched == 0) & (near >= 3)
         else:
@@ -271,7 +272,7 @@ def _render(kind: str, pieces: list[_Piece], rng: np.random.Generator, canvas: i
     across = (canvas - (max(p.x + p.drawing.mask.shape[1] for p in pieces) - left)) // 2 - left
     stained = np.zeros((canvas, canvas), np.float32)
     masks = np.zeros((len(pieces), canvas, canvas), bool)
-    gain = rng.uniform(0.45, 0.75) - 0.45 * difficulty  # how much the lower of two chromosomes adds where they overlap
+    gain = rng.uniform(0.8, 1.0) - 0.65 * difficulty  # how much the lower of two chromosomes adds where they overlap
     for i, p in enumerate(pieces):
         height, width = p.drawing.mask.shape
         here = np.s_[p.y + down : p.y + down + height, p.x + across : p.x + across + width]
@@ -298,7 +299,7 @@ def cluster_set(
     n_per_class: int | Sequence[int] = 150,
     size: int = 224,
     seed: int = 0,
-    difficulty: float = 0.5,
+    difficulty: float = 0.25,
     canvas: int = 224,
     images_per_patient: float = 3.0,
 ) -> Pack:
@@ -310,7 +311,7 @@ def cluster_set(
     if len(counts) != len(CLUSTER_TYPES) or any(not isinstance(n, int) or n < 2 for n in counts):
         faults.append(f"images per class must be one number or {len(CLUSTER_TYPES)}, each at least 2, got {n_per_class}; for example 150")
     if not 0 <= difficulty <= 1:
-        faults.append(f"difficulty must lie between 0 and 1, got {difficulty}; 0.5 is the default")
+        faults.append(f"difficulty must lie between 0 and 1, got {difficulty}; 0.25 is the default")
     if not 16 <= size <= canvas:
         faults.append(f"size must lie between 16 and the canvas ({canvas}), got {size}; choose a smaller size or a larger canvas")
     if images_per_patient < 1:
@@ -320,7 +321,7 @@ def cluster_set(
     total = sum(counts)
     rng = np.random.default_rng(seed)
     patients = max(2, round(total / images_per_patient))
-    scales = np.clip(rng.lognormal(-0.05, 0.26, patients), 0.55, 1.5)
+    scales = np.clip(rng.lognormal(0.12, 0.06 + 0.24 * difficulty, patients), 0.55, 1.6)
     stains = rng.uniform(0.7, 1.2, patients)
     blurs = rng.uniform(0.6, 0.8 + 0.9 * difficulty, patients)
     labels = np.repeat(np.arange(len(CLUSTER_TYPES)), counts)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -98,12 +99,12 @@ class Decoded:
     pages: int  # a TIFF may hold several; the first is taken
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """Why an image cannot be used, in a few words."""
 
 
 def decode(path: Path, tolerance: int = TOLERANCE) -> Decoded:
-    """The image at `path` as gray values on a background of exactly 0; Unreadable where that cannot be had.
+    """The image at `path` as gray values on a background of exactly 0; UnreadableError where that cannot be had.
 
     More than 8 bits: scaled from the image's own minimum and maximum to 0..255. Colour: luma (ITU-R 601). Transparency: composited
     on the background. Polarity: a median of the border pixels of 128 or more is a white background, and the image is inverted.
@@ -111,14 +112,14 @@ def decode(path: Path, tolerance: int = TOLERANCE) -> Decoded:
     `tolerance` levels above the border's median becomes 0; the others keep their value."""
     try:
         if path.stat().st_size == 0:
-            raise Unreadable("empty file")
+            raise UnreadableError("empty file")
         with Image.open(path) as opened:
             pages = int(getattr(opened, "n_frames", 1))
             gray, alpha, deep = _gray_and_alpha(opened)
-    except Unreadable:
+    except UnreadableError:
         raise
     except Image.DecompressionBombError:
-        raise Unreadable("too many pixels") from None
+        raise UnreadableError("too many pixels") from None
     except (
         OSError,
         SyntaxError,
@@ -129,7 +130,7 @@ def decode(path: Path, tolerance: int = TOLERANCE) -> Decoded:
         IndexError,
     ) as error:  # what Pillow's readers raise on damaged files
         reason = "not an image" if "cannot identify" in str(error) else (str(error).splitlines() or ["damaged"])[0][:80]
-        raise Unreadable(reason) from None
+        raise UnreadableError(reason) from None
     border = np.concatenate([gray[0], gray[-1], gray[1:-1, 0], gray[1:-1, -1]])
     if alpha is not None:
         seen = np.concatenate([alpha[0], alpha[-1], alpha[1:-1, 0], alpha[1:-1, -1]]) >= 0.5
@@ -153,7 +154,7 @@ def _gray_and_alpha(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None, 
     if image.mode.startswith(("I", "F")):
         raw = np.asarray(image, dtype=np.float64)
         if not np.isfinite(raw).all():
-            raise Unreadable("holds values that are not finite")
+            raise UnreadableError("holds values that are not finite")
         low, high = raw.min(), raw.max()
         scaled = (raw - low) * (255.0 / (high - low)) if high > low else np.zeros_like(raw)
         return scaled.astype(np.float32), None, True
@@ -168,7 +169,7 @@ def _gray_and_alpha(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None, 
 
 
 @functools.lru_cache(maxsize=256)
-def _area_weights(given: int, wanted: int) -> np.ndarray:
+def area_weights(given: int, wanted: int) -> np.ndarray:
     """float32 (wanted, given): row i averages the stretch [i, i + 1) * given / wanted, partly covered pixels by their covered part."""
     edges = np.arange(wanted + 1) * (given / wanted)
     pixels = np.arange(given)
@@ -180,7 +181,7 @@ def shrink(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """(h, w) -> uint8 (height, width) by exact area averaging."""
     if image.shape == (height, width):
         return image.astype(np.uint8)
-    mean = _area_weights(image.shape[0], height) @ image.astype(np.float32) @ _area_weights(image.shape[1], width).T
+    mean = area_weights(image.shape[0], height) @ image.astype(np.float32) @ area_weights(image.shape[1], width).T
     return np.clip(np.rint(mean), 0, 255).astype(np.uint8)
 
 
@@ -197,7 +198,7 @@ def on_canvas(gray: np.ndarray, canvas: int, size: int) -> np.ndarray:
         square = np.zeros((canvas, canvas), np.uint8)
         square[top : top + height, left : left + width] = gray
         return square
-    weights = _area_weights(canvas, size)  # the rest of the square is 0 and need not be multiplied
+    weights = area_weights(canvas, size)  # the rest of the square is 0 and need not be multiplied
     mean = weights[:, top : top + height] @ gray.astype(np.float32) @ weights[:, left : left + width].T
     return np.clip(np.rint(mean), 0, 255).astype(np.uint8)
 
@@ -205,7 +206,7 @@ def on_canvas(gray: np.ndarray, canvas: int, size: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------- many images
 
 
-def _some(names: Sequence[str], shown: int = 5) -> str:
+def few(names: Sequence[str], shown: int = 5) -> str:
     """The first few of a long list and how many more there are."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
@@ -223,7 +224,7 @@ def read_images(
     def one(i: int) -> Decoded | str:
         try:
             decoded = decode(paths[i], tolerance)
-        except Unreadable as error:
+        except UnreadableError as error:
             return str(error)
         areas[i] = decoded.gray.size, np.count_nonzero(decoded.gray)
         images[i] = on_canvas(decoded.gray, canvas, size)
@@ -235,42 +236,63 @@ def read_images(
         warnings.simplefilter("ignore")
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             results = list(pool.map(one, range(len(paths))))
-    faults = []
     unreadable = [f"{names[i]} ({result})" for i, result in enumerate(results) if isinstance(result, str)]
-    if unreadable:
-        faults.append(
-            f"every image must be readable, {len(unreadable)} cannot be read: {_some(unreadable)}; replace or remove {_them(unreadable)}"
-        )
-    blank = [names[i] for i, result in enumerate(results) if not isinstance(result, str) and areas[i, 1] == 0]
-    if blank:
-        faults.append(
-            f"every image must show something, {len(blank)} hold nothing but background (within {tolerance} grey levels): {_some(blank)}; "
-            f"replace or remove {_them(blank)}"
-        )
+    blank = [names[i] for i, result in enumerate(results) if isinstance(result, Decoded) and not images[i].any()]
+    faults = [*unreadable_fault(unreadable), *blank_fault(blank, tolerance)]
     good = [result for result in results if isinstance(result, Decoded)]
     white, deep = sum(g.inverted for g in good), sum(g.deep for g in good)
     paged, large = sum(g.pages > 1 for g in good), int((largest > canvas).sum())
     notes = []
     if white:
         notes.append(
-            f"{_images(white)} with a white background inverted"
+            f"{count(white)} with a white background inverted"
             + (f", {len(good) - white} with a black one kept" if white < len(good) else "")
         )
     if large:
-        notes.append(f"{_images(large)} larger than {canvas} px scaled down")
+        notes.append(f"{count(large)} larger than {canvas} px scaled down")
     if deep:
-        notes.append(f"{_images(deep)} of more than 8 bits scaled from their own range to 0..255")
+        notes.append(f"{count(deep)} of more than 8 bits scaled from their own range to 0..255")
     if paged:
-        notes.append(f"{_images(paged)} with several pages: the first was taken")
+        notes.append(f"{count(paged)} with several pages: the first was taken")
     return images, areas, notes, faults
 
 
-def _images(count: int) -> str:
-    return f"{count:,} image{'s' if count != 1 else ''}"
+def count(number: int, noun: str = "image") -> str:
+    """1 image, 2,000 images."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def _them(names: Sequence[str]) -> str:
     return "it" if len(names) == 1 else "them"
+
+
+def unreadable_fault(unreadable: Sequence[str]) -> list[str]:
+    """The one fault of all files, each "name (reason)", that cannot be read; none where there are none."""
+    if not unreadable:
+        return []
+    return [f"every image must be readable, {len(unreadable)} cannot be read: {few(unreadable)}; replace or remove {_them(unreadable)}"]
+
+
+def blank_fault(blank: Sequence[str], tolerance: int) -> list[str]:
+    """The one fault of all files that show nothing; none where there are none."""
+    if not blank:
+        return []
+    return [
+        f"every image must show something, {len(blank)} hold nothing but background (within {tolerance} gray levels): {few(blank)}; "
+        f"replace or remove {_them(blank)}"
+    ]
+
+
+def class_faults(labels: Sequence[str], folder: str | Path) -> list[str]:
+    """What keeps these class names, one per image, from being a data set to train on."""
+    present = class_order(labels)
+    faults = []
+    if len(present) == 1:
+        faults.append(f"a data set needs at least two classes, '{folder}' has one ('{present[0]}'); add a folder for each of the others")
+    single = [name for name in present if list(labels).count(name) == 1]
+    if single:
+        faults.append(f"a class needs at least two images, one image in: {few(single)}; add images or remove the class")
+    return faults
 
 
 # ---------------------------------------------------------------------------------------------------------------- a folder
@@ -314,13 +336,13 @@ def list_folder(folder: str | Path, group: str = "patient") -> Listing:
     found, skipped = _images_in(folder)
     manifest = folder / MANIFEST
     if not found and not manifest.is_file():
-        inside = f"it holds {_some(sorted(skipped))}" if skipped else "it is empty"
+        inside = f"it holds {few(sorted(skipped))}" if skipped else "it is empty"
         empty.faults.append(f"'{folder}' must hold images ({' '.join(SUFFIXES)}), {inside}; put them there, a folder per class")
         return empty
     listing = _from_manifest(manifest, found, group) if manifest.is_file() else _from_folders(folder, found)
     if skipped:
         kinds = class_order(PurePosixPath(name).suffix.lower() or "no ending" for name in skipped)
-        listing.notes.append(f"{len(skipped)} other file{'s' if len(skipped) != 1 else ''} skipped ({_some(kinds)})")
+        listing.notes.append(f"{len(skipped)} other file{'s' if len(skipped) != 1 else ''} skipped ({few(kinds)})")
     return listing
 
 
@@ -342,16 +364,16 @@ def _from_folders(folder: Path, found: list[str]) -> Listing:
     faults = []
     if len(loose) == len(found):
         faults.append(
-            f"'{folder}' must hold a folder per class, it has {_images(len(found))} and no class folders; make them, or add a {MANIFEST} (file,label,patient)"
+            f"'{folder}' must hold a folder per class, it has {count(len(found))} and no class folders; make them, or add a {MANIFEST} (file,label,patient)"
         )
     elif loose:
         faults.append(
-            f"every image must lie in a class folder, {len(loose)} lie beside them: {_some(loose)}; move {_them(loose)} or add a {MANIFEST}"
+            f"every image must lie in a class folder, {len(loose)} lie beside them: {few(loose)}; move {_them(loose)} or add a {MANIFEST}"
         )
     filled = {name.split("/")[0] for name in found if "/" in name}
     void = [p.name for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith((".", "__")) and p.name not in filled]
     if void and filled:
-        faults.append(f"a class needs images, {len(void)} class folders have none: {_some(void)}; fill or remove {_them(void)}")
+        faults.append(f"a class needs images, {len(void)} class folders have none: {few(void)}; fill or remove {_them(void)}")
     files = [name for name in found if "/" in name]
     return Listing(files, [name.split("/")[0] for name in files], None, None, [], [], faults)
 
@@ -394,7 +416,7 @@ def _from_manifest(manifest: Path, found: list[str], group: str) -> Listing:
     ragged = [str(i + 1) for i, row in enumerate(rows) if len(row) != len(columns)]
     if ragged:
         faults.append(
-            f"{MANIFEST}: every line must have {len(columns)} cells, {len(ragged)} have not: line {_some(ragged)}; correct {_them(ragged)}"
+            f"{MANIFEST}: every line must have {len(columns)} cells, {len(ragged)} have not: line {few(ragged)}; correct {_them(ragged)}"
         )
         return listing
     entries = [dict(zip(columns, (cell.strip() for cell in row), strict=True)) for row in rows[1:]]
@@ -405,7 +427,7 @@ def _from_manifest(manifest: Path, found: list[str], group: str) -> Listing:
     outside = [name for name in names if name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name.split("/")[0]]
     if outside:
         faults.append(
-            f"{MANIFEST}: a file is named relative to the folder, {len(outside)} are not: {_some(outside)}; write for example class/image.png"
+            f"{MANIFEST}: a file is named relative to the folder, {len(outside)} are not: {few(outside)}; write for example class/image.png"
         )
     known, kept, absent, again, nameless = set(found), [], [], [], []
     seen: set[str] = set()
@@ -423,7 +445,7 @@ def _from_manifest(manifest: Path, found: list[str], group: str) -> Listing:
             continue
         kept.append((name, entry))
     if again:
-        faults.append(f"{MANIFEST}: a file may stand once, {len(again)} stand again: {_some(again)}; remove the second line")
+        faults.append(f"{MANIFEST}: a file may stand once, {len(again)} stand again: {few(again)}; remove the second line")
     if absent:
         odd = [name for name in absent if (manifest.parent / name).is_file()]
         step = (
@@ -431,13 +453,13 @@ def _from_manifest(manifest: Path, found: list[str], group: str) -> Listing:
             if odd
             else f"correct the name{'s' if len(absent) > 1 else ''} or remove the line{'s' if len(absent) > 1 else ''}"
         )
-        faults.append(f"{MANIFEST}: every file must be an image in the folder, {len(absent)} are not: {_some(absent)}; {step}")
+        faults.append(f"{MANIFEST}: every file must be an image in the folder, {len(absent)} are not: {few(absent)}; {step}")
     if nameless:
-        faults.append(f"{MANIFEST}: every file needs a label, {len(nameless)} have none: {_some(nameless)}; fill the label column")
+        faults.append(f"{MANIFEST}: every file needs a label, {len(nameless)} have none: {few(nameless)}; fill the label column")
     unnamed = [name for name in found if name not in seen]
     if unnamed:
         faults.append(
-            f"{MANIFEST} must name every image of the folder, {len(unnamed)} are not in it: {_some(unnamed)}; add or remove {_them(unnamed)}"
+            f"{MANIFEST} must name every image of the folder, {len(unnamed)} are not in it: {few(unnamed)}; add or remove {_them(unnamed)}"
         )
     kept.sort(key=lambda pair: pair[0])
     listing.files.extend(name for name, _ in kept)
@@ -445,14 +467,14 @@ def _from_manifest(manifest: Path, found: list[str], group: str) -> Listing:
     tops = set(listing.labels)
     other = sum(1 for name, entry in kept if "/" in name and name.split("/")[0] in tops and name.split("/")[0] != entry["label"])
     if other:
-        listing.notes.append(f"{_images(other)} with a label in {MANIFEST} unlike the folder's name: the manifest's was taken")
+        listing.notes.append(f"{count(other)} with a label in {MANIFEST} unlike the folder's name: the manifest's was taken")
     patients = None
     if group in columns:
         blank = sum(1 for _, entry in kept if not entry[group])
         if blank < len(kept):
             patients = [entry[group] or f"unknown: {name}" for name, entry in kept]
         if blank:
-            listing.notes.append(f"{_images(blank)} without a {group}: each counts as a {group} of its own")
+            listing.notes.append(f"{count(blank)} without a {group}: each counts as a {group} of its own")
     parts = [entry["split"] for _, entry in kept] if "split" in columns else None
     return Listing(listing.files, listing.labels, patients, parts, columns, listing.notes, faults)
 
@@ -475,18 +497,12 @@ def read_folder(
     present = class_order(listing.labels)
     if classes is None:
         order = present
-        if len(present) == 1:
-            faults.append(
-                f"a data set needs at least two classes, '{folder}' has one ('{present[0]}'); add a folder for each of the others"
-            )
-        single = [name for name in present if listing.labels.count(name) == 1]
-        if single:
-            faults.append(f"a class needs at least two images, one image in: {_some(single)}; add images or remove the class")
+        faults += class_faults(listing.labels, folder)
     else:
         order = list(classes)
         unknown = [name for name in present if name not in order]
         if unknown:
-            faults.append(f"classes must be among {', '.join(order)}, unknown: {_some(unknown)}; rename or remove {_them(unknown)}")
+            faults.append(f"classes must be among {', '.join(order)}, unknown: {few(unknown)}; rename or remove {_them(unknown)}")
         gone = [name for name in order if name not in present]
         if gone and listing.files:
             notes.append(f"no image of class {', '.join(gone)}")
@@ -546,7 +562,7 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
     return folder
 
 
-def _read_about(folder: Path) -> dict:
+def _read_about(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads((folder / "data.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -597,8 +613,8 @@ def pixel_keys(images: np.ndarray) -> list[bytes]:
     return [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]
 
 
-def groups_of(pack: Pack) -> np.ndarray:
-    """int64 (N,): equal numbers must stay on one side: images of one patient, exact duplicates, and what these tie together."""
+def groups_of(pack: Pack, ties: Iterable[tuple[int, int]] = ()) -> np.ndarray:
+    """int64 (N,): equal numbers must stay on one side: images of one patient, exact duplicates, pairs of `ties`, and what these connect."""
     parent = list(range(len(pack)))
 
     def root(i: int) -> int:
@@ -607,15 +623,22 @@ def groups_of(pack: Pack) -> np.ndarray:
             i = parent[i]
         return i
 
-    for keys in (pixel_keys(pack.images), pack.patients or ()):
-        first: dict[bytes | str, int] = {}
-        for i, key in enumerate(keys):
-            parent[root(i)] = root(first.setdefault(key, i))
+    pixels: dict[bytes, int] = {}
+    for i, key in enumerate(pixel_keys(pack.images)):
+        parent[root(i)] = root(pixels.setdefault(key, i))
+    owners: dict[str, int] = {}
+    for i, owner in enumerate(pack.patients or ()):
+        parent[root(i)] = root(owners.setdefault(owner, i))
+    for i, j in ties:
+        parent[root(i)] = root(j)
     return np.unique([root(i) for i in range(len(pack))], return_inverse=True)[1].astype(np.int64)
 
 
-def split(pack: Pack, fractions: Sequence[float] = (0.6, 0.1, 0.3), seed: int = 0) -> dict[str, np.ndarray]:
+def split(
+    pack: Pack, fractions: Sequence[float] = (0.6, 0.1, 0.3), seed: int = 0, ties: Iterable[tuple[int, int]] = ()
+) -> dict[str, np.ndarray]:
     """{"train", "val", "test"} -> sorted int64 indices; each image in exactly one part, no group (see `groups_of`) in two.
+    ties: further pairs to keep on one side, such as near duplicates.
 
     Groups are dealt from large to small, equal ones in an order drawn from `seed`, each to the part where it lowers most
     sum over parts and classes of (images - wanted)^2 / wanted; for groups of one image this is Webster's apportionment. Then single
@@ -625,7 +648,7 @@ def split(pack: Pack, fractions: Sequence[float] = (0.6, 0.1, 0.3), seed: int = 
         raise RequestError(
             f"fractions must be three numbers for {', '.join(PARTS)} with sum 1 and train above 0, got {tuple(fractions)}; for example 0.6, 0.1, 0.3"
         )
-    groups = groups_of(pack)
+    groups = groups_of(pack, ties)
     held = np.flatnonzero(np.bincount(pack.labels, minlength=len(pack.classes)))  # an expected class without images asks for nothing
     column = np.searchsorted(held, pack.labels)
     table = np.zeros((groups.max() + 1 if len(groups) else 0, len(held)))  # (G, C) images of a class in a group
@@ -660,7 +683,7 @@ def split(pack: Pack, fractions: Sequence[float] = (0.6, 0.1, 0.3), seed: int = 
             owners = int((table[:, c] > 0).sum())
             faults.append(
                 f"every part needs an image of every class, class '{pack.classes[name]}' is missing in {' and '.join(without_it)} "
-                f"({_images(int(table[:, c].sum()))} in {owners} group{'s' if owners != 1 else ''} of patient or duplicate); add images or change the fractions"
+                f"({count(int(table[:, c].sum()))} in {owners} group{'s' if owners != 1 else ''} of patient or duplicate); add images or change the fractions"
             )
     if faults:
         raise RequestError(*faults)
