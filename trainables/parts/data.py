@@ -174,15 +174,16 @@ def area_weights(given: int, wanted: int) -> np.ndarray:
     edges = np.arange(wanted + 1) * (given / wanted)
     pixels = np.arange(given)
     covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return (np.clip(covered, 0, None) * (wanted / given)).astype(np.float32)
+    weights: np.ndarray = np.clip(covered, 0, None) * (wanted / given)
+    return weights.astype(np.float32)
 
 
 def shrink(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """(h, w) -> uint8 (height, width) by exact area averaging."""
     if image.shape == (height, width):
         return image.astype(np.uint8)
-    mean = area_weights(image.shape[0], height) @ image.astype(np.float32) @ area_weights(image.shape[1], width).T
-    return np.clip(np.rint(mean), 0, 255).astype(np.uint8)
+    mean: np.ndarray = area_weights(image.shape[0], height) @ image.astype(np.float32) @ area_weights(image.shape[1], width).T
+    return np.asarray(np.clip(np.rint(mean), 0, 255), np.uint8)
 
 
 def on_canvas(gray: np.ndarray, canvas: int, size: int) -> np.ndarray:
@@ -199,8 +200,8 @@ def on_canvas(gray: np.ndarray, canvas: int, size: int) -> np.ndarray:
         square[top : top + height, left : left + width] = gray
         return square
     weights = area_weights(canvas, size)  # the rest of the square is 0 and need not be multiplied
-    mean = weights[:, top : top + height] @ gray.astype(np.float32) @ weights[:, left : left + width].T
-    return np.clip(np.rint(mean), 0, 255).astype(np.uint8)
+    mean: np.ndarray = weights[:, top : top + height] @ gray.astype(np.float32) @ weights[:, left : left + width].T
+    return np.asarray(np.clip(np.rint(mean), 0, 255), np.uint8)
 
 
 # ------------------------------------------------------------------------------------------------------------- many images
@@ -348,7 +349,8 @@ def list_folder(folder: str | Path, group: str = "patient") -> Listing:
 
 def _images_in(folder: Path) -> tuple[list[str], list[str]]:
     """Relative names of the images below a folder and of the other files in it, sorted; hidden ones are passed over."""
-    images, others = [], []
+    images: list[str] = []
+    others: list[str] = []
     for root, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
         for name in files:

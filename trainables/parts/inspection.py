@@ -228,18 +228,15 @@ def _look(path: Path, tolerance: int) -> _Seen | str | None:
     if not foreground:
         return None
     key = hashlib.blake2b(f"{gray.shape}".encode() + gray.tobytes(), digest_size=16).digest()
+    box = _box(gray)
+    height, width = gray.shape
+    return _Seen(height, width, foreground, decoded.inverted, decoded.deep, key, _reduced(box), _reduced(_turned(box)), box.shape)
+
+
+def _box(gray: np.ndarray) -> np.ndarray:
+    """The smallest part of (h, w) that holds all foreground; (h, w) itself where there is none."""
     rows, columns = np.flatnonzero(gray.any(1)), np.flatnonzero(gray.any(0))
-    box = gray[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return _Seen(
-        *gray.shape,
-        foreground,
-        decoded.inverted,
-        decoded.deep,
-        key,
-        _reduced(box),
-        _reduced(_turned(box)),
-        (int(box.shape[0]), int(box.shape[1])),
-    )
+    return gray[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else gray
 
 
 def _reduced(box: np.ndarray) -> np.ndarray:

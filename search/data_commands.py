@@ -1,0 +1,120 @@
+"""`python -m search data check` and `data synth`: a folder of images in, a short report out; a procedure's synthetic set as files.
+Comes in: a folder, or a function that makes a `Pack`. Goes out: lines and an exit status, or PNG files with a manifest. Exists so that
+a user sees what a data set holds, and what is wrong with it, before anything is trained."""
+
+import csv
+import io
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from trainables.parts.data import MANIFEST, Pack, count, few
+from trainables.parts.errors import RequestError
+from trainables.parts.inspection import Findings, inspect_folder
+
+
+def check(folder: str | Path, out: Callable[[str], object] = print, group: str = "patient") -> int:
+    """Print what a folder of images holds. 0 where it can be used as it is, 2 where it cannot be read or a split of it leaks."""
+    found = inspect_folder(folder, group=group)
+    if out is print and sys.stdout.isatty():
+        _show(found, Console(highlight=False))
+    else:
+        text = io.StringIO()
+        _show(found, Console(file=text, width=120, color_system=None, force_terminal=False, highlight=False))
+        out(text.getvalue().rstrip("\n"))
+    return 0 if found.ok else 2
+
+
+def _show(found: Findings, console: Console) -> None:
+    for part in _report(found):
+        console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def _report(found: Findings) -> Iterator[RenderableType]:
+    total = sum(found.counts.values())
+    if total:
+        patients = "" if found.patients is None else f", {count(found.patients, 'patient')}"
+        classes = f"{len(found.counts)} class{'es' if len(found.counts) != 1 else ''}"
+        yield Text(f"{found.folder}: {count(total)}, {classes}{patients}", style="bold")
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name, justify in (("  class", "left"), ("images", "right"), ("share", "right")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]  # rich's literal type
+        for name, images in found.counts.items():
+            table.add_row(Text(f"  {name}"), f"{images:,}", f"{images / total:.1%}")
+        yield table
+    if found.sizes:
+        (w0, w1, w2), (h0, h1, h2), (f0, f1, f2) = (found.sizes[name] for name in ("width", "height", "foreground"))
+        yield Text(
+            f"size            width {w0:.0f} / {w1:.0f} / {w2:.0f} px, height {h0:.0f} / {h1:.0f} / {h2:.0f} px (smallest / median / largest)"
+        )
+        yield Text(f"foreground      {f0:.0%} / {f1:.0%} / {f2:.0%} of the image")
+        deep = f", {found.deep:,} of more than 8 bits" if found.deep else ""
+        yield Text(f"background      {found.white:,} white (inverted when read), {found.black:,} black{deep}")
+        named = f": {few([' = '.join(names) for names in found.duplicates], 3)}" if found.duplicates else ""
+        yield Text(f"equal images    {count(len(found.duplicates), 'set')}{named}")
+        near = [f"{p.first} ~ {p.second}{' (turned)' if p.turned else ''}" for p in found.near]
+        yield Text(f"near duplicates {count(len(near), 'pair')}{': ' + few(near, 3) if near else ''}")
+    if found.parts:
+        way = "by patient and equal images" if found.patients is not None else "by equal images; no patients are known"
+        yield Text(f"split           {', '.join(f'{name} {n:,}' for name, n in found.parts.items())} ({way})")
+    if found.given_parts is not None:
+        yield Text(f"manifest split  {', '.join(f'{name} {n:,}' for name, n in found.given_parts.items())}")
+    if found.size_baseline is not None:
+        b = found.size_baseline
+        largest = max(found.counts.values()) / total
+        yield Text(
+            f"size alone      {b['accuracy']:.1%} right (95 % interval {b['low']:.1%} to {b['high']:.1%}, {b['folds']:.0f} folds); "
+            f"always the largest class: {largest:.1%}"
+        )
+    for note in found.notes:
+        yield Text(f"note            {note}")
+    for names in found.conflicts:
+        yield Text(f"warning: one image, two labels: {' = '.join(names)}", style="yellow")
+    for warning in found.warnings:
+        yield Text(f"warning: {warning}", style="yellow")
+    for fault in found.faults:
+        yield Text(f"error: {fault}", style="red")
+    for leak in found.leaks:
+        yield Text(f"error: leak: {leak}", style="red")
+    wrong = len(found.faults) + len(found.leaks)
+    hints = len(found.warnings) + len(found.conflicts)
+    more = f", {count(hints, 'warning')}" if hints else ""
+    yield Text((count(wrong, "error") if wrong else "can be used") + more, style="bold")
+
+
+def synthesize(generate: Callable[[], Pack], folder: str | Path, out: Callable[[str], object] = print) -> int:
+    """Write the pack that `generate` makes as PNG files, a folder per class, with a manifest. 0; RequestError unless `folder` is free or empty."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "holds files" if folder.is_dir() else "is a file"
+        raise RequestError(f"the synthetic set needs a new or empty folder, '{folder}' {what}; choose another name")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise RequestError(f"the folder must be writable, '{folder.parent}' is not ({error.strerror}); choose another place") from None
+    try:
+        pack = generate()
+        for name in pack.classes:
+            (building / name).mkdir()
+        with (building / MANIFEST).open("w", newline="", encoding="utf-8") as stream:
+            table = csv.writer(stream)
+            table.writerow(["file", "label", *([] if pack.patients is None else ["patient"])])
+            for i, file in enumerate(pack.files):
+                Image.fromarray(np.asarray(pack.images[i])).save(building / file)
+                table.writerow([file, pack.classes[pack.labels[i]], *([] if pack.patients is None else [pack.patients[i]])])
+        building.chmod(0o755)
+        building.rename(folder)  # replaces an empty folder
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    side = f"{pack.images.shape[1]} x {pack.images.shape[2]}"
+    out(f"{folder}: {count(len(pack))} of {side} px in {len(pack.classes)} classes ({few(pack.classes, 8)}), with {MANIFEST}")
+    return 0
