@@ -50,7 +50,7 @@ class Preset:
     trials: int  # runs that the search proposes
     repeats: int  # seeds of each arm
     tables: tuple[str, ...]
-    synthetic_images: int = 600  # size of the built-in set
+    synthetic_images: int = 400  # size of the built-in set
     space: Mapping[str, Dimension | None] = field(default_factory=dict)  # dimensions to replace, or to leave out (None)
 
 
