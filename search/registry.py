@@ -1,25 +1,29 @@
 """Procedures by file name: the project's only dynamic import.
 Comes in: a name. Goes out: its declaration (search_spaces/<name>.py: STUDY) and its training (trainables/<name>.py: PROCEDURE).
-Exists so that the engine names no procedure, and a new one is found because its two files exist."""
+Exists so that the engine names no procedure, and a new one is found because its two files exist. Imports neither torch nor Optuna before
+a procedure is loaded: help and a misspelt name answer at once."""
 
 import difflib
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import search_spaces
 import trainables
-from search_spaces._declare import Study
 from trainables.parts.errors import RequestError
-from trainables.parts.procedure import Procedure
+
+if TYPE_CHECKING:
+    from search_spaces._declare import Study
+    from trainables.parts.procedure import Procedure
 
 
 @dataclass(frozen=True)
 class Entry:
     """A procedure as the engine sees it."""
 
-    study: Study
-    procedure: Procedure
+    study: "Study"
+    procedure: "Procedure"
 
 
 def names() -> list[str]:
