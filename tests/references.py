@@ -226,3 +226,47 @@ def knn_accuracy(train_z, train_y, z, y, k, temperature):
             votes[label] = votes.get(label, 0.0) + math.exp(similarity / temperature)
         right += max(votes, key=votes.get) == int(truth)
     return right / len(y)
+
+
+def sample(image, affine):
+    """The view of a square image under an affine map from output to input coordinates: centres of pixels at (2 i + 1) / side - 1,
+    bilinear, 0 outside. image: (H, W); affine: (2, 3), x first."""
+    height, width = image.shape
+    view = np.zeros((height, width))
+    for row in range(height):
+        for column in range(width):
+            x, y = (2 * column + 1) / width - 1, (2 * row + 1) / height - 1
+            from_x = ((float(affine[0][0]) * x + float(affine[0][1]) * y + float(affine[0][2]) + 1) * width - 1) / 2
+            from_y = ((float(affine[1][0]) * x + float(affine[1][1]) * y + float(affine[1][2]) + 1) * height - 1) / 2
+            left, top = math.floor(from_x), math.floor(from_y)
+            for i in (top, top + 1):
+                for j in (left, left + 1):
+                    if 0 <= i < height and 0 <= j < width:
+                        view[row, column] += (1 - abs(from_y - i)) * (1 - abs(from_x - j)) * float(image[i, j])
+    return view
+
+
+def blur(image, sigma):
+    """Gaussian of this sigma in pixels, cut off at ceil(3 sigma), borders mirrored without repeating the edge. image: (H, W)."""
+    reach = math.ceil(3 * sigma)
+    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-reach, reach + 1)]
+    total = sum(weights)
+
+    def mirrored(i, side):
+        return -i if i < 0 else 2 * (side - 1) - i if i >= side else i
+
+    height, width = image.shape
+    blurred = np.zeros((height, width))
+    for row in range(height):
+        for column in range(width):
+            for dy in range(-reach, reach + 1):
+                for dx in range(-reach, reach + 1):
+                    weight = weights[dy + reach] * weights[dx + reach] / total**2
+                    blurred[row, column] += weight * float(image[mirrored(row + dy, height), mirrored(column + dx, width)])
+    return blurred
+
+
+def jitter(image, brightness, contrast):
+    """Brightness as a factor, then contrast about the mean of the result, each clipped to [0, 1]. image: (H, W)."""
+    bright = np.clip(np.asarray(image, dtype=np.float64) * float(brightness), 0, 1)
+    return np.clip(bright.mean() + float(contrast) * (bright - bright.mean()), 0, 1)

@@ -89,13 +89,14 @@ def draw_views(n: int, views: ViewSet, generator: torch.Generator) -> Draw:
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur with one sigma (in pixels) an image, separable, borders reflected. images (N, C, H, W), sigma (N,)."""
+    """Gaussian blur with one sigma (in pixels) an image, separable, borders reflected. images (N, C, H, W), sigma (N,) on the CPU.
+    Each kernel ends at its own ceil(3 sigma), so that an image's view does not depend on the others of its batch."""
     n, channels, height, width = images.shape
-    radius = max(1, math.ceil(3 * float(sigma.max())))
-    radius = min(radius, height - 1, width - 1)
-    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
+    reach = (3 * sigma).ceil().clamp(1, min(height, width) - 1)
+    radius = int(reach.max())
+    offsets = torch.arange(-radius, radius + 1, dtype=sigma.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]) ** 2) * (offsets.abs() <= reach[:, None])
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images.device, images.dtype)
     flat = images.reshape(1, n * channels, height, width)
     flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="reflect"), kernel[:, None, None, :], groups=n * channels)
     flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="reflect"), kernel[:, None, :, None], groups=n * channels)
@@ -116,5 +117,5 @@ def apply_views(images: Tensor, draw: Draw) -> Tensor:
     chosen = draw.sigma > 0
     if bool(chosen.any()):
         views = views.clone()
-        views[chosen.to(device)] = _blur(views[chosen.to(device)], (draw.sigma[chosen] * images.shape[-1] / 224).to(device, images.dtype))
+        views[chosen.to(device)] = _blur(views[chosen.to(device)], draw.sigma[chosen].double() * images.shape[-1] / 224)
     return views
