@@ -1,145 +1,41 @@
-"""Figures of a study. In: a Study and its summaries. Out: `Drawing`s, each a matplotlib figure that is written as SVG and PNG.
-
-Text stays text in the SVG, every point that stands for a run links to it, and no date or random mark is written: the same records give
-the same bytes. Colours are Okabe and Ito's, which colour-blind people can tell apart; shapes differ as well."""
+"""Figures of a study. In: a Study and its summaries. Out: `Drawing`s: arms of each table, training curves, confusion matrix, and the search's."""
 
 from __future__ import annotations
 
-import html
-import io
 import math
-import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from analysis import search_figures
 from analysis.choice import Best
+from analysis.drawing import BLUE, DASHES, INK, MUTED, PAPER, RED, RULE, SERIES, WIDTH, Drawing, axes, short, style
+from analysis.search import importances
 from analysis.study import Study, plural
 from analysis.summary import Summary, title
 from analysis.tables import heading, plus_minus
 
-INK, MUTED, RULE, PAPER = "#1b1c1e", "#6c7076", "#d8dade", "#fefefe"
-BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a000"
-SERIES = (BLUE, RED, GREEN, PINK, ORANGE, SKY, YELLOW, MUTED)
-DASHES = ("-", "--", "-.", ":")
-WIDTH = 7.2  # inches: two columns of a journal
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "analysis",
-    "pdf.fonttype": 42,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": RULE,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "figure.facecolor": PAPER,
-    "axes.facecolor": "none",
-    "savefig.facecolor": PAPER,
-    "lines.linewidth": 1.5,
-    "text.parse_math": False,
-    "axes.formatter.useoffset": False,
-}
 
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """The one look of all figures. A sign that the PNG's font lacks becomes a box there; in the SVG, whose text stays text, it is whole."""
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        yield
-
-
-@dataclass
-class Drawing:
-    """A figure with its file name (without ending), its text for those who cannot see it, and a tip for each link in it."""
-
-    name: str
-    words: str
-    figure: Figure
-    tips: dict[str, str] = field(default_factory=dict)
-
-    def svg(self) -> str:
-        out = io.StringIO()
-        with _style():
-            self.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Title": self.words})
-        return out.getvalue()
-
-    def png(self) -> bytes:
-        out = io.BytesIO()
-        with _style():
-            self.figure.savefig(out, format="png", dpi=160, metadata={"Software": None})
-        return out.getvalue()
-
-
-_THEMED = {
-    INK: "ink",
-    MUTED: "muted",
-    RULE: "rule",
-    PAPER: "paper",
-    BLUE: "blue",
-    RED: "red",
-    GREEN: "green",
-    PINK: "pink",
-    ORANGE: "orange",
-    SKY: "sky",
-    YELLOW: "yellow",
-}
-
-
-def inline(drawing: Drawing, svg: str) -> str:
-    """The SVG as it stands in the page: no XML head, ids of its own, colours by the page's theme, a tip on each linked point."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.S)
-    body = re.sub(r"<title>.*?</title>", "", body, count=1, flags=re.S)
-    name = re.sub(r"[^A-Za-z0-9-]", "-", drawing.name)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r"url\(#", f"url(#{name}-", body)
-    body = re.sub(r'<use xlink:href="#', f'<use xlink:href="#{name}-', body)
-    body = re.sub("|".join(_THEMED), lambda m: f"var(--{_THEMED[m[0]]})", body)
-    body = re.sub(r"font: ([\d.]+px) 'DejaVu Sans'", r"font-size: \1", body)
-    body = re.sub(r"font: (\w+) ([\d.]+px) 'DejaVu Sans'", r"font-weight: \1; font-size: \2", body)
-
-    def tip(match: re.Match[str]) -> str:
-        words = drawing.tips.get(match[1])
-        return match[0] + (f"<title>{html.escape(words)}</title>" if words else "")
-
-    body = re.sub(r'<a xlink:href="([^"]*)">', tip, body)
-    return re.sub(
-        r"<svg ([^>]*?)width=\"[^\"]*\"", rf'<svg role="img" aria-label="{html.escape(drawing.words)}" \1', body, count=1
-    ).replace(' height="', ' data-height="', 1)
-
-
-def draw(study: Study, summaries: tuple[Summary, ...], best: Best | None, links: Mapping[str, str]) -> tuple[Drawing, ...]:
+def draw(
+    study: Study, trials: pd.DataFrame, summaries: tuple[Summary, ...], best: Best | None, links: Mapping[str, str]
+) -> tuple[Drawing, ...]:
     """All figures for which the study has data. links: record key -> address of the run in the report."""
-    with _style():
+    found = importances(study, trials)
+    with style():
         drawings = [arms(summary, study, links) for summary in summaries if summary.rows]
         parts: list[Callable[[], Drawing | None]] = [
-            lambda: search(study, links),
+            lambda: search_figures.history(study, trials, links),
+            lambda: search_figures.curves(study, trials, links),
+            lambda: search_figures.importance(found),
+            lambda: search_figures.slices(study, trials, found, links),
+            lambda: search_figures.parallel(study, trials),
+            lambda: search_figures.timeline(study, links),
             lambda: training(study, summaries),
             lambda: confusion(study, best),
         ]
@@ -151,7 +47,7 @@ def arms(summary: Summary, study: Study, links: Mapping[str, str]) -> Drawing:
     """Point-range of the table's ranking metric: every seed, mean with its interval, the published value beside it."""
     table, rows = summary.table, summary.rows
     keys = {(r["config_hash"], int(r["seed"])): r["key"] for _, r in study.usable[["config_hash", "seed", "key"]].iterrows()}
-    fig, ax = _axes(0.62 + 0.36 * len(rows))
+    fig, ax = axes(0.62 + 0.36 * len(rows))
     words = f"{heading(summary)}: {title(table.metric)} of each arm with every seed and the published value"
     drawing = Drawing(f"table-{table.slug}", words, fig)
     shown: list[float] = []
@@ -197,14 +93,15 @@ def arms(summary: Summary, study: Study, links: Mapping[str, str]) -> Drawing:
             ax.text(
                 0.012,
                 y + (0.02 if not cell.n else 0.34),
-                remark,
+                short(remark, 90),
                 transform=ax.get_yaxis_transform(),
                 va="center",
                 fontsize=7.6,
                 color=MUTED,
                 style="italic",
-            )
-    ax.set_yticks(range(len(rows)), [_short(r.arm.name) for r in rows])
+                clip_on=True,
+            ).set_in_layout(False)
+    ax.set_yticks(range(len(rows)), [short(r.arm.name) for r in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.grid(axis="x")
     ax.spines["left"].set_visible(False)
@@ -217,57 +114,6 @@ def arms(summary: Summary, study: Study, links: Mapping[str, str]) -> Drawing:
         handles.append(ax.scatter([], [], s=17, marker="D", color=RED, label="published, standard deviation"))
     fig.legend(handles=handles, loc="outside upper center", ncols=3, handletextpad=0.3, columnspacing=1.4)
     return drawing
-
-
-def search(study: Study, links: Mapping[str, str]) -> Drawing | None:
-    """Score of each trial in order, and the best so far."""
-    trials = trial_table(study)
-    if trials.empty:
-        return None
-    fig, ax = _axes(2.7)
-    drawing = Drawing("search", f"Search history: {title(study.metric)} of each trial and the best so far", fig)
-    done = trials[trials["score"].notna() & (trials["status"] == "completed")]
-    if len(done):
-        so_far = done["score"].cummax() if study.maximize else done["score"].cummin()
-        ax.step(done["trial"], so_far, where="post", color=ORANGE, lw=2, label="best so far", zorder=2)
-    marks = (("completed", "o", BLUE), ("pruned", "X", MUTED))
-    for status, mark, color in marks:
-        some = trials[(trials["status"] == status) & trials["score"].notna()]
-        if some.empty:
-            continue
-        word = "completed" if status == "completed" else f"pruned ({title(study.intermediate)} when stopped)"
-        dots = ax.scatter(
-            some["trial"], some["score"], s=30, marker=mark, color=color, label=word, zorder=3, linewidths=0, rasterized=len(some) > 1000
-        )
-        if len(some) <= 1000:
-            urls = [links.get(k, "#runs") for k in some["key"]]
-            dots.set_urls(urls)
-            rows = zip(urls, some["trial"], some["score"], some["seed"], strict=True)
-            drawing.tips |= {u: f"trial {t}, seed {s}, {status}: {v:.2f} %" for u, t, v, s in rows}
-    lost = trials[trials["score"].isna()]
-    if len(lost):
-        ax.plot(
-            lost["trial"], [0.02] * len(lost), "|", ms=9, mew=2, color=RED, transform=ax.get_xaxis_transform(), label="diverged or failed"
-        )
-    ax.set_xlabel("trial")
-    ax.set_ylabel(f"{title(study.metric)}, %")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.grid(axis="y")
-    fig.legend(loc="outside upper center", ncols=4)
-    return drawing
-
-
-def trial_table(study: Study) -> pd.DataFrame:
-    """One row per trial, in order: trial, key, seed, status, score (per cent; of a pruned one its last intermediate score)."""
-    rows = study.usable[study.usable["trial"].notna()]
-    nothing = pd.Series(math.nan, index=rows.index)
-    score = rows.get(study.metric, nothing).where(rows["status"] == "completed", rows.get(study.intermediate, nothing))
-    score = score.where(rows["status"].isin(["completed", "pruned"]))
-    out = pd.DataFrame(
-        {"trial": rows["trial"].astype("int64"), "key": rows["key"], "seed": rows["seed"], "status": rows["status"], "score": 100 * score}
-    )
-    # A trial is one run; its configuration's other seeds carry no trial number, and if they do the first seed is the trial's own.
-    return out.sort_values(["trial", "seed", "key"]).drop_duplicates("trial").reset_index(drop=True)
 
 
 def training(study: Study, summaries: tuple[Summary, ...], most: int = 8) -> Drawing | None:
@@ -296,7 +142,7 @@ def training(study: Study, summaries: tuple[Summary, ...], most: int = 8) -> Dra
                 continue
             by = part.groupby("epoch")[measure].agg(["mean", "min", "max"]) * (1 if measure == "loss" else 100)
             color = SERIES[i % len(SERIES)]
-            ax.plot(by.index, by["mean"], color=color, ls=DASHES[(i // 2) % 4], label=_short(name, 40), marker="o" if len(by) == 1 else "")
+            ax.plot(by.index, by["mean"], color=color, ls=DASHES[(i // 2) % 4], label=short(name, 40), marker="o" if len(by) == 1 else "")
             ax.fill_between(by.index, by["min"], by["max"], color=color, alpha=0.13, lw=0)
         ax.set_title(f"{stage}: {'loss' if measure == 'loss' else title(measure) + ', %'}", fontsize=8.5, loc="left", color=INK)
         ax.set_xlabel("epoch")
@@ -338,9 +184,9 @@ def confusion(study: Study, best: Best | None) -> Drawing | None:
     ax.set_xlim(0, count)
     ax.set_ylim(count, 0)
     ax.set_xticks(
-        np.arange(count) + 0.5, [_short(n, 22) for n in names], rotation=0 if count <= 4 else 45, ha="center" if count <= 4 else "right"
+        np.arange(count) + 0.5, [short(n, 22) for n in names], rotation=0 if count <= 4 else 45, ha="center" if count <= 4 else "right"
     )
-    ax.set_yticks(np.arange(count) + 0.5, [_short(n, 22) for n in names])
+    ax.set_yticks(np.arange(count) + 0.5, [short(n, 22) for n in names])
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
     for spine in ax.spines.values():
@@ -355,14 +201,3 @@ def confusion_of(study: Study, best: Best | None) -> tuple[str, np.ndarray] | No
         if matrix is not None:
             return part, matrix
     return None
-
-
-def _axes(height: float) -> tuple[Figure, Axes]:
-    fig = Figure(figsize=(WIDTH, height), layout="constrained")
-    return fig, fig.subplots()
-
-
-def _short(text: str, most: int = 44) -> str:
-    """One line, no longer than `most`; a name from outside must not break the figure."""
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return text if len(text) <= most else text[: most - 1] + "…"

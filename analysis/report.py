@@ -19,8 +19,10 @@ import numpy as np
 import pandas as pd
 
 from analysis import figures as fg
+from analysis import search, search_figures
 from analysis import tables as tb
 from analysis.choice import Best, best
+from analysis.drawing import alone, inline
 from analysis.statistics import Interval, t_interval
 from analysis.study import STATUSES, Study, load, mapping, plural, without_folders
 from analysis.summary import Summary, clip, summarize, title
@@ -47,6 +49,7 @@ class Health:
     gpu_hours: float
     saved: float  # share of all work (done + saved) that shared stages spared; nan where no stage was shared
     reused: int  # stages taken over instead of trained
+    money: tuple[float, str] | None  # what the hours cost, and in what words
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,9 @@ class Gain:
     test: str
 
 
-def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "full") -> Report:
+def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "full", price_per_hour: float | None = None) -> Report:
     """Reads STUDY_DIR and writes tables/, figures/, report.html and report.md into it. `light` leaves the PNG files as they are.
+    price_per_hour: of one GPU, or of one worker where no run used a GPU; in any currency.
 
     StudyError where there is no study. What is wrong inside it stands in the report and in `Report.warnings`."""
     began = time.perf_counter()
@@ -76,15 +80,16 @@ def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "ful
             files[f"tables/table-{summary.table.slug}.{ending}"] = write(summary).encode()
     runs = _runs_shown(study, summaries, winner)
     links = {key: f"#run-{i}" for i, key in enumerate(runs["key"], 1)}
-    drawings = fg.draw(study, summaries, winner, links)
+    trials = search.trial_table(study)
+    drawings = fg.draw(study, trials, summaries, winner, links)
     pictures = {}
     for drawing in drawings:
         svg = drawing.svg()
-        files[f"figures/{drawing.name}.svg"] = svg.encode()
+        files[f"figures/{drawing.name}.svg"] = alone(svg).encode()
         if figures == "full":
             files[f"figures/{drawing.name}.png"] = drawing.png()
-        pictures[drawing.name] = (fg.inline(drawing, svg), drawing.words)
-    page = _page(study, summaries, winner, runs, links, pictures)
+        pictures[drawing.name] = (inline(drawing, svg), drawing.words)
+    page = _page(study, price_per_hour, trials, summaries, winner, runs, links, pictures)
     for name in ("report.html", "report.md"):
         files[name] = _templates().get_template(f"{name}.j2").render(page).encode()
     paths = tuple(_write(study.folder / name, content) for name, content in files.items())
@@ -132,6 +137,8 @@ def _templates() -> jinja2.Environment:
 
 def _page(
     study: Study,
+    price_per_hour: float | None,
+    trials: pd.DataFrame,
     summaries: tuple[Summary, ...],
     winner: Best | None,
     runs: pd.DataFrame,
@@ -143,13 +150,16 @@ def _page(
         "summaries": summaries,
         "best": winner,
         "gain_of": _gain(study, summaries, winner),
-        "health": _health(study, summaries),
+        "health": _health(study, summaries, price_per_hour),
         "changed": _changed(study, winner),
         "pictures": pictures,
         "links": links,
         "runs": _run_rows(study, runs, links),
         "runs_left_out": len(study.records) - len(runs),
         "confused": _confused(study, winner),
+        "overtuning": search.overtuning(study, trials),
+        "few_trials": search.FEWEST,
+        "busy": search_figures.worked(study)[2],
         "provenance": _provenance(study),
         "question": _question(study, summaries),
         "statuses": STATUSES,
@@ -201,7 +211,7 @@ def _gain(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> 
     return Gain(float(mine.mean()), float(mine.std()), clip(study.metric, t_interval(mine)), over, gain, ends, pairs, words)
 
 
-def _health(study: Study, summaries: tuple[Summary, ...]) -> Health:
+def _health(study: Study, summaries: tuple[Summary, ...], price: float | None) -> Health:
     rows = study.usable
     counts = Counter(rows["status"])
     asked = {(a.config_hash, s) for summary in summaries for a in summary.table.arms for s in study.seeds}
@@ -216,15 +226,12 @@ def _health(study: Study, summaries: tuple[Summary, ...]) -> Health:
     for hashes, taken, _ in stages:
         reused += len(taken)
         saved += sum(trained.get((stage, str(hashes.get(stage))), 0.0) for stage in taken)
-    spent = float(rows["seconds"].sum())
-    return Health(
-        {s: counts[s] for s in STATUSES},
-        len(asked - there),
-        spent / 3600,
-        float(rows["gpu_seconds"].sum()) / 3600,
-        saved / (saved + spent) if saved + spent > 0 and reused else math.nan,
-        reused,
-    )
+    spent, gpu = float(rows["seconds"].sum()), float(rows["gpu_seconds"].sum())
+    money = None
+    if price is not None:
+        money = (price * (gpu or spent) / 3600, f"spent at {price:g} per {'GPU' if gpu else 'worker'}-hour")
+    share = saved / (saved + spent) if saved + spent > 0 and reused else math.nan
+    return Health({s: counts[s] for s in STATUSES}, len(asked - there), spent / 3600, gpu / 3600, share, reused, money)
 
 
 def _changed(study: Study, winner: Best | None) -> tuple[tuple[str, str, str], ...]:

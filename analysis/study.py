@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ class Study:
     def maximize(self) -> bool:
         return mapping(self.asked.get("objective")).get("direction") != "minimize"
 
-    @property
+    @cached_property
     def usable(self) -> pd.DataFrame:
         """The rows of `records` of this procedure and data set."""
         return self.records[self.records["known"]]

@@ -1,0 +1,185 @@
+"""What a search found out. In: a Study. Out: its trials as a table, its parameters, how much each matters, and whether the winner was luck."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.statistics import mean_std
+from analysis.study import Study, mapping, plural
+from analysis.summary import title
+
+_HALVES = 200  # random halves of the trials, and permutations of their scores
+FEWEST = 10  # completed trials below which an importance would be noise
+_MOST = 2_000  # trials of which an importance is computed; more change it by less than its interval
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A searched parameter: a range, or choices. `when` names what other parameters must be for it to count."""
+
+    name: str
+    low: float = math.nan
+    high: float = math.nan
+    log: bool = False
+    choices: tuple[str, ...] = ()
+    when: tuple[Mapping[str, tuple[str, ...]], ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Share of the variance of the score's rank that one parameter explains alone (adjusted correlation ratio), 0 to 1.
+
+    `low` and `high`: 95 % range over random halves of the trials; `chance`: what 95 % of random scores stay below."""
+
+    name: str
+    share: float
+    low: float
+    high: float
+    chance: float
+
+
+def trial_table(study: Study) -> pd.DataFrame:
+    """One row per trial, in order: trial, key, seed, status, score (per cent; of a pruned one its last intermediate score), and the value
+    of every searched parameter under its own name, None where its condition does not hold."""
+    rows = study.usable[study.usable["trial"].notna()].sort_values(["trial", "seed", "key"]).drop_duplicates("trial")
+    nothing = pd.Series(math.nan, index=rows.index)
+    score = rows.get(study.metric, nothing).where(rows["status"] == "completed", rows.get(study.intermediate, nothing))
+    score = score.where(rows["status"].isin(["completed", "pruned"]))
+    columns = {k: rows[k] for k in ("key", "seed", "status", "config_hash")}
+    out = pd.DataFrame({"trial": rows["trial"].astype("int64"), **columns, "score": 100 * score})
+    for parameter in parameters(study):
+        holds = pd.Series(not parameter.when, index=rows.index)
+        for condition in parameter.when:
+            each = pd.Series(True, index=rows.index)
+            for name, values in condition.items():
+                each &= rows[f"param.{name}"].map(str).isin(values) if f"param.{name}" in rows else True
+            holds |= each
+        out[f"param.{parameter.name}"] = rows[f"param.{parameter.name}"].where(holds, None)
+    return out.reset_index(drop=True)
+
+
+def parameters(study: Study) -> tuple[Parameter, ...]:
+    """The searched parameters in the order of study.json. Two dimensions of one field (`margin.self`, `margin.class`) are one parameter."""
+    found: dict[str, Parameter] = {}
+    for key, given in mapping(study.asked.get("space")).items():
+        entry = mapping(given)
+        spec = {**entry, **mapping(entry.get("attributes"))}
+        name = str(spec.get("field") or key)
+        name = name if f"param.{name}" in study.records else key.partition(".")[0]
+        if f"param.{name}" not in study.records:
+            continue
+        conditions = {str(k): tuple(map(str, v)) for k, v in mapping(spec.get("when")).items() if isinstance(v, list)}
+        before = found.get(name)
+        when = ((conditions,) if conditions else ()) if before is None else (*before.when, conditions) if conditions and before.when else ()
+        choices = spec.get("choices")
+        if isinstance(choices, list):
+            found[name] = Parameter(
+                name, choices=tuple(dict.fromkeys([*(before.choices if before else ()), *map(str, choices)])), when=when
+            )
+        elif _plain(spec.get("low")) and _plain(spec.get("high")):
+            low, high = float(spec["low"]), float(spec["high"])
+            if before is not None and not before.choices:
+                low, high = min(low, before.low), max(high, before.high)
+            found[name] = Parameter(name, low, high, spec.get("log") is True and low > 0, when=when)
+    return tuple(found.values())
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def importances(study: Study, trials: pd.DataFrame) -> tuple[Importance, ...]:
+    """Every searched parameter that took more than one value, the most important first; () below `FEWEST` completed trials.
+
+    Each alone: a parameter that only matters together with another is not seen. Pruned trials have no final score and do not count."""
+    trials = trials[(trials["status"] == "completed") & trials["score"].notna()]
+    if len(trials) < FEWEST:
+        return ()
+    if len(trials) > _MOST:
+        trials = trials.iloc[np.sort(np.random.default_rng(0).choice(len(trials), _MOST, replace=False))]
+    ranks = trials["score"].rank().to_numpy(dtype=np.float64)
+    found = []
+    for parameter in parameters(study):
+        groups = _groups(trials[f"param.{parameter.name}"], parameter)
+        if len(np.unique(groups)) > 1:
+            found.append(Importance(parameter.name, *explained(groups, ranks)))
+    return tuple(sorted(found, key=lambda i: (-i.share, i.name)))
+
+
+def explained(groups: np.ndarray, score: np.ndarray) -> tuple[float, float, float, float]:
+    """Adjusted share of the score's variance between groups; its 95 % range over random halves; the 95 % point of random scores.
+
+    groups, score: (N,). The adjustment (epsilon squared, Kelley 1935) makes the share 0 on average where the groups mean nothing."""
+    n = len(score)
+    rng = np.random.default_rng(0)
+    one_hot = (groups[:, None] == np.unique(groups)).astype(np.float64)
+    halves = (rng.random((_HALVES, n)).argsort(axis=1) < max(n // 2, 2)).astype(np.float64)
+    shuffled = np.stack([rng.permutation(score) for _ in range(_HALVES)])
+    share = _epsilon(np.ones((1, n)), score[None], one_hot)[0]
+    low, high = np.quantile(_epsilon(halves, score[None], one_hot), [0.025, 0.975])
+    chance = np.quantile(_epsilon(np.ones((1, n)), shuffled, one_hot), 0.95)
+    return float(share), float(low), float(high), float(chance)
+
+
+def _epsilon(chosen: np.ndarray, score: np.ndarray, one_hot: np.ndarray) -> np.ndarray:
+    weighted = chosen * score
+    counts, sums, n = chosen @ one_hot, weighted @ one_hot, chosen.sum(axis=1)
+    total = (weighted * score).sum(axis=1) - weighted.sum(axis=1) ** 2 / n
+    between = np.divide(sums**2, counts, out=np.zeros_like(sums), where=counts > 0).sum(axis=1) - weighted.sum(axis=1) ** 2 / n
+    free = np.maximum(n - (counts > 0).sum(axis=1), 1)
+    within = np.divide((total - between) / free, total / (n - 1), out=np.ones_like(total), where=total > 1e-12)
+    result: np.ndarray = np.clip(1 - within, 0.0, 1.0)
+    return result
+
+
+def _groups(values: pd.Series, parameter: Parameter) -> np.ndarray:
+    """Numbers in up to 6 groups of about equal size, choices each for itself; `not set` is a group of its own."""
+    missing = values.isna().to_numpy()
+    groups = np.full(len(values), -1)
+    if parameter.choices:
+        codes, _ = pd.factorize(values.map(str), sort=True)
+        groups = np.where(missing, -1, codes)
+    else:
+        there = pd.to_numeric(values[~missing], errors="coerce").fillna(0.0)
+        bins = int(np.clip(len(there) // 4, 3, 6))
+        if len(there):
+            groups[~missing] = np.minimum((there.rank(method="average", pct=True) * bins).to_numpy().astype(int), bins - 1)
+    return groups
+
+
+def overtuning(study: Study, trials: pd.DataFrame) -> tuple[str, ...]:
+    """In words: what became of the search's winner on fresh seeds and on the test part. A search picks the luckiest score as well as the
+    best configuration, so some of it is lost."""
+    done = trials[(trials["status"] == "completed") & trials["score"].notna()]
+    if done.empty:
+        return ()
+    top = done.sort_values(["score", "trial"], ascending=[not study.maximize, True]).iloc[0]
+    name = title(study.metric)
+    words = [
+        f"The best trial of the search is {int(top['trial'])}: {name} {top['score']:.2f} % with seed {int(top['seed'])}, of {plural(len(done), 'completed trial')}."
+    ]
+    runs = study.usable
+    runs = runs[(runs["config_hash"] == top["config_hash"]) & (runs["status"] == "completed")]
+    fresh = runs[runs["key"] != top["key"]]
+    if study.metric in fresh and fresh[study.metric].notna().any():
+        values = 100 * fresh[study.metric].dropna().to_numpy()
+        mean, std = mean_std(values)
+        change = (mean - float(top["score"])) * (1 if study.maximize else -1)
+        spread = "" if math.isnan(std) else f" ± {std:.2f}"
+        lost = "so the search's score was partly luck" if change < 0 else "so the search's score was not luck"
+        words.append(
+            f"On {plural(len(values), 'fresh seed')} the same configuration has {mean:.2f} %{spread}: {change:+.2f} points, {lost}."
+        )
+    else:
+        words.append("It has no run on a fresh seed yet, so how much of its score is luck is not known.")
+    tested = "test_" + study.metric.removeprefix("val_")
+    if tested in runs and runs[tested].notna().any():
+        values = 100 * runs[tested].dropna().to_numpy()
+        words.append(f"On the test part it has {values.mean():.2f} % over {plural(len(values), 'seed')}.")
+    return tuple(words)
