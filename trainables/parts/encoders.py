@@ -3,6 +3,7 @@ Comes in: a timm name, channels, size, a seed. Goes out: modules with reproducib
 and average encoders in one way."""
 
 import copy
+import difflib
 import os
 import socket
 from urllib.parse import urlparse
@@ -31,14 +32,26 @@ def _hub_answers() -> bool:
         return False
 
 
+def backbone_faults(name: str) -> list[str]:
+    """What is wrong with a backbone's name, and what stands near it. `resnet50`, or with published weights of one kind: `resnet50.a1_in1k`."""
+    if not timm.is_model(name):
+        names = timm.list_models()
+        close = difflib.get_close_matches(name, names, n=3) or [known for known in names if name and name in known][:3]
+        return [f"backbone must be a timm model, got {name!r}" + (f"; near it: {', '.join(close)}" if close else "")]
+    model, _, kind = name.partition(".")
+    kinds = timm.list_pretrained(f"{model}.*") if kind else []
+    if kind and name not in kinds:
+        return [f"backbone {model} has no weights of the kind {kind!r}, got {name!r}; known: {', '.join([model, *kinds])}"]
+    return []
+
+
 def create_backbone(name: str, *, channels: int, classes: int, weights: str, seed: int) -> nn.Module:
     """A timm model with `classes` outputs (0: pooled features, (N, F)).
 
     weights: `random` (initialised from `seed`), or `imagenet` (timm's default published weights; its loader adapts the first layer to
     `channels`). RequestError for an unknown name, WeightsUnreachable when published weights are neither cached nor reachable."""
-    if not timm.is_model(name):
-        close = timm.list_models(f"*{name}*")[:3]
-        raise RequestError(f"backbone must be a timm model, got {name!r}" + (f"; near it: {', '.join(close)}" if close else ""))
+    if faults := backbone_faults(name):
+        raise RequestError(*faults)
     if weights not in ("random", "imagenet"):
         raise RequestError(f"weights must be random or imagenet, got {weights!r}")
     with torch.random.fork_rng(devices=[]):
