@@ -13,13 +13,14 @@ from torch import Tensor
 from trainables.parts.checkpoint import optimizer_tensors, part, restore_optimizer, under
 from trainables.parts.errors import Diverged
 from trainables.parts.procedure import Setting, Task
+from trainables.parts.randomness import derive_seed
 
 
 class Fitting:
     """A Task on its way through its epochs; `tensors()` is all that is needed to go on elsewhere."""
 
     def __init__(self, task: Task, setting: Setting) -> None:
-        self.task, self.workers, self.device = task, setting.workers, setting.device
+        self.task, self.workers, self.device, self.seed = task, setting.workers, setting.device, setting.seed
         self.mixed = self.device.type == "cuda"
         bf16 = self.mixed and torch.cuda.get_device_capability(self.device)[0] >= 8  # older cards only emulate it
         self.dtype = torch.bfloat16 if bf16 else torch.float16
@@ -54,11 +55,16 @@ class Fitting:
         on a GPU this is looked at every 20 steps, so that the device need not wait for the host."""
         self.task.train()
         started, total, steps, rate = time.perf_counter(), torch.zeros((), dtype=torch.float64, device=self.device), self.task.steps(), 0.0
-        for number, batch in enumerate(self.task.batches(epoch)):
-            rate = self.task.learning_rate(epoch + number / steps)
-            total += self.step(batch, rate)
-            if (not self.mixed or number % 20 == 19 or number == steps - 1) and not math.isfinite(float(total)):
-                raise Diverged(f"the loss was not finite at epoch {epoch + 1}, step {number + 1}")
+        # Dropout and stochastic depth inside of a backbone (Swin has it by default) ask the process's own generators: they start each epoch
+        # from the seed too, so that neither a run before nor an interruption changes what they give.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(self.seed, type(self.task).__name__, epoch, self.workers.rank))
+            for number, batch in enumerate(self.task.batches(epoch)):
+                rate = self.task.learning_rate(epoch + number / steps)
+                total += self.step(batch, rate)
+                # asked of the mean over the workers, so that all of them end at the same step and none waits for another
+                if (not self.mixed or number % 20 == 19 or number == steps - 1) and not math.isfinite(float(self.workers.mean(total))):
+                    raise Diverged(f"the loss was not finite at epoch {epoch + 1}, step {number + 1}")
         mean = float(self.workers.mean(total / steps))
         return {"loss": mean, "learning_rate": rate, "seconds": time.perf_counter() - started}
 
