@@ -54,6 +54,8 @@ def run_trial(job: dict[str, Any]) -> None:
         ending = {"end": "failed", "kind": "out_of_memory", "message": str(fault).splitlines()[0] if str(fault) else "out of memory"}
     except RequestError as fault:
         ending = {"end": "failed", "kind": "request", "message": "; ".join(fault.faults)}
+    except _ProcessDied:
+        raise  # Tune starts the run again, as it does where the trial's own process dies
     except Exception as fault:  # noqa: BLE001 (recorded with its reason, its traceback in the run's log; the study goes on)
         ending = {"end": "failed", "kind": "error", "message": f"{type(fault).__name__}: {fault}".splitlines()[0]}
         (Path(job["study"]) / job["folder"]).mkdir(parents=True, exist_ok=True)
@@ -103,6 +105,10 @@ class _Stopped(Exception):
     """The driver has stopped this run."""
 
 
+class _ProcessDied(RuntimeError):
+    """A worker of the group is gone, or what holds the group together."""
+
+
 def _group(job: dict[str, Any], send: Report) -> None:
     """A real worker group, nested in this trial. Ray's own TuneReportCallback can hang (its queue is full when the trial ends), so the first
     worker puts rows on a queue of ours, and waits until this thread has passed each on to Tune: no report can be lost or overtaken."""
@@ -118,6 +124,7 @@ def _group(job: dict[str, Any], send: Report) -> None:
         ),
     )
     fault: list[BaseException] = []
+    raised: list[Exception] = []
 
     def fit() -> None:
         try:
@@ -134,8 +141,7 @@ def _group(job: dict[str, Any], send: Report) -> None:
             except Empty:
                 continue
             if "raised" in row:
-                fault.insert(0, _as_exception(row))
-                taken.put(True)
+                raised.append(_as_exception(row))
                 continue
             send(row)  # raises SystemExit where Tune has stopped the trial
             taken.put(True)
@@ -147,14 +153,19 @@ def _group(job: dict[str, Any], send: Report) -> None:
         for queue in (rows, taken):
             queue.shutdown(force=True)
     if fault:
-        raise fault[0]
+        lost = [failure for failure in getattr(fault[0], "worker_failures", {}).values() if hasattr(failure, "health_check_failure")]
+        if lost or isinstance(fault[0], train.ControllerError):
+            raise _ProcessDied(str((lost or fault)[0]))  # what the others raise is that they hear no more of it
+        raise next((known for known in raised if type(known) in _KNOWN.values()), (raised or fault)[0])
 
 
-_KNOWN = {kind.__name__: kind for kind in (Diverged, WeightsUnreachable, MemoryError)}
+_KNOWN: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (Diverged, WeightsUnreachable, RequestError, MemoryError, torch.cuda.OutOfMemoryError)
+}
 
 
 def _as_exception(row: dict[str, Any]) -> Exception:
-    return _KNOWN.get(row["raised"], RuntimeError)(row["message"])
+    return _KNOWN[row["raised"]](row["message"]) if row["raised"] in _KNOWN else RuntimeError(f"{row['raised']}: {row['message']}")
 
 
 def _group_worker(job: dict[str, Any]) -> None:
@@ -176,9 +187,7 @@ def _group_worker(job: dict[str, Any]) -> None:
     except _Stopped:
         raise
     except Exception as fault:
-        if workers.rank == 0:
-            job["rows"].put({"raised": type(fault).__name__, "message": str(fault)})
-            job["taken"].get()
+        job["rows"].put({"raised": type(fault).__name__, "message": str(fault)})
         raise
 
 

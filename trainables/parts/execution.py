@@ -92,13 +92,15 @@ def execute(
     checkpoint_seconds: float = 60.0,
 ) -> Outcome:
     """Train what is still missing and evaluate. `report` gets {"stage", "epoch", "loss", ...} after each epoch, those of reused stages too;
-    when it raises, the run ends there. Only the first worker writes. Diverged, WeightsUnreachable and out-of-memory errors pass through."""
+    when it raises, the run ends there. Only the first worker writes and evaluates; the others' Outcome has no metrics. Diverged, WeightsUnreachable and out-of-memory errors pass through."""
     device, workers = device or torch.device("cpu"), workers or Workers()
     config = procedure.canonical(config)
     folder.mkdir(parents=True, exist_ok=True)
     outcome = read_outcome(folder)
     if outcome is None:
         outcome = _train(procedure, config, seed, pack, folder, store, report, device, workers, checkpoint_seconds)
+    if workers.rank:
+        return outcome
     wanted = {"val"} | ({"test"} if evaluate_test else set())
     if missing := sorted(
         wanted - set(outcome.confusion) - {name for name in wanted if f"{name}_{procedure.headline[0]}" in outcome.metrics}
@@ -109,9 +111,8 @@ def execute(
             judged = procedure.evaluate(config, tensors, pack, parts[name], device)
             _add(outcome, name, judged)
         outcome.ended = datetime.now(UTC).isoformat(timespec="seconds")
-        if workers.rank == 0:
-            write_atomically(folder / RESULT, lambda path: path.write_text(json.dumps(asdict(outcome), allow_nan=False)))
-            (folder / FLIGHT).unlink(missing_ok=True)
+        write_atomically(folder / RESULT, lambda path: path.write_text(json.dumps(asdict(outcome), allow_nan=False)))
+        (folder / FLIGHT).unlink(missing_ok=True)
     return outcome
 
 
@@ -155,8 +156,10 @@ def _train(
     )
     parts = procedure.parts(config, pack, seed)
     flight = _flight(folder)
+    past: list[dict[str, Any]] = []
     if flight is not None:
-        for name in ("history", "epochs", "stages_reused", "stage_seconds", "started"):
+        past = flight[1]["history"]
+        for name in ("epochs", "stages_reused", "stage_seconds", "started"):
             setattr(outcome, name, flight[1][name])
         outcome.interruptions = flight[1]["interruptions"] + 1
     previous: dict[str, Tensor] | None = None
@@ -168,7 +171,7 @@ def _train(
             if stage.name not in outcome.epochs:
                 outcome.epochs[stage.name] = values["epochs"]
                 outcome.stages_reused.append(stage.name)
-                outcome.history += values["history"]
+            outcome.history += values["history"]
             for row in values["history"]:
                 report(row)
             continue
@@ -180,10 +183,11 @@ def _train(
             fitting.restore(part(flight[0], "fitting"))
             start = flight[1]["epoch"]
             clock -= outcome.stage_seconds.get(stage.name, 0.0)
-            for row in outcome.history:
-                if row["stage"] == stage.name:
-                    report(row)
-        flight, last_save = None, time.monotonic()
+            for row in (row for row in past if row["stage"] == stage.name):
+                outcome.history.append(row)
+                report(row)
+            flight = None
+        last_save = time.monotonic()
 
         def after_epoch(
             row: dict[str, Any], stage: Stage = stage, fitting: Fitting = fitting, key: str = key, clock: float = clock
