@@ -8,11 +8,12 @@ propose one point twice). It is seeded anew for each trial from (seed, number), 
 which process asks. Pruner: successive halving on the cheap validation score during pre-training."""
 
 import os
+import threading
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ class Progress:
 
 
 class Coordinator:
-    """Decides what runs next, takes rows, writes records, tells Optuna. One thread at a time."""
+    """Decides what runs next, takes rows, writes records, tells Optuna. `next`, `row`, `lost` and `progress` may be called by any thread:
+    the live view looks while the study is at work."""
 
     def __init__(
         self,
@@ -96,6 +98,7 @@ class Coordinator:
         self.entry, self.plan, self.ledger, self.folder = entry, plan, ledger, folder
         self.name, self.data_hash, self.slots, self.deadline = name, data_hash, slots, deadline
         self.on_change = on_change
+        self.lock = threading.RLock()
         self.stages = Stages(folder)
         self.versions, (self.commit, self.dirty) = versions(), commit()
         self.seconds: list[float] = []
@@ -127,7 +130,7 @@ class Coordinator:
         study = optuna.create_study(
             storage=open_journal(self.folder / JOURNAL),
             study_name=self.name,
-            direction=self.entry.study.direction,
+            direction=optuna.study.StudyDirection[self.entry.study.direction.upper()],
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3, bootstrap_count=0),
             load_if_exists=True,
         )
@@ -142,25 +145,16 @@ class Coordinator:
 
     def _take_up(self, study: optuna.Study, frozen: optuna.trial.FrozenTrial) -> None:
         """A trial that was asked and never told: a driver died. Tell it from the ledger, or go on with its run."""
+        study.sampler = self._sampler(frozen.number)
         trial = optuna.trial.Trial(study, frozen._trial_id)
-        if set(frozen.params) != set(self._asked_names(frozen.params)):
-            study.tell(trial, state=TrialState.FAIL)  # died between ask and the last suggest; it has no run
+        self._fill(trial)  # the driver may have died between ask and the last suggest; what was suggested stays
+        run = self._run_of(trial.params)
+        if self._refused(study, trial, run):
             return
-        run = self._run_of(frozen.params)
-        if run.key in self.ledger.records and self._ended(run):
+        if self._ended(run):
             self._tell(study, trial, self.ledger.records[run.key])
         else:
             self.resumed.append(Active(run, trial))
-
-    def _asked_names(self, params: Mapping[str, Any]) -> list[str]:
-        values = config_values(self.plan.baseline)
-        names = []
-        for name, dimension in self.plan.space.items():
-            if applies(dimension, values):
-                names.append(name)
-                if name in params:
-                    values[dimension.field] = params[name]
-        return names
 
     def _run_of(self, params: Mapping[str, Any]) -> PlannedRun:
         config = search_config(self.plan.baseline, self.plan.space, params)
@@ -171,23 +165,24 @@ class Coordinator:
 
     def next(self) -> Active | None:
         """The next run to place, or None: nothing to do now (see `finished`)."""
-        if self._over():
+        with self.lock:
+            if self._over():
+                return None
+            for take in (self._resumed, self._asked, self._queued, self._confirming):
+                active = take()
+                if active is not None:
+                    active.began = time.monotonic()
+                    self.active[active.run.key] = active
+                    return active
             return None
-        for take in (self._resumed, self._asked, self._queued, self._confirming):
-            active = take()
-            if active is not None:
-                active.began = time.monotonic()
-                self.active[active.run.key] = active
-                return active
-        return None
 
     def finished(self) -> bool:
-        """Nothing in flight and nothing that could be started."""
-        if self.active:
-            return False
-        if self._over():
-            return True
-        return not (self.resumed or self.queue or self._trials_left() or self._to_confirm())
+        """Nothing in flight and nothing that may be started."""
+        return not self.active and (self._over() or self.complete())
+
+    def complete(self) -> bool:
+        """All that was asked for has ended."""
+        return not (self.active or self.resumed or self.queue or self._trials_left() or self._to_confirm())
 
     def _over(self) -> bool:
         return self.deadline is not None and time.monotonic() > self.deadline
@@ -234,9 +229,8 @@ class Coordinator:
         while self.study is not None and self._trials_left() > 0:
             trial = self._ask()
             run = self._run_of(trial.params)
-            faults = self.entry.procedure.faults(run.config, None, None)
-            if faults:
-                raise RuntimeError(f"the search space proposes what the procedure refuses: {'; '.join(faults)}")
+            if self._refused(self.study, trial, run):
+                continue
             if self._ended(run):
                 self._tell(self.study, trial, self.ledger.records[run.key])
             elif run.key in self.active or not self._free(run):
@@ -249,20 +243,36 @@ class Coordinator:
     def _ask(self) -> optuna.trial.Trial:
         """A new trial with a value for each dimension that applies."""
         assert self.study is not None
-        number = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = optuna.samplers.TPESampler(
+        self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
+        trial = self.study.ask()
+        self._fill(trial)
+        return trial
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """That of the trial with this number."""
+        return optuna.samplers.TPESampler(
             multivariate=True,
             group=True,
             constant_liar=True,
             n_startup_trials=max(5, self.slots),
             seed=derive_seed("sampler", self.plan.seeds[0], number) % 2**32,
         )
-        trial = self.study.ask()
+
+    def _fill(self, trial: optuna.trial.Trial) -> None:
+        """Suggest what applies and is not yet suggested."""
         values = config_values(self.plan.baseline)
         for name, dimension in self.plan.space.items():
             if applies(dimension, values):
                 values[dimension.field] = _suggest(trial, name, dimension.distribution)
-        return trial
+
+    def _refused(self, study: optuna.Study, trial: optuna.trial.Trial, run: PlannedRun) -> bool:
+        """A point that the procedure cannot train (a setting of the baseline may contradict a part of the space) is a FAIL with its reason;
+        it counts as a trial, so that a space of which nothing can be trained ends too."""
+        faults = self.entry.procedure.faults(run.config, None, None)
+        if faults:
+            trial.set_user_attr("reason", "; ".join(faults))
+            study.tell(trial, state=TrialState.FAIL)
+        return bool(faults)
 
     def _queued(self) -> Active | None:
         for run in self.queue:
@@ -273,21 +283,31 @@ class Coordinator:
 
     def _to_confirm(self) -> list[PlannedRun]:
         """The search's best point on the other seeds, once every trial has ended: one seed flatters, and a choice needs equal terms."""
-        if self.study is None or self._trials_left() or self.resumed or any(active.trial for active in self.active.values()):
+        if (
+            self.study is None
+            or self._trials_left()
+            or self.resumed
+            or self.listeners
+            or any(active.trial for active in self.active.values())
+        ):
             return []
         if self.confirmation is None:
             best = best_trial(self.study)
             if best is None:
                 return []
             config = search_config(self.plan.baseline, self.plan.space, best.params)
-            runs = [
-                planned_run(self.entry.procedure, config, seed, self.data_hash, [f"search/trial {best.number}"]) for seed in self.plan.seeds
-            ]
-            self.confirmation = runs
+            planned = {run.key: run for run in self.plan.runs}
+            name = f"search/trial {best.number}"
+            runs = [planned_run(self.entry.procedure, config, seed, self.data_hash) for seed in self.plan.seeds]
+            self.confirmation = [replace(run, arms=(*(planned[run.key].arms if run.key in planned else ()), name)) for run in runs]
         return [run for run in self.confirmation if not self._ended(run) and run.key not in self.active]
 
     def _confirming(self) -> Active | None:
-        return next((Active(run) for run in self._to_confirm() if self._free(run)), None)
+        run = next((run for run in self._to_confirm() if self._free(run)), None)
+        if run is None:
+            return None
+        self._unqueue(run)
+        return Active(run)
 
     def job(self, active: Active) -> dict[str, Any]:
         """What a worker is given: plain values."""
@@ -300,6 +320,10 @@ class Coordinator:
 
     def row(self, key: str, row: Mapping[str, Any]) -> bool:
         """Take a row of a run; True if the run is to be stopped. Rows of a resumed run come again and change nothing."""
+        with self.lock:
+            return self._row(key, row)
+
+    def _row(self, key: str, row: Mapping[str, Any]) -> bool:
         active = self.active.get(key)
         if active is None:
             return False
@@ -328,14 +352,12 @@ class Coordinator:
 
     def lost(self, key: str) -> None:
         """The run's process died more often than a run is retried."""
-        active = self.active.get(key)
-        if active is not None:
-            ending = {
-                "end": "failed",
-                "kind": "worker_killed",
-                "message": "the worker process died repeatedly (killed, or out of host memory)",
-            }
-            self._end(active, ending | {"started": now(), "ended": now(), "worker": "", "device": "", "peak_memory_bytes": None})
+        ending = {"end": "failed", "kind": "worker_killed", "message": "the worker process died repeatedly (killed, or out of host memory)"}
+        with self.lock:
+            if key in self.active:
+                self._end(
+                    self.active[key], ending | {"started": now(), "ended": now(), "worker": "", "device": "", "peak_memory_bytes": None}
+                )
 
     def _end(self, active: Active, ending: Mapping[str, Any]) -> None:
         """Record first, tell Optuna second: what is told is never more than what is recorded."""
@@ -343,6 +365,7 @@ class Coordinator:
         self.ledger.append(record)
         self.new_records += 1
         del self.active[active.run.key]
+        self.retried.discard(active.run.key)
         if record["status"] == "completed":
             self.seconds.append(time.monotonic() - active.began)
         if self.study is not None:
@@ -366,7 +389,7 @@ class Coordinator:
         on_gpu = ending["device"] not in ("", "cpu")
         return {
             "schema": SCHEMA, "study": self.name, "procedure": self.entry.procedure.name, "key": run.key, "arms": list(run.arms),
-            "trial": active.trial.number if active.trial else None, "seed": run.seed, "status": status, "params": config_values(run.config),
+            "trial": active.trial.number if active.trial else self.ledger.records.get(run.key, {}).get("trial"), "seed": run.seed, "status": status, "params": config_values(run.config),
             "config_hash": run.config_hash, "stage_hashes": dict(run.stages), "stages_reused": outcome.stages_reused if outcome else [],
             "epochs": outcome.epochs if outcome else {row["stage"]: row["epoch"] for row in active.rows},
             "seconds": sum(seconds.values()), "gpu_seconds": sum(seconds.values()) if on_gpu else 0.0, "stage_seconds": seconds,
@@ -396,6 +419,10 @@ class Coordinator:
     # -- what is shown --------------------------------------------------------------------------------------------------------------
 
     def progress(self) -> Progress:
+        with self.lock:
+            return self._progress()
+
+    def _progress(self) -> Progress:
         records = self.ledger.records
         wanted = [run.key for run in self.plan.runs]
         trials = self._trials_left()
