@@ -4,7 +4,7 @@ read, written or trained. Exists so that a configuration that stands in five tab
 
 import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -129,7 +129,7 @@ def choose_tables(entry: Entry, numbers: Sequence[str], patterns: Sequence[str])
         return tables, faults
     every = [(table, arm, f"{table.number}/{arm.name}") for table in tables for arm in table.arms]
     wanted: set[str] = set()
-    for pattern in patterns:
+    for pattern in _rejoined(patterns, {arm.name for _, arm, _ in every} | {full for _, _, full in every}):
         found = [
             full
             for _, arm, full in every
@@ -140,6 +140,18 @@ def choose_tables(entry: Entry, numbers: Sequence[str], patterns: Sequence[str])
         wanted.update(found)
     narrowed = [replace(table, arms=tuple(arm for arm in table.arms if f"{table.number}/{arm.name}" in wanted)) for table in tables]
     return [table for table in narrowed if table.arms], faults
+
+
+def _rejoined(words: Sequence[str], names: Collection[str]) -> list[str]:
+    """Words that a comma stood between, with those put together again that are one name: `SupCAM`, `ResNet-101` -> `SupCAM, ResNet-101`."""
+    found: list[str] = []
+    first = 0
+    while first < len(words):
+        ends = (end for end in range(len(words), first + 1, -1) if ", ".join(words[first:end]) in names)
+        end = next(ends, first + 1)
+        found.append(", ".join(words[first:end]))
+        first = end
+    return found
 
 
 def make_plan(
@@ -171,7 +183,10 @@ def make_plan(
     faults += baseline_faults
     named, table_faults = choose_tables(entry, chosen.tables if tables is None else tables, arms)
     faults += table_faults
-    planned, runs = [], {}
+    if not named and not table_faults and trials == 0:
+        faults.append("nothing is asked for: no tables and --trials 0; name --tables, or at least one trial")
+    planned: list[PlannedTable] = []
+    runs: dict[str, PlannedRun] = {}
     if not baseline_faults:
         for table in named:
             of_table = []

@@ -102,9 +102,12 @@ TABLES = (
     ),
 )
 
+SUP_CON = {"contrast": ("sup_con",)}  # a margin is added to Eq. 4 alone
 COMPOSED = {"composition": ("light", "middle", "heavy")}
 SPACE = {
-    "margin_form": Dimension("margin_form", CategoricalDistribution(("none", "self_margin", "parametric_margin", "cluster_margin"))),
+    "margin_form": Dimension(
+        "margin_form", CategoricalDistribution(("none", "self_margin", "parametric_margin", "cluster_margin")), SUP_CON
+    ),
     "margin.self": Dimension("margin", FloatDistribution(0.0, 0.5), {"margin_form": ("self_margin",)}),
     "margin.class": Dimension("margin", FloatDistribution(0.0, 0.8), {"margin_form": ("parametric_margin", "cluster_margin")}),
     "temperature": Dimension("temperature", FloatDistribution(0.03, 0.5, log=True)),
