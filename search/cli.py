@@ -3,8 +3,10 @@ Comes in: words. Goes out: 0, or 1 when every run failed, or 2 with all faults o
 Heavy imports stand inside functions, so that help and a misspelt name answer at once."""
 
 import argparse
+import math
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -41,17 +43,47 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0 or value == float("inf"):
+    value = _number(text)
+    if not value > 0:
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
     return value
 
 
+def _share(text: str) -> float:
+    value = _number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be below 0, got {text}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
+    return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+
+
 def _count(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return value
+
+
+def _folder_name(text: str) -> str:
+    if not text.strip() or text != Path(text).name:
+        raise argparse.ArgumentTypeError(f"must be the name of one folder, got {text!r}; where it stands is --storage")
+    return text
 
 
 def _study_parser() -> _Parser:
@@ -63,8 +95,8 @@ def _study_parser() -> _Parser:
         help="quick (minutes, CPU) | small (an evening, one GPU) | paper (the published settings); default: quick, or paper where --data and a GPU are there",
     )
     parser.add_argument("--plan", action="store_true", help="show what would run and what it would cost; nothing is trained")
-    parser.add_argument("--trials", type=int, help="runs that the search proposes")
-    parser.add_argument("--repeats", type=int, help="seeds of each arm")
+    parser.add_argument("--trials", type=_whole, help="runs that the search proposes")
+    parser.add_argument("--repeats", type=_whole, help="seeds of each arm")
     parser.add_argument("--tables", help="numbers of the paper's tables, comma between; all; none")
     parser.add_argument("--arms", help="narrow the tables to these arms, comma between, * allowed: 'Scratch,2/SupCAM*'")
     parser.add_argument(
@@ -73,13 +105,13 @@ def _study_parser() -> _Parser:
         default=Path("runs"),
         help="where studies are kept (default: runs); on a cluster a folder that all nodes see",
     )
-    parser.add_argument("--name", help="the study's name (default: procedure-preset-data)")
-    parser.add_argument("--seed", type=int, default=0, help="the first seed; repeats count on from it")
+    parser.add_argument("--name", type=_folder_name, help="the study's name (default: procedure-preset-data)")
+    parser.add_argument("--seed", type=_whole, default=0, help="the first seed; repeats count on from it")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change a setting of the baseline; may be repeated"
     )
     parser.add_argument(
-        "--gpus-per-run", type=float, help="GPUs of one run, fractions allowed (default: 1 for each worker where there are GPUs)"
+        "--gpus-per-run", type=_share, help="GPUs of one run, fractions allowed (default: 1 for each worker where there are GPUs)"
     )
     parser.add_argument("--workers-per-run", type=_count, default=1, help="data-parallel workers of one run")
     parser.add_argument("--address", help="a running Ray cluster: auto, or HOST:PORT (default: start one on this machine)")
@@ -172,7 +204,7 @@ def _data(words: list[str]) -> int:
     synth.add_argument("procedure")
     synth.add_argument("out", type=Path)
     synth.add_argument("--images", type=_count, default=600)
-    synth.add_argument("--seed", type=int, default=0)
+    synth.add_argument("--seed", type=_whole, default=0)
     given = parser.parse_args(words)
     from search import data_commands
 
@@ -265,10 +297,10 @@ class _Request:
                 pack = self._synthetic(plan, source)
         if faults or plan is None or pack is None:
             raise RequestError(*faults)
-        for run in plan.runs:
+        for config in (plan.baseline, *(run.config for run in plan.runs)):
             for stage in self.entry.procedure.stages:
-                size = getattr(run.config, stage.batch)
-                if getattr(run.config, stage.epochs) and size % self.given.workers_per_run:
+                size = getattr(config, stage.batch)
+                if getattr(config, stage.epochs) and size % self.given.workers_per_run:
                     faults.append(f"{stage.batch} must be a multiple of --workers-per-run, got {size} and {self.given.workers_per_run}")
         seen: set[str] = set()
         for run in plan.runs:
@@ -277,9 +309,34 @@ class _Request:
                 parts = self.entry.procedure.parts(run.config, pack, run.seed)
                 faults += self.entry.procedure.faults(run.config, pack, parts)
         faults += self.entry.procedure.faults(plan.baseline, pack, self.entry.procedure.parts(plan.baseline, pack, plan.seeds[0]))
+        faults += self._machine_faults()
+        if (self.step == "tune" and not plan.trials) or (self.step == "ablate" and not plan.tables):
+            faults.append(
+                f"{self.step} has nothing to do; give --trials at least 1"
+                if self.step == "tune"
+                else "ablate has nothing to do; name --tables"
+            )
         if faults:
             raise RequestError(*dict.fromkeys(faults))
         return self._make_plan(pack.hash), pack, source
+
+    def _machine_faults(self) -> list[str]:
+        """What this machine cannot give (a cluster at --address may grow, and is not asked)."""
+        import torch
+
+        given, gpus, cpus = self.given, torch.cuda.device_count(), os.cpu_count() or 1
+        if given.address is not None:
+            return []
+        faults = []
+        if given.gpus_per_run and given.gpus_per_run > gpus:
+            faults.append(
+                f"--gpus-per-run must not be above this machine's {gpus} GPUs, got {given.gpus_per_run:g}; leave it out to use what is there"
+            )
+        if given.workers_per_run > max(gpus, cpus):
+            faults.append(
+                f"--workers-per-run must not be above this machine's {max(gpus, cpus)} {'GPUs' if gpus > cpus else 'CPUs'}, got {given.workers_per_run}"
+            )
+        return faults
 
     def _synthetic(self, plan: "Plan", source: dict[str, Any]) -> "Pack":
         """The built-in set; a study that has it already keeps it."""
@@ -350,7 +407,10 @@ class _Request:
         with Ledger(self.folder) as ledger:
             for note in (*pack.notes, *ledger.warnings):
                 self.console.print(f"note: {note}", markup=False)
-            if not (self.folder / "data" / "data.json").exists():
+            stored = self.folder / "data"
+            if old is None and stored.exists():
+                shutil.rmtree(stored)  # of a command that died before it wrote study.json; it may have had other data
+            if not (stored / "data.json").exists():
                 splits = {
                     _split_name(run.config): self.entry.procedure.parts(run.config, pack, run.seed)
                     for run in plan.runs
@@ -380,9 +440,12 @@ class _Request:
             with cluster(self.given.address) as resources:
                 share = share_out(resources, self.given.gpus_per_run, self.given.workers_per_run)
                 coordinator.slots = share.slots
-                coordinator.on_change = _Reporter(self.folder)
-                with live(console, self.name, coordinator.progress):
-                    carry_out(coordinator, share, checkpoint_seconds=10.0 if self.preset == "quick" else 60.0)
+                coordinator.on_change = reporter = _Reporter(self.folder)
+                try:
+                    with live(console, self.name, coordinator.progress):
+                        carry_out(coordinator, share, checkpoint_seconds=10.0 if self.preset == "quick" else 60.0)
+                finally:
+                    reporter.wait()
 
     def _with_confirmation(self, study: dict[str, Any], coordinator: "Coordinator", plan: "Plan") -> dict[str, Any]:
         from search.coordinator import best_trial
@@ -428,10 +491,10 @@ class _Request:
             f"\n{self.name}: {len(records)} runs ({ends}), {coordinator.new_records} of them now, in {duration(time.monotonic() - self.started)}",
             markup=False,
         )
-        reasons = {record["error"]["message"]: None for record in records.values() if record["error"]}
-        for reason in list(reasons)[:5]:
+        messages = {record["error"]["message"]: None for record in records.values() if record["error"]}
+        for reason in list(messages)[:5]:
             console.print(f"  not completed: {reason}", markup=False)
-        if not coordinator.finished():
+        if not coordinator.complete():
             console.print("  the time limit was reached; the same command goes on", markup=False)
         for line in exported:
             console.print(f"  {line}", markup=False)
@@ -444,19 +507,15 @@ class _Request:
         return 0
 
     def _export(self, study: dict[str, Any], ledger: "Ledger", pack: "Pack") -> list[str]:
-        import json
-
         import analysis
-        from search.export import SETTINGS, export
+        from search.export import export, exported_key
 
         best = analysis.best(analysis.load(self.folder))
         if best is None:
             return ["no completed run to export"]
         chosen = ledger.records[best.key]
         words = f"best     {best.name}, seed {chosen['seed']}: {best.words}"
-        settings = self.folder / "best" / SETTINGS
-        have = json.loads(settings.read_text()) if settings.exists() else {}
-        if have.get("key") != chosen["key"] or (self.folder / "best" / "README.md").stat().st_size == 0:
+        if exported_key(self.folder / "best") != chosen["key"]:
             export(self.entry, self.folder, study, ledger, pack, chosen, best.words)
         record = ledger.records[chosen["key"]]
         shown = ", ".join(
@@ -487,8 +546,6 @@ class _Request:
         return 0
 
     def _export_alone(self) -> int:
-        import shutil
-
         from search.recorder import Ledger
         from trainables.parts.data import load_pack
 
@@ -521,6 +578,11 @@ class _Reporter:
         self.began = clock
         self.next = clock + 30
         self.process = subprocess.Popen(["nice", "-n", "15", sys.executable, "-m", "analysis", str(self.folder)], stdin=subprocess.DEVNULL)
+
+    def wait(self) -> None:
+        """Until none is at work: an older report must not be written over the last one."""
+        if self.process is not None:
+            self.process.wait()
 
 
 def _split_name(config: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -143,6 +144,16 @@ Commit {record["commit"]}{" with local changes" if record["dirty"] else ""}; {",
 """
 
 
+def exported_key(best: Path) -> str | None:
+    """Of the run that a whole export holds; None where there is none, or a part of one."""
+    try:
+        settings = json.loads((best / SETTINGS).read_text())
+    except (OSError, ValueError):
+        return None
+    whole = all((best / name).is_file() for name in (MODEL_FILE, "config.json", "metrics.json", "README.md"))
+    return str(settings["key"]) if whole and isinstance(settings, dict) and "key" in settings else None
+
+
 def open_export(best: Path) -> tuple[Entry, Any, dict[str, Tensor], tuple[str, ...]]:
     """(procedure, configuration, weights, classes) of an export. RequestError with what is missing."""
     missing = [name for name in (MODEL_FILE, SETTINGS) if not (best / name).is_file()]
@@ -151,15 +162,16 @@ def open_export(best: Path) -> tuple[Entry, Any, dict[str, Tensor], tuple[str, .
     try:
         settings = json.loads((best / SETTINGS).read_text())
         tensors = load_file(str(best / MODEL_FILE))
-    except (ValueError, OSError) as fault:
+    except (ValueError, OSError, SafetensorError) as fault:
         raise RequestError(f"{best} is damaged ({fault}); export it again: python -m search PROCEDURE export") from fault
-    except Exception as fault:
-        if type(fault).__name__ == "SafetensorError":
-            raise RequestError(f"{best / MODEL_FILE} is damaged ({fault}); export it again: python -m search PROCEDURE export") from fault
-        raise
     if not isinstance(settings, dict) or settings.get("schema") != SCHEMA:
         raise RequestError(
             f"{best}: an export of schema {SCHEMA} is needed, this one says {settings.get('schema') if isinstance(settings, dict) else '?'}; export it again"
         )
-    entry = load(settings["procedure"])
-    return entry, config_from(entry.procedure.config, settings["config"]), tensors, tuple(settings["classes"])
+    try:
+        entry = load(settings["procedure"])
+        return entry, config_from(entry.procedure.config, settings["config"]), tensors, tuple(settings["classes"])
+    except (KeyError, TypeError) as fault:
+        raise RequestError(
+            f"{best / SETTINGS} does not fit this version ({fault}); export it again: python -m search PROCEDURE export"
+        ) from fault

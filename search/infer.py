@@ -2,6 +2,7 @@
 Comes in: a `best` folder and images. Goes out: metrics with intervals and a confusion matrix, or a csv with a row for each image."""
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from scipy.stats import beta
 
@@ -22,6 +24,13 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _write(out: Path, text: str) -> None:
+    try:
+        write_atomically(out, lambda path: path.write_text(text, encoding="utf-8"))
+    except OSError as fault:
+        raise RequestError(f"--out must be a file that can be written, got {out} ({fault.strerror})") from fault
 
 
 def binomial_interval(hits: int, n: int) -> tuple[float, float]:
@@ -38,7 +47,7 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console) -> int:
     judged = entry.procedure.evaluate(config, tensors, pack, np.arange(len(pack.labels)), _device())
     for note in pack.notes:
         console.print(f"note: {note}", markup=False)
-    table = Table("metric", "value", title=f"{best} on {data}: {len(pack.labels)} images")
+    table = Table("metric", "value", title=escape(f"{best} on {data}: {len(pack.labels)} images"))
     for name, value in judged.metrics.items():
         extra = ""
         if name == "accuracy" and judged.confusion is not None:
@@ -47,9 +56,9 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console) -> int:
         table.add_row(name, f"{100 * value:.2f} %{extra}")
     console.print(table)
     if judged.confusion is not None:
-        matrix = Table("truth \\ predicted", *classes)
+        matrix = Table("truth \\ predicted", *map(escape, classes))
         for name, row in zip(classes, judged.confusion, strict=True):
-            matrix.add_row(name, *map(str, row))
+            matrix.add_row(escape(name), *map(str, row))
         console.print(matrix)
     if out is not None:
         report: dict[str, Any] = {
@@ -60,11 +69,9 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console) -> int:
             "metrics": judged.metrics,
             "confusion": judged.confusion,
         }
-        write_atomically(out, lambda path: path.write_text(json.dumps(report, indent=1) + "\n"))
+        _write(out, json.dumps(report, indent=1) + "\n")
         if judged.confusion is not None:
-            write_atomically(
-                out.with_suffix(".confusion.csv"), lambda path: path.write_text(confusion_csv(judged.confusion or [], classes))
-            )
+            _write(out.with_suffix(".confusion.csv"), confusion_csv(judged.confusion, classes))
         console.print(f"written: {out}", markup=False)
     return 0
 
@@ -92,15 +99,10 @@ def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> in
         raise RequestError(*broken)
     columns = {"file": [str(path) for path in paths]} | entry.procedure.predict(config, tensors, images, classes, _device())
 
-    def write(path: Path) -> None:
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(columns)
-            rows.writerows(zip(*columns.values(), strict=True))
-
-    try:
-        write_atomically(out, write)
-    except OSError as fault:
-        raise RequestError(f"--out must be a file that can be written, got {out} ({fault.strerror})") from fault
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(columns)
+    rows.writerows(zip(*columns.values(), strict=True))
+    _write(out, text.getvalue())
     console.print(f"{len(paths)} predictions written: {out}", markup=False)
     return 0

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
+from trainables.parts.checkpoint import write_atomically
 from trainables.parts.errors import RequestError
 
 SCHEMA = 1
@@ -100,11 +101,12 @@ class Ledger:
                 f"{self.path.name}: {len(bad)} line(s) that are no records (a torn write?) were set aside in records.torn; their runs are done again"
             )
         if repair and (bad or torn):
-            with open(self.path.with_name("records.torn"), "ab") as aside:
-                aside.write(b"".join(line + b"\n" for line in bad))
-            temporary = self.path.with_name(".records.tmp")
-            temporary.write_bytes(b"".join(line + b"\n" for line in good))
-            os.replace(temporary, self.path)
+            if bad:
+                with open(self.path.with_name("records.torn"), "ab") as aside:
+                    aside.write(b"".join(line + b"\n" for line in bad))
+                    aside.flush()
+                    os.fsync(aside.fileno())
+            write_atomically(self.path, lambda path: path.write_bytes(b"".join(line + b"\n" for line in good)))
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record and force it to disk. ValueError if a number in it is not finite: such a run is `diverged`, with words."""

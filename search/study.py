@@ -19,7 +19,7 @@ from search.registry import Entry
 from trainables.parts.checkpoint import write_atomically
 from trainables.parts.data import Pack, load_pack, save_pack
 from trainables.parts.errors import RequestError
-# from trainables.parts.inspection import size_baseline
+from trainables.parts.inspection import size_baseline
 from trainables.parts.procedure import config_values
 
 SCHEMA = 1
@@ -80,7 +80,7 @@ def compose_study(
         }
         data = dict(source) | {
             "hash": pack.hash, "classes": list(pack.classes), "images": len(pack.labels), "counts": counts,
-            "parts": {part: len(index) for part, index in parts.items()}, "notes": list(pack.notes), "size_baseline": None,
+            "parts": {part: len(index) for part, index in parts.items()}, "notes": list(pack.notes), "size_baseline": size_baseline(pack),
         }  # fmt: skip
         old = {
             "schema": SCHEMA, "study": name, "procedure": entry.procedure.name, "preset": preset, "created": now(), "command": command,
@@ -173,5 +173,6 @@ def store_data(folder: Path, pack: Pack, parts: Mapping[str, Mapping[str, np.nda
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(["file", "label", "part"])
         rows.writerows([pack.files[index], pack.classes[pack.labels[index]], of[index]] for index in sorted(of))
-        write_atomically(folder / "splits" / f"{name}.csv", lambda path, content=text.getvalue(): path.write_text(content))
+        content = text.getvalue()
+        write_atomically(folder / "splits" / f"{name}.csv", lambda path: path.write_text(content))  # noqa: B023 (called before the next turn)
     return load_pack(folder / "data")

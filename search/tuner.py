@@ -4,19 +4,27 @@ the next run, a Scheduler that passes rows on and stops runs, and the call of th
 it loses trials in a crash, and the ledger does not."""
 
 import json
+import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]  # this and yaml come with Ray
+import yaml  # type: ignore[import-untyped]
+
 from search.coordinator import Coordinator
+from trainables.parts.errors import RequestError
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # they write what the ledger holds, and import torch into the driver
+os.environ.setdefault(
+    "TUNE_DISABLE_SIGINT_HANDLER", "1"
+)  # its own handler would end the study as if it were done; the command line says what is
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how often a worker group's reports are taken; 2 s by default
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a local cluster on loopback; --address takes the caller's own setting
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -24,9 +32,29 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray import tune
+from ray._private.grpc_utils import init_grpc_channel  # with the cluster's token and TLS settings
+from ray._private.services import canonicalize_bootstrap_address  # what ray.init does with an address
+from ray.exceptions import AuthenticationError
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+SETTINGS = ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()
+ANSWER_SECONDS = 5  # a head answers in milliseconds
+ROOM_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Machines:
+    """A cluster's nodes, each as Ray counts it ({"CPU": 8.0, "GPU": 1.0, ...}). here: at work now; to_come: the autoscaler may add them.
+    running: the cluster is not ours alone, and its nodes may be other machines."""
+
+    here: tuple[dict[str, float], ...]
+    to_come: tuple[dict[str, float], ...] = ()
+    running: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,21 +65,38 @@ class Resources:
     gpus: float
     workers: int
     slots: int
+    machines: Machines
+
+    @property
+    def worker(self) -> dict[str, float]:
+        """What one worker takes."""
+        return {"CPU": float(self.cpus)} | ({"GPU": self.gpus} if self.gpus else {})
 
     @property
     def bundles(self) -> list[dict[str, float]]:
-        """A trial's own process first. The workers of a group are placed by Ray Train beside it."""
-        if self.workers > 1:
-            return [{"CPU": 0.01}]
-        return [{"CPU": float(self.cpus)} | ({"GPU": self.gpus} if self.gpus else {})]
+        """What Tune reserves for a run: its worker, or a trial process that only starts a group, whose workers Ray Train places. The latter
+        stands on the head and takes no CPU: a hundredth of one would already keep a two-worker run off two CPUs, for ever."""
+        return [self.worker] if self.workers == 1 else [{"node:__internal_head__": 0.001}]
 
 
-def share_out(cluster: dict[str, float], gpus_per_run: float | None, workers: int) -> Resources:
-    """Divide a cluster's CPUs and GPUs into runs. gpus_per_run None: one GPU a worker where there are GPUs, else none."""
-    cpus, gpus = int(cluster.get("CPU", 1)), cluster.get("GPU", 0.0)
-    per_worker = (1.0 if gpus else 0.0) if gpus_per_run is None else gpus_per_run / workers
-    slots = max(1, int(gpus / (per_worker * workers) + 1e-9)) if per_worker else max(1, cpus // workers)
-    return Resources(max(1, cpus // (slots * workers)), per_worker, workers, slots)
+def share_out(machines: Machines, gpus_per_run: float | None, workers: int) -> Resources:
+    """Divide a cluster's CPUs and GPUs into runs; each worker must fit on one node. gpus_per_run None: one GPU a worker where there are GPUs,
+    else none. RequestError if the cluster could never place a run: it would wait for ever."""
+    nodes = [*machines.here, *machines.to_come]
+    some_gpu = any(node.get("GPU", 0.0) for node in nodes)
+    gpus = (1.0 if some_gpu else 0.0) if gpus_per_run is None else gpus_per_run / workers
+    unit, amount = ("GPU", gpus) if gpus else ("CPU", 1.0)
+    fits = [(int(node.get("CPU", 0.0)), int(node.get(unit, 0.0) / amount + 1e-9)) for node in nodes]
+    fits = [(cpus, places) for cpus, places in fits if cpus and places]
+    places = sum(places for _, places in fits)
+    if places < workers:
+        largest = max((node.get(unit, 0.0) for node in nodes), default=0.0)
+        raise RequestError(
+            f"a run takes {workers} worker(s) of {amount:g} {unit} and a CPU each, and the cluster has room for {places} "
+            f"({len(nodes)} node(s), the largest with {largest:g} {unit}); lower "
+            + ("--gpus-per-run or --workers-per-run" if gpus else "--workers-per-run")
+        )
+    return Resources(max(1, min(cpus // places for cpus, places in fits)), gpus, workers, places // workers, machines)
 
 
 class _Searcher(Searcher):
@@ -90,7 +135,7 @@ class _Scheduler(FIFOScheduler):
     """Passes each row on; stops what the Coordinator stops."""
 
     def __init__(self, coordinator: Coordinator) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.coordinator = coordinator
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -105,20 +150,107 @@ class _Scheduler(FIFOScheduler):
 
 
 @contextmanager
-def cluster(address: str | None, cpus: int | None = None) -> Iterator[dict[str, float]]:
-    """A Ray cluster: the one at `address`, or one on this machine for the time of the call. Yields its resources."""
-    environment: dict[str, Any] = {}
-    if address is not None:
-        root = Path(__file__).parent.parent
-        environment = {"working_dir": str(root), "excludes": ["runs", ".venv", ".git", "*.png"]}
-    ray.init(
-        address=address, num_cpus=cpus if address is None else None, log_to_driver=False, include_dashboard=True if address is None else None,
-        logging_level="error", runtime_env=environment or None, namespace="karyotune",
-    )  # fmt: skip
+def cluster(address: str | None, cpus: int | None = None) -> Iterator[Machines]:
+    """A Ray cluster: the one at `address` (auto, or HOST:PORT), or a new one on this machine for the time of the call.
+    RequestError, within seconds, if there is none at that address or it refuses us."""
+    if address is None:  # "local": None would join whatever cluster this machine runs already
+        ray.init(
+            address="local", num_cpus=cpus, log_to_driver=False, include_dashboard=True, logging_level=logging.ERROR, namespace="karyotune"
+        )
+    else:
+        _join(address)
     try:
-        yield dict(ray.cluster_resources())
+        here = tuple(dict(node["Resources"]) for node in _alive())
+        yield Machines(here, _to_come(BOOTSTRAP, here) if address is not None else (), address is not None)
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    """ray.init at a running cluster, whose workers get this code (not what happens to be installed there) and the settings above."""
+    root = Path(__file__).parent.parent
+    code = [str(root / name) for name in ("search", "search_spaces", "trainables", "analysis")]
+    settings = {name: os.environ[name] for name in SETTINGS}
+    try:
+        found = _answering(address)
+        ray.init(
+            address=found, log_to_driver=False, logging_level=logging.ERROR, namespace="karyotune",
+            runtime_env={"py_modules": code, "excludes": ["__pycache__"], "env_vars": settings},
+        )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as fault:
+        reason = next(iter(str(fault).splitlines()), type(fault).__name__).rstrip(".")
+        raise RequestError(
+            f"--address {address}: {reason}; give auto on a node of a running cluster, or the HOST:PORT that `ray start --head` printed, "
+            "and set RAY_AUTH_MODE as the cluster has it"
+        ) from None
+
+
+def _answering(address: str) -> str:
+    """The address as HOST:PORT, once something that speaks gRPC answers there: ray.init itself would try for minutes."""
+    if "://" in address:
+        raise ValueError("addresses with a scheme are not supported")
+    found = canonicalize_bootstrap_address(address)
+    if found is None:
+        raise ConnectionError("no Ray cluster runs on this machine")
+    channel = init_grpc_channel(found)
+    try:
+        grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
+    except grpc.FutureTimeoutError:
+        raise ConnectionError(f"no Ray cluster answers there within {ANSWER_SECONDS} s") from None
+    finally:
+        channel.close()
+    return str(found)
+
+
+def _to_come(bootstrap: Path, here: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:
+    """Nodes that the autoscaler may still add, from the configuration that `ray up` leaves on the head; none elsewhere. A cluster that starts
+    with no worker would otherwise look as if it had no GPU. Workers that are here count against the limit."""
+    if not bootstrap.exists():
+        return ()
+    config = yaml.safe_load(bootstrap.read_text())
+    types = {name: kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]}
+    nodes = [
+        {unit: float(amount) for unit, amount in kind["resources"].items() if isinstance(amount, int | float)}
+        for kind in types.values()
+        for _ in range(kind.get("max_workers", config["max_workers"]))
+    ]
+    workers = sum("node:__internal_head__" not in node for node in here)
+    return tuple(nodes[: max(0, config["max_workers"] - workers)])
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _sees(study: str) -> bool:
+    return os.access(study, os.W_OK) and (Path(study) / "study.json").exists()
+
+
+def _check_running(resources: Resources, study: Path) -> None:
+    """RequestError if a node of a running cluster does not see the study's folder, or if others use all that a run needs. Both would only show
+    as runs that fail, or wait."""
+    looks = {}
+    for node in _alive():
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        looks[ray.remote(_sees).options(num_cpus=0, scheduling_strategy=there).remote(str(study))] = node["NodeManagerHostname"]
+    done, late = ray.wait(list(looks), num_returns=len(looks), timeout=60)
+    blind = sorted({looks[look] for look in late} | {looks[look] for look in done if not ray.get(look)})
+    if blind:
+        raise RequestError(
+            f"--storage must be a folder that every node can see and write, got {study.parent}; not so on {', '.join(blind)}"
+        )
+    if resources.machines.to_come:
+        return
+    room = placement_group(resources.bundles + ([resources.worker] * resources.workers if resources.workers > 1 else []))
+    found = room.wait(ROOM_SECONDS)
+    remove_placement_group(room)
+    if not found:
+        wanted = ", ".join(f"{amount:g} {unit}" for unit, amount in resources.worker.items())
+        free_now = ray.available_resources()  # type: ignore[no-untyped-call]
+        left = ", ".join(f"{free_now.get(unit, 0.0):g} {unit}" for unit in resources.worker)
+        raise RequestError(
+            f"the cluster has no free resources: a worker takes {wanted}, and {left} are free in all; wait for the others, or ask for less"
+        )
 
 
 def carry_out(coordinator: Coordinator, resources: Resources, *, checkpoint_seconds: float, retries: int = 3) -> None:
@@ -126,6 +258,9 @@ def carry_out(coordinator: Coordinator, resources: Resources, *, checkpoint_seco
     from its last checkpoint."""
     from search.trial import run_trial
 
+    if resources.machines.running:
+        _check_running(resources, coordinator.folder)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots)  # else one node is asked for after another, minutes each
     common = {"cpus": resources.cpus, "gpus": resources.gpus, "workers": resources.workers, "checkpoint_seconds": checkpoint_seconds}
     state = coordinator.folder / "ray"
     trainable = tune.with_resources(run_trial, PlacementGroupFactory(resources.bundles))
