@@ -362,8 +362,9 @@ class Coordinator:
     def _end(self, active: Active, ending: Mapping[str, Any]) -> None:
         """Record first, tell Optuna second: what is told is never more than what is recorded."""
         record = self._record(active, ending)
+        before = self.ledger.records.get(active.run.key)
+        self.new_records += before is None or before["status"] in ("failed", "pruned")  # not where test metrics alone were missing
         self.ledger.append(record)
-        self.new_records += 1
         del self.active[active.run.key]
         self.retried.discard(active.run.key)
         if record["status"] == "completed":

@@ -1,0 +1,127 @@
+"""The toy procedure, a study driven by hand without Ray, and the command line as a user calls it."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from search.coordinator import Coordinator
+from search.plan import make_plan
+from search.recorder import Ledger
+from search.registry import Entry
+from search.stages import Stages
+from search.study import compose_study, read_study, store_data, write_study
+from trainables.parts.errors import Diverged
+from trainables.parts.execution import execute
+
+ROOT = Path(__file__).parent.parent
+TOY = Path(__file__).parent / "toy"
+QUIET = {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "200"}
+
+
+def _module(path: Path, name: str):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def toy_entry() -> Entry:
+    """The toy procedure, loaded beside the registry."""
+    study = _module(TOY / "search_spaces" / "toy.py", "toy_space").STUDY
+    return Entry(study, _module(TOY / "trainables" / "toy.py", "toy_training").PROCEDURE)
+
+
+class Bench:
+    """A study in a folder, driven by hand: `start` is what a new driver does, `train` what a worker does."""
+
+    def __init__(self, entry: Entry, folder: Path, pack=None, **request) -> None:
+        self.entry, self.folder, self.pack = entry, folder, pack
+        self.request = {"preset": "quick"} | request
+        self.trained: list[str] = []
+        self.ledgers: list[Ledger] = []
+
+    def plan(self):
+        return make_plan(self.entry, data_hash=self.pack.hash if self.pack else "d" * 64, **self.request)
+
+    def open(self, **more) -> tuple[Ledger, Coordinator]:
+        """A ledger, held, and a coordinator over it."""
+        plan = self.plan()
+        self.close()
+        ledger = Ledger(self.folder)
+        self.ledgers.append(ledger.__enter__())
+        if self.pack is not None:
+            old = read_study(self.folder)
+            study = compose_study(
+                self.entry, plan, name="bench", preset="quick", source={"source": "synthetic"}, pack=self.pack, command="bench", old=old
+            )
+            if old is None:
+                store_data(self.folder, self.pack, {"split": self.entry.procedure.parts(plan.baseline, self.pack, 0)})
+            write_study(self.folder, study)
+        data_hash = self.pack.hash if self.pack else "d" * 64
+        return ledger, Coordinator(self.entry, plan, ledger, self.folder, name="bench", data_hash=data_hash, **more)
+
+    def close(self) -> None:
+        """What the death of a driver does to its ledger."""
+        while self.ledgers:
+            self.ledgers.pop().__exit__()
+
+    def train(self, coordinator, active) -> None:
+        """Run it in this process, as a worker would."""
+        key, job = active.run.key, coordinator.job(active)
+        self.trained.append(key)
+
+        def report(row):
+            if coordinator.row(key, row):
+                raise StopIteration
+
+        ending = {"end": "completed"}
+        try:
+            execute(
+                self.entry.procedure, active.run.config, seed=active.run.seed, pack=self.pack, folder=self.folder / active.folder,
+                store=Stages(self.folder), report=report, evaluate_test=job["evaluate_test"], checkpoint_seconds=0.0,
+            )  # fmt: skip
+        except StopIteration:
+            return
+        except Diverged as fault:
+            ending = {"end": "diverged", "kind": "not_finite", "message": str(fault)}
+        coordinator.row(key, ending | END)
+
+    def finish(self, coordinator) -> None:
+        while not coordinator.finished():
+            self.train(coordinator, coordinator.next())
+
+
+END = {
+    "started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T00:00:09+00:00", "worker": "host:1", "device": "cpu", "peak_memory_bytes": 1 << 20,
+}  # fmt: skip
+
+
+class Shell:
+    """`python -m search ...` in a folder of its own, where the toy procedure lies, as a user's would."""
+
+    def __init__(self, home: Path) -> None:
+        for part in ("search_spaces", "trainables"):
+            shutil.copytree(TOY / part, home / part, ignore=shutil.ignore_patterns("__pycache__"))
+        self.home = home
+        self.log = home / "epochs.log"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        path = os.pathsep.join([str(self.home), str(ROOT)])
+        return os.environ | QUIET | {"PYTHONPATH": path, "TOY_LOG": str(self.log)}
+
+    def start(self, *words: str, module: str = "search", **more) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-m", module, *words], cwd=self.home, env=self.environment, text=True, **more)
+
+    def __call__(self, *words: str, module: str = "search", timeout: float = 200) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", module, *words], cwd=self.home, env=self.environment, text=True, capture_output=True, timeout=timeout, check=False
+        )  # fmt: skip
+
+    def epochs(self) -> list[tuple[str, ...]]:
+        """(pid, stage, epoch, seed) of each epoch that any worker began."""
+        return [tuple(line.split()) for line in self.log.read_text().splitlines()] if self.log.exists() else []

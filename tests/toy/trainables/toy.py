@@ -1,0 +1,172 @@
+"""A fourth procedure: dark and bright images. Two stages, the first shared, and every way to fail.
+Where the variable TOY_LOG names a file, each epoch that begins leaves a line `pid stage epoch seed` there."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainables.parts.data import Pack, make_pack, read_folder, read_images, split
+from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, create_backbone, standardise
+from trainables.parts.errors import WeightsUnreachable
+from trainables.parts.evaluation import classification_metrics, confusion_matrix
+from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
+from trainables.parts.randomness import derive_seed, generator
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    form: str = "plain"  # plain | bent
+    bend: float = 0.2  # of a bent loss
+    rate: float = 0.02
+    warm_epochs: int = 3
+    epochs: int = 2
+    batch: int = 12
+    trouble: str = "none"  # how it fails: memory | error | nan | exit | weights
+    pause: float = 0.0  # seconds added to each epoch
+
+
+def canonical(config: ToyConfig) -> ToyConfig:
+    return config if config.form == "bent" else replace(config, bend=ToyConfig.bend)
+
+
+def faults(config: ToyConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
+    found = [f"rate must be above 0, got {config.rate}"] if config.rate <= 0 else []
+    if config.form not in ("plain", "bent"):
+        found.append(f"form must be plain or bent, got {config.form!r}")
+    if config.form == "bent" and config.pause > 100:
+        found.append("a bent loss takes no pause above 100")
+    if parts is not None and config.batch > len(parts["train"]):
+        found.append(f"batch must not be above the number of training images, got {config.batch} for {len(parts['train'])}")
+    return found
+
+
+class Fit(Task):
+    """Cross-entropy; the second stage goes on with the first one's weights, bends the loss and fails as told."""
+
+    def __init__(self, config: ToyConfig, setting: Setting, name: str) -> None:
+        super().__init__()
+        self.config, self.setting, self.name = config, setting, name
+        model = create_backbone("test_resnet", channels=1, classes=2, weights="random", seed=derive_seed(setting.seed, "toy"))
+        if setting.previous is not None:
+            model.load_state_dict(dict(setting.previous))
+        self.model = setting.workers.synchronise(model)
+        self.optimizer = torch.optim.SGD(self.parameters(), lr=config.rate, momentum=0.9)
+        self.index = setting.parts["train"]
+
+    def steps(self) -> int:
+        return len(self.index) // self.config.batch
+
+    def batches(self, epoch: int) -> Iterator[Tensor]:
+        if "TOY_LOG" in os.environ:
+            with open(os.environ["TOY_LOG"], "a") as log:
+                log.write(f"{os.getpid()} {self.name} {epoch + 1} {self.setting.seed}\n")
+        time.sleep(self.config.pause)
+        order = torch.randperm(len(self.index), generator=generator(self.setting.seed, self.name, epoch))
+        yield from order[: self.steps() * self.config.batch].split(self.config.batch)
+
+    def loss(self, batch: Tensor) -> Tensor:
+        chosen = self.index[batch[self.setting.workers.slice(len(batch))].numpy()]
+        loss = F.cross_entropy(self.model(see(self.setting.pack, chosen)), torch.from_numpy(self.setting.pack.labels[chosen]))
+        trouble = self.config.trouble if self.name == "tune" else "none"
+        if trouble == "memory":
+            raise MemoryError("no room for 3 toys")
+        if trouble == "error":
+            raise KeyError("toy box")
+        if trouble == "weights":
+            raise WeightsUnreachable("the toy shop does not answer")
+        if trouble == "exit":
+            os._exit(1)
+        if trouble == "nan":
+            loss = loss * torch.nan
+        return loss * (1 + self.config.bend) if self.name == "tune" and self.config.form == "bent" else loss
+
+    def learning_rate(self, epoch: float) -> float:
+        return self.config.rate
+
+    def validate(self) -> dict[str, float]:
+        if self.name == "tune":
+            return {}
+        judged = evaluate(self.config, self.model.state_dict(), self.setting.pack, self.setting.parts["val"], torch.device("cpu"))
+        return {"val_early": judged.metrics["accuracy"]}
+
+    def result(self) -> dict[str, Tensor]:
+        return dict(self.model.state_dict())
+
+
+def see(pack: Pack, chosen: np.ndarray) -> Tensor:
+    return standardise(torch.from_numpy(pack.images[chosen]).float()[:, None] / 255)
+
+
+def logits_of(tensors: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+    model = create_backbone("test_resnet", channels=1, classes=2, weights="random", seed=0)
+    model.load_state_dict(dict(tensors))
+    with torch.no_grad():
+        return model.eval()(pixels)
+
+
+def evaluate(config: Any, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
+    confusion = confusion_matrix(pack.labels[chosen], logits_of(tensors, see(pack, chosen)).argmax(1).numpy(), 2)
+    return Evaluation({"accuracy": classification_metrics(confusion)["accuracy"]}, confusion.tolist())
+
+
+def predict(config: Any, tensors: Mapping[str, Tensor], images: np.ndarray, classes: tuple[str, ...], device: Any) -> dict[str, list[Any]]:
+    seen = standardise(torch.from_numpy(images).float()[:, None] / 255)
+    return {"prediction": [classes[index] for index in logits_of(tensors, seen).argmax(1)]}
+
+
+def read(folder: Path, config: ToyConfig, classes: tuple[str, ...] | None = None) -> Pack:
+    return read_folder(folder, canvas=16, size=16, classes=classes)
+
+
+def read_files(paths: list[Path], config: ToyConfig) -> tuple[np.ndarray, list[str]]:
+    images, _, _, broken = read_images(paths, 16, 16)
+    return images, broken
+
+
+def synthesize(config: ToyConfig, *, images: int, seed: int) -> Pack:
+    chance = np.random.default_rng(seed)
+    labels = np.arange(images) % 2
+    pixels = np.clip(chance.normal(70 + 25 * labels[:, None, None], 40, (images, 16, 16)), 1, 255).astype(np.uint8)
+    names = [f"{('dark', 'bright')[label]}/{number:03d}.png" for number, label in enumerate(labels)]
+    return make_pack(pixels, labels, ("dark", "bright"), names, None, np.full((images, 2), 256.0))
+
+
+def timm_settings(config: ToyConfig, classes: tuple[str, ...]) -> dict[str, Any]:
+    settings = {"input_size": [1, 16, 16], "mean": [GRAY_MEAN], "std": [GRAY_STD], "num_classes": 2, "label_names": list(classes)}
+    return {
+        "architecture": "test_resnet",
+        "num_classes": 2,
+        "model_args": {"in_chans": 1},
+        "pretrained_cfg": settings | {"custom_load": False},
+    }
+
+
+WARM = ("rate", "warm_epochs", "batch", "pause")
+PROCEDURE = Procedure(
+    name="toy",
+    config=ToyConfig,
+    stages=(
+        Stage("warm", "warm_epochs", "batch", WARM, lambda config, setting: Fit(config, setting, "warm"), shared=True),
+        Stage(
+            "tune", "epochs", "batch", ("form", "bend", "rate", "epochs", "batch", "trouble", "pause"),
+            lambda config, setting: Fit(config, setting, "tune"),
+        ),
+    ),
+    canonical=canonical,
+    faults=faults,
+    synthesize=synthesize,
+    read=read,
+    parts=lambda config, pack, seed: split(pack, (0.6, 0.2, 0.2), 0),
+    evaluate=evaluate,
+    timm_settings=timm_settings,
+    read_images=read_files,
+    predict=predict,
+)  # fmt: skip
