@@ -1,6 +1,8 @@
 """What a plan would cost, measured by timing a few steps; nothing is trained.
 Comes in: a plan, a pack, what is recorded already. Goes out: seconds of one run of each kind, and of the whole."""
 
+import itertools
+import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from trainables.parts.execution import stages_of
 from trainables.parts.loop import Fitting
 from trainables.parts.procedure import Setting, Stage
 
-STEPS = 3  # timed after one that is not
+STEPS = 5  # timed, after two that are not; their median counts
 MATTERS = ("backbone", "input_size")  # beside the batch: what a step's time depends on most
 
 
@@ -36,11 +38,13 @@ def estimate(
     entry: Entry, plan: Plan, pack: Pack, runs: Iterable[PlannedRun], trials: int, device: torch.device, have: Callable[[str], bool]
 ) -> Estimate:
     """`runs`: those that remain; `trials`: those of the search that remain; `have`: whether a stage is stored already."""
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # as runs have it: one core each
     timed: dict[tuple[Any, ...], float | None] = {}
     skipped: dict[str, None] = {}
 
     def stage_seconds(config: Any, stage: Stage) -> float:
-        kind = (stage.name, *(getattr(config, name, None) for name in (stage.batch, *MATTERS)), config == plan.baseline)
+        kind = (stage.name, *(getattr(config, name, None) for name in (stage.batch, *MATTERS)))
         if kind not in timed:
             try:
                 timed[kind] = _time(entry, config, stage, pack, plan.seeds[0], device)
@@ -73,17 +77,16 @@ def _time(entry: Entry, config: Any, stage: Stage, pack: Pack, seed: int, device
         if earlier is not stage:
             previous = {name: tensor.clone() for name, tensor in task.result().items()}
             continue
-        fitting, clock = Fitting(task, setting), 0.0
+        fitting = Fitting(task, setting)
         task.train()
-        for number, batch in enumerate(task.batches(0)):
+        times = []
+        for batch in itertools.islice(task.batches(0), STEPS + 2):
+            clock = time.perf_counter()
             fitting.step(batch, task.learning_rate(0.0))
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            if number == 0:
-                clock = time.perf_counter()
-            if number == STEPS:
-                break
-        step = (time.perf_counter() - clock) / max(1, min(STEPS, task.steps() - 1))
+            times.append(time.perf_counter() - clock)
+        step = statistics.median(times[2:] or times)
         task.eval()
         clock = time.perf_counter()
         task.validate()

@@ -18,6 +18,7 @@ from trainables.parts.composition import Numbers, compose, draw_composition, loa
 from trainables.parts.data import Pack, read_folder, read_images, split
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, Encoder, create_backbone, key_encoder_of, move_towards, standardise
 from trainables.parts.evaluation import classification_metrics, confusion_matrix, knn_accuracy
+from trainables.parts.inspection import near_duplicates
 from trainables.parts.key_queue import KeyQueue
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task, config_values
 from trainables.parts.randomness import derive_seed, generator
@@ -273,7 +274,7 @@ class Pretrain(Task):
         return composed.images, composed.labels
 
     def loss(self, batch: PretrainBatch) -> Tensor:
-        config, part = self.config, self.workers.slice(len(batch.primary))
+        part = self.workers.slice(len(batch.primary))
         chosen = batch.primary[part]
         gray = self.train_images.gray(chosen)
         labels = self.train_images.labels[chosen.to(gray.device)]
@@ -503,11 +504,16 @@ def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, A
 
 
 def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = None) -> Pack:
-    """A folder of images as this configuration sees it. The four types are in the paper's order when the folders are named so."""
+    """A folder of images as this configuration sees it; near duplicates are tied, so that no split parts them. The four types are in the
+    paper's order when the folders are named so."""
     pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes)
-    if classes is None and set(pack.classes) == set(CLASSES) and pack.classes != CLASSES:
-        return read_folder(folder, canvas=config.canvas, size=config.input_size, classes=CLASSES)
-    return pack
+    if classes is not None:
+        return pack
+    if set(pack.classes) == set(CLASSES) and pack.classes != CLASSES:
+        pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=CLASSES)
+    ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images))
+    note = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
+    return replace(pack, ties=ties, notes=(*pack.notes, note) if ties else pack.notes)
 
 
 def synthesize(config: SupcamConfig, *, images: int, seed: int) -> Pack:

@@ -43,6 +43,7 @@ class Pack:
     hash: str  # sha256, see `make_pack`
     notes: tuple[str, ...]  # what was done to the images, in words
     areas: np.ndarray  # float64 (N, 2): image area and foreground area, in pixels of the original file
+    ties: tuple[tuple[int, int], ...] = ()  # pairs that show the same thing: a split keeps them on one side
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -542,6 +543,7 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
                 "patients": pack.patients,
                 "notes": pack.notes,
                 "areas": pack.areas.tolist(),
+                "ties": pack.ties,
             }
             with (building / "data.json").open("w", encoding="utf-8") as stream:
                 json.dump(about, stream)
@@ -601,6 +603,7 @@ def load_pack(folder: str | Path, verify: bool = False) -> Pack:
         about["hash"],
         tuple(about["notes"]),
         np.asarray(about["areas"], np.float64).reshape(-1, 2),
+        tuple((int(i), int(j)) for i, j in about["ties"]),
     )
     if verify and make_pack(images, pack.labels, pack.classes, pack.files, patients, pack.areas).hash != pack.hash:
         raise RequestError(f"packed data must agree with its hash, '{folder}' does not; read the images again")
@@ -616,7 +619,8 @@ def pixel_keys(images: np.ndarray) -> list[bytes]:
 
 
 def groups_of(pack: Pack, ties: Iterable[tuple[int, int]] = ()) -> np.ndarray:
-    """int64 (N,): equal numbers must stay on one side: images of one patient, exact duplicates, pairs of `ties`, and what these connect."""
+    """int64 (N,): equal numbers must stay on one side: images of one patient, exact duplicates, pairs of the pack's `ties` and of `ties`, and
+    what these connect."""
     parent = list(range(len(pack)))
 
     def root(i: int) -> int:
@@ -631,7 +635,7 @@ def groups_of(pack: Pack, ties: Iterable[tuple[int, int]] = ()) -> np.ndarray:
     owners: dict[str, int] = {}
     for i, owner in enumerate(pack.patients or ()):
         parent[root(i)] = root(owners.setdefault(owner, i))
-    for i, j in ties:
+    for i, j in (*pack.ties, *ties):
         parent[root(i)] = root(j)
     return np.unique([root(i) for i in range(len(pack))], return_inverse=True)[1].astype(np.int64)
 
