@@ -46,7 +46,6 @@ def draw(
 def arms(summary: Summary, study: Study, links: Mapping[str, str]) -> Drawing:
     """Point-range of the table's ranking metric: every seed, mean with its interval, the published value beside it."""
     table, rows = summary.table, summary.rows
-    keys = {(r["config_hash"], int(r["seed"])): r["key"] for _, r in study.usable[["config_hash", "seed", "key"]].iterrows()}
     fig, ax = axes(0.62 + 0.36 * len(rows))
     words = f"{heading(summary)}: {title(table.metric)} of each arm with every seed and the published value"
     drawing = Drawing(f"table-{table.slug}", words, fig)
@@ -66,7 +65,8 @@ def arms(summary: Summary, study: Study, links: Mapping[str, str]) -> Drawing:
                     alpha=0.55,
                 )
                 shown += [max(0, cell.interval.low), min(100, cell.interval.high)]
-            urls = [links.get(keys[row.arm.config_hash, s], "#runs") for s, _ in cell.values]
+            runs = study.of_arm(row.arm).set_index("seed")["key"]
+            urls = [links.get(runs[s], "#runs") for s, _ in cell.values]
             dots = ax.scatter(
                 [v for _, v in cell.values], [y + 0.2] * cell.n, s=17, facecolors="none", edgecolors=BLUE, linewidths=1, zorder=3
             )

@@ -17,6 +17,7 @@ from analysis.study import STATUSES, Study, plural
 from analysis.summary import title
 
 _LINKED = 1_000  # points of a figure that are drawn one by one and lead to their run; more are drawn as one picture
+_POINTS = 5_000
 _CURVES = 150
 _LINES = 400
 _BARS = 3_000
@@ -153,6 +154,9 @@ def slices(study: Study, trials: pd.DataFrame, found: Sequence[Importance], link
     fig = Figure(figsize=(WIDTH, 0.3 + 1.75 * lines), layout="constrained")
     grid = fig.subplots(lines, columns, squeeze=False, sharey=True)
     drawing = Drawing("search-slices", f"{title(study.metric)} of each completed trial against each searched parameter", fig)
+    if len(trials) > _POINTS:
+        trials = trials.iloc[np.unique(np.linspace(0, len(trials) - 1, _POINTS).astype(int))]
+        drawing.words += f" ({len(trials)} of them)"
     many = len(trials) * len(shown) > 2 * _LINKED
     for ax, parameter in zip(grid.flat, shown, strict=False):
         part = trials[trials[f"param.{parameter.name}"].notna()]
@@ -259,6 +263,8 @@ def timeline(study: Study, links: Mapping[str, str]) -> Drawing | None:
             part = runs[(runs["worker"] == worker) & (runs["status"] == status)]
             if part.empty:
                 continue
+            if many:
+                part = _joined(part, runs["to"].max() / 1500)
             spans = [(a / unit, max(b - a, 1e-9) / unit) for a, b in zip(part["from"], part["to"], strict=True)]
             bars = ax.broken_barh(
                 spans, (y - 0.38, 0.76), color=STATUS_COLORS[status], lw=0.6, ec="#fefefe" if not many else "none", rasterized=many
@@ -297,6 +303,13 @@ def worked(study: Study) -> tuple[pd.DataFrame, list[float], float]:
     out = pd.DataFrame({"key": rows["key"], "worker": rows["worker"], "status": rows["status"], "from": start, "to": start + end - begin})
     span = float(out["to"].max()) * out["worker"].nunique()
     return out.reset_index(drop=True), [float(s) for s in start[long]], float((end - begin).sum() / span) if span > 0 else math.nan
+
+
+def _joined(part: pd.DataFrame, gap: float) -> pd.DataFrame:
+    """The bars of one worker and status, those closer than `gap` seconds as one: thousands would be thinner than a line."""
+    part = part.sort_values("from")
+    new = (part["from"] - part["to"].shift(fill_value=-math.inf) > gap).cumsum()
+    return part.groupby(new).agg({"key": "first", "from": "min", "to": "max"})
 
 
 def _clock(texts: pd.Series) -> pd.Series:

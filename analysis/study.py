@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ _SCALARS = (
     "worker",
     "checkpoint",
 )
+_BULKY = ("arms", "stages_reused", "stage_seconds", "stage_hashes")
 
 
 class StudyError(ValueError):
@@ -138,18 +140,19 @@ class Study:
         """The rows of `records` of this procedure and data set."""
         return self.records[self.records["known"]]
 
+    @cached_property
+    def _places(self) -> dict[str, Any]:
+        """Where in `usable` the runs of each configuration stand."""
+        return {str(k): v for k, v in self.usable.groupby("config_hash", sort=False).indices.items()}
+
     def of_arm(self, arm: Arm) -> pd.DataFrame:
         """The runs of an arm: its configuration, the study's seeds, the study's data; sorted by seed."""
-        rows = self.usable
-        return rows[(rows["config_hash"] == arm.config_hash) & rows["seed"].isin(self.seeds)]
+        rows: pd.DataFrame = self.usable.iloc[self._places.get(arm.config_hash, [])]
+        return rows[rows["seed"].isin(self.seeds)].drop_duplicates("seed")
 
     def detail(self, key: str) -> dict[str, Any]:
         """A run's whole record, with its history, confusion matrices and error; {} for an unknown key."""
-        found = []
-        with (self.folder / "records.jsonl").open("rb") as file:
-            for start, length in self.lines.get(key, ()):
-                file.seek(start)
-                found.append(json.loads(file.read(length)))
+        found = _read_lines(self.folder / "records.jsonl", self.lines[key]) if key in self.lines else []
         return _merge(found)[0] if found else {}
 
     def history(self, keys: Iterable[str]) -> pd.DataFrame:
@@ -189,10 +192,12 @@ def load(study_dir: str | Path) -> Study:
     warnings: list[str] = []
     asked = _read_asked(folder / "study.json", warnings)
     tables = _read_tables(asked, warnings)
-    merged, lines = _read_records(folder / "records.jsonl", warnings)
-    records = _frame(merged, asked, warnings)
-    study = Study(folder, asked, tables, records, (), lines)
-    _check_arms(study, warnings)
+    columns, lines = _read_records(folder / "records.jsonl", warnings)
+    records = _frame(columns, asked, warnings)
+    of_tables = records[records["config_hash"].isin({a.config_hash for t in tables for a in t.arms})]
+    if records.empty and not any("records.jsonl" in w for w in warnings):
+        warnings.append("the study has no usable record yet")
+    _check_arms(Study(folder, asked, tables, of_tables, ()), warnings)
     return Study(folder, asked, tables, records, tuple(warnings), lines)
 
 
@@ -259,10 +264,71 @@ def _read_tables(asked: Mapping[str, Any], warnings: list[str]) -> tuple[Table, 
 # --- records.jsonl ------------------------------------------------------------------------------------------------------------------
 
 
-def _read_records(path: Path, warnings: list[str]) -> tuple[list[dict[str, Any]], dict[str, tuple[tuple[int, int], ...]]]:
-    """The merged records without their bulk (history, confusion), and where in the file the lines of each key stand."""
-    by_key: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    lines: dict[str, list[tuple[int, int]]] = defaultdict(list)
+class _Columns:
+    """Records by column while they are read: a study of 100,000 runs as dictionaries would not fit into 1 GB."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.fields: dict[str, list[Any]] = {k: [] for k in (*_SCALARS, *_BULKY, "error_kind", "error", "reason")}
+        self.metrics: dict[str, array[float]] = {}
+        self.params: dict[str, list[Any]] = {}
+        self._pool: dict[str, str] = {}  # one copy of each text
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """A new last row."""
+        for name, column in self.fields.items():
+            column.append(self._one(record[name]))
+        self._wide(record, self.count)
+        self.count += 1
+
+    def replace(self, row: int, record: Mapping[str, Any]) -> None:
+        for name, column in self.fields.items():
+            column[row] = record[name]
+        for values in self.metrics.values():
+            if row < len(values):
+                values[row] = math.nan
+        self._wide(record, row)
+
+    def _wide(self, record: Mapping[str, Any], row: int) -> None:
+        for name, value in record["metrics"].items():
+            name = f"metric.{name}" if name in self.fields or name == "known" else name
+            metric = self.metrics.get(name)
+            if metric is None:
+                metric = self.metrics[name] = array("d")
+            if len(metric) <= row:
+                metric.extend([math.nan] * (row + 1 - len(metric)))
+            metric[row] = value
+        for name, value in record["params"].items():
+            values = self.params.get(name)
+            if values is None:
+                values = self.params[name] = []
+            if len(values) <= row:
+                values.extend([None] * (row + 1 - len(values)))
+            values[row] = self._one(value)
+
+    def _one(self, value: Any) -> Any:
+        return self._pool.setdefault(value, value) if type(value) is str else value
+
+    def frame(self) -> pd.DataFrame:
+        """One row per run, sorted by configuration, seed and key."""
+        numbers = {"seconds", "gpu_seconds", "peak_memory_bytes"}
+        # object, so that a missing text stays None and a parameter keeps its type
+        columns = {k: pd.Series(v, dtype="float64" if k in numbers else object) for k, v in self.fields.items()}
+        for name, metric in sorted(self.metrics.items()):
+            columns[name] = pd.Series(np.concatenate([metric, np.full(self.count - len(metric), math.nan)]))
+        for name, values in sorted(self.params.items()):
+            columns[f"param.{name}"] = pd.Series([*values, *[None] * (self.count - len(values))], dtype=object)
+        frame = pd.DataFrame(columns)
+        frame["seed"] = frame["seed"].astype("int64")
+        frame["trial"] = frame["trial"].astype("Int64")
+        return frame.sort_values(["config_hash", "seed", "key"], ignore_index=True)
+
+
+def _read_records(path: Path, warnings: list[str]) -> tuple[_Columns, dict[str, tuple[tuple[int, int], ...]]]:
+    """The records by column without their bulk (history, confusion), and where in the file the lines of each key stand."""
+    columns = _Columns()
+    rows: dict[str, int] = {}
+    lines: dict[str, tuple[tuple[int, int], ...]] = {}
     broken: list[int] = []
     foreign: list[int] = []
     schemas: dict[str, int] = defaultdict(int)
@@ -288,11 +354,14 @@ def _read_records(path: Path, warnings: list[str]) -> tuple[list[dict[str, Any]]
                     foreign.append(number)
                 elif record.get("schema") != SCHEMA:
                     schemas[repr(record.get("schema"))] += 1
-                elif (record := _light(record)) is None:
+                elif (light := _light(record)) is None:
                     foreign.append(number)
                 else:
-                    by_key[record["key"]].append(record)
-                    lines[record["key"]].append(span)
+                    key = light["key"]
+                    lines[key] = (*lines.get(key, ()), span)
+                    if key not in rows:
+                        rows[key] = columns.count
+                        columns.add(light)
         if start == 0:
             warnings.append("records.jsonl is empty (0 bytes): no run has ended yet")
     if broken:
@@ -301,32 +370,45 @@ def _read_records(path: Path, warnings: list[str]) -> tuple[list[dict[str, Any]]
         warnings.append(f"{plural(len(foreign), 'line')} of records.jsonl are not records of a run and were set aside: {_numbers(foreign)}")
     for schema, count in sorted(schemas.items()):
         warnings.append(f"{plural(count, 'record')} of schema {schema} set aside, known is {SCHEMA}")
-    merged, clashes = [], []
-    for key in sorted(by_key):
-        record, clash = _merge(by_key[key])
-        merged.append(record)
+    clashes = []
+    for key in sorted(k for k, spans in lines.items() if len(spans) > 1):
+        record, clash = _merge([r for r in map(_light, _read_lines(path, lines[key])) if r is not None])
+        columns.replace(rows[key], record)
         if clash:
-            clashes.append(f"{plural(len(by_key[key]), 'record')} share the key {key[:12]} but differ in {clash}; the earliest is used")
+            clashes.append(f"{plural(len(lines[key]), 'record')} share the key {key[:12]} but differ in {clash}; the earliest is used")
     warnings += clashes[:5] + ([f"{len(clashes) - 5} more keys stand in records.jsonl with different values"] if len(clashes) > 5 else [])
-    return merged, {k: tuple(v) for k, v in lines.items()}
+    return columns, lines
+
+
+def _read_lines(path: Path, spans: Iterable[tuple[int, int]]) -> list[dict[str, Any]]:
+    found = []
+    with path.open("rb") as file:
+        for start, length in spans:
+            file.seek(start)
+            found.append(json.loads(file.read(length)))
+    return found
 
 
 def _light(record: dict[str, Any]) -> dict[str, Any] | None:
     """The record with its types made sure and without its bulk; None where it names no run."""
     key, status, config_hash, seed = record["key"], record["status"], record.get("config_hash"), record.get("seed")
-    if not (isinstance(key, str) and key and status in STATUSES and isinstance(config_hash, str) and isinstance(seed, int)):
+    if not (isinstance(key, str) and key and status in STATUSES and isinstance(config_hash, str) and type(seed) is int):
         return None
-    light = {k: record.get(k) for k in _SCALARS}
+    light: dict[str, Any] = {"key": key, "status": status, "config_hash": config_hash, "seed": seed, "dirty": record.get("dirty")}
     for k in ("seconds", "gpu_seconds", "peak_memory_bytes"):
-        light[k] = _number(light[k])
+        light[k] = _number(record.get(k))
     for k in ("study", "procedure", "data_hash", "commit", "device", "started", "ended", "worker", "checkpoint"):
-        light[k] = _text(light[k]) or None
-    light["trial"] = light["trial"] if isinstance(light["trial"], int) else None
-    light["arms"] = tuple(str(a) for a in _list(record.get("arms")))
+        light[k] = _text(record.get(k)) or None
+    trial = record.get("trial")
+    light["trial"] = trial if type(trial) is int else None
     light["metrics"] = {str(k): _number(v) for k, v in mapping(record.get("metrics")).items()}
-    for k in ("params", "error", "versions", "stage_seconds", "stage_hashes"):
+    for k in ("params", "stage_seconds", "stage_hashes"):
         light[k] = mapping(record.get(k))
-    light["stages_reused"] = tuple(str(s) for s in _list(record.get("stages_reused")))
+    for k in ("arms", "stages_reused"):
+        light[k] = tuple(map(str, _list(record.get(k))))
+    error = mapping(record.get("error"))
+    light["error_kind"], light["error"] = _text(error.get("kind")) or None, _text(error.get("message")) or None
+    light["reason"] = _reason(light)
     return light
 
 
@@ -362,20 +444,8 @@ def _merge(found: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
     return chosen, ", ".join(sorted(clash))
 
 
-def _frame(merged: list[dict[str, Any]], asked: Mapping[str, Any], warnings: list[str]) -> pd.DataFrame:
-    merged = sorted(merged, key=lambda r: (r["config_hash"], r["seed"], r["key"]))
-    columns: dict[str, Any] = {k: [r[k] for r in merged] for k in (*_SCALARS, "arms", "stages_reused", "stage_seconds", "stage_hashes")}
-    columns["error_kind"] = [_text(r["error"].get("kind")) or None for r in merged]
-    columns["error"] = [_text(r["error"].get("message")) or None for r in merged]
-    columns["reason"] = [_reason(r) for r in merged]
-    for prefix, source in (("", "metrics"), ("param.", "params")):
-        for name in sorted({str(n) for r in merged for n in r[source]}):
-            columns[prefix + name] = [r[source].get(name, math.nan if source == "metrics" else None) for r in merged]
-    # object, so that a missing text stays None and a parameter keeps its type
-    numbers = {"seconds", "gpu_seconds", "peak_memory_bytes", *(n for r in merged for n in r["metrics"])}
-    frame = pd.DataFrame({k: pd.Series(v, dtype="float64" if k in numbers else object) for k, v in columns.items()})
-    frame["seed"] = frame["seed"].astype("int64")
-    frame["trial"] = frame["trial"].astype("Int64")
+def _frame(columns: _Columns, asked: Mapping[str, Any], warnings: list[str]) -> pd.DataFrame:
+    frame = columns.frame()
     procedure, data_hash = _text(asked.get("procedure")), _text(mapping(asked.get("data")).get("hash"))
     frame["known"] = True
     for column, wanted, word in (("procedure", procedure, "procedure"), ("data_hash", data_hash, "data set")):
@@ -388,8 +458,6 @@ def _frame(merged: list[dict[str, Any]], asked: Mapping[str, Any], warnings: lis
 
 def _check_arms(study: Study, warnings: list[str]) -> None:
     """Words for completed runs without one of their table's numbers, and for arms that one seed stands for."""
-    if study.records.empty and not any("records.jsonl" in w for w in warnings):
-        warnings.append("the study has no usable record yet")
     missing: dict[str, set[str]] = defaultdict(set)
     for table in study.tables:
         for arm in table.arms:
@@ -408,11 +476,11 @@ def _reason(record: Mapping[str, Any]) -> str:
     """Why a run has no result, in a few words; '' for a completed one."""
     if record["status"] in ("completed", "pruned"):
         return "" if record["status"] == "completed" else "stopped early by the search"
-    kind, message = _text(record["error"].get("kind")), _text(record["error"].get("message"))
+    kind, message = record["error_kind"], _text(record["error"])
     if record["status"] == "diverged":
         return "diverged"
     first = without_folders(message.strip().splitlines()[0]) if message.strip() else ""
-    return _REASONS.get(kind) or (first[:117] + "..." if len(first) > 120 else first) or "failed without a message"
+    return _REASONS.get(kind or "") or (first[:117] + "..." if len(first) > 120 else first) or "failed without a message"
 
 
 def without_folders(text: str) -> str:

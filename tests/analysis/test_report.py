@@ -100,7 +100,7 @@ def test_the_page_is_one_file_without_network_and_of_modest_size(folder):
     assert len(text) < 6_000_000
     assert text.count("<svg") == len(list((folder / "figures").glob("*.svg"))) >= 8
     loads = re.findall(r'(?:src|href)="([^"]*)"', text)
-    assert all(a.startswith(("#", "figures/", "tables/", "data:,")) for a in loads), sorted(set(loads))
+    assert all(a.startswith(("#", "figures/", "tables/", "data:")) for a in loads), sorted(set(loads))
     assert not re.search(r"@import|url\((?!#)", text)
 
 
