@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,6 +167,8 @@ def _train(
     for stage in stages_of(procedure, config):
         key = outcome.stage_hashes[stage.name]
         stored = store.get(key) if store is not None and stage.shared else None
+        if workers.mean(torch.tensor(float(stored is not None), device=device)) < 1:
+            stored = None  # another run may put it there between two workers' looks: they must take the same way
         if stored is not None:
             previous, values = stored
             if stage.name not in outcome.epochs:
@@ -228,10 +231,11 @@ def _train(
 def _flight(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The checkpoint in flight; a damaged one is set aside, for the run can start anew."""
     path = folder / FLIGHT
-    if not path.exists():
-        return None
     try:
         return load_state(path)
+    except FileNotFoundError:
+        return None
     except RequestError:
-        path.rename(path.with_suffix(".damaged"))
+        with suppress(FileNotFoundError):  # another worker of the group was faster
+            path.rename(path.with_suffix(".damaged"))
         return None
