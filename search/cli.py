@@ -276,7 +276,7 @@ class _Request:
         """The plan and the data, or all faults of both at once."""
         from trainables.parts.errors import RequestError
 
-        faults: list[str] = []
+        faults = self._address_faults()
         plan: Plan | None = None
         pack: Pack | None = None
         try:
@@ -293,7 +293,7 @@ class _Request:
         else:
             images = self.entry.study.presets[self.preset].synthetic_images if self.preset in self.entry.study.presets else 0
             source = {"source": "synthetic", "synthetic": {"images": images, "seed": 0}}
-            if plan is not None:
+            if plan is not None and not faults:  # it takes seconds to draw
                 pack = self._synthetic(plan, source)
         if faults or plan is None or pack is None:
             raise RequestError(*faults)
@@ -319,6 +319,20 @@ class _Request:
         if faults:
             raise RequestError(*dict.fromkeys(faults))
         return self._make_plan(pack.hash), pack, source
+
+    def _address_faults(self) -> list[str]:
+        """Whether a cluster answers at --address, before minutes go into reading images for it."""
+        from trainables.parts.errors import RequestError
+
+        if self.given.address is None or self.step == "plan":
+            return []
+        from search.tuner import find_cluster
+
+        try:
+            find_cluster(self.given.address)
+        except RequestError as fault:
+            return fault.faults
+        return []
 
     def _machine_faults(self) -> list[str]:
         """What this machine cannot give (a cluster at --address may grow, and is not asked)."""

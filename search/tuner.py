@@ -171,35 +171,42 @@ def _join(address: str) -> None:
     root = Path(__file__).parent.parent
     code = [str(root / name) for name in ("search", "search_spaces", "trainables", "analysis")]
     settings = {name: os.environ[name] for name in SETTINGS}
+    found = find_cluster(address)
     try:
-        found = _answering(address)
         ray.init(
             address=found, log_to_driver=False, logging_level=logging.ERROR, namespace="karyotune",
             runtime_env={"py_modules": code, "excludes": ["__pycache__"], "env_vars": settings},
         )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as fault:
-        reason = next(iter(str(fault).splitlines()), type(fault).__name__).rstrip(".")
-        raise RequestError(
-            f"--address {address}: {reason}; give auto on a node of a running cluster, or the HOST:PORT that `ray start --head` printed, "
-            "and set RAY_AUTH_MODE as the cluster has it"
-        ) from None
+        raise _no_cluster(address, next(iter(str(fault).splitlines()), type(fault).__name__)) from None
 
 
-def _answering(address: str) -> str:
-    """The address as HOST:PORT, once something that speaks gRPC answers there: ray.init itself would try for minutes."""
+def find_cluster(address: str) -> str:
+    """The address of a running cluster as HOST:PORT, once something that speaks gRPC answers there: ray.init itself would try for minutes.
+    RequestError if nothing does within ANSWER_SECONDS."""
     if "://" in address:
-        raise ValueError("addresses with a scheme are not supported")
-    found = canonicalize_bootstrap_address(address)
+        raise _no_cluster(address, "an address has no scheme")
+    try:
+        found = canonicalize_bootstrap_address(address)
+    except (ConnectionError, ValueError) as fault:
+        raise _no_cluster(address, str(fault).split(". ")[0]) from None
     if found is None:
-        raise ConnectionError("no Ray cluster runs on this machine")
-    channel = init_grpc_channel(found)
+        raise _no_cluster(address, "no Ray cluster runs on this machine")
+    channel = init_grpc_channel(found, options=[("grpc.enable_http_proxy", 0)])  # as Ray itself connects
     try:
         grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
     except grpc.FutureTimeoutError:
-        raise ConnectionError(f"no Ray cluster answers there within {ANSWER_SECONDS} s") from None
+        raise _no_cluster(address, f"no Ray cluster answers there within {ANSWER_SECONDS} s") from None
     finally:
         channel.close()
     return str(found)
+
+
+def _no_cluster(address: str, reason: str) -> RequestError:
+    return RequestError(
+        f"--address {address}: {reason.rstrip('.')}; give auto on a node of a running cluster, or the HOST:PORT that `ray start --head` printed, "
+        "and set RAY_AUTH_MODE as the cluster has it"
+    )
 
 
 def _to_come(bootstrap: Path, here: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:
