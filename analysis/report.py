@@ -91,12 +91,12 @@ def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "ful
         pictures[drawing.name] = (inline(drawing, svg), drawing.words)
     page = _page(study, price_per_hour, trials, summaries, winner, runs, links, pictures)
     for name in ("report.html", "report.md"):
-        files[name] = _templates().get_template(f"{name}.j2").render(page).encode()
-    paths = tuple(_write(study.folder / name, content) for name, content in files.items())
+        files[name] = templates().get_template(f"{name}.j2").render(page).encode()
+    paths = tuple(write_file(study.folder / name, content) for name, content in files.items())
     return Report(paths, time.perf_counter() - began, study.warnings)
 
 
-def _write(path: Path, content: bytes) -> Path:
+def write_file(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -107,7 +107,7 @@ def _write(path: Path, content: bytes) -> Path:
     return path
 
 
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
@@ -158,6 +158,8 @@ def _page(
         "runs_left_out": len(study.records) - len(runs),
         "confused": _confused(study, winner),
         "overtuning": search.overtuning(study, trials),
+        "size_baseline": _size_baseline(study),
+        "data_notes": [str(n) for n in notes] if isinstance(notes := mapping(study.asked.get("data")).get("notes"), list) else [],
         "few_trials": search.FEWEST,
         "busy": search_figures.worked(study)[2],
         "provenance": _provenance(study),
@@ -232,6 +234,15 @@ def _health(study: Study, summaries: tuple[Summary, ...], price: float | None) -
         money = (price * (gpu or spent) / 3600, f"spent at {price:g} per {'GPU' if gpu else 'worker'}-hour")
     share = saved / (saved + spent) if saved + spent > 0 and reused else math.nan
     return Health({s: counts[s] for s in STATUSES}, len(asked - there), spent / 3600, gpu / 3600, share, reused, money)
+
+
+def _size_baseline(study: Study) -> str:
+    """What image and foreground area alone reach, in words; '' where it was not measured."""
+    given = mapping(mapping(study.asked.get("data")).get("size_baseline"))
+    share, low, high = (given.get(k) for k in ("accuracy", "low", "high"))
+    if not all(isinstance(v, (int, float)) for v in (share, low, high)):
+        return ""
+    return f"The size of an image and of its foreground alone give {100 * float(share or 0):.1f} % ({100 * float(low or 0):.1f} to {100 * float(high or 0):.1f}) accuracy."
 
 
 def _changed(study: Study, winner: Best | None) -> tuple[tuple[str, str, str], ...]:

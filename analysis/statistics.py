@@ -45,6 +45,20 @@ def t_interval(values: ArrayLike, test_over_train: float = 0.0, level: float = L
     return Interval(float(x.mean()) - half, float(x.mean()) + half)
 
 
+def welch_interval(a: ArrayLike, b: ArrayLike) -> Interval:
+    """Welch's interval of the mean of a minus the mean of b, for runs that cannot be paired; none below two values each."""
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if x.size < 2 or y.size < 2:
+        return NONE
+    one, two = x.var(ddof=1) / x.size, y.var(ddof=1) / y.size
+    middle = float(x.mean() - y.mean())
+    if one + two == 0:
+        return Interval(middle, middle)
+    free = (one + two) ** 2 / (one**2 / (x.size - 1) + two**2 / (y.size - 1))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, free)) * math.sqrt(one + two)
+    return Interval(middle - half, middle + half)
+
+
 def t_p(differences: ArrayLike, test_over_train: float = 0.0) -> float:
     """Two-sided p of Student's paired test that the mean difference is 0, with the same correction; nan below two values."""
     d = np.asarray(differences, dtype=np.float64)
