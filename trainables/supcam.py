@@ -2,8 +2,9 @@
 Comes in: gray images of one cluster each, background 0, with their type. Goes out: a classifier. Two stages: momentum-contrast pre-training
 with supervised contrast, image composition and a self-margin loss; then fine-tuning. Equation numbers are the paper's."""
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ from trainables.parts import losses
 from trainables.parts.chromosomes import cluster_set
 from trainables.parts.composition import Numbers, compose, draw_composition, load_tables
 from trainables.parts.data import Pack, read_folder, read_images, split
-from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, Encoder, create_backbone, key_encoder_of, move_towards, standardise
+from trainables.parts.encoders import (
+    GRAY_MEAN,
+    GRAY_STD,
+    Encoder,
+    backbone_faults,
+    create_backbone,
+    key_encoder_of,
+    move_towards,
+    standardise,
+)
 from trainables.parts.evaluation import classification_metrics, confusion_matrix, knn_accuracy
 from trainables.parts.inspection import near_duplicates
 from trainables.parts.key_queue import KeyQueue
@@ -87,6 +97,7 @@ CHOICES = {
 RANGES = {  # (low, high), inclusive; None is open
     "canvas": (16, 2048),
     "input_size": (16, 2048),
+    "split_seed": (0, 2**31 - 1),
     "sgd_momentum": (0, 0.9999),
     "weight_decay": (0, 1),
     "pretrain_epochs": (0, 100000),
@@ -155,17 +166,32 @@ def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, n
     tables = ("off", "no", *load_tables())
     if config.composition not in tables:
         found.append(f"composition must be one of {', '.join(dict.fromkeys(tables))}, got {config.composition!r}")
+    found += backbone_faults(config.backbone)
+    found += [
+        f"{entry.name} must be a whole number, got {getattr(config, entry.name)}"
+        for entry in fields(SupcamConfig)
+        if type(entry.default) is int and getattr(config, entry.name) % 1 != 0
+    ]
+    if any(epoch < 0 or epoch % 1 != 0 for epoch in config.rate_drops):
+        found.append(f"rate_drops must be whole numbers of epochs, got {config.rate_drops}")
     for name, (low, high) in RANGES.items():
         if not low <= getattr(config, name) <= high:
             found.append(f"{name} must be between {low} and {high}, got {getattr(config, name)}")
-    found += [f"{name} must be above 0, got {getattr(config, name)}" for name in POSITIVE if not getattr(config, name) > 0]
+    found += [
+        f"{name} must be above 0 and finite, got {getattr(config, name)}" for name in POSITIVE if not 0 < getattr(config, name) < math.inf
+    ]
     if config.crop_min > config.crop_max:
         found.append(f"crop_min must not be above crop_max, got {config.crop_min} and {config.crop_max}")
-    if len(config.split) != 3 or min(config.split) <= 0 or abs(sum(config.split) - 1) > 1e-6:
+    if len(config.split) != 3 or not all(share > 0 for share in config.split) or not abs(sum(config.split) - 1) <= 1e-6:
         found.append(f"split must be three fractions above 0 that sum to 1, got {config.split}")
     if config.margin_form in ("parametric_margin", "cluster_margin", "self_margin", "all_margin") and config.contrast == "info_nce":
         found.append(
             f"margin_form {config.margin_form} is added to sup_con (Eq. 13); contrast is info_nce: set contrast=sup_con or margin_form=none"
+        )
+    if pack is not None and config.pretrain_epochs and config.composition not in ("off", "no") and pack.classes != CLASSES:
+        found.append(
+            f"composition {config.composition} is a table of the classes {', '.join(CLASSES)}, the data has {', '.join(pack.classes)}; "
+            "set composition=off or composition=no, or name the folders so"
         )
     if parts is not None:
         n = len(parts["train"])
