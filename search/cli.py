@@ -225,8 +225,10 @@ class _Request:
         self.given = given
         self.step = "plan" if given.plan else given.step
         self.command = "python -m search " + shlex.join(words)
-        self.entry: Entry = registry.load(name)
         self.console = _console()
+        if sys.stdout.isatty():
+            self.console.print(f"{name}: loading …", markup=False)  # torch and timm take a few seconds
+        self.entry: Entry = registry.load(name)
         self.preset = given.preset or self._default_preset()
         source = given.data.resolve().name if given.data else "synthetic"
         self.name = given.name or f"{name}-{self.preset}-{source}"
@@ -451,15 +453,14 @@ class _Request:
         with words_to(self.folder / "log.txt") as console:
             from search.tuner import carry_out, cluster, share_out
 
-            with cluster(self.given.address) as resources:
+            with live(console, self.name, coordinator.progress), cluster(self.given.address) as resources:
                 share = share_out(resources, self.given.gpus_per_run, self.given.workers_per_run)
                 coordinator.slots = share.slots
                 coordinator.on_change = reporter = _Reporter(self.folder)
                 try:
-                    with live(console, self.name, coordinator.progress):
-                        carry_out(coordinator, share, checkpoint_seconds=10.0 if self.preset == "quick" else 60.0)
+                    carry_out(coordinator, share, checkpoint_seconds=10.0 if self.preset == "quick" else 60.0)
                 finally:
-                    reporter.wait()
+                    reporter.stop()
 
     def _with_confirmation(self, study: dict[str, Any], coordinator: "Coordinator", plan: "Plan") -> dict[str, Any]:
         from search.coordinator import best_trial
@@ -593,9 +594,10 @@ class _Reporter:
         self.next = clock + 30
         self.process = subprocess.Popen(["nice", "-n", "15", sys.executable, "-m", "analysis", str(self.folder)], stdin=subprocess.DEVNULL)
 
-    def wait(self) -> None:
-        """Until none is at work: an older report must not be written over the last one."""
+    def stop(self) -> None:
+        """None is at work afterwards: an older report must not be written over the last one. Its writes are whole or not at all."""
         if self.process is not None:
+            self.process.terminate()
             self.process.wait()
 
 

@@ -46,7 +46,7 @@ def render(name: str, progress: Progress, elapsed: float) -> RenderableType:
         head,
         Text(words),
         Text(f"{best} · {times}"),
-        *(Text(f"  {line}", style="dim", overflow="ellipsis", no_wrap=True) for line in progress.in_flight),
+        *(Text(f"  {line}", style="dim", overflow="ellipsis", no_wrap=True) for line in progress.in_flight or ["starting workers …"]),
     )
 
 
