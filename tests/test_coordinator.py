@@ -1,0 +1,666 @@
+"""Every decision of a study, without Ray: rows and endings are handed in by the test, in any order that a cluster could give."""
+
+import json
+import math
+import threading
+from dataclasses import asdict
+
+import optuna
+import pytest
+from driving import END, Bench, toy_entry
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from optuna.trial import TrialState
+
+from search import coordinator as coordinating
+from search import registry
+from search.coordinator import JOURNAL, best_trial, open_journal
+from trainables.parts.execution import FLIGHT, RESULT, Outcome
+
+SUPCAM = registry.load("supcam")
+
+
+@pytest.fixture(autouse=True)
+def no_git(monkeypatch):
+    monkeypatch.setattr(coordinating, "commit", lambda: ("c" * 40, False))
+
+
+def row(stage="warm", epoch=1, **metrics):
+    return {"stage": stage, "epoch": epoch, "loss": 1.0, "learning_rate": 0.1, "seconds": 0.5} | metrics
+
+
+def end(bench, coordinator, active, status="completed", val=0.5, **error):
+    """What a worker leaves and sends at the end of a run."""
+    folder = bench.folder / active.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if status == "completed":
+        metrics = {f"{part}_accuracy": val for part in ("val", *(("test",) if coordinator.job(active)["evaluate_test"] else ()))}
+        outcome = Outcome(
+            metrics=metrics, history=list(active.rows), stage_hashes=dict(active.run.stages), stage_seconds={"warm": 1.5}, started="s"
+        )
+        (folder / RESULT).write_text(json.dumps(asdict(outcome)))
+        coordinator.stages.put(active.run.stages["warm"], {}, {})
+    else:
+        error = {"kind": "error", "message": "broken"} | error
+    return coordinator.row(active.run.key, {"end": status} | error | END)
+
+
+@pytest.fixture
+def study(bench):
+    """A study of fake runs."""
+    return lambda **request: bench(pack=None, **request)
+
+
+def trials(coordinator):
+    return coordinator.study.get_trials(deepcopy=False)
+
+
+def lines(bench):
+    return [json.loads(line) for line in (bench.folder / "records.jsonl").read_text().splitlines()]
+
+
+# -- what runs, and in which order ---------------------------------------------------------------------------------------------------
+
+
+def test_the_published_point_is_asked_first_and_is_the_arm_s_own_run(study):
+    _, c = study().open()
+    active = c.next()
+    assert active.trial.number == 0 and active.run.arms == ("1/plain", "2/none")
+    assert active.trial.params == {"form": "plain", "rate": 0.02}
+    assert not active.stoppable
+    assert c.job(active)["evaluate_test"]
+
+
+def test_optuna_is_given_the_declared_distributions_unchanged(study):
+    _, c = study().open()
+    c.next()
+    assert trials(c)[0].distributions == {name: c.plan.space[name].distribution for name in ("form", "rate")}
+
+
+def test_every_distribution_of_the_real_space_reaches_optuna_unchanged(bench):
+    _, c = bench(entry=SUPCAM, pack=None, trials=8, tables=["none"], repeats=1).open(slots=8)
+    seen = {}
+    while (active := c.next()) is not None:
+        seen |= trials(c)[active.trial.number].distributions
+    assert len(c.active) == 8 and set(seen) == set(c.plan.space)
+    assert all(seen[name] == dimension.distribution for name, dimension in c.plan.space.items())
+
+
+def test_a_trial_has_no_margin_where_its_form_has_none(bench):
+    _, c = bench(entry=SUPCAM, pack=None, trials=12, tables=["none"], repeats=1).open(slots=12)
+    while c.next() is not None:
+        pass
+    forms = set()
+    for trial in trials(c):
+        form, names = trial.params["margin_form"], set(trial.params)
+        forms.add(form)
+        assert ("margin.self" in names, "margin.class" in names) == (form == "self_margin", form in ("parametric_margin", "cluster_margin"))
+    assert len(forms) > 1
+
+
+def test_parallel_asks_do_not_propose_one_point_twice(bench):
+    _, c = bench(entry=SUPCAM, pack=None, trials=16, tables=["none"], repeats=1).open(slots=16)
+    runs = []
+    while (active := c.next()) is not None:
+        runs.append(active.run.key)
+    assert len(set(runs)) == 16
+
+
+def test_a_proposal_depends_on_the_history_and_not_on_the_process_that_asks(toy, tmp_path):
+    points = []
+    for name in ("a", "b"):
+        bench = Bench(toy, tmp_path / name, trials=4, tables=["none"], repeats=1)
+        for _ in range(4):
+            _, c = bench.open()
+            active = c.next()
+            points.append(active.trial.params)
+            end(bench, c, active, val=0.1)
+        bench.close()
+    assert points[:4] == points[4:]
+    assert len({json.dumps(point, sort_keys=True) for point in points}) == 4
+
+
+def test_a_run_waits_for_the_stage_that_another_is_training_and_one_that_needs_none_does_not(study):
+    bench = study(trials=0, repeats=1, tables=["1"])
+    _, c = bench.open(slots=3)
+    first, second = c.next(), c.next()
+    assert first.run.arms == ("1/plain",)
+    assert second.run.arms == ("1/slow",)  # "bent, a little" shares the warm stage with "plain" and is not placed beside it
+    assert c.next() is None and not c.finished()
+    c.stages.put(first.run.stages["warm"], {}, {})
+    third = c.next()
+    assert third.run.arms == ("1/bent, a little",)
+    assert third.run.stages["warm"] == first.run.stages["warm"] and third.run.stages["tune"] != first.run.stages["tune"]
+
+
+def test_a_waiting_run_goes_ahead_when_the_one_it_waited_for_fails(study):
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain", "bent*"])
+    _, c = bench.open(slots=2)
+    first = c.next()
+    assert c.next() is None
+    end(bench, c, first, "failed")
+    assert c.next().run.arms == ("1/bent, a little",)
+
+
+def test_a_trial_whose_stage_is_being_trained_waits_and_is_not_lost(study):
+    bench = study(trials=0, tables=["1"], arms=["plain"], repeats=1, overrides={"rate": 0.03})
+    _, c = bench.open()
+    c.plan = type(c.plan)(c.plan.baseline, c.plan.tables, c.plan.runs, {"form": c.plan.space["form"]}, c.plan.seeds, 2)
+    c.with_search, c.study = True, c._open_study()
+    busy = c._queued()
+    c.active[busy.run.key] = busy
+    assert c.next() is None  # trial 0 is the busy run itself and listens; trial 1 is the same or a bent one, whose stage is busy
+    assert sum(trial.state == TrialState.RUNNING for trial in trials(c)) == 2
+    end(bench, c, busy)
+    while (active := c.next()) is not None:
+        end(bench, c, active)
+    assert c.complete() and {trial.state for trial in trials(c)} == {TrialState.COMPLETE}
+
+
+def test_the_best_point_is_run_on_the_other_seeds_once_the_search_has_ended(study):
+    bench = study(trials=3, repeats=3, tables=["none"])
+    _, c = bench.open(slots=4)
+    placed = [c.next() for _ in range(3)]
+    assert c.next() is None
+    for active, val in zip(placed, (0.5, 0.9, 0.7), strict=True):
+        end(bench, c, active, val=val)
+    confirming = [c.next() for _ in range(3)]
+    assert [active.run.seed for active in confirming] == [0, 1, 2]
+    assert {active.run.config_hash for active in confirming} == {placed[1].run.config_hash}
+    assert all(active.trial is None and not active.stoppable and "search/trial 1" in active.run.arms for active in confirming)
+    for active in confirming:
+        end(bench, c, active, val=0.9)
+    assert c.complete() and c.next() is None
+    assert c.ledger.records[placed[1].run.key]["trial"] == 1  # its test metrics were added, and it is still the trial's record
+
+
+def test_a_confirmed_run_that_stands_in_a_table_is_run_once(study):
+    bench = study(trials=1, repeats=2, tables=["1"], arms=["plain"])
+    ledger, c = bench.open()
+    while (active := c.next()) is not None:
+        end(bench, c, active)
+    assert c.complete()
+    assert [record["seed"] for record in lines(bench)] == [0, 1]
+    c.queue.extend(c.plan.runs)  # as if they had still been waiting when the search ended
+    ledger.records.clear()
+    c.confirmation = None
+    assert c._confirming().run.arms == ("1/plain", "search/trial 0")
+    assert c.plan.runs[0] not in c.queue
+
+
+def test_ties_of_the_search_go_to_the_earliest_trial(study):
+    bench = study(trials=3, repeats=1, tables=["none"])
+    _, c = bench.open()
+    while (active := c.next()) is not None:
+        end(bench, c, active, val=0.5)
+    assert best_trial(c.study).number == 0
+
+
+# -- what Optuna is told -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_completed_trial_is_told_its_validation_score_and_no_test_metric_is_near_it(study):
+    bench = study(trials=2, repeats=1, tables=["none"])
+    _, c = bench.open()
+    end(bench, c, c.next(), val=0.1)
+    active = c.next()
+    c.row(active.run.key, row(epoch=1, val_early=0.3, loss=9.0))
+    folder = bench.folder / active.folder
+    end(bench, c, active, val=0.81)
+    result = json.loads((folder / RESULT).read_text())
+    trial = trials(c)[1]
+    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.81, {1: 0.3})
+    assert not any("test" in name for name in result["metrics"])
+    assert not any("test" in name for record in lines(bench) for name in [*record["metrics"], *record["confusion"]])
+    assert "test" not in json.dumps([trial.user_attrs, trial.system_attrs])
+
+
+def test_a_poisoned_test_metric_changes_nothing_that_the_search_does(toy, tmp_path):
+    """The published point stands in a table, so its run has test metrics: whatever they are, the proposals are the same."""
+    seen = []
+    for name, poison in (("a", 0.0), ("b", 1e9)):
+        bench = Bench(toy, tmp_path / name, trials=7, repeats=1, tables=["1"], arms=["plain"])
+        _, c = bench.open()
+        while (active := c.next()) is not None:
+            val = (active.run.config.rate * 7) % 1
+            c.row(active.run.key, row(val_early=val, test_early=poison))
+            if active.run.key in c.active:
+                folder = bench.folder / active.folder
+                folder.mkdir(parents=True, exist_ok=True)
+                outcome = Outcome(metrics={"val_accuracy": val, "test_accuracy": poison}, history=list(active.rows), started="s")
+                (folder / RESULT).write_text(json.dumps(asdict(outcome)))
+                c.stages.put(active.run.stages["warm"], {}, {})
+                c.row(active.run.key, {"end": "completed"} | END)
+        seen.append([(trial.params, trial.state, trial.value) for trial in trials(c)] + [best_trial(c.study).number])
+        bench.close()
+    assert seen[0] == seen[1] and len(seen[0]) == 8
+
+
+def test_a_stopped_trial_reaches_optuna_as_pruned_with_its_intermediate_values(study):
+    bench = study(trials=2, repeats=1, tables=["none"])
+    ledger, c = bench.open()
+    first = c.next()
+    for epoch in (1, 2, 3):
+        assert not c.row(first.run.key, row(epoch=epoch, val_early=0.9))
+    end(bench, c, first, val=0.9)
+    second = c.next()
+    (bench.folder / second.folder).mkdir(parents=True)
+    (bench.folder / second.folder / FLIGHT).write_text("")
+    assert second.stoppable
+    assert c.row(second.run.key, row(epoch=1, val_early=0.1))
+    trial = trials(c)[1]
+    assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {1: 0.1})
+    record = ledger.records[second.run.key]
+    assert record["status"] == "pruned" and record["history"] == [row(epoch=1, val_early=0.1)] and record["epochs"] == {"warm": 1}
+    assert record["metrics"] == {"val_early": 0.1} and record["checkpoint"] is None
+    assert not (bench.folder / second.folder / FLIGHT).exists()
+    assert not c.row(second.run.key, row(epoch=2, val_early=1.0)), "rows of a stopped run are late, and change nothing"
+    assert len(lines(bench)) == 2
+    assert best_trial(c.study).number == 0
+
+
+def test_a_run_that_a_table_wants_is_never_stopped(study):
+    bench = study(trials=1, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open()
+    active = c.next()
+    for epoch in (1, 2, 3):
+        assert not c.row(active.run.key, row(epoch=epoch, val_early=0.0))
+
+
+@pytest.mark.parametrize(("status", "kind"), [("diverged", "not_finite"), ("failed", "out_of_memory"), ("failed", "unreachable_weights")])
+def test_a_run_that_broke_reaches_optuna_as_fail_with_its_reason_and_its_record(study, status, kind):
+    bench = study(trials=1, repeats=1, tables=["none"])
+    ledger, c = bench.open()
+    active = c.next()
+    c.row(active.run.key, row(val_early=0.4))
+    end(bench, c, active, status, kind=kind, message="because")
+    trial = trials(c)[0]
+    assert (trial.state, trial.values, trial.user_attrs["reason"]) == (TrialState.FAIL, None, "because")
+    record = ledger.records[active.run.key]
+    assert (record["status"], record["error"]) == (status, {"kind": kind, "message": "because"})
+    assert c.complete() and best_trial(c.study) is None
+
+
+def test_a_run_whose_process_died_too_often_is_recorded_as_such(study):
+    bench = study(trials=1, repeats=1, tables=["none"])
+    _, c = bench.open()
+    active = c.next()
+    c.row(active.run.key, row(val_early=0.4))
+    c.lost(active.run.key)
+    c.lost(active.run.key)
+    assert len(lines(bench)) == 1 and lines(bench)[0]["error"]["kind"] == "worker_killed"
+    assert trials(c)[0].state == TrialState.FAIL
+
+
+def test_the_record_is_written_before_optuna_is_told(study, monkeypatch):
+    bench = study(trials=1, repeats=1, tables=["none"])
+    _, c = bench.open()
+    active = c.next()
+
+    def die(*arguments, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(optuna.Study, "tell", die)
+    with pytest.raises(KeyboardInterrupt):
+        end(bench, c, active, val=0.7)
+    monkeypatch.undo()
+    assert [record["key"] for record in lines(bench)] == [active.run.key]
+    _, again = bench.open()
+    assert [(trial.state, trial.value) for trial in trials(again)] == [(TrialState.COMPLETE, 0.7)]
+    assert again.next().trial is None, "all that is left is the evaluation of the best point"
+
+
+def test_a_run_killed_before_its_record_is_trained_again_and_told_once(study, monkeypatch):
+    bench = study(trials=1, repeats=1, tables=["none"])
+    ledger, c = bench.open()
+    active = c.next()
+
+    def die(record):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ledger, "append", die)
+    with pytest.raises(KeyboardInterrupt):
+        end(bench, c, active, val=0.7)
+    _, again = bench.open()
+    resumed = again.next()
+    assert (resumed.run.key, resumed.trial.number) == (active.run.key, 0)
+    end(bench, again, resumed, val=0.7)
+    assert [(trial.state, trial.value) for trial in trials(again)] == [(TrialState.COMPLETE, 0.7)]
+
+
+def test_a_trial_that_ran_when_the_driver_died_goes_on_and_its_rows_are_not_told_twice(study):
+    bench = study(trials=3, repeats=1, tables=["none"])
+    _, c = bench.open(slots=2)
+    one, two = c.next(), c.next()
+    for epoch in (1, 2):
+        c.row(one.run.key, row(epoch=epoch, val_early=0.2 * epoch))
+    _, again = bench.open(slots=3)
+    resumed = [again.next(), again.next()]
+    assert {(active.run.key, active.trial.number) for active in resumed} == {(one.run.key, 0), (two.run.key, 1)}
+    for epoch in (1, 2, 3):
+        again.row(one.run.key, row(epoch=epoch, val_early=0.2 * epoch))
+    assert trials(again)[0].intermediate_values == pytest.approx({1: 0.2, 2: 0.4, 3: 0.6})
+    assert again.next().trial.number == 2
+
+
+@pytest.mark.parametrize("asked", [0, 1, 2])
+def test_a_trial_cut_off_between_ask_and_its_last_suggest_keeps_its_values_and_goes_on(study, monkeypatch, asked):
+    """The published point is the one that must not get lost."""
+    bench = study(trials=1, repeats=1, tables=["none"])
+    _, c = bench.open()
+    real, count = coordinating._suggest, []
+
+    def die(*arguments):
+        if len(count) == asked:
+            raise KeyboardInterrupt
+        count.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(coordinating, "_suggest", die)
+    if asked < 2:
+        with pytest.raises(KeyboardInterrupt):
+            c.next()
+    monkeypatch.setattr(coordinating, "_suggest", real)
+    _, again = bench.open()
+    active = again.next()
+    assert (active.trial.number, active.trial.params) == (0, {"form": "plain", "rate": 0.02})
+
+
+def test_a_point_that_the_procedure_refuses_is_a_fail_with_its_reason_and_the_study_goes_on(study):
+    bench = study(trials=6, repeats=1, tables=["none"], overrides={"pause": 101.0})
+    _, c = bench.open()
+    while (active := c.next()) is not None:
+        assert active.run.config.form == "plain"
+        end(bench, c, active)
+    states = {trial.params["form"]: trial.state for trial in trials(c)}
+    assert states == {"plain": TrialState.COMPLETE, "bent": TrialState.FAIL}
+    reasons = {trial.user_attrs.get("reason") for trial in trials(c) if trial.state == TrialState.FAIL}
+    assert reasons == {"a bent loss takes no pause above 100"}
+    assert c.complete() and len(trials(c)) == 6
+
+
+def test_an_equal_point_costs_nothing_and_is_told_from_the_ledger(study):
+    bench = study(trials=4, repeats=1, tables=["none"])
+    plan = bench.plan()
+    only_form = {"form": plan.space["form"]}
+    bench.plan = lambda: type(plan)(plan.baseline, plan.tables, plan.runs, only_form, plan.seeds, 4)
+    ledger, c = bench.open()
+    placed = 0
+    while (active := c.next()) is not None:
+        placed += active.trial is not None
+        c.row(active.run.key, row(val_early=0.9 if placed == 1 else 0.1))
+        if active.run.key in c.active:
+            end(bench, c, active, val=0.5)
+    assert len(trials(c)) == 4 and placed <= 2 and c.complete()
+    for trial in trials(c):
+        record = ledger.records[trial.user_attrs["key"]]
+        assert {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned"}[trial.state] == record["status"]
+        if trial.state == TrialState.PRUNED:
+            assert trial.intermediate_values == {1: 0.1}
+
+
+# -- what is continued ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_study_has_nothing_to_do_and_more_trials_go_on_from_it(study):
+    bench = study(trials=2, repeats=1, tables=["1"])
+    _, c = bench.open()
+    while (active := c.next()) is not None:
+        end(bench, c, active)
+    done = len(lines(bench))
+    _, again = bench.open()
+    assert again.finished() and again.complete() and again.next() is None
+    bench.request["trials"] = 4
+    _, more = bench.open()
+    while (active := more.next()) is not None:
+        assert active.trial is not None
+        end(bench, more, active)
+    assert len(trials(more)) == 4 and len(lines(bench)) == done + 2
+
+
+def test_a_pruned_run_is_trained_to_its_end_when_a_table_comes_to_want_it(study):
+    bench = study(trials=1, repeats=1, tables=["1"], arms=["slow"])
+    ledger, c = bench.open(with_search=False)
+    run = c.plan.runs[0]
+    ledger.append({"schema": 1, "key": run.key, "status": "pruned", "metrics": {}, "trial": 4, "arms": [], "seed": 0})
+    _, again = bench.open(with_search=False)
+    active = again.next()
+    assert active.run.key == run.key
+    end(bench, again, active)
+    assert lines(bench)[-1]["status"] == "completed" and lines(bench)[-1]["trial"] == 4
+
+
+def test_a_search_s_run_that_a_table_comes_to_want_is_only_evaluated(study):
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["slow"])
+    ledger, c = bench.open()
+    key = c.plan.runs[0].key
+    ledger.append({"schema": 1, "key": key, "status": "completed", "metrics": {"val_accuracy": 0.5}, "trial": None, "arms": [], "seed": 0})
+    _, again = bench.open()
+    assert again.next().run.key == key
+    ledger.records[key]["metrics"]["test_accuracy"] = 0.5
+
+
+def test_failed_runs_stay_failed_until_asked_for_and_are_then_retried_once(study):
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain", "slow"])
+    _, c = bench.open()
+    end(bench, c, c.next(), "failed", kind="out_of_memory", message="full")
+    end(bench, c, c.next())
+    _, again = bench.open()
+    assert again.complete()
+    _, again = bench.open(retry_failed=True)
+    active = again.next()
+    assert active.run.arms == ("1/plain",)
+    end(bench, again, active, "failed", kind="out_of_memory", message="still full")
+    assert again.complete() and again.next() is None
+    assert [record["error"] and record["error"]["message"] for record in lines(bench)] == ["full", None, "still full"]
+
+
+def test_a_confirmation_that_fails_again_is_not_retried_for_ever(study):
+    bench = study(trials=1, repeats=2, tables=["none"])
+    _, c = bench.open()
+    end(bench, c, c.next())
+    end(bench, c, c.next())  # seed 0 again, for its test metrics
+    end(bench, c, c.next(), "failed")
+    assert c.complete()
+    _, again = bench.open(retry_failed=True)
+    active = again.next()
+    assert active.run.seed == 1
+    end(bench, again, active, "failed")
+    assert again.next() is None and again.complete()
+
+
+def test_tune_leaves_the_tables_and_ablate_the_search(study):
+    bench = study(trials=2, repeats=1, tables=["1"])
+    _, c = bench.open(with_search=False)
+    runs = []
+    while (active := c.next()) is not None:
+        runs.append(active)
+        end(bench, c, active)
+    assert c.study is None and not (bench.folder / JOURNAL).exists() and all(active.trial is None for active in runs)
+    _, c = bench.open(with_tables=False)
+    while (active := c.next()) is not None:
+        assert active.trial is not None or "search/" in active.run.arms[-1]
+        end(bench, c, active)
+    assert c.complete() and len(trials(c)) == 2
+
+
+def test_after_its_time_a_study_starts_nothing_ends_what_runs_and_says_that_more_is_left(study):
+    bench = study(trials=2, repeats=1, tables=["1"])
+    _, c = bench.open()
+    active = c.next()
+    c.deadline = -math.inf
+    assert c.next() is None and not c.finished()
+    end(bench, c, active)
+    assert c.finished() and not c.complete() and c.next() is None
+    _, again = bench.open()
+    assert not again.finished() and again.next() is not None
+
+
+@pytest.mark.parametrize("cut", [1, 7, 40])
+def test_a_torn_journal_is_cut_to_its_last_whole_line_and_goes_on(study, cut):
+    bench = study(trials=3, repeats=1, tables=["none"])
+    _, c = bench.open()
+    end(bench, c, c.next(), val=0.6)
+    end(bench, c, c.next(), val=0.7)
+    path = bench.folder / JOURNAL
+    path.write_bytes(path.read_bytes()[:-cut])
+    _, again = bench.open()
+    while (active := again.next()) is not None:
+        end(bench, again, active, val=0.8)
+    assert [(trial.state, trial.value) for trial in trials(again)] == [(TrialState.COMPLETE, value) for value in (0.6, 0.7, 0.8)]
+    assert path.with_suffix(".torn").exists()
+    assert len(optuna.load_study(study_name="bench", storage=open_journal(path)).trials) == 3
+
+
+def test_the_live_view_may_look_while_the_study_is_at_work(study):
+    """From another thread, as it does."""
+    bench = study(trials=0, repeats=10, tables=["1", "2"])
+    _, c = bench.open(slots=4)
+    stop, seen, faults = threading.Event(), [], []
+
+    def look():
+        while not stop.is_set():
+            try:
+                seen.append(c.progress())
+            except RuntimeError as fault:  # "dictionary changed size during iteration"
+                faults.append(fault)
+                return
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    while (active := c.next()) is not None:
+        c.row(active.run.key, row())
+        end(bench, c, active)
+    stop.set()
+    thread.join()
+    assert not faults and seen
+    totals = {progress.done + progress.running + progress.waiting for progress in seen}
+    assert totals == {30}
+    last = c.progress()
+    assert (last.done, last.running, last.waiting, last.counts) == (30, 0, 0, {"completed": 30})
+
+
+def test_progress_counts_what_was_asked_for_from_the_first_look_to_the_last(study):
+    bench = study(trials=3, repeats=2, tables=["1"])
+    _, c = bench.open(slots=2)
+    totals = []
+    while (active := c.next()) is not None:
+        totals.append(c.progress())
+        end(bench, c, active, val=0.5 + 0.1 * len(totals))
+    last = c.progress()
+    assert last.running == last.waiting == 0 and last.best[0] == pytest.approx(0.5 + 0.1 * len(totals), abs=0.2)
+    assert "trial" in totals[0].in_flight[0] or "1/" in totals[0].in_flight[0]
+
+
+# -- any order -----------------------------------------------------------------------------------------------------------------------
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Runs begin, report, end, break and are lost in any order; drivers die at any moment. Whatever happens: nothing is trained twice, no
+    stage by two at once, and in the end the ledger holds all and Optuna what the ledger says."""
+
+    @initialize(trials=st.integers(0, 4), repeats=st.integers(1, 2), slots=st.integers(1, 3))
+    def begin(self, trials, repeats, slots):
+        import tempfile
+        from pathlib import Path
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.bench = Bench(toy_entry(), Path(self.folder.name), trials=trials, repeats=repeats, tables=["1", "2"])
+        self.slots, self.left = slots, set()
+        self.restart()
+
+    def restart(self):
+        self.ledger, self.c = self.bench.open(slots=self.slots)
+
+    @rule()
+    def place(self):
+        if len(self.c.active) < self.slots:
+            before = dict(self.ledger.records)
+            active = self.c.next()
+            if active is not None:
+                old = before.get(active.run.key)
+                assert old is None or (old["status"] == "pruned" and active.run.arms) or not any("test" in name for name in old["metrics"])
+
+    @precondition(lambda self: self.c.active)
+    @rule(data=st.data(), score=st.floats(0, 1))
+    def report(self, data, score):
+        key = data.draw(st.sampled_from(sorted(self.c.active)))
+        epoch = len(self.c.active[key].rows) + 1
+        if epoch <= 3:
+            self.c.row(key, row(epoch=epoch, val_early=score))
+
+    @precondition(lambda self: self.c.active)
+    @rule(
+        data=st.data(), val=st.floats(0, 1), status=st.sampled_from(["completed", "completed", "completed", "failed", "diverged", "lost"])
+    )
+    def ends(self, data, val, status):
+        active = self.c.active[data.draw(st.sampled_from(sorted(self.c.active)))]
+        if status == "lost":
+            self.c.lost(active.run.key)
+        else:
+            end(self.bench, self.c, active, status, val=val)
+
+    @rule()
+    def driver_dies(self):
+        self.restart()
+
+    @rule(more=st.integers(1, 2))
+    def asks_for_more(self, more):
+        if self.bench.request["trials"] < 6:
+            self.bench.request["trials"] += more
+            self.restart()
+
+    @invariant()
+    def no_stage_is_trained_by_two(self):
+        if not hasattr(self, "c"):
+            return
+        busy = [active.run.stages["warm"] for active in self.c.active.values() if not self.c.stages.has(active.run.stages["warm"])]
+        assert len(busy) == len(set(busy))
+
+    @invariant()
+    def the_view_adds_up(self):
+        if hasattr(self, "c"):
+            progress = self.c.progress()
+            assert progress.running == len(self.c.active) and progress.waiting >= 0
+
+    def teardown(self):
+        if hasattr(self, "c"):
+            try:
+                self.check()
+            finally:
+                self.bench.close()
+                self.folder.cleanup()
+
+    def check(self):
+        for _ in range(500):
+            if self.c.finished():
+                break
+            active = self.c.next() if len(self.c.active) < self.slots else None
+            if active is None:
+                end(self.bench, self.c, next(iter(self.c.active.values())), val=0.5)
+        assert self.c.complete()
+        records = self.ledger.records
+        assert {run.key for run in self.c.plan.runs} <= set(records)
+        written = [record for record in lines(self.bench) if record["status"] == "completed"]
+        with_test = [record["key"] for record in written if "test_accuracy" in record["metrics"]]
+        assert len(with_test) == len(set(with_test))
+        assert all(sum(record["key"] == key for record in written) <= 2 for key in records)
+        if self.c.study is not None:
+            self.check_optuna(records)
+
+    def check_optuna(self, records):
+        told = trials(self.c)
+        assert len(told) == self.c.plan.trials
+        for trial in told:
+            record = records[trial.user_attrs["key"]]
+            if trial.state == TrialState.COMPLETE:
+                assert trial.value == record["metrics"]["val_accuracy"]
+            elif trial.state == TrialState.PRUNED:
+                assert trial.intermediate_values
+            else:
+                assert trial.state == TrialState.FAIL and "reason" in trial.user_attrs
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
