@@ -101,11 +101,12 @@ def share_out(machines: Machines, gpus_per_run: float | None, workers: int) -> R
 
 
 class _Searcher(Searcher):
-    """Asks the Coordinator for the next run. Keeps no state of its own, and saves none."""
+    """Asks the Coordinator for the next run, and tells it of one that Tune has given up. Saves no state."""
 
     def __init__(self, coordinator: Coordinator, common: dict[str, Any]) -> None:
         super().__init__(metric="epoch", mode="max")
         self.coordinator, self.common = coordinator, common
+        self.keys: dict[str, str] = {}  # of runs, by Tune's trial
 
     def suggest(self, trial_id: str) -> Any:
         coordinator = self.coordinator
@@ -117,10 +118,12 @@ class _Searcher(Searcher):
                 return Searcher.FINISHED
             time.sleep(0.02)  # a run waits for a stage of another; Tune asks again at once
             return None
+        self.keys[trial_id] = active.run.key
         return coordinator.job(active) | self.common
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        return None
+        if error:  # only here: a scheduler's on_trial_error is called before each retry too
+            self.coordinator.lost(self.keys[trial_id])
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # the Tuner pickles what it is given for its own restore, which is never used
@@ -142,9 +145,6 @@ class _Scheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         stop = self.coordinator.row(trial.config["key"], json.loads(result["row"]))
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
-
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        self.coordinator.lost(trial.config["key"])
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
