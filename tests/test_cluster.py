@@ -1,0 +1,427 @@
+"""cluster.yaml by Ray's own schema and by what the schema misses, its storage scripts with a stand-in for the bucket, how a cluster is divided
+into runs, and --address against two nodes on this machine."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from search.tuner import Machines, _Scheduler, _Searcher, _to_come, share_out
+from trainables.parts.errors import RequestError
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "cluster.yaml").read_text()
+CONFIG = yaml.safe_load(TEXT)
+COMMANDS = [command for name, commands in CONFIG.items() if name.endswith("_commands") for command in commands]
+
+
+# -- cluster.yaml ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_cluster_file_is_valid_by_rays_own_schema() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(yaml.safe_load(TEXT)))
+
+
+def test_workers_are_spot_machines_that_come_and_go_and_the_head_is_on_demand_and_without_runs() -> None:
+    types = dict(CONFIG["available_node_types"])
+    head = types.pop(CONFIG["head_node_type"])
+    assert "InstanceMarketOptions" not in head["node_config"]
+    assert head["resources"] == {"CPU": 0} and head["max_workers"] == 0
+    for kind in types.values():
+        assert kind["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+        assert kind["min_workers"] == 0 and kind["resources"]["GPU"] >= 1 and kind["resources"]["CPU"] >= 1
+        assert kind["max_workers"] <= CONFIG["max_workers"]
+
+
+def test_ray_is_started_with_token_authentication_everywhere_and_its_shells_agree() -> None:
+    starts = [command for command in COMMANDS if "ray start" in command]
+    assert len(starts) == 2 and all("RAY_AUTH_MODE=token ray start" in command for command in starts)
+    assert any("export RAY_AUTH_MODE=token" in command for command in CONFIG["setup_commands"])
+    assert CONFIG["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert "chmod 600 ~/.ray/auth_token" in CONFIG["setup_commands"]
+
+
+def test_the_dashboard_listens_on_the_loopback_alone_and_ports_stay_out_of_the_workers_range() -> None:
+    (head,) = (command for command in CONFIG["head_start_ray_commands"] if "ray start" in command)
+    assert "--dashboard-host=127.0.0.1" in head
+    for start in (head, CONFIG["worker_start_ray_commands"][-1]):
+        ports = {name: int(port) for name, port in re.findall(r"--([a-z-]*port)=(\d+)", start)}
+        low, high = ports.pop("min-worker-port"), ports.pop("max-worker-port")
+        assert all(not low <= port <= high for port in ports.values())
+
+
+def test_the_environment_is_pinned_and_every_file_that_is_copied_exists() -> None:
+    installs = [command for command in COMMANDS if "pip install" in command]
+    assert installs and all("-c constraints.txt" in command for command in installs)
+    local = [name for name in CONFIG["file_mounts"].values() if not name.startswith("~")]
+    assert local and all((ROOT / name).exists() for name in local)
+    packages = {str(path.parent.relative_to(ROOT)) for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
+    assert {f"./{name}" for name in packages} <= set(local)
+
+
+def test_the_cluster_file_holds_no_secret_no_address_and_nothing_of_ours() -> None:
+    assert not re.search(r"AKIA|ASIA|aws_access_key|aws_secret|BEGIN [A-Z ]*PRIVATE KEY|[0-9a-fA-F]{32,}|\b\d{12}\b", TEXT)
+    assert set(re.findall(r"\b\d{1,3}(?:\.\d{1,3}){3}\b", TEXT)) <= {"127.0.0.1"}
+    assert not re.search(r"https?://|index-url|\bami-[0-9a-f]{8,}", TEXT)
+
+
+def test_what_must_be_changed_is_refused_unchanged_and_stands_in_one_place() -> None:
+    assert len(re.findall(r"^[^#\n]*s3://", TEXT, re.MULTILINE)) == 1
+    node_types = CONFIG["available_node_types"].values()
+    assert {kind["node_config"]["ImageId"] for kind in node_types} == {"ami-CHANGE-ME"}
+    assert any("CHANGE-ME" in command and "exit 1" in command for command in CONFIG["head_setup_commands"])
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[:40])
+def test_every_command_is_a_whole_one_in_the_shell_that_ray_puts_around_it(command: str) -> None:
+    wrapped = f"source ~/.bashrc; export A=1 && (export RAY_HEAD_IP=head; {command})"
+    checked = subprocess.run(["bash", "-n", "-c", wrapped], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0 and not checked.stderr, checked.stderr
+
+
+# -- the bucket -----------------------------------------------------------------------------------------------------------------------
+
+AWS = """#!{python}
+# Stands for `aws s3 sync [--exclude PATTERN]... FROM TO`: copies files, notes each.
+import fnmatch, pathlib, shutil, sys
+words, excluded, places = sys.argv[3:], [], []
+while words:
+    word = words.pop(0)
+    if word == "--exclude":
+        excluded.append(words.pop(0))
+    elif not word.startswith("--"):
+        places.append(pathlib.Path(word.replace("s3:/", "{bucket}")))
+source, target = places
+for file in sorted(source.rglob("*")):
+    name = str(file.relative_to(source))
+    if file.is_file() and not any(fnmatch.fnmatch(name, pattern) for pattern in excluded):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target / name)
+        with open("{bucket}.log", "a") as log:
+            log.write(name + "\\n")
+"""
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Any:
+    """A home with the scripts that cluster.yaml writes and a stand-in for aws; call it with a script's name."""
+    home, bucket = tmp_path / "home", tmp_path / "bucket"
+    (home / "bin").mkdir(parents=True)
+    (home / "bucket.sh").write_text("export BUCKET=s3://laboratory/karyotune\n")
+    (home / "bin" / "aws").write_text(AWS.format(python=sys.executable, bucket=bucket))
+    (home / "bin" / "aws").chmod(0o755)
+    for command in CONFIG["head_setup_commands"]:
+        for name, body in re.findall(r"cat > ~/(\w+\.sh) <<'END'\n(.*?)^END$", command, re.DOTALL | re.MULTILINE):
+            (home / name).write_text(body)
+
+    def call(name: str) -> None:
+        environment = {"HOME": str(home), "PATH": f"{home / 'bin'}:{os.environ['PATH']}"}
+        subprocess.run(["bash", str(home / name), str(tmp_path / "shared")], env=environment, check=True)
+
+    return call
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_a_new_head_brings_the_studies_back_and_an_old_one_is_left_alone(head: Any, tmp_path: Path) -> None:
+    write(tmp_path / "bucket/laboratory/karyotune/a/records.jsonl", "one\n")
+    head("restore.sh")
+    records = tmp_path / "shared/runs/a/records.jsonl"
+    assert records.read_text() == "one\n"
+    records.write_text("one\ntwo\n")  # the head went on, and is set up again before the next copy
+    head("restore.sh")
+    assert records.read_text() == "one\ntwo\n"
+
+
+def test_a_restore_that_broke_off_is_not_taken_for_a_whole_one(head: Any, tmp_path: Path) -> None:
+    write(tmp_path / "bucket/laboratory/karyotune/a/records.jsonl", "one\n")
+    write(tmp_path / "bucket/laboratory/karyotune/b/records.jsonl", "two\n")
+    write(tmp_path / "shared/runs.coming/a/records.jsonl", "one\n")
+    head("restore.sh")
+    assert sorted(path.parent.name for path in tmp_path.glob("shared/runs/*/records.jsonl")) == ["a", "b"]
+
+
+def test_ledgers_reach_the_bucket_after_all_that_they_name(head: Any, tmp_path: Path) -> None:
+    study = tmp_path / "shared/runs/a"
+    names = ("checkpoints/x/model.safetensors", "optuna.journal", "records.jsonl", "stages/z/stage.safetensors", "study.json")
+    for name in (*names, "checkpoints/y/flight.safetensors", "ray/tune/state", ".study.json.7.tmp"):
+        write(study / name, name)
+    head("save.sh")
+    copied = [name.removeprefix("a/") for name in (tmp_path / "bucket.log").read_text().splitlines()]
+    assert sorted(copied) == sorted(names)
+    assert set(copied[-2:]) == {"optuna.journal", "records.jsonl"}
+
+
+def test_saving_before_the_first_study_is_no_error(head: Any, tmp_path: Path) -> None:
+    (tmp_path / "bucket/laboratory/karyotune").mkdir(parents=True)
+    head("restore.sh")
+    head("save.sh")
+    assert not (tmp_path / "bucket.log").exists()
+
+
+# -- dividing a cluster ---------------------------------------------------------------------------------------------------------------
+
+GPU_NODE = {"CPU": 8.0, "GPU": 1.0}
+HEAD = {"node:__internal_head__": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus_per_run", "workers", "expected"),
+    [
+        ([{"CPU": 2.0}], None, 1, (1, 0.0, 2)),
+        ([{"CPU": 1.0}, {"CPU": 1.0}], None, 1, (1, 0.0, 2)),
+        ([{"CPU": 2.0}], None, 2, (1, 0.0, 1)),
+        ([{"CPU": 16.0, "GPU": 1.0}], None, 1, (16, 1.0, 1)),
+        ([{"CPU": 16.0, "GPU": 1.0}], 0.25, 1, (4, 0.25, 4)),
+        ([{"CPU": 16.0, "GPU": 1.0}], 0.0, 1, (1, 0.0, 16)),
+        ([{"CPU": 4.0}, GPU_NODE, GPU_NODE], None, 1, (8, 1.0, 2)),  # the CPUs of a node without a GPU are of no use to a run
+        ([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}], None, 1, (4, 1.0, 2)),  # a run must fit on either
+        ([GPU_NODE] * 4, None, 2, (8, 1.0, 2)),
+    ],
+)
+def test_runs_take_what_a_node_has(
+    nodes: list[dict[str, float]], gpus_per_run: float | None, workers: int, expected: tuple[int, float, int]
+) -> None:
+    share = share_out(Machines(tuple(nodes)), gpus_per_run, workers)
+    assert (share.cpus, share.gpus, share.slots) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus_per_run", "workers", "words"),
+    [
+        ([{"CPU": 2.0}], 1.0, 1, "1 GPU"),
+        ([{"CPU": 2.0}], None, 3, "3 worker"),
+        ([HEAD], None, 1, "room for 0"),
+        ([GPU_NODE], 2.0, 1, "2 GPU"),
+    ],
+)
+def test_a_run_that_no_node_could_ever_take_is_refused(
+    nodes: list[dict[str, float]], gpus_per_run: float | None, workers: int, words: str
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        share_out(Machines(tuple(nodes)), gpus_per_run, workers)
+
+
+def test_machines_that_the_autoscaler_may_add_count_as_long_as_they_are_not_there(tmp_path: Path) -> None:
+    bootstrap = tmp_path / "ray_bootstrap_config.yaml"
+    bootstrap.write_text(TEXT)
+    assert _to_come(tmp_path / "absent.yaml", [HEAD]) == ()
+    to_come = _to_come(bootstrap, [HEAD])
+    assert to_come == (GPU_NODE,) * 4
+    assert share_out(Machines((HEAD,), to_come, True), None, 1).slots == 4
+    assert len(_to_come(bootstrap, [HEAD, GPU_NODE])) == 3
+
+
+def test_a_run_is_lost_when_tune_gives_it_up_and_not_when_tune_tries_again() -> None:
+    lost: list[str] = []
+    run = SimpleNamespace(run=SimpleNamespace(key="k"))
+    coordinator: Any = SimpleNamespace(active={}, slots=1, next=lambda: run, job=lambda active: {"key": "k"}, lost=lost.append)
+    searcher, scheduler = _Searcher(coordinator, {"cpus": 1}), _Scheduler(coordinator)
+    assert searcher.suggest("trial") == {"key": "k", "cpus": 1}
+    scheduler.on_trial_error(None, SimpleNamespace(config={"key": "k"}))  # Tune calls this before each retry
+    assert lost == []
+    searcher.on_trial_complete("trial", error=True)
+    assert lost == ["k"]
+
+
+# -- --address ------------------------------------------------------------------------------------------------------------------------
+
+
+def search(*words: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+    environment.pop("RAY_ADDRESS", None)
+    return subprocess.Popen(
+        [sys.executable, "-m", "search", "supcam", *words], cwd=ROOT, env=environment, text=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+SMALL = ["--set", "pretrain_epochs=1", "--set", "finetune_epochs=1", "--repeats", "1", "--tables", "2"]
+
+
+def refused(*words: str) -> str:
+    """The one line of a request that is refused, with status 2 and no traceback."""
+    process = search(*SMALL, "--trials", "0", "--arms", "Scratch", *words)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert "Traceback" not in errors
+    lines = errors.strip().splitlines()
+    assert len(lines) == 1, errors
+    return lines[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", [False, True])
+def test_an_address_without_a_cluster_is_refused_at_once(tmp_path: Path, answers: bool) -> None:
+    with socket.socket() as port:  # bound, and so nobody else's; answers, if it listens, without saying a word
+        port.bind(("127.0.0.1", 0))
+        if answers:
+            port.listen()
+        line = refused("--address", f"127.0.0.1:{port.getsockname()[1]}", "--storage", str(tmp_path))
+    assert "no Ray cluster answers there within 5 s" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["nonsense", "ray://127.0.0.1:10001"])
+def test_an_address_of_another_form_is_refused_with_the_forms_there_are(tmp_path: Path, address: str) -> None:
+    line = refused("--address", address, "--storage", str(tmp_path))
+    assert line.startswith(f"search: --address {address}: ") and "HOST:PORT" in line
+
+
+@pytest.fixture
+def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head and a worker with one CPU each, as two Ray nodes on this machine."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray._private.utils import get_ray_address_file
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.worker = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        yield cluster
+    finally:
+        cluster.shutdown()
+        Path(get_ray_address_file(None)).unlink(missing_ok=True)  # left behind, it would be taken for a running cluster
+
+
+def children(node: Any) -> set[int]:
+    """Processes that a node's raylet has started."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    try:
+        return {int(word) for word in Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()}
+    except OSError:
+        return set()
+
+
+def records(study: Path) -> list[dict[str, Any]]:
+    path = study / "records.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for(process: subprocess.Popen[str], look: Any, seconds: float = 240) -> None:
+    """Look four times a second until the process ends, or `look` says so."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and not look():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.25)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_study_uses_both_nodes_of_a_running_cluster(two_nodes: Any, tmp_path: Path) -> None:
+    seen: tuple[set[int], set[int]] = (set(), set())
+
+    def look() -> bool:
+        for node, found in zip((two_nodes.head_node, two_nodes.worker), seen, strict=True):
+            found |= children(node)
+        return False
+
+    process = search(
+        *SMALL,
+        "--address",
+        two_nodes.address,
+        "--storage",
+        str(tmp_path),
+        "--name",
+        "s",
+        "--trials",
+        "1",
+        "--arms",
+        "Scratch,MoCo,MoCo + SupCon",
+    )
+    wait_for(process, look)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "4 runs (4 completed)" in output
+    pids = {int(record["worker"].rpartition(":")[2]) for record in records(tmp_path / "s")}
+    assert pids <= seen[0] | seen[1]
+    assert pids & seen[0] and pids & seen[1]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_study_goes_on_when_a_node_is_lost(two_nodes: Any, tmp_path: Path) -> None:
+    study = tmp_path / "s"
+    words = [*SMALL, "--address", two_nodes.address, "--storage", str(tmp_path), "--name", "s", "--trials", "0", "--arms", "Scratch,MoCo"]
+    words[words.index("pretrain_epochs=1")] = "pretrain_epochs=3"
+    process = search(*words)
+
+    def both_at_work() -> bool:
+        busy = [pid for pid in children(two_nodes.worker) if "ImplicitFunc.train" in _title(pid)]
+        return bool(busy) and len(list(study.glob("checkpoints/*"))) == 2
+
+    wait_for(process, both_at_work)
+    assert process.poll() is None, process.communicate()
+    lost = children(two_nodes.worker)
+    started = len(records(study))
+    two_nodes.remove_node(two_nodes.worker, allow_graceful=False)
+    assert started == 0, "a run had ended before the node was lost"
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert "2 runs (2 completed)" in output
+    assert not lost & {int(record["worker"].rpartition(":")[2]) for record in records(study)}
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_cluster_that_others_use_in_full_is_refused_and_so_is_one_that_is_too_small(two_nodes: Any, tmp_path: Path) -> None:
+    words = ["--address", two_nodes.address, "--storage", str(tmp_path)]
+    assert "room for 0" in refused(*words, "--gpus-per-run", "1")
+    other = subprocess.Popen(
+        [
+            sys.executable, "-c",
+            "import ray, sys, time; ray.init(address=sys.argv[1], log_to_driver=False)\n"
+            "@ray.remote\ndef work(): time.sleep(600)\n"
+            "tasks = [work.remote() for _ in range(2)]\nwhile ray.available_resources().get('CPU'): time.sleep(0.1)\nprint('busy', flush=True); time.sleep(600)",
+            two_nodes.address,
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "busy\n"
+        assert "no free resources: a worker takes 1 CPU, and 0 CPU are free in all" in refused(*words)
+    finally:
+        other.send_signal(signal.SIGKILL)
+        other.communicate()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_storage_that_the_nodes_cannot_write_is_refused_by_name(two_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from search import tuner
+
+    study = tmp_path / "s"
+    write(study / "study.json", "{}")
+    with tuner.cluster(two_nodes.address) as machines:
+        share = share_out(machines, None, 1)
+        tuner._check_running(share, study)
+        with pytest.raises(RequestError, match="every node can see"):
+            tuner._check_running(share, tmp_path / "elsewhere")
+    assert not ray.is_initialized()
