@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.study import Study, plural
+from analysis.study import Study, mapping, plural
+
+SPLIT = ("split", "split_seed", "split_per_seed")  # parameters that say which images are validated on
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,27 @@ class Best:
     trial: int | None = None
 
 
+def _same_split(study: Study, rows: pd.DataFrame) -> pd.Series:
+    """Which rows have the split of the study's baseline; all where it names none."""
+    baseline = mapping(study.asked.get("baseline"))
+    same = pd.Series(True, index=rows.index)
+    for name in SPLIT:
+        if name in baseline and f"param.{name}" in rows:
+            same &= rows[f"param.{name}"].map(lambda given, asked=baseline[name]: given == asked)
+    return same
+
+
 def best(study: Study) -> Best | None:
     """Best mean of the study's objective over seeds, among configurations with every seed of the study completed; where none has all,
-    among those with the most. Ties go to the lower standard deviation, then to the configuration's hash."""
+    among those with the most. Ties go to the lower standard deviation, then to the configuration's hash. Configurations that are judged
+    on other validation images than the study's baseline (table 1 of SupCAM has a split of its own) are not candidates where others are."""
     metric, wanted = study.metric, study.seeds
     rows = study.usable
     if metric not in rows:
         return None
     rows = rows[(rows["status"] == "completed") & rows["seed"].isin(wanted) & rows[metric].notna()]
+    same = _same_split(study, rows)
+    rows = rows[same] if same.any() else rows
     if rows.empty:
         return None
     groups = rows.groupby("config_hash", sort=True)[metric].agg(["size", "mean", "std"])

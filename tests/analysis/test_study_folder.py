@@ -171,6 +171,19 @@ def test_the_best_has_the_highest_mean_among_those_with_every_seed(tmp_path):
     assert found.mean < 0.999
 
 
+def test_a_configuration_judged_on_another_split_is_not_chosen(tmp_path):
+    records, asked = copy.deepcopy(RECORDS), copy.deepcopy(ASKED)
+    asked["baseline"]["split"] = [0.6, 0.1, 0.3]
+    other = asked["tables"][0]["arms"][3]["config_hash"]
+    for r in records:
+        r["params"]["split"] = [0.8, 0.1, 0.1] if r["config_hash"] == other else [0.6, 0.1, 0.3]
+        if r["config_hash"] == other:
+            r["metrics"] = {k: 0.99 for k in r["metrics"]}
+    found = analysis.best(analysis.load(fake.write(tmp_path, asked, records)))
+    assert found.config_hash != other
+    assert found.mean < 0.99
+
+
 def test_without_a_configuration_of_every_seed_fewer_are_taken_and_said(tmp_path):
     study = load(tmp_path, [r for r in RECORDS if r["seed"] != 2])
     found = analysis.best(study)
