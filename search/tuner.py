@@ -42,7 +42,12 @@ from ray.tune.search import Searcher
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-SETTINGS = ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "MALLOC_ARENA_MAX")
+SETTINGS = (
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
+    "MALLOC_ARENA_MAX",
+)
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()
 ANSWER_SECONDS = 5  # a head answers in milliseconds
 ROOM_SECONDS = 5
@@ -179,7 +184,7 @@ def _join(address: str) -> None:
             runtime_env={"py_modules": code, "excludes": ["__pycache__"], "env_vars": settings},
         )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as fault:
-        raise _no_cluster(address, next(iter(str(fault).splitlines()), type(fault).__name__)) from None
+        raise _no_cluster(address, str(fault).split(". ")[0] or type(fault).__name__) from None
 
 
 def find_cluster(address: str) -> str:
@@ -205,7 +210,7 @@ def find_cluster(address: str) -> str:
 
 def _no_cluster(address: str, reason: str) -> RequestError:
     return RequestError(
-        f"--address {address}: {reason.rstrip('.')}; give auto on a node of a running cluster, or the HOST:PORT that `ray start --head` printed, "
+        f"--address {address}: {' '.join(reason.split()).rstrip('.')}; give auto on a node of a running cluster, or the HOST:PORT that `ray start --head` printed, "
         "and set RAY_AUTH_MODE as the cluster has it"
     )
 
