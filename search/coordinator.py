@@ -103,6 +103,7 @@ class Coordinator:
         self.versions, (self.commit, self.dirty) = versions(), commit()
         self.seconds: list[float] = []
         self.with_search = with_search and plan.trials > 0
+        self.broken: set[str] = set()  # failed in this session
         self.retried = {key for key, record in ledger.records.items() if retry_failed and record["status"] == "failed"}
         self.queue: deque[PlannedRun] = deque(run for run in plan.runs if with_tables and not self._ended(run))
         self.active: dict[str, Active] = {}
@@ -115,10 +116,12 @@ class Coordinator:
     # -- what is known already ------------------------------------------------------------------------------------------------------
 
     def _ended(self, run: PlannedRun) -> bool:
-        """Whether the ledger holds all that is asked of a run."""
+        """Whether the ledger holds all that is asked of a run, or as much as this session can get."""
         record = self.ledger.records.get(run.key)
         if record is None or run.key in self.retried:
             return False
+        if run.key in self.broken:
+            return True
         if run.arms and record["status"] == "pruned":
             return False  # the search gave it up; a table needs its end
         return not (run.arms and record["status"] == "completed" and not any(name.startswith("test_") for name in record["metrics"]))
@@ -361,16 +364,19 @@ class Coordinator:
 
     def _end(self, active: Active, ending: Mapping[str, Any]) -> None:
         """Record first, tell Optuna second: what is told is never more than what is recorded."""
-        record = self._record(active, ending)
-        before = self.ledger.records.get(active.run.key)
-        self.new_records += before is None or before["status"] in ("failed", "pruned")  # not where test metrics alone were missing
+        key, record = active.run.key, self._record(active, ending)
+        before = self.ledger.records.get(key)
+        self.new_records += before is None or before["status"] != "completed"  # not where test metrics alone were missing
         self.ledger.append(record)
-        del self.active[active.run.key]
-        self.retried.discard(active.run.key)
+        del self.active[key]
+        self.retried.discard(key)
+        if record["status"] in ("failed", "diverged"):
+            self.broken.add(key)
+        record = self.ledger.records[key]
         if record["status"] == "completed":
             self.seconds.append(time.monotonic() - active.began)
         if self.study is not None:
-            for trial in [*([active.trial] if active.trial else []), *self.listeners.pop(active.run.key, [])]:
+            for trial in [*([active.trial] if active.trial else []), *self.listeners.pop(key, [])]:
                 self._tell(self.study, trial, record)
         for name in (FLIGHT, *(() if record["checkpoint"] else (RESULT,))):
             (self.folder / active.folder / name).unlink(missing_ok=True)

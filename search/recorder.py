@@ -48,7 +48,7 @@ def commit() -> tuple[str | None, bool]:
 class Ledger:
     """records.jsonl of one study, open for this process alone while it is used as a context.
 
-    `records` holds the newest record of each key. A torn last line (a crash while it was written) is set aside in `records.torn` with a
+    `records` holds the record of each key that stands, see `_take`. A torn last line (a crash while it was written) is set aside in `records.torn` with a
     warning; a damaged line elsewhere likewise, for the run can be done again but not guessed."""
 
     def __init__(self, folder: Path) -> None:
@@ -91,7 +91,7 @@ class Ledger:
                 record = json.loads(line)
                 if not isinstance(record, dict) or record["schema"] != SCHEMA or record["status"] not in FINAL:
                     raise ValueError("not a record of this schema")
-                self.records[record["key"]] = record
+                self._take(record)
                 good.append(line)
             except (ValueError, KeyError):
                 bad.append(line)
@@ -116,4 +116,10 @@ class Ledger:
         self._file.write(line + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.records[record["key"]] = dict(record)
+        self._take(dict(record))
+
+    def _take(self, record: dict[str, Any]) -> None:
+        """The newest record of a key stands, but what was completed stays so: what can fail after it is the evaluation on the test part."""
+        old = self.records.get(record["key"])
+        if old is None or old["status"] != "completed" or record["status"] == "completed":
+            self.records[record["key"]] = record

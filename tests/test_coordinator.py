@@ -24,6 +24,7 @@ SUPCAM = registry.load("supcam")
 @pytest.fixture(autouse=True)
 def no_git(monkeypatch):
     monkeypatch.setattr(coordinating, "commit", lambda: ("c" * 40, False))
+    monkeypatch.setattr(coordinating, "versions", dict)
 
 
 def row(stage="warm", epoch=1, **metrics):
@@ -35,6 +36,8 @@ def end(bench, coordinator, active, status="completed", val=0.5, **error):
     folder = bench.folder / active.folder
     folder.mkdir(parents=True, exist_ok=True)
     if status == "completed":
+        if (folder / RESULT).exists():  # only its evaluation on the test part was missing
+            val = json.loads((folder / RESULT).read_text())["metrics"]["val_accuracy"]
         metrics = {f"{part}_accuracy": val for part in ("val", *(("test",) if coordinator.job(active)["evaluate_test"] else ()))}
         outcome = Outcome(
             metrics=metrics, history=list(active.rows), stage_hashes=dict(active.run.stages), stage_seconds={"warm": 1.5}, started="s"
@@ -468,6 +471,24 @@ def test_a_confirmation_that_fails_again_is_not_retried_for_ever(study):
     assert active.run.seed == 1
     end(bench, again, active, "failed")
     assert again.next() is None and again.complete()
+
+
+def test_a_completed_run_whose_test_part_cannot_be_evaluated_stays_completed_and_is_not_asked_again_at_once(study):
+    bench = study(trials=1, repeats=1, tables=["none"])
+    _, c = bench.open()
+    active = c.next()
+    end(bench, c, active, val=0.7)
+    evaluation = c.next()
+    assert evaluation.run.key == active.run.key and c.job(evaluation)["evaluate_test"]
+    end(bench, c, evaluation, "failed", kind="out_of_memory", message="full")
+    assert c.complete() and c.next() is None
+    for ledger in (c.ledger, bench.open()[0]):
+        record = ledger.records[active.run.key]
+        assert (record["status"], record["metrics"]) == ("completed", {"val_accuracy": 0.7})
+    assert (bench.folder / active.folder / RESULT).exists(), "what was trained is kept"
+    _, again = bench.open()
+    end(bench, again, again.next())
+    assert again.complete() and again.ledger.records[active.run.key]["metrics"] == {"val_accuracy": 0.7, "test_accuracy": 0.7}
 
 
 def test_tune_leaves_the_tables_and_ablate_the_search(study):

@@ -29,6 +29,24 @@ def test_what_is_appended_is_read_again_and_the_newest_of_a_key_stands(tmp_path)
     assert len(again.path.read_text().splitlines()) == 3
 
 
+def test_what_was_completed_stays_completed(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        for status, seconds in (
+            ("pruned", 1),
+            ("failed", 2),
+            ("completed", 3),
+            ("failed", 4),
+            ("diverged", 5),
+            ("completed", 6),
+            ("failed", 7),
+        ):
+            ledger.append(record("a", status, seconds=seconds))
+        assert ledger.records == {"a": record("a", seconds=6)}
+    again = Ledger(tmp_path)
+    again.read()
+    assert again.records == ledger.records
+
+
 def test_a_record_is_on_the_disk_before_append_returns(tmp_path, monkeypatch):
     events = []
     real = os.fsync
