@@ -74,6 +74,27 @@ def test_a_seed_that_only_one_arm_has_makes_no_pair(tmp_path):
     assert (row["n"], row["pairs"], row["waiting"]) == ("2", "2", "1")
 
 
+def test_a_seed_that_the_baseline_arm_lacks_makes_no_pair_either(tmp_path):
+    gone = next(r["key"] for r in RECORDS if r["config_hash"] == ASKED["tables"][1]["arms"][1]["config_hash"] and r["seed"] == 1)
+    made = fake.write(tmp_path, ASKED, [r for r in RECORDS if r["key"] != gone])
+    analysis.write_report(made)
+    row = lines(made, "5")["m = 0.1", "test_accuracy"]
+    assert (row["n"], row["pairs"]) == ("3", "2")
+    assert abs(float(row["gain_over_baseline"])) < 20
+
+
+@pytest.mark.parametrize("status", ["pruned", "diverged", "failed"])
+def test_a_run_that_did_not_complete_is_counted_and_never_averaged_even_with_metrics(tmp_path, status):
+    records = copy.deepcopy(RECORDS)
+    run = next(r for r in records if r["config_hash"] == ASKED["tables"][1]["arms"][0]["config_hash"] and r["seed"] == 0)
+    run["status"] = status
+    made = fake.write(tmp_path, ASKED, records)
+    analysis.write_report(made, figures="light")
+    row = lines(made, "5")["m = 0.1", "test_accuracy"]
+    others = [100 * r["metrics"]["test_accuracy"] for r in records if r["config_hash"] == run["config_hash"] and r["seed"] > 0]
+    assert (row["n"], row[status], row["mean"]) == ("2", "1", f"{np.mean(others):.2f}")
+
+
 def test_an_arm_without_a_result_shows_the_reason_and_never_a_number(folder):
     unreachable = lines(folder, "2")["ImageNet weights", "test_accuracy"]
     assert (unreachable["mean"], unreachable["failed"], unreachable["reason"]) == ("", "3", "weights unreachable (3 runs)")

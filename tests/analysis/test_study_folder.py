@@ -191,16 +191,15 @@ def test_without_a_configuration_of_every_seed_fewer_are_taken_and_said(tmp_path
     assert "none has all 3 seeds completed" in found.words
 
 
-def test_equal_means_go_to_the_lower_spread(tmp_path):
+@pytest.mark.parametrize(("steady", "name"), [(2, "MoCo"), (3, "MoCo + SupCon")])
+def test_equal_means_go_to_the_lower_spread(tmp_path, steady, name):
     records = [r for r in copy.deepcopy(RECORDS) if r["status"] == "completed" and r["trial"] is None]
-    values = {
-        ASKED["tables"][0]["arms"][2]["config_hash"]: (0.8, 0.9, 1.0),
-        ASKED["tables"][0]["arms"][3]["config_hash"]: (0.89, 0.9, 0.91),
-    }
+    arms = ASKED["tables"][0]["arms"]
+    values = {arms[5 - steady]["config_hash"]: (0.8, 0.9, 1.0), arms[steady]["config_hash"]: (0.89, 0.9, 0.91)}
     for r in records:
         r["metrics"]["val_accuracy"] = values.get(r["config_hash"], (0.1, 0.1, 0.1))[r["seed"]]
     found = analysis.best(load(tmp_path, records))
-    assert found.name == "MoCo + SupCon"
+    assert found.name == name
     assert found.std == pytest.approx(0.01)
 
 
@@ -211,6 +210,13 @@ def test_the_run_that_is_exported_is_chosen_without_test_data(tmp_path):
         r["metrics"] = {k: (1 - v if k.startswith("test_") else v) for k, v in r["metrics"].items()}
     after = analysis.best(load(tmp_path / "b", records))
     assert (before.key, before.config_hash) == (after.key, after.config_hash)
+
+
+def test_the_exported_run_is_the_winners_best_seed_on_validation(tmp_path):
+    study = load(tmp_path, RECORDS)
+    found = analysis.best(study)
+    runs = study.records[study.records["config_hash"] == found.config_hash].set_index("key")["val_accuracy"]
+    assert runs[found.key] == runs.max() > runs.min()
 
 
 def test_an_objective_to_be_minimised_turns_the_choice_round(tmp_path):
