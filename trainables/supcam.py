@@ -357,7 +357,7 @@ class Pretrain(Task):
     def _move_centers(self) -> Tensor:
         """Class centres: moving average of the renormalised mean of each class's keys in the queue. (C,) bool: which classes have one."""
         with torch.no_grad():
-            member = F.one_hot(self.queue.labels.clamp_min(0), len(self.centers)).float() * self.queue.present[:, None]
+            member = F.one_hot(self.queue.labels.clamp_min(0), len(self.centers)).to(self.queue.keys.dtype) * self.queue.present[:, None]
             mean = F.normalize(member.T @ self.queue.keys, dim=1)
             filled, old = member.sum(0) > 0, self.centers.norm(dim=1) > 0
             moved = torch.where(old[:, None], self.config.center_decay * self.centers + (1 - self.config.center_decay) * mean, mean)

@@ -86,7 +86,8 @@ class Encoder(nn.Module):
             self.head = nn.Linear(backbone.num_features, dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        return F.normalize(self.head(self.backbone(images)).float(), dim=1)
+        rows = self.head(self.backbone(images))
+        return F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)  # a length in half precision is too rough
 
 
 def key_encoder_of(encoder: nn.Module) -> nn.Module:

@@ -3,10 +3,25 @@ Comes in: this worker's rank and the group's size. Goes out: slices of a global 
 statistics are those of the whole batch. With one worker all of it is the identity."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, distributed, nn
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all workers, on each of them; each one's loss depends on every part, so gradients are summed likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        whole = part.clone()
+        distributed.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradient)
 
 
 class _GlobalNorm(nn.BatchNorm2d):
@@ -16,20 +31,20 @@ class _GlobalNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce
-
         size = distributed.get_world_size()
-        wide = x.float()
-        mean = all_reduce(wide.mean((0, 2, 3))) / size
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = _Sum.apply(wide.mean((0, 2, 3))) / size
         centred = wide - mean[:, None, None]
-        variance = all_reduce((centred * centred).mean((0, 2, 3))) / size
+        variance = _Sum.apply((centred * centred).mean((0, 2, 3))) / size
         with torch.no_grad():
             n = x.numel() / x.shape[1] * size
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1), self.momentum)
             self.num_batches_tracked += 1
         normal = centred * torch.rsqrt(variance + self.eps)[:, None, None]
-        return (normal * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        if self.affine:
+            normal = normal * self.weight[:, None, None] + self.bias[:, None, None]
+        return normal.to(x.dtype)
 
 
 class _GlobalNormAct(_GlobalNorm):
@@ -46,7 +61,7 @@ def _synchronise(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             new: nn.Module = (_GlobalNormAct if isinstance(child, BatchNormAct2d) else _GlobalNorm)(
-                child.num_features, child.eps, child.momentum
+                child.num_features, child.eps, child.momentum, child.affine
             )
             new.load_state_dict(child.state_dict())
             for parameter, old in zip(new.parameters(), child.parameters(), strict=True):
@@ -54,6 +69,8 @@ def _synchronise(module: nn.Module) -> nn.Module:
             if isinstance(child, BatchNormAct2d):
                 new.drop, new.act = child.drop, child.act
             setattr(module, name, new)
+        elif isinstance(child, nn.modules.batchnorm._BatchNorm):
+            raise TypeError(f"{type(child).__name__} has no form for several workers: each would take the statistics of its own part")
         else:
             _synchronise(child)
     return module
@@ -95,4 +112,4 @@ class Workers:
         """The module to call for the loss: averages gradients over workers. Buffers are not broadcast: they are equal by construction."""
         if self.size == 1:
             return task
-        return nn.parallel.DistributedDataParallel(task, broadcast_buffers=False)
+        return nn.parallel.DistributedDataParallel(task, forward_sync_buffers=False)
