@@ -48,7 +48,7 @@ def measure(folder: Path) -> None:
     import analysis
 
     analysis.write_report(folder)
-    print(json.dumps([time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+    print(json.dumps([time.perf_counter() - began, time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 
 
 def main(sizes: list[int]) -> None:
@@ -60,10 +60,10 @@ def main(sizes: list[int]) -> None:
             make(study, size)
             megabytes = (study / "records.jsonl").stat().st_size / 1e6
             ran = subprocess.run([sys.executable, __file__, "--measure", str(study)], capture_output=True, text=True, check=True)
-            seconds, mib = json.loads(ran.stdout)
+            seconds, cpu, mib = json.loads(ran.stdout)
             page = (study / "report.html").stat().st_size / 1e6
         found.append((size, seconds, mib))
-        print(f"{size:>8} records ({megabytes:.0f} MB): {seconds:6.2f} s, {mib:5.0f} MiB, report.html {page:.2f} MB", flush=True)
+        print(f"{size:>8} records ({megabytes:.0f} MB): {seconds:6.2f} s ({cpu:.2f} s of processor), {mib:5.0f} MiB, report.html {page:.2f} MB", flush=True)
     size, seconds, mib = found[-1]
     if len(found) > 1:
         before, then, was = found[0]
