@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--price-per-hour", type=float, metavar="PRICE", help="of one GPU (of one worker, without GPUs): the report states the money spent"
     )
+    parser.add_argument("--light", action="store_true", help="leave the PNG files as they are: for a report while the study runs")
     given = parser.parse_args(arguments)
     if given.price_per_hour is not None and not 0 <= given.price_per_hour < math.inf:
         parser.error(f"--price-per-hour must be 0 or more, got {given.price_per_hour}")
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(given.studies) > 1:
             report = write_merged(given.studies, given.out or "merged", given.price_per_hour)
         else:
-            report = write_report(given.studies[0], price_per_hour=given.price_per_hour)
+            report = write_report(given.studies[0], figures="light" if given.light else "full", price_per_hour=given.price_per_hour)
     except (StudyError, OSError) as error:
         print(f"analysis: {error}", file=sys.stderr)
         return 2

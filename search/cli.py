@@ -592,7 +592,8 @@ class _Reporter:
             return
         self.began = clock
         self.next = clock + 30
-        self.process = subprocess.Popen(["nice", "-n", "15", sys.executable, "-m", "analysis", str(self.folder)], stdin=subprocess.DEVNULL)
+        command = ["nice", "-n", "15", sys.executable, "-m", "analysis", str(self.folder), "--light"]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
     def stop(self) -> None:
         """None is at work afterwards: an older report must not be written over the last one. Its writes are whole or not at all."""

@@ -126,7 +126,11 @@ def compose_study(
     numbers = [table.number for table in entry.study.tables]
     return dict(old) | {
         "repeats": len(plan.seeds), "seeds": list(plan.seeds), "trials": plan.trials,
-        "space": {key: json.loads(distribution_to_json(dimension.distribution)) | {"when": {k: list(v) for k, v in dimension.when.items()}} for key, dimension in plan.space.items()},
+        "space": {
+            key: json.loads(distribution_to_json(dimension.distribution))["attributes"]
+            | {"field": dimension.field, "when": {name: list(values) for name, values in dimension.when.items()}}
+            for key, dimension in plan.space.items()
+        },
         "tables": sorted(tables.values(), key=lambda table: numbers.index(table["number"]) if table["number"] in numbers else len(numbers)),
     }  # fmt: skip
 
