@@ -38,3 +38,57 @@ def shell(tmp_path):
     from driving import Shell
 
     return Shell(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def finished(toy, toy_pack, tmp_path_factory):
+    """A study that has ended: two tables, a search, one seed."""
+    import torch
+    from driving import Bench
+
+    torch.set_num_threads(1)
+    bench = Bench(toy, tmp_path_factory.mktemp("finished"), toy_pack, trials=2, repeats=1, tables=["1"])
+    _, coordinator = bench.open()
+    bench.finish(coordinator)
+    assert coordinator.complete()
+    bench.close()
+    return bench.folder
+
+
+@pytest.fixture
+def exported(finished, tmp_path, toy, toy_pack):
+    """A copy of it, and a function that exports its best run."""
+    import shutil
+
+    from driving import Bench
+
+    import analysis
+    from search import export as exporting
+    from search.study import read_study
+
+    folder = tmp_path / "study"
+    shutil.copytree(finished, folder)
+    bench = Bench(toy, folder, toy_pack, trials=2, repeats=1, tables=["1"])
+
+    def make(change=lambda record: None):
+        ledger, _ = bench.open()
+        best = analysis.best(analysis.load(folder))
+        record = ledger.records[best.key]
+        change(record)
+        exporting.export(toy, folder, read_study(folder), ledger, toy_pack, record, best.words)
+        bench.close()
+        return record
+
+    make.folder, make.bench = folder, bench
+    yield make
+    bench.close()
+
+
+@pytest.fixture
+def known_toy(toy, monkeypatch):
+    """The toy procedure is found by name."""
+    from search import export as exporting
+    from search import registry
+
+    monkeypatch.setattr(registry, "load", lambda name: toy)
+    monkeypatch.setattr(exporting, "load", lambda name: toy)

@@ -1,0 +1,193 @@
+"""An export proves that it gives what was recorded, is judged on the test part once, and loads with one line of timm."""
+
+import json
+import shutil
+
+import optuna
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from search import export as exporting
+from search.coordinator import JOURNAL, open_journal
+from search.export import exported_key, open_export
+from search.study import read_study
+from trainables.parts.errors import RequestError
+
+
+def test_the_export_holds_the_best_run_s_weights_metrics_and_card(exported):
+    record = exported()
+    best = exported.folder / "best"
+    assert sorted(path.name for path in best.iterdir()) == [
+        "README.md", "config.json", "confusion_test.csv", "karyotune.json", "metrics.json", "model.safetensors",
+    ]  # fmt: skip
+    told = json.loads((best / "metrics.json").read_text())
+    assert told["metrics"] == record["metrics"] and told["confusion"] == record["confusion"] and "val_accuracy" in told["chosen_by"]
+    rows = (best / "confusion_test.csv").read_text().splitlines()
+    assert rows[0].split(",")[1:] == ["dark", "bright"] and len(rows) == 3
+    assert [[int(cell) for cell in row.split(",")[1:]] for row in rows[1:]] == record["confusion"]["test"]
+    card = (best / "README.md").read_text()
+    for words in (
+        "No test data took part",
+        f"seed {record['seed']}",
+        "timm.create_model",
+        "python -m search predict",
+        f"{100 * record['metrics']['test_accuracy']:.2f} %",
+    ):
+        assert words in card
+    assert exported_key(best) == record["key"]
+    assert not [path for path in exported.folder.iterdir() if path.name.startswith(".best")]
+
+
+def test_the_card_s_line_of_timm_loads_the_model_that_gives_the_recorded_accuracy(exported, toy, toy_pack):
+    record = exported()
+    best = exported.folder / "best"
+    line = next(word for word in (best / "README.md").read_text().split("`") if word.startswith("timm.create_model"))
+    model = eval(line.replace("PATH/TO/best", str(best)), {"timm": timm}).eval()
+    settings = model.pretrained_cfg
+    assert settings["label_names"] == ["dark", "bright"] or tuple(settings["label_names"]) == ("dark", "bright")
+    test = toy.procedure.parts(toy.procedure.config(), toy_pack, 0)["test"]
+    pixels = (torch.from_numpy(toy_pack.images[test]).float()[:, None] / 255 - settings["mean"][0]) / settings["std"][0]
+    with torch.no_grad():
+        hits = (model(pixels).argmax(1).numpy() == toy_pack.labels[test]).mean()
+    assert hits == pytest.approx(record["metrics"]["test_accuracy"])
+
+
+def test_a_weight_that_was_changed_while_it_was_written_is_noticed(exported, monkeypatch):
+    real = exporting.save_file
+
+    def tamper(tensors, path, **more):
+        name = next(name for name in tensors if name.endswith("weight"))
+        real(tensors | {name: tensors[name] + 5 * torch.randn_like(tensors[name])}, path, **more)
+
+    monkeypatch.setattr(exporting, "save_file", tamper)
+    with pytest.raises(RuntimeError, match="the exported model gives"):
+        exported()
+    assert not (exported.folder / "best").exists()
+
+
+def test_a_record_that_says_something_else_than_the_weights_is_noticed(exported):
+    with pytest.raises(RuntimeError, match=r"the exported model gives test_accuracy .*, its record says 1\.2"):
+        exported(lambda record: record["metrics"].update(test_accuracy=1.25))
+
+
+def test_a_timm_that_loads_other_weights_is_noticed(exported, monkeypatch):
+    real = timm.create_model
+    monkeypatch.setattr(exporting.timm, "create_model", lambda name, **more: real("test_resnet", in_chans=1, num_classes=2))
+    with pytest.raises(RuntimeError, match="loaded by timm"):
+        exported()
+
+
+def test_an_export_that_fails_leaves_the_old_one(exported, monkeypatch):
+    exported()
+    before = {path.name: path.read_bytes() for path in (exported.folder / "best").iterdir()}
+
+    def fail(*arguments):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(exporting, "prove", fail)
+    with pytest.raises(RuntimeError):
+        exported()
+    assert {path.name: path.read_bytes() for path in (exported.folder / "best").iterdir()} == before
+
+
+def test_the_test_part_is_judged_once_and_goes_into_the_ledger(exported, toy, monkeypatch):
+    """A configuration that only the search asked for has no test metrics; they are computed at its export, and never again."""
+    judged = []
+    real = toy.procedure.evaluate
+    counted = type(toy)(
+        toy.study,
+        type(toy.procedure)(
+            **{**vars(toy.procedure), "evaluate": lambda c, t, p, chosen, d: (judged.append(len(chosen)), real(c, t, p, chosen, d))[1]}
+        ),
+    )
+    ledger, _ = exported.bench.open()
+    record = next(record for record in ledger.records.values() if "test_accuracy" in record["metrics"])
+    bare = record | {
+        "metrics": {k: v for k, v in record["metrics"].items() if not k.startswith("test")},
+        "confusion": {"val": record["confusion"]["val"]},
+    }
+    ledger.records[bare["key"]] = bare
+    lines = len(ledger.path.read_text().splitlines())
+    exporting.export(counted, exported.folder, read_study(exported.folder), ledger, exported.bench.pack, bare, "words")
+    assert ledger.records[bare["key"]]["metrics"] == record["metrics"] and ledger.records[bare["key"]]["confusion"] == record["confusion"]
+    assert len(ledger.path.read_text().splitlines()) == lines + 1
+    first = len(judged)
+    exporting.export(
+        counted, exported.folder, read_study(exported.folder), ledger, exported.bench.pack, ledger.records[bare["key"]], "words"
+    )
+    assert len(ledger.path.read_text().splitlines()) == lines + 1
+    assert first == 3 and len(judged) == 5, "once for the record; each proof reads both parts"
+
+
+def test_a_checkpoint_that_is_gone_is_said_with_the_way_out(exported):
+    shutil.rmtree(exported.folder / "checkpoints")
+    with pytest.raises(RequestError, match="the checkpoint of the chosen run is gone"):
+        exported()
+    assert not (exported.folder / "best").exists()
+
+
+def test_half_an_export_counts_as_none(exported):
+    record = exported()
+    best = exported.folder / "best"
+    for name in ("model.safetensors", "config.json", "metrics.json", "README.md", "karyotune.json"):
+        content = (best / name).read_bytes()
+        (best / name).unlink()
+        assert exported_key(best) is None
+        (best / name).write_bytes(content)
+    assert exported_key(best) == record["key"]
+    (best / "karyotune.json").write_text("{")
+    assert exported_key(best) is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda best: (best / "model.safetensors").unlink(), "model.safetensors missing"),
+        (lambda best: (best / "model.safetensors").write_bytes(b"x" * 99), "damaged"),
+        (lambda best: (best / "karyotune.json").write_text("{"), "damaged"),
+        (lambda best: (best / "karyotune.json").write_text('{"schema": "karyotune-export-9"}'), "says karyotune-export-9"),
+        (lambda best: (best / "karyotune.json").write_text("[]"), "says ?"),
+        (lambda best: (best / "karyotune.json").write_text('{"schema": "karyotune-export-1"}'), "does not fit this version"),
+        (lambda best: (best / "karyotune.json").write_text('{"schema": "karyotune-export-1", "procedure": "toy", "config": {"x": 1}, "classes": []}'), "does not fit"),
+    ],
+)  # fmt: skip
+def test_a_damaged_export_is_refused_with_what_to_do(exported, known_toy, damage, words):
+    exported()
+    damage(exported.folder / "best")
+    with pytest.raises(RequestError) as caught:
+        open_export(exported.folder / "best")
+    assert words in caught.value.faults[0]
+
+
+def test_what_is_opened_is_what_was_trained(exported, known_toy, toy):
+    record = exported()
+    entry, config, tensors, classes = open_export(exported.folder / "best")
+    assert (entry, classes) == (toy, ("dark", "bright"))
+    assert config == toy.procedure.config(**record["params"])
+    trained = load_file(str(exported.folder / record["checkpoint"]))
+    assert all(torch.equal(tensors[name], trained[name]) for name in tensors)
+
+
+def test_the_same_study_s_journal_opens_in_optuna_and_in_its_dashboard(finished):
+    storage = open_journal(finished / JOURNAL)
+    assert optuna.load_study(study_name="bench", storage=storage).trials_dataframe().shape[0] == 2
+    dashboard = pytest.importorskip("optuna_dashboard")
+    app = dashboard.wsgi(storage)
+    told = {}
+    body = b"".join(app(
+        {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/studies", "SERVER_NAME": "x", "SERVER_PORT": "80", "wsgi.url_scheme": "http", "wsgi.input": None,
+         "QUERY_STRING": "", "SCRIPT_NAME": ""},
+        lambda status, headers, *rest: told.update(status=status),
+    ))  # fmt: skip
+    assert told["status"].startswith("200")
+    assert [summary["study_name"] for summary in json.loads(body)["study_summaries"]] == ["bench"]
+
+
+def test_a_checkpoint_of_another_schema_is_refused_by_name(exported):
+    record = exported()
+    path = exported.folder / record["checkpoint"]
+    save_file(load_file(str(path)), str(path), metadata={"schema": "karyotune-state-0", "values": "{}"})
+    with pytest.raises(RequestError, match="schema karyotune-state-1 is needed, this one says 'karyotune-state-0'"):
+        exported()

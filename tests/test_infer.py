@@ -1,0 +1,90 @@
+"""An exported model on other images: what it says of folders, and what it refuses."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from search.infer import binomial_interval, evaluate, predict
+from trainables.parts.errors import RequestError
+
+
+class Paper:
+    """A console that keeps what is printed."""
+
+    def __init__(self) -> None:
+        self.console = Console(width=150, record=True, file=io.StringIO())
+
+    def text(self) -> str:
+        return self.console.export_text()
+
+
+@pytest.fixture
+def pictures(tmp_path, toy_pack, toy):
+    """The study's test images as files."""
+    from PIL import Image
+
+    chosen = toy.procedure.parts(toy.procedure.config(), toy_pack, 0)["test"]
+    for index in chosen:
+        path = tmp_path / "pictures" / toy_pack.files[index]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        framed = np.zeros((16, 16), np.uint8)
+        framed[:] = toy_pack.images[index]
+        framed[[0, -1]] = framed[:, [0, -1]] = 0
+        Image.fromarray(framed).save(path)
+    return tmp_path / "pictures"
+
+
+def test_evaluate_and_predict_agree_with_each_other(exported, known_toy, pictures, tmp_path):
+    exported()
+    best, paper = exported.folder / "best", Paper()
+    assert evaluate(best, pictures, tmp_path / "out.json", paper.console) == 0
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert predict(best, [str(pictures)], tmp_path / "p.csv", paper.console) == 0
+    text = paper.text()
+    rows = [line.split(",") for line in (tmp_path / "p.csv").read_text().splitlines()]
+    assert rows[0] == ["file", "prediction"] and len(rows) == 1 + report["images"]
+    hits = np.mean([Path(file).parent.name == predicted for file, predicted in rows[1:]])
+    assert report["metrics"]["accuracy"] == pytest.approx(hits)
+    assert np.sum(report["confusion"]) == report["images"]
+    assert "95 % interval" in text and f"{100 * hits:.2f} %" in text
+    assert (tmp_path / "out.confusion.csv").read_text().startswith("truth")
+
+
+def test_classes_that_the_model_does_not_know_are_refused(exported, known_toy, pictures):
+    exported()
+    (pictures / "dark").rename(pictures / "grey")
+    with pytest.raises(RequestError, match="grey"):
+        evaluate(exported.folder / "best", pictures, None, Paper().console)
+
+
+def test_every_image_that_cannot_be_read_is_named_before_anything_is_written(exported, known_toy, pictures, tmp_path):
+    exported()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RequestError) as caught:
+        predict(exported.folder / "best", ["gone.png", str(tmp_path / "empty"), "lost.png"], tmp_path / "p.csv", Paper().console)
+    assert len(caught.value.faults) == 3
+    (pictures / "dark" / "broken.png").write_bytes(b"")
+    with pytest.raises(RequestError, match=r"broken\.png"):
+        predict(exported.folder / "best", [str(pictures)], tmp_path / "p.csv", Paper().console)
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused(exported, known_toy, pictures, tmp_path):
+    exported()
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file" / "p.csv", tmp_path):
+        with pytest.raises(RequestError, match="--out must be a file that can be written"):
+            predict(exported.folder / "best", [str(pictures)], out, Paper().console)
+        with pytest.raises(RequestError, match="--out must be a file that can be written"):
+            evaluate(exported.folder / "best", pictures, out, Paper().console)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"), [(0, 10, 0.0, 0.30850), (10, 10, 0.69150, 1.0), (5, 10, 0.18709, 0.81291), (81, 263, 0.2527, 0.3676)]
+)
+def test_the_interval_of_a_proportion_is_clopper_and_pearson_s(hits, n, low, high):
+    assert binomial_interval(hits, n) == pytest.approx((low, high), abs=1e-4)
