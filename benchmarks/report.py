@@ -63,7 +63,10 @@ def main(sizes: list[int]) -> None:
             seconds, cpu, mib = json.loads(ran.stdout)
             page = (study / "report.html").stat().st_size / 1e6
         found.append((size, seconds, mib))
-        print(f"{size:>8} records ({megabytes:.0f} MB): {seconds:6.2f} s ({cpu:.2f} s of processor), {mib:5.0f} MiB, report.html {page:.2f} MB", flush=True)
+        print(
+            f"{size:>8} records ({megabytes:.0f} MB): {seconds:6.2f} s ({cpu:.2f} s of processor), {mib:5.0f} MiB, report.html {page:.2f} MB",
+            flush=True,
+        )
     size, seconds, mib = found[-1]
     if len(found) > 1:
         before, then, was = found[0]

@@ -262,11 +262,10 @@ class _Request:
             overrides = parse_settings(self.entry.procedure, given.settings)
         except RequestError as fault:
             faults += fault.faults
-        words = lambda text: [word.strip() for word in text.split(",") if word.strip()]  # noqa: E731
         try:
             plan = make_plan(
                 self.entry, preset=self.preset, data_hash=data_hash, seed=given.seed, trials=given.trials, repeats=given.repeats,
-                tables=None if given.tables is None else words(given.tables), arms=words(given.arms or ""), overrides=overrides,
+                tables=None if given.tables is None else _listed(given.tables), arms=_listed(given.arms or ""), overrides=overrides,
             )  # fmt: skip
         except RequestError as fault:
             raise RequestError(*faults, *fault.faults) from None
@@ -600,6 +599,11 @@ class _Reporter:
         if self.process is not None:
             self.process.terminate()
             self.process.wait()
+
+
+def _listed(text: str) -> list[str]:
+    """The words of a list with commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _split_name(config: Any) -> str:

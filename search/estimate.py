@@ -51,7 +51,7 @@ def estimate(
             except WeightsUnreachable as fault:
                 timed[kind] = None
                 skipped[str(fault)] = None
-        return (timed[kind] or 0.0) * getattr(config, stage.epochs)
+        return (timed[kind] or 0.0) * int(getattr(config, stage.epochs))
 
     total, seen, asked = 0.0, set(), 0
     runs = list(runs)
@@ -90,7 +90,7 @@ def _time(entry: Entry, config: Any, stage: Stage, pack: Pack, seed: int, device
         task.eval()
         clock = time.perf_counter()
         task.validate()
-        epochs = getattr(config, stage.epochs)
+        epochs = int(getattr(config, stage.epochs))
         share = sum(task.validate_at(epoch + 1) for epoch in range(epochs)) / epochs
         return step * task.steps() + (time.perf_counter() - clock) * share
     raise RuntimeError(f"{stage.name} is no stage of this configuration")

@@ -82,7 +82,9 @@ def live(console: Console, name: str, look: Callable[[], Progress]) -> Iterator[
         return time.monotonic() - started
 
     if console.is_terminal:
-        with Live(render(name, look(), 0), console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False) as view:
+        with Live(
+            render(name, look(), 0), console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+        ) as view:
 
             def redraw() -> None:
                 while not stop.wait(1.0):

@@ -2,8 +2,9 @@
 Comes in: values. Goes out: frozen data, with no function in it. Exists so that what is varied can be read, compared and printed.
 Distributions are Optuna's own and reach Optuna unchanged (Ray's translation would change bounds and drop steps)."""
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -18,7 +19,7 @@ class Dimension:
 
     field: str
     distribution: BaseDistribution
-    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    when: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Preset:
     repeats: int  # seeds of each arm
     tables: tuple[str, ...]
     synthetic_images: int = 400  # size of the built-in set
-    space: Mapping[str, Dimension | None] = field(default_factory=dict)  # dimensions to replace, or to leave out (None)
+    space: Mapping[str, Dimension | None] = dataclasses.field(default_factory=dict)  # dimensions to replace, or to leave out (None)
 
 
 @dataclass(frozen=True)

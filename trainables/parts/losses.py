@@ -60,9 +60,7 @@ def self_margin(own: Tensor, others: Tensor, negative: Tensor, margin: float, te
     return _one_against(add_margin(own, margin, beyond_pi)[:, None], others, negative, temperature).mean()
 
 
-def all_margin(
-    cosines: Tensor, positive: Tensor, negative: Tensor, margin: float, temperature: float, beyond_pi: str = "plain"
-) -> Tensor:
+def all_margin(cosines: Tensor, positive: Tensor, negative: Tensor, margin: float, temperature: float, beyond_pi: str = "plain") -> Tensor:
     """Eq. 6. As `sup_con`, with the margin (radians) on every positive. The paper reports that it does not converge.
     ValueError as in `sup_con` and `add_margin`."""
     return _positives_against(add_margin(cosines, margin, beyond_pi), cosines, positive, negative, temperature)
