@@ -1,0 +1,137 @@
+"""A study folder is made once, extended by larger requests, and refuses those that contradict it."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from search.plan import make_plan
+from search.study import check_writable, compose_study, read_study, store_data, with_confirmation, write_study
+from trainables.parts.data import load_pack
+from trainables.parts.errors import RequestError
+
+
+@pytest.fixture
+def compose(toy, toy_pack):
+    """study.json of a request."""
+
+    def make(old=None, pack=toy_pack, preset="quick", **request):
+        plan = make_plan(toy, preset=preset, data_hash=pack.hash, **request)
+        return compose_study(toy, plan, name="s", preset=preset, source={"source": "synthetic"}, pack=pack, command="c", old=old)
+
+    return make
+
+
+def test_a_new_study_says_what_was_asked(compose, toy_pack):
+    study = compose(tables=["1"], repeats=2, trials=3)
+    assert json.loads(json.dumps(study, allow_nan=False)) == study
+    assert (study["seeds"], study["repeats"], study["trials"], study["seed"]) == ([0, 1], 2, 3, 0)
+    assert study["data"]["hash"] == toy_pack.hash and study["data"]["counts"] == {"dark": 30, "bright": 30}
+    assert sum(study["data"]["parts"].values()) == study["data"]["images"] == 60
+    assert study["baseline"]["rate"] == 0.02 and study["objective"]["metric"] == "val_accuracy"
+    (table,) = study["tables"]
+    assert [arm["name"] for arm in table["arms"]] == ["plain", "bent, a little", "slow"] and table["metric"] == "test_accuracy"
+    assert table["baseline_arm"] == "plain" and len({arm["config_hash"] for arm in table["arms"]}) == 3
+    assert study["space"]["bend"]["when"] == {"form": ["bent"]} and study["space"]["rate"]["log"] is True
+
+
+def test_the_same_request_again_changes_nothing(compose):
+    study = compose(tables=["1"], repeats=2, trials=3)
+    assert compose(old=json.loads(json.dumps(study)), tables=["1"], repeats=2, trials=3) == json.loads(json.dumps(study))
+
+
+def test_a_larger_request_extends_and_keeps_what_was_there(compose):
+    first = compose(tables=["2"], arms=["a little"], repeats=1, trials=2)
+    second = compose(old=first, tables=["1"], repeats=3, trials=4)
+    assert [table["number"] for table in second["tables"]] == ["1", "2"]
+    assert second["tables"][1] == first["tables"][0]
+    assert (second["seeds"], second["trials"], second["created"], second["command"]) == ([0, 1, 2], 4, first["created"], "c")
+    third = compose(old=second, tables=["2"], repeats=3, trials=4)
+    assert [arm["name"] for arm in third["tables"][1]["arms"]] == ["none", "a little"], "in the order of the declaration"
+    assert third["tables"][0] == second["tables"][0]
+
+
+@pytest.mark.parametrize(
+    ("request_", "line"),
+    [
+        ({"seed": 1}, "seed: the study has 0, asked for 1"),
+        ({"overrides": {"rate": 0.5}}, "settings.rate: the study has 0.02, asked for 0.5"),
+        ({"repeats": 1}, "repeats: the study has 2, asked for 1"),
+        ({"trials": 1}, "trials: the study has 2, asked for 1"),
+    ],
+)
+def test_a_contradiction_is_refused_with_the_difference(compose, request_, line):
+    with pytest.raises(RequestError) as caught:
+        compose(old=compose(), **request_)
+    assert caught.value.faults[1:] == [f"  {line}"] and "--name" in caught.value.faults[0]
+
+
+def test_all_differences_are_shown_at_once(compose, toy):
+    other = toy.procedure.synthesize(toy.procedure.config(), images=40, seed=1)
+    with pytest.raises(RequestError) as caught:
+        compose(old=compose(), pack=other, seed=3, repeats=1, overrides={"rate": 0.5, "bend": 0.9})
+    assert [line.split(":")[0].strip() for line in caught.value.faults[1:]] == [
+        "data hash",
+        "seed",
+        "settings.bend",
+        "settings.rate",
+        "repeats",
+    ]
+
+
+def test_what_is_written_is_read_again_whole_or_not_at_all(compose, tmp_path, monkeypatch):
+    assert read_study(tmp_path) is None
+    study = compose()
+    write_study(tmp_path, study)
+    assert read_study(tmp_path) == json.loads(json.dumps(study))
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainables.parts.checkpoint.os.replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        write_study(tmp_path, study | {"study": "other"})
+    assert read_study(tmp_path)["study"] == "s" and [path.name for path in tmp_path.iterdir()] == ["study.json"]
+
+
+@pytest.mark.parametrize("content", ["{", '"x"', "[1]", '{"schema": 2}', "{}", "\udcff"])
+def test_a_damaged_or_foreign_study_is_refused(tmp_path, content):
+    (tmp_path / "study.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(RequestError, match="give the study another --name"):
+        read_study(tmp_path)
+
+
+def test_data_and_splits_are_stored_as_they_were_used(toy, toy_pack, tmp_path):
+    parts = toy.procedure.parts(toy.procedure.config(), toy_pack, 0)
+    stored = store_data(tmp_path, toy_pack, {"60-20-20": parts})
+    assert isinstance(stored.images, np.memmap) and not stored.images.flags.writeable
+    assert stored.hash == toy_pack.hash == load_pack(tmp_path / "data", verify=True).hash
+    with open(tmp_path / "splits" / "60-20-20.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 60
+    for part, index in parts.items():
+        assert {row["file"] for row in rows if row["part"] == part} == {toy_pack.files[i] for i in index}
+    assert all(row["label"] == row["file"].split("/")[0] for row in rows)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_and_one_that_can_holds_nothing_after(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match="--storage must be a folder that can be written"):
+        check_writable(tmp_path / "file" / "study")
+    check_writable(tmp_path / "new" / "study")
+    assert list((tmp_path / "new" / "study").iterdir()) == []
+
+
+def test_the_best_of_the_search_stands_beside_the_published_settings(compose):
+    study = compose(tables=["1"])
+    new = with_confirmation(study, "a" * 32, "b" * 32, "trial 1", {"rate": 0.05})
+    assert [table["number"] for table in new["tables"]] == ["1", "search"] and len(study["tables"]) == 1
+    assert [(arm["name"], arm["overrides"]) for arm in new["tables"][1]["arms"]] == [
+        ("published settings", {}),
+        ("trial 1", {"rate": 0.05}),
+    ]
+    again = with_confirmation(new, "a" * 32, "a" * 32, "trial 0", {})
+    assert [arm["name"] for arm in again["tables"][1]["arms"]] == ["published settings"], "the best point is the published one"
+    assert [table["number"] for table in again["tables"]] == ["1", "search"]
+    assert [table["number"] for table in compose(old=again, tables=["2"])["tables"]] == ["1", "2", "search"]
