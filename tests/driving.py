@@ -117,7 +117,7 @@ class Shell:
     def start(self, *words: str, module: str = "search", **more) -> subprocess.Popen:
         return subprocess.Popen([sys.executable, "-m", module, *words], cwd=self.home, env=self.environment, text=True, **more)
 
-    def __call__(self, *words: str, module: str = "search", timeout: float = 200) -> subprocess.CompletedProcess:
+    def __call__(self, *words: str, module: str = "search", timeout: float = 600) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, "-m", module, *words], cwd=self.home, env=self.environment, text=True, capture_output=True, timeout=timeout, check=False
         )  # fmt: skip

@@ -13,7 +13,7 @@ def check(done):
 
 
 def test_a_procedure_in_a_folder_on_the_path_is_known_and_planned(shell):
-    assert "procedures: supcam, toy" in check(shell("--help")).stdout or "toy" in check(shell("--help")).stdout
+    assert "supcam, toy" in check(shell("--help")).stdout
     done = check(shell("toy", "plan"))
     assert "10 runs stand in tables, 6 of them are different; 0 are done." in done.stdout
     assert not (shell.home / "runs").exists()
@@ -23,6 +23,7 @@ def test_a_procedure_in_a_folder_on_the_path_is_known_and_planned(shell):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_it_runs_reports_exports_and_judges_other_images(shell):
     """tune, ablate, export, report as single words; then evaluate and predict on files."""
     request = ("--repeats", "1", "--tables", "1")

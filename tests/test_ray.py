@@ -1,0 +1,267 @@
+"""The engine on a real Ray cluster, through the command line: processes are killed, runs fail, studies go on."""
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from driving import Shell
+from optuna.trial import TrialState
+
+from search.coordinator import JOURNAL, open_journal
+from trainables.parts.checkpoint import load_state
+from trainables.parts.execution import MODEL, execute
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+SMALL = ("--repeats", "1", "--trials", "0", "--tables", "1")
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in (folder / "checkpoints").glob("*/model.safetensors")}
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
+
+
+def wait_for(condition, seconds=300.0):
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise TimeoutError("it did not come about")
+
+
+def check(done, status=0):
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    return done
+
+
+def test_a_study_runs_shares_and_reuses_and_the_same_command_again_does_nothing(shell):
+    """Search, two tables that share arms, two seeds; one process for each slot; then again, and again with more."""
+    done = check(shell("toy", "--storage", "s"))
+    study = shell.home / "s" / "toy-quick-synthetic"
+    rows = records(study)
+    finals = {row["key"]: row for row in rows}
+    assert {row["status"] for row in finals.values()} == {"completed"}
+    by_arm = Counter((arm, row["seed"]) for row in finals.values() for arm in row["arms"] if not arm.startswith("search/"))
+    arms = ("1/plain", "1/bent, a little", "1/slow", "2/none", "2/a little")
+    assert by_arm == Counter({(arm, seed): 1 for arm in arms for seed in (0, 1)})
+    # nothing was trained twice: each stage of each seed once
+    asked = json.loads((study / "study.json").read_text())
+    warm = {(row["params"]["rate"], row["seed"]) for row in finals.values()}
+    began = Counter((stage, epoch) for _, stage, epoch, _ in shell.epochs())
+    assert began["warm", "1"] == len(warm) == len(list((study / "stages").iterdir()))
+    assert began["tune", "1"] == len(finals)
+    # processes are reused
+    assert len({pid for pid, *_ in shell.epochs()}) <= (os.cpu_count() or 1)
+    # a search cannot see test metrics
+    trials = optuna.load_study(study_name=study.name, storage=open_journal(study / JOURNAL)).trials
+    assert [trial.number for trial in trials] == [0, 1] and asked["trials"] == 2
+    assert trials[0].params == {"form": "plain", "rate": 0.02}
+    for trial in trials:
+        record = finals[trial.user_attrs["key"]]
+        assert trial.state == TrialState.COMPLETE and trial.value == record["metrics"]["val_accuracy"]
+        assert list(trial.intermediate_values.values()) == [row["val_early"] for row in record["history"] if "val_early" in row]
+    assert not (study / "ray").exists()
+    for path in ("best/model.safetensors", "best/config.json", "tables/table-1.csv", "report.html", "report.md", "splits", "log.txt"):
+        assert (study / path).exists(), path
+    assert "8 runs (8 completed), 8 of them now" in done.stdout
+
+    before = {path: path.stat().st_mtime_ns for path in study.rglob("*.safetensors")}
+    epochs = shell.epochs()
+    started = time.monotonic()
+    again = check(shell("toy", "--storage", "s"))
+    seconds = time.monotonic() - started
+    assert "0 of them now" in again.stdout and "starting" not in again.stdout
+    assert shell.epochs() == epochs and records(study) == rows
+    assert {path: path.stat().st_mtime_ns for path in study.rglob("*.safetensors")} == before
+    assert seconds < 60
+
+    refused = shell("toy", "--storage", "s", "--set", "rate=0.5", "--repeats", "1")
+    assert refused.returncode == 2
+    assert (
+        "settings.rate: the study has 0.02, asked for 0.5" in refused.stderr and "repeats: the study has 2, asked for 1" in refused.stderr
+    )
+    assert records(study) == rows
+
+    more = check(shell("toy", "--storage", "s", "--repeats", "3", "--trials", "3"))
+    assert "Traceback" not in more.stderr
+    new = [row for row in records(study)[len(rows) :] if "test_accuracy" in row["metrics"] or row["trial"] == 2]
+    assert {row["seed"] for row in new if row["trial"] is None} >= {2}
+    tuned = sum((stage, epoch) == ("tune", "1") for _, stage, epoch, _ in shell.epochs())
+    assert tuned == len({row["key"] for row in records(study) if row["status"] == "completed"})
+
+
+LONG = ("toy", "--repeats", "2", "--trials", "0", "--tables", "1,2", "--set", "pause=0.3")
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """An undisturbed study."""
+    shell = Shell(tmp_path_factory.mktemp("calm") / "home")
+    check(shell(*LONG, "--storage", "s"))
+    return shell.home / "s" / "toy-quick-synthetic"
+
+
+@pytest.mark.parametrize("moment", [4, 15])
+def test_a_study_whose_driver_is_killed_goes_on_and_ends_as_if_undisturbed(shell, calm, moment):
+    """SIGKILL after so many epochs began; the same command finishes, and tables and weights are those of an undisturbed study."""
+    driver = shell.start(*LONG, "--storage", "killed")
+    wait_for(lambda: len(shell.epochs()) >= moment)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    study = shell.home / "killed" / "toy-quick-synthetic"
+    done = [row["key"] for row in records(study)] if (study / "records.jsonl").exists() else []
+    before = shell.epochs()
+    check(shell(*LONG, "--storage", "killed"))
+    after = Counter((stage, epoch, seed) for _, stage, epoch, seed in shell.epochs()[len(before) :])
+    keys = [row["key"] for row in records(study)]
+    assert len(keys) == len(set(keys)) == 6 and keys[: len(done)] == done
+    assert sum(count for (stage, epoch, _), count in after.items() if (stage, epoch) == ("tune", "2")) <= 6 - len(done)
+    assert weights(study) == weights(calm)
+    assert tables(study) == tables(calm)
+
+
+def test_a_killed_search_continues_its_trials(shell):
+    words = ("toy", "--repeats", "1", "--trials", "4", "--tables", "none", "--set", "pause=0.3", "--storage", "s")
+    driver = shell.start(*words)
+    wait_for(lambda: len(shell.epochs()) >= 6)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    study = shell.home / "s" / "toy-quick-synthetic"
+    running = [
+        t for t in optuna.load_study(study_name=study.name, storage=open_journal(study / JOURNAL)).trials if not t.state.is_finished()
+    ]
+    assert running
+    with open(study / JOURNAL, "ab") as journal:
+        journal.write(b'{"op_code": 4, "wor')
+    with open(study / "records.jsonl", "ab") as ledger:
+        ledger.write(b'{"schema": 1, "key": "tor')
+    done = check(shell(*words))
+    assert "set aside" in done.stdout
+    trials = optuna.load_study(study_name=study.name, storage=open_journal(study / JOURNAL)).trials
+    assert len(trials) == 4 and all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
+    assert {t.number: t.params for t in trials}.items() >= {t.number: t.params for t in running}.items()
+    stored = {row["key"]: row for row in records(study)}
+    for trial in trials:
+        assert {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED}[stored[trial.user_attrs["key"]]["status"]] == trial.state
+
+
+def test_a_killed_worker_is_replaced_and_its_run_ends_with_the_same_weights(shell, toy, toy_pack, tmp_path):
+    words = ("toy", *SMALL, "--arms", "plain", "--set", "pause=0.5", "--set", "warm_epochs=30")
+    driver = shell.start(*words, "--storage", "killed")
+    wait_for(lambda: len(shell.epochs()) >= 26)  # a checkpoint every 10 s; this is 12 s at least
+    os.kill(int(shell.epochs()[-1][0]), signal.SIGKILL)
+    assert driver.wait(600) == 0
+    epochs = shell.epochs()
+    assert len({pid for pid, *_ in epochs}) == 2
+    second = [int(epoch) for pid, stage, epoch, _ in epochs if pid == epochs[-1][0] and stage == "warm"]
+    assert second[0] > 1, "it went on from its checkpoint"
+    killed = shell.home / "killed" / "toy-quick-synthetic"
+    (row,) = records(killed)
+    assert row["status"] == "completed" and row["interruptions"] == 1
+    assert [(r["stage"], r["epoch"]) for r in row["history"]] == [("warm", n + 1) for n in range(30)] + [("tune", 1), ("tune", 2)]
+    torch.set_num_threads(1)
+    execute(toy.procedure, toy.procedure.config(warm_epochs=30), seed=0, pack=toy_pack, folder=tmp_path / "calm")
+    straight, _ = load_state(tmp_path / "calm" / MODEL)
+    resumed, _ = load_state(killed / row["checkpoint"])
+    assert straight.keys() == resumed.keys() and all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_every_way_to_fail_is_recorded_with_its_reason_and_the_study_goes_on(shell):
+    done = check(shell("toy", "--repeats", "1", "--trials", "0", "--tables", "T", "--storage", "s"))
+    study = shell.home / "s" / "toy-quick-synthetic"
+    found = {
+        row["arms"][0]: (row["status"], (row["error"] or {}).get("kind"), (row["error"] or {}).get("message")) for row in records(study)
+    }
+    assert found == {
+        "T/fine": ("completed", None, None),
+        "T/memory": ("failed", "out_of_memory", "no room for 3 toys"),
+        "T/error": ("failed", "error", "KeyError: 'toy box'"),
+        "T/nan": ("diverged", "not_finite", "the loss was not finite at epoch 1, step 1"),
+        "T/exit": ("failed", "worker_killed", "the worker process died repeatedly (killed, or out of host memory)"),
+        "T/weights": ("failed", "unreachable_weights", "the toy shop does not answer"),
+    }
+    assert "1 completed" in done.stdout and "4 failed" in done.stdout and "no room for 3 toys" in done.stdout
+    assert sum(stage == "warm" for _, stage, *_ in shell.epochs()) == 3, "the shared stage was trained once"
+    text = (study / "report.md").read_text()
+    assert "no room for 3 toys" in text
+
+
+def test_a_study_in_which_every_run_failed_ends_with_status_1_and_says_why(shell):
+    done = check(shell("toy", *SMALL, "--arms", "plain,slow", "--set", "trouble=memory", "--storage", "s"), status=1)
+    assert "none of 2 runs completed" in done.stderr and "no room for 3 toys" in done.stderr
+    assert not (shell.home / "s" / "toy-quick-synthetic" / "best").exists()
+    again = check(shell("toy", *SMALL, "--arms", "plain,slow", "--set", "trouble=memory", "--storage", "s"), status=1)
+    assert "starting" not in again.stdout
+
+
+def test_two_workers_for_each_run_end_with_one_worker_s_result(shell):
+    words = ("toy", *SMALL, "--arms", "plain")
+    check(shell(*words, "--workers-per-run", "2", "--storage", "two"))
+    pids = {pid for pid, *_ in shell.epochs()}
+    assert len(pids) == 2
+    check(shell(*words, "--storage", "one"))
+    (two,), (one,) = (records(shell.home / name / "toy-quick-synthetic") for name in ("two", "one"))
+    assert two["status"] == one["status"] == "completed"
+    for a, b in zip(two["history"], one["history"], strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize(("trouble", "kind"), [("memory", "out_of_memory"), ("exit", "worker_killed")])
+def test_a_group_of_workers_that_fails_leaves_its_reason_too(shell, trouble, kind):
+    done = check(
+        shell("toy", *SMALL, "--arms", "plain", "--set", f"trouble={trouble}", "--workers-per-run", "2", "--storage", "s"), status=1
+    )
+    (row,) = records(shell.home / "s" / "toy-quick-synthetic")
+    assert row["error"]["kind"] == kind, row["error"]
+    assert row["error"]["message"] in done.stderr
+
+
+def test_ctrl_c_stops_with_one_line_and_the_same_command_goes_on(shell):
+    import subprocess
+
+    words = ("toy", *SMALL, "--set", "pause=0.3", "--storage", "s")
+    driver = shell.start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: len(shell.epochs()) >= 3)
+    driver.send_signal(signal.SIGINT)
+    out, fault = driver.communicate(timeout=60)
+    assert driver.returncode == 130 and fault.strip().splitlines()[-1] == "search: stopped; the same command continues"
+    assert "Traceback" not in out + fault and "best" not in out
+    check(shell(*words))
+    assert len(records(shell.home / "s" / "toy-quick-synthetic")) == 3
+
+
+def test_a_time_limit_ends_cleanly_and_the_rest_follows(shell):
+    words = ("toy", *SMALL, "--set", "pause=0.5", "--storage", "s")
+    none = check(shell(*words, "--max-hours", "1e-9"))
+    assert "nothing has run yet" in none.stdout and not shell.epochs()
+    part = check(shell(*words, "--max-hours", str(9 / 3600)))
+    study = shell.home / "s" / "toy-quick-synthetic"
+    count = len(records(study)) if (study / "records.jsonl").exists() else 0
+    assert count < 3
+    assert "the time limit was reached" in part.stdout or count == 0
+    check(shell(*words))
+    assert len(records(study)) == 3
+
+
+def test_a_second_driver_is_turned_away_while_the_first_is_at_work(shell):
+    driver = shell.start("toy", *SMALL, "--set", "pause=0.5", "--storage", "s")
+    wait_for(shell.epochs)
+    second = shell("toy", *SMALL, "--set", "pause=0.5", "--storage", "s")
+    assert second.returncode == 2 and "another search is at work on this study" in second.stderr
+    assert driver.wait(600) == 0
