@@ -1,6 +1,7 @@
 """cluster.yaml by Ray's own schema and by what the schema misses, its storage scripts with a stand-in for the bucket, how a cluster is divided
 into runs, and --address against two nodes on this machine."""
 
+import gc
 import json
 import os
 import re
@@ -284,6 +285,15 @@ def test_an_address_of_another_form_is_refused_with_the_forms_there_are(tmp_path
     assert line.startswith(f"search: --address {address}: ") and "HOST:PORT" in line
 
 
+def on_a_cluster(test: Any) -> Any:
+    """Marks. Ray leaves the sockets with which it looks for free ports to the garbage collector."""
+    for mark in (
+        pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+    ):  # fmt: skip
+        test = mark(test)
+    return test
+
+
 @pytest.fixture
 def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head and a worker with one CPU each, as two Ray nodes on this machine."""
@@ -300,6 +310,7 @@ def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     finally:
         cluster.shutdown()
         Path(get_ray_address_file(None)).unlink(missing_ok=True)  # left behind, it would be taken for a running cluster
+        gc.collect()
 
 
 def children(node: Any) -> set[int]:
@@ -324,8 +335,7 @@ def wait_for(process: subprocess.Popen[str], look: Any, seconds: float = 240) ->
         time.sleep(0.25)
 
 
-@pytest.mark.ray
-@pytest.mark.slow
+@on_a_cluster
 def test_a_study_uses_both_nodes_of_a_running_cluster(two_nodes: Any, tmp_path: Path) -> None:
     seen: tuple[set[int], set[int]] = (set(), set())
 
@@ -356,8 +366,7 @@ def test_a_study_uses_both_nodes_of_a_running_cluster(two_nodes: Any, tmp_path: 
     assert pids & seen[0] and pids & seen[1]
 
 
-@pytest.mark.ray
-@pytest.mark.slow
+@on_a_cluster
 def test_a_study_goes_on_when_a_node_is_lost(two_nodes: Any, tmp_path: Path) -> None:
     study = tmp_path / "s"
     words = [*SMALL, "--address", two_nodes.address, "--storage", str(tmp_path), "--name", "s", "--trials", "0", "--arms", "Scratch,MoCo"]
@@ -387,8 +396,7 @@ def _title(pid: int) -> str:
         return ""
 
 
-@pytest.mark.ray
-@pytest.mark.slow
+@on_a_cluster
 def test_a_cluster_that_others_use_in_full_is_refused_and_so_is_one_that_is_too_small(two_nodes: Any, tmp_path: Path) -> None:
     words = ["--address", two_nodes.address, "--storage", str(tmp_path)]
     assert "room for 0" in refused(*words, "--gpus-per-run", "1")
@@ -410,8 +418,7 @@ def test_a_cluster_that_others_use_in_full_is_refused_and_so_is_one_that_is_too_
         other.communicate()
 
 
-@pytest.mark.ray
-@pytest.mark.slow
+@on_a_cluster
 def test_a_storage_that_the_nodes_cannot_write_is_refused_by_name(two_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
