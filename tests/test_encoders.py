@@ -141,7 +141,9 @@ def cache(folder, name, seed=3):
 def test_cached_weights_load_by_timms_own_loader_without_a_network(no_network):
     published = cache(no_network, TINY)
     loaded = create_backbone(TINY, channels=1, classes=0, weights="imagenet", seed=0).state_dict()
-    assert torch.allclose(loaded["conv1.0.weight"], published["conv1.0.weight"].sum(1, keepdim=True), atol=1e-6)  # timm: gray = sum over colours
+    assert torch.allclose(
+        loaded["conv1.0.weight"], published["conv1.0.weight"].sum(1, keepdim=True), atol=1e-6
+    )  # timm: gray = sum over colours
     rest = loaded.keys() - {"conv1.0.weight"}
     assert rest and all(torch.equal(loaded[name], published[name]) for name in rest)
 

@@ -207,6 +207,14 @@ def test_one_worker_calls_the_task_itself():
 
 def test_seeds_are_a_function_of_their_parts_on_every_machine():
     assert derive_seed(0, "pretrain", 3) == 8258514206197355691  # sha256 of the words, its first 8 bytes halved
-    parts = [(0, "pretrain"), (0, "finetune"), (1, "pretrain"), (0, "pretrain", 0), ("0pretrain",), (0, "pretrain", 10), (0, "pretrain", 1, 0)]
+    parts = [
+        (0, "pretrain"),
+        (0, "finetune"),
+        (1, "pretrain"),
+        (0, "pretrain", 0),
+        ("0pretrain",),
+        (0, "pretrain", 10),
+        (0, "pretrain", 1, 0),
+    ]
     assert len({derive_seed(*one) for one in parts}) == len(parts) and all(0 <= derive_seed(*one) < 2**63 for one in parts)
     assert torch.equal(torch.rand(3, generator=generator(1, "a")), torch.rand(3, generator=generator(1, "a")))
