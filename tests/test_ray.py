@@ -27,7 +27,9 @@ def records(folder: Path) -> list[dict]:
 
 
 def weights(folder: Path) -> dict[str, bytes]:
-    return {path.parent.name: path.read_bytes() for path in (folder / "checkpoints").glob("*/model.safetensors")}
+    """Run and tensor -> its bytes. (Two keys of metadata stand in either order, so equal files need not be equal byte for byte.)"""
+    files = (folder / "checkpoints").glob("*/model.safetensors")
+    return {f"{path.parent.name}/{name}": tensor.numpy().tobytes() for path in files for name, tensor in load_state(path)[0].items()}
 
 
 def tables(folder: Path) -> dict[str, bytes]:
