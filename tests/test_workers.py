@@ -4,6 +4,7 @@ import time
 import traceback
 import warnings
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,8 @@ def everything(rank, folder):
     """One process for all of it: starting one takes longer than what it does."""
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    meeting = f"file://{folder}/meeting"
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(minutes=1))
     workers = Workers(rank, 2)
     for part in (gathers, normalise, steps_of_every_case, whole_run, diverges):
         try:
