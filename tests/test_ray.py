@@ -119,7 +119,7 @@ def calm(tmp_path_factory):
     return shell.home / "s" / "toy-quick-synthetic"
 
 
-@pytest.mark.parametrize("moment", [4, 15])
+@pytest.mark.parametrize("moment", [9])
 def test_a_study_whose_driver_is_killed_goes_on_and_ends_as_if_undisturbed(shell, calm, moment):
     """SIGKILL after so many epochs began; the same command finishes, and tables and weights are those of an undisturbed study."""
     driver = shell.start(*LONG, "--storage", "killed")
