@@ -264,11 +264,14 @@ def test_a_stopped_trial_reaches_optuna_as_pruned_with_its_intermediate_values(s
 
 
 def test_a_run_that_a_table_wants_is_never_stopped(study):
-    bench = study(trials=1, repeats=1, tables=["1"], arms=["plain"])
-    _, c = bench.open()
-    active = c.next()
+    bench = study(trials=2, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open(slots=2)
+    wanted, other = c.next(), c.next()
+    assert "1/plain" in wanted.run.arms and other.stoppable
     for epoch in (1, 2, 3):
-        assert not c.row(active.run.key, row(epoch=epoch, val_early=0.0))
+        c.row(other.run.key, row(epoch=epoch, val_early=0.9))
+        assert not c.row(wanted.run.key, row(epoch=epoch, val_early=0.1))
+    assert wanted.trial.should_prune(), "the search alone would have stopped it"
 
 
 @pytest.mark.parametrize(("status", "kind"), [("diverged", "not_finite"), ("failed", "out_of_memory"), ("failed", "unreachable_weights")])
