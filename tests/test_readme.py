@@ -1,0 +1,59 @@
+"""The README's commands are real: they parse, and its make targets, files and options exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from search import cli
+from trainables.parts.errors import RequestError
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+COMMANDS = sorted({line.strip().split("#")[0].strip() for line in re.findall(r"^    (python -m search .*)$", TEXT, re.M)})
+
+
+def parsed(command: str) -> None:
+    words = shlex.split(command)[3:]
+    if words[0] in ("evaluate", "predict", "data"):
+        return
+    cli._study_parser().parse_args(words[1:])
+
+
+def test_the_readme_shows_commands():
+    assert len(COMMANDS) >= 4
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_parses(command):
+    parsed(command)
+
+
+def test_a_command_that_does_not_exist_is_noticed():
+    with pytest.raises(RequestError):
+        parsed("python -m search supcam --no-such-option")
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.split()[3] in ("evaluate", "predict", "data")])
+def test_a_command_on_what_is_not_there_is_refused_as_a_request_and_not_as_a_usage(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [word.replace("FOLDER", "nowhere") for word in shlex.split(command)[3:]]
+    assert cli.main(words) == 2
+    said = capsys.readouterr()
+    assert "usage" not in said.err and "--help" not in said.err
+
+
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT)) - {"--out", "--help"}))
+def test_an_option_of_the_readme_exists(option):
+    assert option in cli._study_parser().format_help()
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z-]+)", TEXT)) - {"it"}))
+def test_a_make_target_of_the_readme_exists(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([\w./-]+)\)", TEXT))))
+def test_a_file_that_the_readme_links_exists(path):
+    assert (ROOT / path).exists()
