@@ -47,6 +47,7 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(temporary / MODEL_FILE), metadata={"format": "pt"})
+    (temporary / MODEL_FILE).chmod(0o644)  # safetensors writes for the owner alone; the model is to be shared
     (temporary / "config.json").write_text(json.dumps(entry.procedure.timm_settings(config, pack.classes), indent=1) + "\n")
     settings = {
         "schema": SCHEMA, "procedure": record["procedure"], "classes": list(pack.classes), "config": record["params"], "study": study["study"],

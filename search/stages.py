@@ -2,6 +2,7 @@
 Comes in: a hash over all that a stage depends on. Goes out: its tensors and history. Exists so that runs which agree in a stage train it
 once. Written under a temporary name, then renamed: a stage is there whole or not at all, also for a reader on another machine."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ class Stages:
         try:
             return load_state(self.path(key))
         except RequestError:
-            self.path(key).rename(self.path(key).with_suffix(".damaged"))
+            with contextlib.suppress(FileNotFoundError):  # another worker met it too, and was first
+                self.path(key).rename(self.path(key).with_suffix(".damaged"))
+            return None
+        except FileNotFoundError:
             return None
 
     def put(self, key: str, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:

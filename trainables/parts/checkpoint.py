@@ -4,6 +4,7 @@ schema is refused by name. Written under a temporary name, flushed, then renamed
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ SCHEMA = "karyotune-state-1"
 def write_atomically(path: Path, write: Any) -> None:
     """write(temporary path), then flush to disk and rename to `path`: a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")  # two machines may share the folder
     try:
         write(temporary)
         with open(temporary, "rb") as file:
