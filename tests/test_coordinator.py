@@ -178,6 +178,20 @@ def test_the_best_point_is_run_on_the_other_seeds_once_the_search_has_ended(stud
     assert c.ledger.records[placed[1].run.key]["trial"] == 1  # its test metrics were added, and it is still the trial's record
 
 
+def test_the_best_point_is_not_chosen_while_a_trial_listens_to_another_s_run(study):
+    bench = study(trials=2, repeats=2, tables=["1"], arms=["slow"])
+    _, c = bench.open(slots=2)
+    end(bench, c, c.next(), val=0.5)
+    busy = c._queued()
+    c.active[busy.run.key] = busy
+    c.listeners[busy.run.key] = [c._ask()]
+    c.queue.clear()
+    assert c.next() is None and not c.complete() and c.confirmation is None
+    end(bench, c, busy, val=0.9)
+    assert best_trial(c.study).number == 1
+    assert c.next().run.arms[-1] == "search/trial 1"
+
+
 def test_a_confirmed_run_that_stands_in_a_table_is_run_once(study):
     bench = study(trials=1, repeats=2, tables=["1"], arms=["plain"])
     ledger, c = bench.open()
