@@ -201,7 +201,7 @@ def test_every_way_to_fail_is_recorded_with_its_reason_and_the_study_goes_on(she
     assert "1 completed" in done.stdout and "4 failed" in done.stdout and "no room for 3 toys" in done.stdout
     assert sum(stage == "warm" for _, stage, *_ in shell.epochs()) == 3, "the shared stage was trained once"
     text = (study / "report.md").read_text()
-    assert "no room for 3 toys" in text
+    assert all(words in text for words in ("out of memory", "worker killed", "weights unreachable", "KeyError: 'toy box'", "diverged"))
 
 
 def test_a_study_in_which_every_run_failed_ends_with_status_1_and_says_why(shell):
