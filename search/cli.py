@@ -81,9 +81,16 @@ def _count(text: str) -> int:
 
 
 def _folder_name(text: str) -> str:
-    if not text.strip() or text != Path(text).name:
+    if not text.strip() or text != Path(text).name or text in (".", ".."):
         raise argparse.ArgumentTypeError(f"must be the name of one folder, got {text!r}; where it stands is --storage")
     return text
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"must be between 0 and {2**31 - 1}, got {text}")
+    return value
 
 
 def _study_parser() -> _Parser:
@@ -136,6 +143,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("search: stopped; the same command continues", file=sys.stderr)
         return 130
+    except PermissionError as fault:
+        print(
+            f"search: {fault.filename or 'a file'} cannot be written or read ({fault.strerror}); change its permissions or name another --storage",
+            file=sys.stderr,
+        )
+        return 2
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
@@ -520,7 +533,8 @@ class _Request:
                 console.print(f"  note: {warning}", markup=False)
         return 0
 
-    def _export(self, study: dict[str, Any], ledger: "Ledger", pack: "Pack") -> list[str]:
+    def _export(self, study: dict[str, Any], ledger: "Ledger", pack: "Pack", anew: bool = False) -> list[str]:
+        """Words for the summary. `anew`: also where `best/` holds the chosen run already; it is replaced only by a proven one."""
         import analysis
         from search.export import export, exported_key
 
@@ -529,7 +543,7 @@ class _Request:
             return ["no completed run to export"]
         chosen = ledger.records[best.key]
         words = f"best     {best.name}, seed {chosen['seed']}: {best.words}"
-        if exported_key(self.folder / "best") != chosen["key"]:
+        if anew or exported_key(self.folder / "best") != chosen["key"]:
             export(self.entry, self.folder, study, ledger, pack, chosen, best.words)
         record = ledger.records[chosen["key"]]
         shown = ", ".join(
@@ -562,11 +576,13 @@ class _Request:
     def _export_alone(self) -> int:
         from search.recorder import Ledger
         from trainables.parts.data import load_pack
+        from trainables.parts.errors import RequestError
 
         study = self._existing()
         with Ledger(self.folder) as ledger:
-            shutil.rmtree(self.folder / "best", ignore_errors=True)
-            for line in self._export(study, ledger, load_pack(self.folder / "data", verify=True)):
+            if not any(record["status"] == "completed" for record in ledger.records.values()):
+                raise RequestError(f"no run of {self.name} has completed, so there is nothing to export; repeat the study's command first")
+            for line in self._export(study, ledger, load_pack(self.folder / "data", verify=True), anew=True):
                 self.console.print(line, markup=False)
         self.console.print(f"model    {_short(self.folder / 'best')}", markup=False)
         return 0

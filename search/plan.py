@@ -174,10 +174,11 @@ def make_plan(
     trials = chosen.trials if trials is None else trials
     repeats = chosen.repeats if repeats is None else repeats
     faults = [
-        f"{name} must be at least {low}, got {value}"
-        for name, value, low in (("--trials", trials, 0), ("--repeats", repeats, 1), ("--seed", seed, 0))
-        if value < low
+        f"{name} must be at least {low}, got {value}" if value < low else f"{name} must be at most {high}, got {value}"
+        for name, value, low, high in (("--trials", trials, 0, 100_000), ("--repeats", repeats, 1, 1_000), ("--seed", seed, 0, 2**31 - 1))
+        if not low <= value <= high
     ]
+    repeats = min(max(repeats, 0), 1_000)
     baseline = config_from(procedure.config, dict(chosen.overrides) | dict(overrides or {}))
     baseline_faults = procedure.faults(baseline, None, None)
     faults += baseline_faults

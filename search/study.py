@@ -24,6 +24,7 @@ from trainables.parts.procedure import config_values
 
 SCHEMA = 1
 STUDY = "study.json"
+NEEDED = ("study", "procedure", "preset", "data", "seed", "seeds", "repeats", "trials", "baseline", "tables")  # of study.json
 
 
 def read_study(folder: Path) -> dict[str, Any] | None:
@@ -39,6 +40,8 @@ def read_study(folder: Path) -> dict[str, Any] | None:
         raise RequestError(
             f"{path} is of schema {study.get('schema') if isinstance(study, dict) else '?'}, this version writes {SCHEMA}; give the study another --name"
         )
+    if missing := [name for name in NEEDED if name not in study]:
+        raise RequestError(f"{path} is damaged ({', '.join(missing)} missing); restore it, or give the study another --name")
     return study
 
 

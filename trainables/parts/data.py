@@ -497,6 +497,8 @@ def read_folder(
     the folder holds, at least two, each with at least two images. group: the manifest's column that may not stand on two sides."""
     listing = list_folder(folder, group)
     faults, notes = list(listing.faults), list(listing.notes)
+    if listing.parts is not None:
+        notes.append("the manifest's column split is not used: a study draws its own split, by patient, and writes it under splits/")
     present = class_order(listing.labels)
     if classes is None:
         order = present

@@ -161,7 +161,7 @@ def inspect_folder(
     pack = make_pack(pictures, [order.index(name) for name in labels], order, files, patients, areas)
     if len(order) > 1 and not found.faults:
         try:
-            sides = split(pack, fractions, seed)
+            sides = split(pack, fractions, seed, ties=[(i, j) for i, j, _, _ in close])  # as a study does
         except RequestError as error:
             found.faults += error.faults
         else:
