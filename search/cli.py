@@ -217,7 +217,7 @@ def _data(words: list[str]) -> int:
     synth.add_argument("procedure")
     synth.add_argument("out", type=Path)
     synth.add_argument("--images", type=_count, default=600)
-    synth.add_argument("--seed", type=_whole, default=0)
+    synth.add_argument("--seed", type=_seed, default=0)
     given = parser.parse_args(words)
     from search import data_commands
 
