@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from search.plan import Plan
     from search.recorder import Ledger
     from search.registry import Entry
+    from search.study import External
     from trainables.parts.data import Pack
 
 STEPS = ("run", "plan", "tune", "ablate", "export", "report")
@@ -97,6 +98,14 @@ def _study_parser() -> _Parser:
     parser = _Parser(prog="python -m search PROCEDURE", description="Search, ablation tables, report and best checkpoint of one procedure.")
     parser.add_argument("step", nargs="?", default="run", choices=STEPS, help="one step alone; default: tune, ablate, export and report")
     parser.add_argument("--data", type=Path, help="a folder of images for each class; without it the built-in synthetic set is used")
+    parser.add_argument(
+        "--external",
+        type=Path,
+        action="append",
+        default=[],
+        help="another hospital's images: a test set that nothing is chosen by; may be repeated",
+    )
+    parser.add_argument("--objective", help="another aim of the search that the procedure has, by name")
     parser.add_argument(
         "--preset",
         help="quick (minutes, CPU) | small (an evening, one GPU) | paper (the published settings); default: quick, or paper where --data and a GPU are there",
@@ -218,6 +227,10 @@ def _data(words: list[str]) -> int:
     synth.add_argument("out", type=Path)
     synth.add_argument("--images", type=_count, default=600)
     synth.add_argument("--seed", type=_seed, default=0)
+    prepare = commands.add_parser("prepare", help="turn a published download into one packed set that --data takes")
+    prepare.add_argument("name", help="of the data set, such as consep")
+    prepare.add_argument("source", type=Path)
+    prepare.add_argument("out", type=Path)
     given = parser.parse_args(words)
     from search import data_commands
 
@@ -225,8 +238,30 @@ def _data(words: list[str]) -> int:
         return data_commands.check(given.folder)
     from search import registry
 
+    if given.command == "prepare":
+        return data_commands.prepare(given.name, given.source, given.out)
+
     procedure = registry.load(given.procedure).procedure
     return data_commands.synthesize(lambda: procedure.synthesize(procedure.config(), images=given.images, seed=given.seed), given.out)
+
+
+def _with_objective(entry: "Entry", name: str | None) -> "Entry":
+    """The procedure with another aim of its search; that aim is what early stopping sees too."""
+    from dataclasses import replace
+
+    from search.registry import unknown
+    from trainables.parts.errors import RequestError
+
+    if name is None:
+        return entry
+    if name not in entry.study.objectives:
+        raise RequestError(
+            unknown("objective", name, sorted(entry.study.objectives))
+            if entry.study.objectives
+            else f"{entry.study.procedure} has one objective alone ({entry.study.objective}); leave --objective out"
+        )
+    metric = entry.study.objectives[name]
+    return replace(entry, study=replace(entry.study, objective=metric, intermediate=metric))
 
 
 class _Request:
@@ -241,12 +276,13 @@ class _Request:
         self.console = _console()
         if sys.stdout.isatty():
             self.console.print(f"{name}: loading …", markup=False)  # torch and timm take a few seconds
-        self.entry: Entry = registry.load(name)
+        self.entry: Entry = _with_objective(registry.load(name), given.objective)
         self.preset = given.preset or self._default_preset()
         source = given.data.resolve().name if given.data else "synthetic"
         self.name = given.name or f"{name}-{self.preset}-{source}"
         self.folder = (given.storage / self.name).resolve()
         self.started = time.monotonic()
+        self.external: dict[str, External] = {}
 
     def _default_preset(self) -> str:
         import torch
@@ -309,6 +345,11 @@ class _Request:
             source = {"source": "synthetic", "synthetic": {"images": images, "seed": 0}}
             if plan is not None and not faults:  # it takes seconds to draw
                 pack = self._synthetic(plan, source)
+        if pack is not None:
+            try:
+                self.external = self._external(config, pack, source)
+            except RequestError as fault:
+                faults += fault.faults
         if faults or plan is None or pack is None:
             raise RequestError(*faults)
         for config in (plan.baseline, *(run.config for run in plan.runs)):
@@ -378,6 +419,35 @@ class _Request:
                 return load_pack(self.folder / "data", verify=True)
         return self.entry.procedure.synthesize(plan.baseline, **source["synthetic"])
 
+    def _external(self, config: Any, pack: "Pack", source: dict[str, Any]) -> "dict[str, External]":
+        """External test sets by name: the folders named, or those that come with the built-in set. RequestError with every fault of every set."""
+        from search.study import External, external_names, external_packs, name_external, read_study
+        from trainables.parts.errors import RequestError
+        from trainables.parts.inspection import shared_images
+
+        found: dict[str, External] = {}
+        faults: list[str] = []
+        for slug, folder in name_external(self.given.external).items():
+            try:
+                other = self.entry.procedure.read(folder, config, pack.classes)
+            except RequestError as fault:
+                faults += [f"--external {folder}: {line}" for line in fault.faults]
+                continue
+            if both := shared_images(pack, other):
+                faults.append(f"--external {folder}: {both}; an external set must hold other images than the study's own")
+            found[slug] = External(str(folder), other)
+        if faults:
+            raise RequestError(*faults)
+        if self.given.data is None and not found and self.entry.procedure.external is not None:
+            old = read_study(self.folder)
+            if old is not None and old["data"].get("synthetic") == source["synthetic"]:
+                kept = external_packs(self.folder, external_names(old)) if (self.folder / "external").exists() else {}
+                found = {slug: External("synthetic", other) for slug, other in kept.items()}
+            if not found:
+                made = self.entry.procedure.external(config, **source["synthetic"])
+                found = {slug: External("synthetic", other) for slug, other in made.items()}
+        return found
+
     # -- plan -----------------------------------------------------------------------------------------------------------------------
 
     def _show_plan(self, plan: "Plan", pack: "Pack") -> int:
@@ -392,7 +462,10 @@ class _Request:
 
         old = read_study(self.folder)
         if old is not None:  # a contradiction is shown before anything is timed
-            compose_study(self.entry, plan, name=self.name, preset=self.preset, source={}, pack=pack, command=self.command, old=old)
+            compose_study(
+                self.entry, plan, name=self.name, preset=self.preset, source={}, pack=pack, command=self.command, old=old,
+                external=self.external,
+            )  # fmt: skip
         ledger = Ledger(self.folder)
         ledger.read()
         done = [run for run in plan.runs if run.key in ledger.records]
@@ -427,13 +500,24 @@ class _Request:
     def _study(self, plan: "Plan", pack: "Pack", source: dict[str, Any]) -> int:
         from search.coordinator import Coordinator
         from search.recorder import Ledger
-        from search.study import check_writable, compose_study, read_study, store_data, write_study
+        from search.study import check_writable, compose_study, external_names, read_study, store_data, store_external, write_study
 
         check_writable(self.folder)
         old = read_study(self.folder)
-        study = compose_study(self.entry, plan, name=self.name, preset=self.preset, source=source, pack=pack, command=self.command, old=old)
+        study = compose_study(
+            self.entry,
+            plan,
+            name=self.name,
+            preset=self.preset,
+            source=source,
+            pack=pack,
+            command=self.command,
+            old=old,
+            external=self.external,
+        )
         with Ledger(self.folder) as ledger:
-            for note in (*pack.notes, *ledger.warnings):
+            outside = [f"external {slug}: {note}" for slug, other in self.external.items() for note in other.pack.notes]
+            for note in (*pack.notes, *outside, *ledger.warnings):
                 self.console.print(f"note: {note}", markup=False)
             stored = self.folder / "data"
             if old is None and stored.exists():
@@ -445,10 +529,11 @@ class _Request:
                     if run.seed == plan.seeds[0]
                 }
                 pack = store_data(self.folder, pack, splits or {"split": self.entry.procedure.parts(plan.baseline, pack, plan.seeds[0])})
+            store_external(self.folder, self.external)
             write_study(self.folder, study)
             coordinator = Coordinator(
                 self.entry, plan, ledger, self.folder, name=self.name, data_hash=pack.hash, with_search=self.step != "ablate",
-                with_tables=self.step != "tune", retry_failed=self.given.retry_failed,
+                with_tables=self.step != "tune", retry_failed=self.given.retry_failed, external=external_names(study),
                 deadline=None if self.given.max_hours is None else time.monotonic() + 3600 * self.given.max_hours,
             )  # fmt: skip
             before = len(ledger.records)

@@ -93,11 +93,14 @@ class Coordinator:
         slots: int = 1,
         deadline: float | None = None,
         retry_failed: bool = False,
+        external: Sequence[str] = (),
         on_change: Callable[["Coordinator"], None] = lambda coordinator: None,
     ) -> None:
         self.entry, self.plan, self.ledger, self.folder = entry, plan, ledger, folder
         self.name, self.data_hash, self.slots, self.deadline = name, data_hash, slots, deadline
         self.on_change = on_change
+        self.external = tuple(external)
+        self.last_looks = tuple(f"{part}_{entry.procedure.headline[0]}" for part in ("test", *(f"external_{word}" for word in external)))
         self.lock = threading.RLock()
         self.stages = Stages(folder)
         self.versions, (self.commit, self.dirty) = versions(), commit()
@@ -124,7 +127,7 @@ class Coordinator:
             return True
         if run.arms and record["status"] == "pruned":
             return False  # the search gave it up; a table needs its end
-        return not (run.arms and record["status"] == "completed" and not any(name.startswith("test_") for name in record["metrics"]))
+        return not (run.arms and record["status"] == "completed" and not all(name in record["metrics"] for name in self.last_looks))
 
     def _open_study(self) -> optuna.Study:
         """Load or make the Optuna study, then bring it to the state of the ledger."""
@@ -317,6 +320,7 @@ class Coordinator:
         return {
             "procedure": self.entry.procedure.name, "study": str(self.folder), "folder": active.folder, "key": active.run.key,
             "config": config_values(active.run.config), "seed": active.run.seed, "evaluate_test": bool(active.run.arms),
+            "external": list(self.external),
         }  # fmt: skip
 
     # -- what comes back ------------------------------------------------------------------------------------------------------------

@@ -90,6 +90,22 @@ def _report(found: Findings) -> Iterator[RenderableType]:
     yield Text((count(wrong, "error") if wrong else "can be used") + more, style="bold")
 
 
+def prepare(name: str, source: Path, out: Path) -> int:
+    """Turn a published download into a packed set; every procedure is asked whether it knows the data set. Its exit status."""
+    from search import registry
+
+    known = {word: way for procedure in registry.names() for word, way in registry.load(procedure).procedure.prepare.items()}
+    if name not in known:
+        raise RequestError(registry.unknown("data set", name, sorted(known)))
+    if not source.is_dir():
+        raise RequestError(f"no folder {source}; give the folder of the download")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RequestError(
+            f"the packed set needs a new or empty folder, '{out}' {'holds files' if out.is_dir() else 'is a file'}; choose another name"
+        )
+    return known[name](source, out)
+
+
 def synthesize(generate: Callable[[], Pack], folder: str | Path, out: Callable[[str], object] = print) -> int:
     """Write the pack that `generate` makes as PNG files, a folder per class, with a manifest. 0; RequestError unless `folder` is free or empty."""
     folder = Path(folder)

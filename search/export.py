@@ -19,6 +19,7 @@ from torch import Tensor
 
 from search.recorder import Ledger, now
 from search.registry import Entry, load
+from search.study import external_names, external_packs
 from trainables.parts.checkpoint import load_state
 from trainables.parts.data import Pack
 from trainables.parts.errors import RequestError
@@ -40,15 +41,20 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     tensors, _ = load_state(source)
     config = config_from(entry.procedure.config, record["params"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    parts = entry.procedure.parts(config, pack, record["seed"])
-    if not any(name.startswith("test_") for name in record["metrics"]):
-        record = _with_test(entry, ledger, record, entry.procedure.evaluate(config, tensors, pack, parts["test"], device))
+    sets = _judged(entry, config, folder, study, pack, record["seed"])
+    for part, (images, chosen) in sets.items():
+        if f"{part}_{entry.procedure.headline[0]}" not in record["metrics"]:
+            record = _with(part, entry.procedure.evaluate(config, tensors, images, chosen, device), ledger, record)
+    if entry.procedure.exported is not None:
+        tensors = entry.procedure.exported(config, tensors)
     temporary = folder / ".best.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(temporary / MODEL_FILE), metadata={"format": "pt"})
     (temporary / MODEL_FILE).chmod(0o644)  # safetensors writes for the owner alone; the model is to be shared
-    (temporary / "config.json").write_text(json.dumps(entry.procedure.timm_settings(config, pack.classes), indent=1) + "\n")
+    timm_settings = entry.procedure.timm_settings(config, pack.classes)
+    if timm_settings is not None:
+        (temporary / "config.json").write_text(json.dumps(timm_settings, indent=1) + "\n")
     settings = {
         "schema": SCHEMA, "procedure": record["procedure"], "classes": list(pack.classes), "config": record["params"], "study": study["study"],
         "seed": record["seed"], "key": record["key"], "data_hash": record["data_hash"], "commit": record["commit"], "versions": record["versions"],
@@ -57,10 +63,11 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     (temporary / "metrics.json").write_text(
         json.dumps({"chosen_by": why, "metrics": record["metrics"], "confusion": record["confusion"]}, indent=1) + "\n"
     )
-    if "test" in record["confusion"]:
-        (temporary / "confusion_test.csv").write_text(confusion_csv(record["confusion"]["test"], pack.classes))
-    (temporary / "README.md").write_text(model_card(study, record, why, pack))
-    prove(temporary, entry, record, pack, parts, device)
+    for part, matrix in record["confusion"].items():
+        if part != "val":
+            (temporary / f"confusion_{part}.csv").write_text(confusion_csv(matrix, pack.classes))
+    (temporary / "README.md").write_text(model_card(study, record, why, pack, timm_settings))
+    prove(temporary, entry, record, sets, device)
     best = folder / "best"
     old = folder / ".best.old"
     shutil.rmtree(old, ignore_errors=True)
@@ -71,25 +78,38 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     return best
 
 
-def _with_test(entry: Entry, ledger: Ledger, record: Mapping[str, Any], judged: Evaluation) -> dict[str, Any]:
-    metrics = dict(record["metrics"]) | {f"test_{name}": value for name, value in judged.metrics.items()}
-    confusion = dict(record["confusion"]) | ({"test": judged.confusion} if judged.confusion is not None else {})
+Judged = Mapping[str, tuple[Pack, np.ndarray]]  # part -> its images
+
+
+def _judged(entry: Entry, config: Any, folder: Path, study: Mapping[str, Any], pack: Pack, seed: int) -> Judged:
+    """All that a final model is judged on: validation and test part, and the external sets."""
+    parts = entry.procedure.parts(config, pack, seed)
+    others = external_packs(folder, external_names(study))
+    return {part: (pack, parts[part]) for part in ("val", "test")} | {
+        f"external_{name}": (other, np.arange(len(other))) for name, other in others.items()
+    }
+
+
+def _with(part: str, judged: Evaluation, ledger: Ledger, record: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = dict(record["metrics"]) | {f"{part}_{name}": value for name, value in judged.metrics.items()}
+    confusion = dict(record["confusion"]) | ({part: judged.confusion} if judged.confusion is not None else {})
     new = dict(record) | {"metrics": metrics, "confusion": confusion, "ended": now()}
     ledger.append(new)
     return new
 
 
-def prove(best: Path, entry: Entry, record: Mapping[str, Any], pack: Pack, parts: Mapping[str, np.ndarray], device: torch.device) -> None:
-    """Load what was written, by timm's one documented line and as plain tensors, and compare metrics with the record."""
+def prove(best: Path, entry: Entry, record: Mapping[str, Any], sets: Judged, device: torch.device) -> None:
+    """Load what was written, by timm's one documented line (where timm has the model) and as plain tensors, and compare metrics with the record."""
     tensors = load_file(str(best / MODEL_FILE))
-    model = timm.create_model(f"local-dir:{best}", pretrained=True)
-    state: dict[str, Tensor] = model.state_dict()
-    if set(state) != set(tensors) or any(not torch.equal(state[name].cpu(), tensor) for name, tensor in tensors.items()):
-        raise RuntimeError("the exported file, loaded by timm, does not hold the trained weights")
+    if (best / "config.json").exists():
+        model = timm.create_model(f"local-dir:{best}", pretrained=True)
+        state: dict[str, Tensor] = model.state_dict()
+        if set(state) != set(tensors) or any(not torch.equal(state[name].cpu(), tensor) for name, tensor in tensors.items()):
+            raise RuntimeError("the exported file, loaded by timm, does not hold the trained weights")
     config = config_from(entry.procedure.config, record["params"])
     tolerance = 1e-9 if device.type == "cpu" and record["device"] == "cpu" else 0.005
-    for part in ("val", "test"):
-        judged = entry.procedure.evaluate(config, tensors, pack, parts[part], device)
+    for part, (images, chosen) in sets.items():
+        judged = entry.procedure.evaluate(config, tensors, images, chosen, device)
         for name, value in judged.metrics.items():
             recorded = record["metrics"][f"{part}_{name}"]
             if abs(value - recorded) > tolerance:
@@ -105,13 +125,21 @@ def confusion_csv(confusion: list[list[int]], classes: tuple[str, ...]) -> str:
     return text.getvalue()
 
 
-def model_card(study: Mapping[str, Any], record: Mapping[str, Any], why: str, pack: Pack) -> str:
+def model_card(study: Mapping[str, Any], record: Mapping[str, Any], why: str, pack: Pack, timm_settings: Mapping[str, Any] | None) -> str:
     """README.md of `best/`."""
+    timm_words = ""
+    if timm_settings is not None:
+        channels, side, _ = timm_settings["pretrained_cfg"]["input_size"]
+        kind = "gray images with a black background, padded to a square canvas" if channels == 1 else "colour images"
+        timm_words = (
+            f'\nor with timm alone: `timm.create_model("local-dir:PATH/TO/best", pretrained=True)`. It takes {kind}, as (N, {channels}, {side}, {side}),\n'
+            "scaled as `config.json` says: (x / 255 - mean) / std.\n"
+        )
     arms = ", ".join(record["arms"]) or f"trial {record['trial']} of the search"
     rows = "\n".join(
         f"| {name.replace('_', ' ')} | {100 * value:.2f} % |"
         for name, value in sorted(record["metrics"].items())
-        if name.startswith(("test_", "val_"))
+        if name.startswith(("test_", "val_", "external_"))
     )
     settings = "\n".join(f"- {name}: {value}" for name, value in record["params"].items())
     return f"""# {study["study"]}: {record["procedure"]} model
@@ -129,10 +157,7 @@ Trained on {study["data"]["parts"]["train"]:,} images of `{Path(str(study["data"
 
     python -m search predict PATH/TO/best IMAGES... --out predictions.csv
     python -m search evaluate PATH/TO/best --data FOLDER
-
-or with timm alone: `timm.create_model("local-dir:PATH/TO/best", pretrained=True)`. It takes gray images (N, 1, side, side) with a black
-background, padded to a square canvas and scaled as `config.json` says: (x / 255 - mean) / std.
-
+{timm_words}
 ## Limits
 
 Trained on one data set; other stains, scales and cameras may need training of their own: `evaluate` tells. Not a medical device.

@@ -94,15 +94,15 @@ def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> in
             faults.append(f"no such image: {path}")
     if faults:
         raise RequestError(*faults)
-    images, broken = entry.procedure.read_images(paths, config)
+    images, named, broken = entry.procedure.read_images(paths, config)
     if broken:
         raise RequestError(*broken)
-    columns = {"file": [str(path) for path in paths]} | entry.procedure.predict(config, tensors, images, classes, _device())
+    columns = named | entry.procedure.predict(config, tensors, images, classes, _device())
 
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(columns)
     rows.writerows(zip(*columns.values(), strict=True))
     _write(out, text.getvalue())
-    console.print(f"{len(paths)} predictions written: {out}", markup=False)
+    console.print(f"{len(images)} predictions written: {out}", markup=False)
     return 0

@@ -45,6 +45,7 @@ class PlannedTable:
     dataset: str
     compare_with: str
     arms: tuple[PlannedArm, ...]
+    external_dataset: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,9 @@ def make_plan(
                 config = arm_config(baseline, arm)
                 faults += [f"table {table.number}, arm {arm.name}: {fault}" for fault in procedure.faults(config, None, None)]
                 of_table.append(PlannedArm(arm.name, arm.published, dict(arm.overrides), config, config_hash(procedure, config)))
-            planned.append(PlannedTable(table.number, table.title, table.dataset, table.compare_with, tuple(of_table)))
+            planned.append(
+                PlannedTable(table.number, table.title, table.dataset, table.compare_with, tuple(of_table), table.external_dataset)
+            )
     if faults:
         raise RequestError(*dict.fromkeys(faults))
     seeds = tuple(range(seed, seed + repeats))

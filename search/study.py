@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from trainables.parts.procedure import config_values
 
 SCHEMA = 1
 STUDY = "study.json"
-NEEDED = ("study", "procedure", "preset", "data", "seed", "seeds", "repeats", "trials", "baseline", "tables")  # of study.json
+NEEDED = ("study", "procedure", "preset", "objective", "data", "seed", "seeds", "repeats", "trials", "baseline", "tables")  # of study.json
 
 
 def read_study(folder: Path) -> dict[str, Any] | None:
@@ -63,16 +65,61 @@ def check_writable(folder: Path) -> None:
         ) from None
 
 
-def table_json(table: PlannedTable, metrics: Sequence[str]) -> dict[str, Any]:
+def table_json(table: PlannedTable, metrics: Sequence[str], external: Sequence[str] = ()) -> dict[str, Any]:
+    columns = [f"{part}_{metric}" for part in ("test", *(f"external_{name}" for name in external)) for metric in metrics]
     return {
-        "number": table.number, "title": table.title, "metric": f"test_{metrics[0]}", "metrics": [f"test_{metric}" for metric in metrics],
-        "dataset": table.dataset, "baseline_arm": table.compare_with,
+        "number": table.number, "title": table.title, "metric": columns[0], "metrics": columns,
+        "dataset": table.dataset, "external_dataset": table.external_dataset, "baseline_arm": table.compare_with,
         "arms": [{"name": arm.name, "published": arm.published, "config_hash": arm.config_hash, "overrides": arm.overrides} for arm in table.arms],
     }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class External:
+    """A further test set, of another hospital or stain: never trained on, never chosen by."""
+
+    source: str
+    pack: Pack
+
+    def json(self, slug: str) -> dict[str, Any]:
+        pack = self.pack
+        return {
+            "slug": slug, "source": self.source, "hash": pack.hash, "images": len(pack), "counts": pack.counts, "notes": list(pack.notes),
+        }  # fmt: skip
+
+
+def external_names(study: Mapping[str, Any]) -> tuple[str, ...]:
+    """The external sets of a study, as they are called in `external/` and in metrics."""
+    return tuple(known["slug"] for known in study["data"].get("external", []))
+
+
+def external_packs(folder: Path, names: Iterable[str]) -> dict[str, Pack]:
+    """The external sets of a study by name."""
+    return {name: load_pack(folder / "external" / name) for name in names}
+
+
+def name_external(folders: Sequence[Path]) -> dict[str, Path]:
+    """External sets by a word that may stand in a metric's name. RequestError where two have one word."""
+    named: dict[str, Path] = {}
+    for folder in folders:
+        slug = re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_") or "set"
+        if slug in named:
+            raise RequestError(f"external sets must differ in the names of their folders, got {named[slug]} and {folder}; rename one")
+        named[slug] = folder
+    return named
+
+
 def compose_study(
-    entry: Entry, plan: Plan, *, name: str, preset: str, source: Mapping[str, Any], pack: Pack, command: str, old: Mapping[str, Any] | None
+    entry: Entry,
+    plan: Plan,
+    *,
+    name: str,
+    preset: str,
+    source: Mapping[str, Any],
+    pack: Pack,
+    command: str,
+    old: Mapping[str, Any] | None,
+    external: Mapping[str, External] | None = None,
 ) -> dict[str, Any]:
     """study.json for this request: new, or the old one extended. RequestError with every difference that is a contradiction."""
     head, dirty = commit()
@@ -83,7 +130,9 @@ def compose_study(
         }
         data = dict(source) | {
             "hash": pack.hash, "classes": list(pack.classes), "images": len(pack.labels), "counts": counts,
-            "parts": {part: len(index) for part, index in parts.items()}, "notes": list(pack.notes), "size_baseline": size_baseline(pack),
+            "parts": {part: len(index) for part, index in parts.items()}, "notes": list(pack.notes),
+            "size_baseline": size_baseline(pack) if entry.procedure.baselines is None else None,
+            "baselines": entry.procedure.baselines(plan.baseline, pack, parts) if entry.procedure.baselines is not None else [],
         }  # fmt: skip
         old = {
             "schema": SCHEMA, "study": name, "procedure": entry.procedure.name, "preset": preset, "created": now(), "command": command,
@@ -96,6 +145,7 @@ def compose_study(
         "preset": preset,
         "data hash": pack.hash,
         "seed": plan.seeds[0],
+        "objective": entry.study.objective,
         "settings": config_values(plan.baseline),
     }
     was = {
@@ -103,6 +153,7 @@ def compose_study(
         "preset": old["preset"],
         "data hash": old["data"]["hash"],
         "seed": old["seed"],
+        "objective": old["objective"]["metric"],
         "settings": old["baseline"],
     }
     differences = _differences(was, new)
@@ -111,6 +162,11 @@ def compose_study(
         for word, had, asked in (("repeats", old["repeats"], len(plan.seeds)), ("trials", old["trials"], plan.trials))
         if asked < had
     ]
+    sets = {known["slug"]: dict(known) for known in old["data"].get("external", [])}
+    for slug, other in (external or {}).items():
+        if slug in sets and sets[slug]["hash"] != other.pack.hash:
+            differences.append(f"external set {slug}: the study has data hash {sets[slug]['hash'][:16]}, asked for {other.pack.hash[:16]}")
+        sets.setdefault(slug, other.json(slug))
     if differences:
         raise RequestError(
             f"study {name!r} exists and was asked for differently; repeat its command to continue it, or give this one another --name:",
@@ -118,7 +174,7 @@ def compose_study(
         )
     tables = {table["number"]: table for table in old["tables"]}
     for planned in plan.tables:
-        fresh = table_json(planned, entry.study.metrics)
+        fresh = table_json(planned, entry.study.metrics, list(sets))
         had = tables.get(planned.number, {"arms": []})["arms"]
         known = {arm["name"] for arm in fresh["arms"]}
         order = [arm.name for table in entry.study.tables if table.number == planned.number for arm in table.arms]
@@ -128,6 +184,7 @@ def compose_study(
         }
     numbers = [table.number for table in entry.study.tables]
     return dict(old) | {
+        "data": dict(old["data"]) | {"external": list(sets.values())},
         "repeats": len(plan.seeds), "seeds": list(plan.seeds), "trials": plan.trials,
         "space": {
             key: json.loads(distribution_to_json(dimension.distribution))["attributes"]
@@ -167,6 +224,13 @@ def with_confirmation(
         "dataset": "", "baseline_arm": "published settings", "arms": arms if best_hash != baseline_hash else arms[:1],
     }  # fmt: skip
     return dict(study) | {"tables": [*(old for old in study["tables"] if old["number"] != "search"), table]}
+
+
+def store_external(folder: Path, external: Mapping[str, External]) -> None:
+    """Pack external sets into the study; those that it has stay."""
+    for slug, other in external.items():
+        if not (folder / "external" / slug / "data.json").exists():
+            save_pack(other.pack, folder / "external" / slug)
 
 
 def store_data(folder: Path, pack: Pack, parts: Mapping[str, Mapping[str, np.ndarray]]) -> Pack:

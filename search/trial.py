@@ -82,15 +82,16 @@ def _work(job: dict[str, Any], send: Report, workers: Workers) -> None:
     device = torch.device("cuda", torch.cuda.current_device()) if job["gpus"] and torch.cuda.is_available() else torch.device("cpu")
     study = Path(job["study"])
     entry = registry.load(job["procedure"])
-    data = str(study / "data")
-    if data not in _packs:
-        _packs.clear()
-        _packs[data] = load_pack(data)
+    folders = {"": study / "data"} | {name: study / "external" / name for name in job["external"]}
+    for known in set(_packs) - set(map(str, folders.values())):
+        del _packs[known]
+    packs = {name: _packs.get(str(folder)) or _packs.setdefault(str(folder), load_pack(folder)) for name, folder in folders.items()}
     execute(
         entry.procedure,
         config_from(entry.procedure.config, job["config"]),
         seed=job["seed"],
-        pack=_packs[data],
+        pack=packs.pop(""),
+        external=packs,
         folder=study / job["folder"],
         store=Stages(study),
         report=send,

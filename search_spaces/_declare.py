@@ -40,6 +40,7 @@ class Table:
     dataset: str
     compare_with: str
     arms: tuple[Arm, ...]
+    external_dataset: str = ""  # the published rows that external test sets stand beside
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,4 @@ class Study:
     tables: tuple[Table, ...]
     presets: Mapping[str, Preset]
     direction: str = "maximize"
+    objectives: Mapping[str, str] = dataclasses.field(default_factory=dict)  # others by name (`--objective`), each seen on the way too

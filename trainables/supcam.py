@@ -504,10 +504,10 @@ def predict(
     return columns | {f"p_{name}": [round(float(p), 5) for p in column] for name, column in zip(classes, logits.softmax(1).T, strict=True)}
 
 
-def read_files(paths: list[Path], config: SupcamConfig) -> tuple[np.ndarray, list[str]]:
-    """Images as the classifier was trained on, and what is wrong with files."""
+def read_files(paths: list[Path], config: SupcamConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str]]:
+    """Images as the classifier was trained on, their names, and what is wrong with files."""
     images, _, _, broken = read_images(paths, config.canvas, config.input_size)
-    return images, broken
+    return images, {"file": [str(path) for path in paths]}, broken
 
 
 def parts_of(config: SupcamConfig, pack: Pack, seed: int) -> dict[str, np.ndarray]:

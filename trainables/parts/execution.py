@@ -7,13 +7,14 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from trainables.parts.loop import Fitting, fit
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, config_values
 from trainables.parts.workers import Workers
 
-RESULT, MODEL, FLIGHT = "result.json", "model.safetensors", "flight.safetensors"
+RESULT, MODEL, FLIGHT, ARTEFACTS = "result.json", "model.safetensors", "flight.safetensors", "artefacts.npz"
 
 
 class StageStore(Protocol):
@@ -90,10 +91,11 @@ def execute(
     device: torch.device | None = None,
     workers: Workers | None = None,
     evaluate_test: bool = False,
+    external: Mapping[str, Pack] | None = None,
     checkpoint_seconds: float = 60.0,
 ) -> Outcome:
     """Train what is still missing and evaluate. `report` gets {"stage", "epoch", "loss", ...} after each epoch, those of reused stages too;
-    when it raises, the run ends there. Only the first worker writes and evaluates; the others' Outcome has no metrics. Diverged, WeightsUnreachable and out-of-memory errors pass through."""
+    when it raises, the run ends there. `external`: further test sets by name, looked at with the test part. Only the first worker writes and evaluates; the others' Outcome has no metrics. Diverged, WeightsUnreachable and out-of-memory errors pass through."""
     device, workers = device or torch.device("cpu"), workers or Workers()
     config = procedure.canonical(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,15 +104,18 @@ def execute(
         outcome = _train(procedure, config, seed, pack, folder, store, report, device, workers, checkpoint_seconds)
     if workers.rank:
         return outcome
-    wanted = {"val"} | ({"test"} if evaluate_test else set())
-    if missing := sorted(
-        wanted - set(outcome.confusion) - {name for name in wanted if f"{name}_{procedure.headline[0]}" in outcome.metrics}
-    ):
+    sets = {"val": pack} | (
+        {"test": pack} | {f"external_{name}": other for name, other in (external or {}).items()} if evaluate_test else {}
+    )
+    if missing := [name for name in sets if f"{name}_{procedure.headline[0]}" not in outcome.metrics]:
         tensors, _ = load_state(folder / MODEL)
         parts = procedure.parts(config, pack, seed)
         for name in missing:
-            judged = procedure.evaluate(config, tensors, pack, parts[name], device)
-            _add(outcome, name, judged)
+            chosen = parts[name] if sets[name] is pack else np.arange(len(sets[name]))
+            _add(outcome, name, procedure.evaluate(config, tensors, sets[name], chosen, device))
+        if "test" in missing and procedure.artefacts is not None:
+            arrays = procedure.artefacts(config, tensors, pack, parts["test"], device)
+            write_atomically(folder / ARTEFACTS, lambda path: _save_arrays(path, arrays))
         outcome.ended = datetime.now(UTC).isoformat(timespec="seconds")
         write_atomically(folder / RESULT, lambda path: path.write_text(json.dumps(asdict(outcome), allow_nan=False)))
         (folder / FLIGHT).unlink(missing_ok=True)
@@ -126,6 +131,11 @@ def read_outcome(folder: Path) -> Outcome | None:
     except (json.JSONDecodeError, TypeError, UnicodeDecodeError):
         (folder / RESULT).rename(folder / (RESULT + ".damaged"))
         return None
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with path.open("wb") as stream:  # given a name, NumPy would add an ending to it
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
 def _add(outcome: Outcome, name: str, judged: Evaluation) -> None:

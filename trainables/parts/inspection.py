@@ -313,3 +313,10 @@ def size_baseline(pack: Pack, folds: int = 5, seed: int = 0) -> dict[str, float]
     error = float(np.sqrt(clusters / (clusters - 1) * ((hits - accuracy * sizes) ** 2).sum())) / len(pack)
     reach = float(scipy.stats.t.ppf(0.975, clusters - 1)) * error
     return {"accuracy": accuracy, "low": max(0.0, accuracy - reach), "high": min(1.0, accuracy + reach), "folds": folds}
+
+
+def shared_images(one: Pack, other: Pack) -> str:
+    """How many images stand in both sets, pixel by pixel, in words; '' where none does. An image without any foreground does not count."""
+    mine = {key: file for key, file, image in zip(pixel_keys(one.images), one.files, one.images, strict=True) if image.any()}
+    both = [(mine[key], file) for key, file in zip(pixel_keys(other.images), other.files, strict=True) if key in mine]
+    return f"{count(len(both))} in both sets: {few([f'{mine} = {theirs}' for mine, theirs in both], 3)}" if both else ""

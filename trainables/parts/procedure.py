@@ -103,12 +103,29 @@ class Procedure:
     read: Callable[..., Pack]  # (folder, config) -> Pack
     parts: Callable[[Any, Pack, int], dict[str, np.ndarray]]  # (configuration, pack, seed) -> the split
     evaluate: Callable[[Any, Mapping[str, Tensor], Pack, np.ndarray, torch.device], Evaluation]
-    timm_settings: Callable[[Any, tuple[str, ...]], dict[str, Any]]  # (configuration, classes) -> timm's config.json of the exported model
-    read_images: Callable[[list[Path], Any], tuple[np.ndarray, list[str]]]  # (files, configuration) -> images as trained on, faults
+    timm_settings: Callable[
+        [Any, tuple[str, ...]], dict[str, Any] | None
+    ]  # (configuration, classes) -> timm's config.json of the exported model; None: timm has no such model
+    read_images: Callable[
+        [list[Path], Any], tuple[np.ndarray, dict[str, list[Any]], list[str]]
+    ]  # (files, configuration) -> images as trained on, columns that name them ("file", ...), faults; a file may give many images
     predict: Callable[
         [Any, Mapping[str, Tensor], np.ndarray, tuple[str, ...], torch.device], dict[str, list[Any]]
     ]  # -> columns, a value an image
     headline: tuple[str, ...] = ("accuracy",)  # metrics in the order in which people read them
+    exported: Callable[[Any, Mapping[str, Tensor]], dict[str, Tensor]] | None = (
+        None  # of a run's tensors, those of the exported file; None: all. `evaluate` and `predict` take either
+    )
+    artefacts: Callable[[Any, Mapping[str, Tensor], Pack, np.ndarray, torch.device], dict[str, np.ndarray]] | None = (
+        None  # of the test part, for the report: embeddings, heat maps
+    )
+    baselines: Callable[[Any, Pack, Mapping[str, np.ndarray]], list[dict[str, Any]]] | None = (
+        None  # what plain means reach, [{"name", "metrics": {"test_...": fraction}}]; None: the size of an image alone
+    )
+    external: Callable[..., dict[str, Pack]] | None = None  # (configuration, images=, seed=) -> external sets beside the built-in one
+    prepare: Mapping[str, Callable[[Path, Path], int]] = field(
+        default_factory=dict
+    )  # a published data set's name -> (download, new folder) -> exit status
 
 
 def config_values(config: Any) -> dict[str, Any]:
