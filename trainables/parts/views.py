@@ -24,7 +24,10 @@ class ViewSet:
     rotation: float = 0.0  # degrees; the angle is uniform in [-rotation, rotation]
     brightness: float = 0.0  # factor uniform in [1 - b, 1 + b]
     contrast: float = 0.0  # factor uniform in [1 - c, 1 + c], about the image's mean
-    jitter: float = 0.0  # probability that brightness and contrast change
+    saturation: float = 0.0  # factor uniform in [1 - s, 1 + s], about the pixel's gray value; colour images only, as the next two
+    hue: float = 0.0  # shift uniform in [-h, h], 1 = once around the colour circle
+    jitter: float = 0.0  # probability that brightness, contrast, saturation and hue change, in this order
+    gray: float = 0.0  # probability that the colours go
     blur: float = 0.0  # probability of a Gaussian blur
     sigma: tuple[float, float] = (0.1, 2.0)  # of the blur, in pixels of a 224-pixel image; scaled with the image's side
 
@@ -36,9 +39,10 @@ class Draw:
     affine: Tensor  # (N, 2, 3) output to input coordinates, both in [-1, 1], as torch's affine_grid has it
     colour: Tensor  # (N, 2) factors of brightness and contrast, 1 = unchanged
     sigma: Tensor  # (N,) of the blur in pixels at side 224, 0 = none
+    tint: Tensor | None = None  # (N, 3) factor of saturation, shift of hue, 1 where the colours go; None: all unchanged
 
     def __getitem__(self, part: slice) -> "Draw":
-        return Draw(self.affine[part], self.colour[part], self.sigma[part])
+        return Draw(self.affine[part], self.colour[part], self.sigma[part], None if self.tint is None else self.tint[part])
 
 
 def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -76,16 +80,24 @@ def draw_views(n: int, views: ViewSet, generator: torch.Generator) -> Draw:
     matrix = (size * flips)[:, :, None] * turn
     affine = torch.cat([matrix, (2 * centre - 1)[:, :, None]], dim=2)
     colour = torch.ones(n, 2, dtype=torch.float64)
+    tint = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64).repeat(n, 1) if views.saturation or views.hue or views.gray else None
     if views.jitter:
         factors = torch.stack([_uniform(n, 1 - s, 1 + s, generator) for s in (views.brightness, views.contrast)], 1)
         changed = _uniform(n, 0, 1, generator) < views.jitter
         colour[changed] = factors[changed]
+        if tint is not None:
+            drawn = torch.stack(
+                [_uniform(n, 1 - views.saturation, 1 + views.saturation, generator), _uniform(n, -views.hue, views.hue, generator)], 1
+            )
+            tint[changed, :2] = drawn[changed]
+    if tint is not None and views.gray:
+        tint[_uniform(n, 0, 1, generator) < views.gray, 2] = 1
     sigma = torch.zeros(n, dtype=torch.float64)
     if views.blur:
         drawn = _uniform(n, *views.sigma, generator)
         blurred = _uniform(n, 0, 1, generator) < views.blur
         sigma[blurred] = drawn[blurred]
-    return Draw(affine.float(), colour.float(), sigma.float())
+    return Draw(affine.float(), colour.float(), sigma.float(), None if tint is None else tint.float())
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
@@ -103,19 +115,46 @@ def _blur(images: Tensor, sigma: Tensor) -> Tensor:
     return flat.view(n, channels, height, width)
 
 
-def apply_views(images: Tensor, draw: Draw) -> Tensor:
-    """images (N, C, H, W) in [0, 1]; draw of N views. Views (N, C, H, W) in [0, 1]; outside of the image is 0, the background."""
+def _luma(images: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, 1, H, W) gray values."""
+    return images if images.shape[1] == 1 else (images * images.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+
+
+def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Each pixel's hue shifted by `turn` (N, 1, 1) of the colour circle, its value and saturation kept. images (N, 3, H, W)."""
+    high, low = images.amax(1), images.amin(1)
+    chroma = high - low
+    red, green, blue = images.unbind(1)
+    span = torch.where(chroma == 0, 1, chroma)
+    place = torch.where(high == red, (green - blue) / span, torch.where(high == green, (blue - red) / span + 2, (red - green) / span + 4))
+    place = place + 6 * turn  # on the circle, in sixths: red 0, green 2, blue 4
+    parts = [(place + start) % 6 for start in (5, 3, 1)]
+    return torch.stack([high - chroma * torch.minimum(k, 4 - k).clamp(0, 1) for k in parts], 1)
+
+
+def apply_views(images: Tensor, draw: Draw, outside: str = "zeros") -> Tensor:
+    """images (N, C, H, W) in [0, 1]; draw of N views. Views (N, C, H, W) in [0, 1]. outside of the image: `zeros`, the background, or
+    `reflection`, for images that are cut out of a larger one. A draw with colours needs C = 3."""
     device = images.device
     grid = F.affine_grid(draw.affine.to(device, images.dtype), list(images.shape), align_corners=False)
-    views = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    views = F.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)
     if bool((draw.colour != 1).any()):
         brightness, contrast = draw.colour.to(device, images.dtype)[:, :, None, None, None].unbind(1)
         views = (views * brightness).clamp(0, 1)
-        luma = views if views.shape[1] == 1 else (views * views.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
-        mean = luma.mean(dim=(1, 2, 3), keepdim=True)
+        mean = _luma(views).mean(dim=(1, 2, 3), keepdim=True)
         views = torch.where(contrast == 1, views, (mean + contrast * (views - mean)).clamp(0, 1))
+    if draw.tint is not None:
+        saturation, hue, gray = draw.tint.to(device, images.dtype)[:, :, None, None, None].unbind(1)
+        if bool((draw.tint[:, 0] != 1).any()):
+            luma = _luma(views)
+            views = torch.where(saturation == 1, views, (luma + saturation * (views - luma)).clamp(0, 1))
+        if bool((draw.tint[:, 1] != 0).any()):
+            views = torch.where(hue == 0, views, _turn_hue(views, hue[:, 0]))
+        if bool(draw.tint[:, 2].any()):
+            views = torch.where(gray == 1, _luma(views), views)
     chosen = draw.sigma > 0
     if bool(chosen.any()):
+        rows = chosen.nonzero()[:, 0].to(device)  # numbers, not a mask: a GPU need not tell the host how many they are
         views = views.clone()
-        views[chosen.to(device)] = _blur(views[chosen.to(device)], draw.sigma[chosen].double() * images.shape[-1] / 224)
+        views[rows] = _blur(views[rows], draw.sigma[chosen].double() * images.shape[-1] / 224)
     return views
