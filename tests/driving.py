@@ -12,7 +12,16 @@ from search.plan import make_plan
 from search.recorder import Ledger
 from search.registry import Entry
 from search.stages import Stages
-from search.study import compose_study, read_study, store_data, write_study
+from search.study import (
+    External,
+    compose_study,
+    external_names,
+    external_packs,
+    read_study,
+    store_data,
+    store_external,
+    write_study,
+)
 from trainables.parts.errors import Diverged
 from trainables.parts.execution import execute
 
@@ -40,6 +49,7 @@ class Bench:
 
     def __init__(self, entry: Entry, folder: Path, pack=None, **request) -> None:
         self.entry, self.folder, self.pack = entry, folder, pack
+        self.external = {slug: External("elsewhere", other) for slug, other in request.pop("external", {}).items()}
         self.request = {"preset": "quick"} | request
         self.trained: list[str] = []
         self.ledgers: list[Ledger] = []
@@ -56,11 +66,14 @@ class Bench:
         if self.pack is not None:
             old = read_study(self.folder)
             study = compose_study(
-                self.entry, plan, name="bench", preset="quick", source={"source": "synthetic"}, pack=self.pack, command="bench", old=old
-            )
+                self.entry, plan, name="bench", preset="quick", source={"source": "synthetic"}, pack=self.pack, command="bench", old=old,
+                external=self.external,
+            )  # fmt: skip
             if old is None:
                 store_data(self.folder, self.pack, {"split": self.entry.procedure.parts(plan.baseline, self.pack, 0)})
+            store_external(self.folder, self.external)
             write_study(self.folder, study)
+            more.setdefault("external", external_names(study))
         data_hash = self.pack.hash if self.pack else "d" * 64
         return ledger, Coordinator(self.entry, plan, ledger, self.folder, name="bench", data_hash=data_hash, **more)
 
@@ -83,6 +96,7 @@ class Bench:
             execute(
                 self.entry.procedure, active.run.config, seed=active.run.seed, pack=self.pack, folder=self.folder / active.folder,
                 store=Stages(self.folder), report=report, evaluate_test=job["evaluate_test"], checkpoint_seconds=0.0,
+                external=external_packs(self.folder, job["external"]),
             )  # fmt: skip
         except StopIteration:
             return
