@@ -340,6 +340,15 @@ def test_a_missing_or_misspelt_column_is_named(tmp_path, columns, words):
     assert any(words in fault for fault in faults(tmp_path))
 
 
+def test_a_manifest_whose_patients_may_stand_under_another_name_is_said(tmp_path):
+    two_classes(tmp_path)
+    manifest(tmp_path, [(f"{c}/{i}.png", c, f"p{i}") for c in "ab" for i in range(3)], ("file", "label", "case"))
+    (note,) = read_folder(tmp_path, 64, 64).notes
+    assert "no column patient" in note and "(case)" in note
+    manifest(tmp_path, [(f"{c}/{i}.png", c) for c in "ab" for i in range(3)], ("file", "label"))
+    assert read_folder(tmp_path, 64, 64).notes == ()
+
+
 def test_the_extra_columns_of_real_manifests_are_no_fault(tmp_path):
     two_classes(tmp_path)
     columns = ("file", "label", "patient", "metaphase", "width", "height", "area", "n_chromosomes")

@@ -416,6 +416,11 @@ def _from_manifest(manifest: Path, found: list[str], group: str) -> Listing:
         faults.append(f"{MANIFEST}: a column may stand once, {', '.join(twice)} stand{'s' if len(twice) == 1 else ''} twice; remove one")
     if missing or twice:
         return listing
+    unused = [column for column in columns if column not in ("file", "label", "split")]
+    if unused and group not in columns:  # a patient under another name would be parted without a word
+        listing.notes.append(
+            f"{MANIFEST} has no column {group}, so that a split may part a patient; if one of its other columns ({few(unused)}) names the patient, call it {group}"
+        )
     ragged = [str(i + 1) for i, row in enumerate(rows) if len(row) != len(columns)]
     if ragged:
         faults.append(

@@ -45,8 +45,14 @@ def backbone_faults(name: str) -> list[str]:
     return []
 
 
-def create_backbone(name: str, *, channels: int, classes: int, weights: str, seed: int) -> nn.Module:
-    """A timm model with `classes` outputs (0: pooled features, (N, F)).
+def size_arguments(name: str, input_size: int) -> dict[str, int]:
+    """What timm must be told where a model takes one input size alone (ViT, Swin); nothing for the others."""
+    settings = timm.get_pretrained_cfg(name)
+    return {"img_size": input_size} if settings is not None and settings.fixed_input_size else {}
+
+
+def create_backbone(name: str, *, channels: int, classes: int, weights: str, seed: int, input_size: int | None = None) -> nn.Module:
+    """A timm model with `classes` outputs (0: pooled features, (N, F)). input_size: side of the images, in pixels; None: the model's own.
 
     weights: `random` (initialised from `seed`), or `imagenet` (timm's default published weights; its loader adapts the first layer to
     `channels`). RequestError for an unknown name, WeightsUnreachable when published weights are neither cached nor reachable."""
@@ -54,17 +60,18 @@ def create_backbone(name: str, *, channels: int, classes: int, weights: str, see
         raise RequestError(*faults)
     if weights not in ("random", "imagenet"):
         raise RequestError(f"weights must be random or imagenet, got {weights!r}")
+    more = {} if input_size is None else size_arguments(name, input_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if weights == "random":
-            return timm.create_model(name, in_chans=channels, num_classes=classes)
+            return timm.create_model(name, in_chans=channels, num_classes=classes, **more)
         from huggingface_hub import constants
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         offline = constants.HF_HUB_OFFLINE
         try:
             constants.HF_HUB_OFFLINE = offline or not _hub_answers()  # offline: the cache alone is asked, without waiting
-            return timm.create_model(name, in_chans=channels, num_classes=classes, pretrained=True)
+            return timm.create_model(name, in_chans=channels, num_classes=classes, pretrained=True, **more)
         except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as fault:
             raise WeightsUnreachable(
                 f"timm's published weights of {name} are neither in the cache nor reachable from this machine"

@@ -1,5 +1,5 @@
-"""The contrastive losses of SupCAM (Luo, Wu, Zhao 2023, Eq. 3-7) and ArcFace's class margin, on cosines.
-Comes in: cosines of queries with keys or class weights, and masks that say what is positive and negative. Goes out: a scalar in nats.
+"""The contrastive losses of SupCAM (Luo, Wu, Zhao 2023, Eq. 3-7), ArcFace's class margin, the focal loss and SCL's contrast (Chang et al.).
+Comes in: cosines with masks that say what is positive and negative; scores; or embeddings. Goes out: a scalar in nats.
 Exists so that every loss is a pure function of tensors that a second implementation can check.
 
 Shapes: N batch, K queue, M all that a query is compared with, C classes. float16 and bfloat16 become float32; float64 stays.
@@ -82,6 +82,39 @@ def class_margin(
     losses = _one_against(add_margin(own, margin, beyond_pi), cosines, negative & present, temperature)[:, 0]
     counted = present[labels]
     return torch.where(counted, losses, 0.0).sum() / counted.sum().clamp(min=1)
+
+
+def focal(scores: Tensor, targets: Tensor, gamma: float) -> Tensor:
+    """Focal loss of several classes (Lin et al. 2017): -(1 - p)^gamma log p, p = softmax of the row at its target. gamma 0 is cross-entropy.
+
+    scores: (..., C), not normalised; targets: (...) int64. Scalar in nats: mean over all rows. A row whose p rounds to 1 has loss and
+    gradient 0 for every gamma. ValueError if gamma is negative or not finite, or shapes do not fit."""
+    if not 0 <= gamma < math.inf:
+        raise ValueError(f"gamma must be 0 or above and finite, got {gamma}")
+    if scores.shape[:-1] != targets.shape or not targets.numel():
+        raise ValueError(f"focal loss needs scores (..., C) and targets (...), got {tuple(scores.shape)} and {tuple(targets.shape)}")
+    log_p = _at_least_float32(scores).log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+    rest = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)  # 1 - p; at 0 the slope of a power below 1 is infinite
+    return -(rest**gamma * log_p).mean()
+
+
+def paired_contrast(first: Tensor, second: Tensor, temperature: Tensor | float, gamma: float) -> Tensor:
+    """SCL's L_con (Chang et al., Eq. 3 and Algorithm 1): over i, j in {1, 2} the focal loss of the rows of S_ij = E_i E_j^T / temperature
+    and that of its columns, the target of row and column k being k.
+
+    first, second: (..., C, D) embeddings of any length, row k of both being an image of class k; rows are scaled to unit length here.
+    temperature: above 0, a number or a scalar tensor that is learned (the paper's t is 1 / temperature). Scalar in nats: sum of the eight
+    terms, each the mean over its rows and over the leading dimensions. S_21 = S_12^T and S_11, S_22 are symmetric, so four terms are
+    computed and counted twice. ValueError if shapes do not fit, temperature or gamma is out of range."""
+    if first.shape != second.shape or first.ndim < 2 or not first.numel():
+        raise ValueError(f"paired embeddings must both be (..., C, D), got {tuple(first.shape)} and {tuple(second.shape)}")
+    if not isinstance(temperature, Tensor) and not 0 < temperature < math.inf:  # a learned one is not looked at: the device need not wait
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    one, two = (F.normalize(_at_least_float32(rows), dim=-1) for rows in (first, second))
+    targets = torch.arange(first.shape[-2], device=first.device).expand(first.shape[:-1])
+    mixed = one @ two.mT / temperature
+    blocks = (one @ one.mT / temperature, two @ two.mT / temperature, mixed, mixed.mT)
+    return 2 * torch.stack([focal(block, targets, gamma) for block in blocks]).sum()
 
 
 def _one_against(positives: Tensor, cosines: Tensor, negative: Tensor, temperature: float) -> Tensor:

@@ -1,0 +1,51 @@
+"""What every classifier of images needs around its network: its part of a data set where it is trained, and its scores on a part.
+Comes in: a `Pack`, indices, a timm model. Goes out: gray images on the device; logits; columns of predictions."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainables.parts.data import Pack
+from trainables.parts.encoders import standardise
+
+
+class PartImages:
+    """Part of a pack where it is trained: on a GPU the uint8 array is copied there once, on a CPU it stays the shared memory map."""
+
+    def __init__(self, pack: Pack, indices: np.ndarray, device: torch.device) -> None:
+        self.pack, self.indices, self.device = pack, indices, device
+        self.labels = torch.from_numpy(np.ascontiguousarray(pack.labels[indices])).to(device)
+        self.resident = torch.from_numpy(np.ascontiguousarray(pack.images[indices])).to(device) if device.type == "cuda" else None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def gray(self, chosen: Tensor) -> Tensor:
+        """(N,) positions within the part -> (N, H, W) float32 gray levels 0-255."""
+        if self.resident is not None:
+            return self.resident[chosen.to(self.device)].float()
+        return torch.from_numpy(self.pack.images[self.indices[chosen.numpy()]]).float()
+
+
+@torch.no_grad()
+def predict_logits(model: nn.Module, images: np.ndarray, chosen: np.ndarray, device: torch.device, batch: int = 128) -> Tensor:
+    """Outputs (N, C) on the CPU for the chosen gray images (uint8), unaugmented."""
+    model.eval()
+    logits = []
+    for first in range(0, len(chosen), batch):
+        gray = torch.from_numpy(images[chosen[first : first + batch]]).to(device).float()
+        logits.append(model(standardise(gray[:, None] / 255)).float().cpu())
+    return torch.cat(logits)
+
+
+def prediction_rows(logits: Tensor) -> list[list[float]]:
+    """(N, C) logits as probabilities of five digits, for records."""
+    return [[round(float(p), 5) for p in row] for row in logits.softmax(1)]
+
+
+def prediction_columns(logits: Tensor, classes: tuple[str, ...]) -> dict[str, list[Any]]:
+    """The class of each image and the probability of each class, for a table with a row an image."""
+    columns: dict[str, list[Any]] = {"prediction": [classes[index] for index in logits.argmax(1)]}
+    return columns | {f"p_{name}": [round(float(p), 5) for p in column] for name, column in zip(classes, logits.softmax(1).T, strict=True)}
