@@ -384,11 +384,11 @@ def karyotype_bands(name: str) -> tuple[tuple[float, float], ...]:
 def draw_karyotype_chromosome(
     name: str, rng: np.random.Generator, hospital: Hospital, unit: float, stain: float, blur: float, squeeze: float
 ) -> np.ndarray:
-    """uint8 (h, w) of one chromosome on black, cropped. unit: px of a 224-pixel canvas; squeeze: factor on length, of the metaphase."""
+    """uint8 (h, w) of one chromosome on black, cropped. unit: factor on sizes in px; squeeze: factor on length, of the metaphase."""
     relative, centromere = _FORM[name]
-    length, width = 16.0 * relative * squeeze * unit * rng.lognormal(0, 0.04), 14.0 * unit * rng.uniform(0.92, 1.08)
+    length, width = 16.0 * relative * squeeze * unit * rng.lognormal(0, 0.04), 17.0 * unit * rng.uniform(0.92, 1.08)
     bands = karyotype_bands(name)
-    ends = np.sort(np.clip([end + rng.normal(0, 0.008) for end, _ in bands[:-1]], 0.005, 0.995)).tolist() + [1.0]
+    ends = [*np.sort(np.clip([end + rng.normal(0, 0.008) for end, _ in bands[:-1]], 0.005, 0.995)).tolist(), 1.0]
     levels = [(1 - dark if hospital.reverse else dark) + rng.normal(0, 0.04) for _, dark in bands]
     slack = min(1.0, max(0.0, (length / width - 1.5) / 4))  # a short one cannot bend much without folding
     turns = rng.normal(0, 0.35 * slack, 3)
@@ -441,7 +441,7 @@ def karyotype_set(
     images, areas = np.zeros((len(entries), size, size), np.uint8), np.zeros((len(entries), 2))
     for i, (label, who, copy) in enumerate(entries):
         own = np.random.default_rng([seed, list(HOSPITALS).index(hospital), label, who, copy])
-        unit = canvas / 256 * style.scale * scales[who]
+        unit = style.scale * scales[who]
         gray = draw_karyotype_chromosome(KARYOTYPE[label], own, style, unit, stains[who], blurs[who], squeezes[who])
         areas[i] = gray.size, np.count_nonzero(gray)
         images[i] = on_canvas(gray, canvas, size)
