@@ -61,13 +61,75 @@ def test_lines_that_are_no_records_are_named_by_their_line(tmp_path):
     assert any("are not records" in w and f"line {first + 1}, {first + 2}" in w for w in study.warnings)
 
 
+_LINE = json.dumps({**RECORDS[0], "key": "odd"}).encode()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        _LINE.replace(b'"loss": ', b'"loss": NaN, "was": ', 1),
+        _LINE.replace(b'"loss": ', b'"loss": -Infinity, "was": ', 1),
+        _LINE.replace(b'"seed": 0', b'"seed": 7, "seed": 0'),
+        _LINE.replace(b'"device": "cpu"', rb'"device": "\ud800"'),
+        _LINE.replace(b'"gpu_seconds": 0.0', b'"gpu_seconds": 1e400'),
+        b"\xef\xbb\xbf" + _LINE + b"\r",
+    ],
+    ids=["NaN", "-Infinity", "a name twice", "half a character", "a number out of range", "a byte order mark"],
+)
+def test_what_python_s_json_reads_is_a_record_however_odd(tmp_path, line):
+    fake.write(tmp_path, ASKED, RECORDS)
+    with (tmp_path / "records.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    study = analysis.load(tmp_path)
+    assert study.records.set_index("key").loc["odd", "seed"] == 0
+    assert str(study.detail("odd")) == str(json.loads(line))
+    assert not any("odd" in w or "line" in w for w in study.warnings)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        _LINE.replace(b'"loss": ', b'"loss": , "was": ', 1),  # far from what the tables need, and yet the line is damaged
+        _LINE.replace(b'"device": "cpu"', b'"device": "\xff"'),
+        _LINE.replace(b'"history": [', b'"history": [' + b"[" * 100_000, 1),
+        _LINE.replace(b'"seed": 0', b'"seed": 00'),
+    ],
+    ids=["a hole in the history", "no text", "nested without end", "no number"],
+)
+def test_what_python_s_json_refuses_is_set_aside_by_its_line(tmp_path, line):
+    fake.write(tmp_path, ASKED, RECORDS)
+    with (tmp_path / "records.jsonl").open("ab") as file:
+        file.write(line + b"\n" + json.dumps({**RECORDS[0], "key": "after"}).encode() + b"\n")
+    study = analysis.load(tmp_path)
+    assert "after" in set(study.records["key"]) and "odd" not in set(study.records["key"])
+    assert any("cannot be read as JSON" in w and f"line {len(RECORDS) + 1}" in w for w in study.warnings)
+
+
+def test_thousands_of_records_stand_each_in_its_row(tmp_path):
+    records = [{**RECORDS[0], "key": f"{i:05}", "trial": i, "metrics": {"val_accuracy": i / 5000}} for i in range(2500)]
+    records[1700]["metrics"] = {"val_accuracy": 0.34, "late": 0.5, "seconds": 0.25}
+    records[1700]["params"] = {**RECORDS[0]["params"], "late": ["a", 1]}
+    again = {**records[30], "metrics": {"val_accuracy": 30 / 5000, "later": 0.75}, "ended": "2027"}
+    study = load(tmp_path, [*records[::-1], again])
+    rows = study.records.set_index("key")
+    assert list(rows["trial"]) == list(range(2500))
+    assert list(rows["val_accuracy"]) == [i / 5000 for i in range(2500)]
+    assert rows["late"].dropna().to_dict() == rows["metric.seconds"].dropna().mul(2).to_dict() == {"01700": 0.5}
+    assert rows["later"].dropna().to_dict() == {"00030": 0.75}
+    assert rows["param.late"].dropna().to_dict() == {"01700": ["a", 1]}
+    assert rows["seconds"].eq(RECORDS[0]["seconds"]).all()
+    assert study.detail("01234")["trial"] == 1234
+
+
 def test_an_unknown_schema_is_counted_and_left_out(tmp_path):
     study = load(tmp_path, [*RECORDS[1:], {**RECORDS[0], "schema": 99}])
     assert len(study.records) == len(RECORDS) - 1
     assert any("1 record of schema 99" in w for w in study.warnings)
 
 
-@pytest.mark.parametrize("change", [{"seed": "0"}, {"status": "gone"}, {"key": ""}, {"config_hash": None}])
+@pytest.mark.parametrize(
+    "change", [{"seed": "0"}, {"seed": 2**63}, {"seed": 10**30}, {"status": "gone"}, {"key": ""}, {"config_hash": None}]
+)
 def test_a_record_that_names_no_run_is_left_out(tmp_path, change):
     study = load(tmp_path, [*RECORDS[1:], {**RECORDS[0], **change}])
     assert len(study.records) == len(RECORDS) - 1
