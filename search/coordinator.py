@@ -393,10 +393,8 @@ class Coordinator:
             raise RuntimeError(f"{active.folder}: the run says that it has ended, but left no result")
         history = outcome.history if outcome else active.rows
         seconds = outcome.stage_seconds if outcome else _stage_seconds(active.rows)
-        metrics = dict(outcome.metrics) if outcome else {}
-        for row in history:
-            if self.entry.study.intermediate in row:
-                metrics[self.entry.study.intermediate] = row[self.entry.study.intermediate]
+        on_the_way = {name: row[name] for row in history for name in (self.entry.study.intermediate,) if name in row}
+        metrics = on_the_way | (outcome.metrics if outcome else {})  # one that is judged at the end under the same name stands
         on_gpu = ending["device"] not in ("", "cpu")
         return {
             "schema": SCHEMA, "study": self.name, "procedure": self.entry.procedure.name, "key": run.key, "arms": list(run.arms),

@@ -3,7 +3,7 @@
 import json
 import math
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import optuna
 import pytest
@@ -108,6 +108,16 @@ def test_parallel_asks_do_not_propose_one_point_twice(bench):
     while (active := c.next()) is not None:
         runs.append(active.run.key)
     assert len(set(runs)) == 16
+
+
+def test_a_score_that_the_last_epoch_and_the_end_both_give_is_recorded_as_judged_at_the_end(bench, toy):
+    same = replace(toy, study=replace(toy.study, intermediate="val_accuracy"))
+    one = bench(entry=same, trials=0, tables=["1"], repeats=1)
+    ledger, c = one.open()
+    active = c.next()
+    c.row(active.run.key, row(val_accuracy=0.25))
+    end(one, c, active, val=0.5)
+    assert ledger.records[active.run.key]["metrics"]["val_accuracy"] == 0.5
 
 
 def test_a_proposal_depends_on_the_history_and_not_on_the_process_that_asks(toy, tmp_path):
