@@ -270,3 +270,72 @@ def jitter(image, brightness, contrast):
     """Brightness as a factor, then contrast about the mean of the result, each clipped to [0, 1]. image: (H, W)."""
     bright = np.clip(np.asarray(image, dtype=np.float64) * float(brightness), 0, 1)
     return np.clip(bright.mean() + float(contrast) * (bright - bright.mean()), 0, 1)
+
+
+def reflected(i, size):
+    """The index that a mirror at both ends shows for i; the edge itself is not repeated. CCRL's crops at a tile's border."""
+    while not 0 <= i < size:
+        i = -i if i < 0 else 2 * (size - 1) - i
+    return i
+
+
+def contrast_of_cells(queries, keys, queue, temperature):
+    """CCRL, Eq. 2, mean over the batch: the own key against the batch's other keys and the queue, rows of any length."""
+    losses = []
+    for i in range(len(queries)):
+        negatives = [cosine(queries[i], keys[j]) for j in range(len(keys)) if j != i] + [cosine(queries[i], key) for key in queue]
+        losses.append(one_against(cosine(queries[i], keys[i]), negatives, temperature))
+    return sum(losses) / len(losses)
+
+
+def purity(labels, clusters):
+    """Share of the rows that are of the commonest type of their cluster."""
+    right = 0
+    for cluster in set(clusters):
+        inside = [label for label, other in zip(labels, clusters, strict=True) if other == cluster]
+        right += max(inside.count(label) for label in inside)
+    return right / len(labels)
+
+
+def rand_index(labels, clusters):
+    """Adjusted Rand index over all pairs (Hubert and Arabie 1985)."""
+    n, both, first, second = len(labels), 0, 0, 0
+    for i in range(n):
+        for j in range(i):
+            a, b = labels[i] == labels[j], clusters[i] == clusters[j]
+            both, first, second = both + (a and b), first + a, second + b
+    expected = first * second / (n * (n - 1) / 2)
+    return (both - expected) / ((first + second) / 2 - expected)
+
+
+# ---- SCL (Chang et al.), written from its Algorithm 1 and Eq. 3-5
+
+
+def focal_loss(row, target, gamma):
+    """Lin et al. 2017 for several classes: -(1 - p_t)^gamma log p_t of one row of scores."""
+    top = max(float(value) for value in row)
+    exponentials = [math.exp(float(value) - top) for value in row]
+    p = exponentials[target] / sum(exponentials)
+    return -((1 - p) ** gamma) * math.log(p)
+
+
+def similarity(first, second, t):
+    """S_ij = dot(E_i_norm, E_j_norm.trans()) x t, as lists of rows."""
+    return [[cosine(a, b) * t for b in second] for a in first]
+
+
+def scl_contrast(first, second, t, gamma):
+    """Eq. 3: four blocks, each by rows and by columns; the mean over the rows of a block."""
+    batches, total = (first, second), 0.0
+    for i in (0, 1):
+        for j in (0, 1):
+            block = similarity(batches[i], batches[j], t)
+            columns = [[block[k][m] for k in range(len(block))] for m in range(len(block))]
+            for rows in (block, columns):
+                total += sum(focal_loss(row, k, gamma) for k, row in enumerate(rows)) / len(rows)
+    return total
+
+
+def scl_classification(first, second, gamma):
+    """Eq. 5 of the class scores of the two batches: (C, C) each, row k of an image of class k."""
+    return sum(sum(focal_loss(row, k, gamma) for k, row in enumerate(scores)) / len(scores) for scores in (first, second))

@@ -171,10 +171,11 @@ def _part_faults(pack: Pack, parts: Mapping[str, np.ndarray]) -> list[str]:
 
 def _classifier_name(model: nn.Module) -> str | None:
     """The name of the model's classifier if it is one linear layer with a bias."""
-    classifier = model.get_classifier()
+    classifier: Any = model.get_classifier()  # type: ignore[operator]
     if not isinstance(classifier, nn.Linear) or classifier.bias is None:
         return None
-    return next(name for name, module in model.named_modules() if module is classifier)
+    names: list[str] = [name for name, module in model.named_modules() if module is classifier]
+    return names[0]
 
 
 def _network(config: SclConfig, outputs: int, tensors: Mapping[str, Tensor], device: torch.device) -> nn.Module:
@@ -256,13 +257,12 @@ class Train(Task):
             self.log_temperature = nn.Parameter(start)
         else:  # without SCL nothing asks for it
             self.register_buffer("log_temperature", start)
-        self.to(setting.device, memory_format=torch.channels_last)
+        self.model.to(memory_format=torch.channels_last)
+        self.to(setting.device)
         weights = [parameter for name, parameter in self.named_parameters() if name != "log_temperature"]
         scalars = [parameter for name, parameter in self.named_parameters() if name == "log_temperature"]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": weights}, *([{"params": scalars, "weight_decay": 0.0}] if scalars else [])],
-            lr=config.learning_rate, weight_decay=config.weight_decay,
-        )  # fmt: skip
+        rows: list[dict[str, Any]] = [{"params": weights}] + ([{"params": scalars, "weight_decay": 0.0}] if scalars else [])
+        self.optimizer = torch.optim.AdamW(rows, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.train_images = PartImages(setting.pack, setting.parts["train"], setting.device)
         labels = setting.pack.labels[setting.parts["train"]]
         self.members = [torch.from_numpy(np.flatnonzero(labels == label)) for label in range(self.classes)]
@@ -386,8 +386,8 @@ def artefacts(
     """Embeddings of up to 1,000 test images and a heat map of one test image of each class, the same images for every run of a split."""
     rng = np.random.default_rng(0)
     some = np.sort(rng.choice(test, min(1000, len(test)), replace=False))
-    shown = [test[pack.labels[test] == label] for label in range(len(pack.classes))]
-    shown = np.array([rng.choice(of) for of in shown if len(of)][:24])
+    of_class = [test[pack.labels[test] == label] for label in range(len(pack.classes))]
+    shown = np.array([rng.choice(those) for those in of_class if len(those)][:24])
     found: dict[str, np.ndarray] = {}
     network = _network(config, len(pack.classes), tensors, device)
     if f"{PRIVATE}embedding.weight" in tensors:
@@ -408,7 +408,7 @@ def artefacts(
 def heat_layer(network: nn.Module, side: int) -> nn.Module:
     """The layer whose activations are weighed: the deepest stage with at least 7 x 7 places on images of this side (at 224 pixels the last
     one); of a transformer with a class token the last block but one, for after the last block only the class token has a gradient."""
-    stages = network.feature_info
+    stages: Any = network.feature_info
     if getattr(network, "num_prefix_tokens", 0):
         return network.get_submodule(stages[-2]["module"])
     large = [stage for stage in stages if side / stage["reduction"] >= 7]
@@ -523,9 +523,7 @@ def synthesize(config: SclConfig, *, images: int, seed: int) -> Pack:
 def synthesize_external(config: SclConfig, *, images: int, seed: int) -> dict[str, Pack]:
     """Beside it: other individuals at another hospital, reverse stain and another scale."""
     people, homologues = (round(images / 46), 2) if images >= 6 * 46 else (max(2, round(images / 23.5)), 1)
-    drawn = karyotype_set(
-        people, homologues=homologues, size=config.input_size, canvas=config.canvas, seed=seed, hospital="reverse_stain"
-    )
+    drawn = karyotype_set(people, homologues=homologues, size=config.input_size, canvas=config.canvas, seed=seed, hospital="reverse_stain")
     return {"reverse_stain": drawn}
 
 
