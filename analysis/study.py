@@ -145,16 +145,14 @@ class Study:
         return self.records[self.records["known"]]
 
     @cached_property
-    def _places(self) -> dict[str, list[int]]:
-        """Where in `usable` the runs of each configuration stand."""
-        places: dict[str, list[int]] = defaultdict(list)
-        for place, config_hash in enumerate(self.usable["config_hash"].array):
-            places[config_hash].append(place)
-        return dict(places)
+    def _hashes(self) -> np.ndarray:
+        """The configuration of each row of `usable`, sorted as the rows are."""
+        return np.fromiter(self.usable["config_hash"].array, object, len(self.usable))
 
     def of_arm(self, arm: Arm) -> pd.DataFrame:
         """The runs of an arm: its configuration, the study's seeds, the study's data; sorted by seed."""
-        rows: pd.DataFrame = self.usable.iloc[self._places.get(arm.config_hash, [])]
+        first, end = (int(np.searchsorted(self._hashes, arm.config_hash, side)) for side in ("left", "right"))
+        rows: pd.DataFrame = self.usable.iloc[first:end]
         return rows[rows["seed"].isin(self.seeds)].drop_duplicates("seed")
 
     def detail(self, key: str) -> dict[str, Any]:
@@ -280,34 +278,36 @@ class _Columns:
         self.metrics: dict[str, array[float]] = {}
         self.params: dict[str, list[Any]] = {}
         self._pool: dict[str, str] = {}  # one copy of each text that many runs share
-        self._waiting: list[Mapping[str, Any]] = []  # not yet columns: column by column is faster than cell by cell
+        self._waiting: list[dict[str, Any]] = []  # not yet columns: a hundred at a time are still in the processor's cache
 
-    def add(self, record: Mapping[str, Any]) -> None:
+    def add(self, record: dict[str, Any]) -> None:
         """A new last row."""
         self._waiting.append(record)
-        if len(self._waiting) == 1000:
+        if len(self._waiting) == 100:
             self._settle()
 
     def _settle(self) -> None:
         """Turns the records that wait into columns. A metric or parameter that few have is padded when the next run has it."""
         for name, column in self.fields.items():
-            column += self._shared([r[name] for r in self._waiting]) if name in _SHARED else [r[name] for r in self._waiting]
-        metrics, params = ([r[k] for r in self._waiting] for k in ("metrics", "params"))
+            cells = _cells(name, self._waiting)
+            column += self._shared(cells) if name in _SHARED else cells
+        metrics, params = ([mapping(r.get(k)) for r in self._waiting] for k in ("metrics", "params"))
         for name in set().union(*metrics):
-            self._metric(name).extend([m.get(name, math.nan) for m in metrics])
+            self._metric(name).extend([_number(m.get(name)) for m in metrics])
         for name in set().union(*params):
             self._param(name).extend(self._shared([p.get(name) for p in params]))
         self.count += len(self._waiting)
         self._waiting.clear()
 
-    def replace(self, row: int, record: Mapping[str, Any]) -> None:
+    def replace(self, row: int, record: dict[str, Any]) -> None:
         self._settle()
         for name, column in self.fields.items():
-            column[row] = record[name]
-        for name in self.metrics.keys() | record["metrics"].keys():
-            self._metric(name)[row] = record["metrics"].get(name, math.nan)
-        for name in self.params.keys() | record["params"].keys():
-            self._param(name)[row] = record["params"].get(name)
+            column[row] = _cells(name, [record])[0]
+        metrics, params = mapping(record.get("metrics")), mapping(record.get("params"))
+        for name in self.metrics.keys() | metrics.keys():
+            self._metric(name)[row] = _number(metrics.get(name))
+        for name in self.params.keys() | params.keys():
+            self._param(name)[row] = params.get(name)
 
     def _metric(self, name: str) -> array[float]:
         """The column, as long as there are rows."""
@@ -373,13 +373,15 @@ def _read_records(path: Path, warnings: list[str]) -> tuple[_Columns, dict[str, 
                     foreign.append(number)
                 elif record.get("schema") != SCHEMA:
                     schemas[repr(record.get("schema"))] += 1
-                elif (light := _light(record)) is None:
+                elif not _names_a_run(record):
                     foreign.append(number)
                 else:
-                    earlier = lines.get(light["key"])
-                    lines[light["key"]] = (*earlier, span) if earlier else (span,)
+                    earlier = lines.get(record["key"])
+                    lines[record["key"]] = (*earlier, span) if earlier else (span,)
                     if not earlier:
-                        columns.add(light)
+                        record.pop("history", None)
+                        record.pop("confusion", None)
+                        columns.add(record)
         if start == 0:
             warnings.append("records.jsonl is empty (0 bytes): no run has ended yet")
     if broken:
@@ -391,7 +393,7 @@ def _read_records(path: Path, warnings: list[str]) -> tuple[_Columns, dict[str, 
     clashes = []
     rows = {key: row for row, (key, spans) in enumerate(lines.items()) if len(spans) > 1}
     for key in sorted(rows):
-        record, clash = _merge([r for r in map(_light, _read_lines(path, lines[key])) if r is not None])
+        record, clash = _merge(_read_lines(path, lines[key]))
         columns.replace(rows[key], record)
         if clash:
             clashes.append(f"{plural(len(lines[key]), 'record')} share the key {key[:12]} but differ in {clash}; the earliest is used")
@@ -422,26 +424,29 @@ def _parse(line: bytes) -> Any:
             raise ValueError("nested too deeply") from error
 
 
-def _light(record: dict[str, Any]) -> dict[str, Any] | None:
-    """The record with its types made sure and without its bulk; None where it names no run."""
-    given = record.get
-    key, status, config_hash, seed = record["key"], record["status"], given("config_hash"), _whole(given("seed"))
-    if not (isinstance(key, str) and key and status in STATUSES and isinstance(config_hash, str) and seed is not None):
-        return None
-    light: dict[str, Any] = {k: v if type(v := given(k)) is str and v else None for k in _TEXTS}
-    light |= {"key": key, "status": status, "config_hash": config_hash, "seed": seed}
-    light |= {"trial": _whole(given("trial")), "dirty": given("dirty")}
-    for k in _NUMBERS:
-        light[k] = _number(given(k))
-    light["metrics"] = {k: _number(v) for k, v in mapping(given("metrics")).items()}
-    for k in ("params", "stage_seconds", "stage_hashes"):
-        light[k] = mapping(given(k))
-    for k in ("arms", "stages_reused"):
-        light[k] = tuple(map(str, v)) if (v := given(k)) and isinstance(v, list) else ()
-    error = mapping(given("error"))
-    light["error_kind"], light["error"] = _text(error.get("kind")) or None, _text(error.get("message")) or None
-    light["reason"] = _reason(light)
-    return light
+def _names_a_run(record: Mapping[str, Any]) -> bool:
+    key, config_hash = record["key"], record.get("config_hash")
+    named = isinstance(key, str) and key and isinstance(config_hash, str) and _whole(record.get("seed")) is not None
+    return bool(named) and record["status"] in STATUSES
+
+
+def _cells(name: str, records: list[dict[str, Any]]) -> list[Any]:
+    """A column of the table: what the records say under a name, with its type made sure."""
+    if name == "reason":
+        return [_reason(r) for r in records]
+    if name in ("error", "error_kind"):
+        word = "message" if name == "error" else "kind"
+        return [_text(mapping(r.get("error")).get(word)) or None for r in records]
+    given = [r.get(name) for r in records]
+    if name in _TEXTS:
+        return [v if type(v) is str and v else None for v in given]
+    if name in _NUMBERS:
+        return [_number(v) for v in given]
+    if name in ("arms", "stages_reused"):
+        return [tuple(map(str, _list(v))) for v in given]
+    if name in ("stage_seconds", "stage_hashes"):
+        return [mapping(v) for v in given]
+    return [_whole(v) for v in given] if name == "trial" else given
 
 
 def _merge(found: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
@@ -470,8 +475,8 @@ def _merge(found: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
             chosen[k] = other.get(k) if chosen.get(k) is None else chosen[k]
     if top > 1 and any(r["status"] in ("completed", "diverged") and r["status"] != chosen["status"] for r in found):
         clash.add("status")
-    trials = [r["trial"] for r in found if r.get("trial") is not None]
-    if trials and chosen.get("trial") is None:
+    trials = [t for r in found if (t := _whole(r.get("trial"))) is not None]
+    if trials and _whole(chosen.get("trial")) is None:
         chosen = {**chosen, "trial": min(trials)}
     return chosen, ", ".join(sorted(clash))
 
@@ -508,11 +513,12 @@ def _reason(record: Mapping[str, Any]) -> str:
     """Why a run has no result, in a few words; '' for a completed one."""
     if record["status"] in ("completed", "pruned"):
         return "" if record["status"] == "completed" else "stopped early by the search"
-    kind, message = record["error_kind"], _text(record["error"])
     if record["status"] == "diverged":
         return "diverged"
+    error = mapping(record.get("error"))
+    kind, message = _text(error.get("kind")), _text(error.get("message"))
     first = without_folders(message.strip().splitlines()[0]) if message.strip() else ""
-    return _REASONS.get(kind or "") or (first[:117] + "..." if len(first) > 120 else first) or "failed without a message"
+    return _REASONS.get(kind) or (first[:117] + "..." if len(first) > 120 else first) or "failed without a message"
 
 
 def without_folders(text: str) -> str:
