@@ -1,4 +1,4 @@
-"""CCRL: cells without labels (Nakhli, Darbandsari, Farahani, Bashashati 2022, arXiv 2208.06445).
+"""CCRL: cells without labels (Nakhli, Darbandsari, Farahani, Bashashati: Contrastive Cell Representation Learning).
 Comes in: colour crops of one cell each. Goes out: an encoder whose embeddings K-means groups by type. One stage: momentum contrast of
 local and global views with a predictor on the query's side. Types are looked at for scores alone. Equation numbers are the paper's."""
 
@@ -157,16 +157,18 @@ def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.
 
 
 class CellPreActResNet(ResNetV2):
-    """timm's pre-activation ResNet with basic blocks, its 7 x 7 stem and pooling replaced by a 3 x 3 convolution: 32 pixels in, 4 at the end."""
+    """timm's pre-activation ResNet with basic blocks, its 7 x 7 stem and pooling replaced by a 3 x 3 convolution: 32 pixels in, 4 at the end.
 
-    def __init__(self, in_chans: int = 3, stem_chs: int = 64, **more: Any) -> None:
+    stem_stride 2 halves the image at once, for a CPU."""
+
+    def __init__(self, in_chans: int = 3, stem_chs: int = 64, stem_stride: int = 1, **more: Any) -> None:
         super().__init__(
             in_chans=in_chans, stem_chs=stem_chs, basic=True, bottle_ratio=1.0, conv_layer=create_conv2d, norm_layer=BatchNormAct2d, **more
         )
-        conv = create_conv2d(in_chans, stem_chs, 3)
+        conv = create_conv2d(in_chans, stem_chs, 3, stride=stem_stride)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         self.stem = nn.Sequential(OrderedDict(conv=conv))
-        self.feature_info = [entry | {"reduction": max(1, entry["reduction"] // 4)} for entry in self.feature_info]
+        self.feature_info = [entry | {"reduction": max(stem_stride, entry["reduction"] * stem_stride // 4)} for entry in self.feature_info]
 
 
 default_cfgs = generate_default_cfgs(
@@ -186,8 +188,8 @@ def cell_preact_resnet18(pretrained: bool = False, **more: Any) -> nn.Module:
 
 @register_model
 def cell_preact_tiny(pretrained: bool = False, **more: Any) -> nn.Module:
-    """A small sibling for a CPU: one block a stage, 128 features."""
-    settings = {"layers": [1, 1, 1, 1], "channels": (16, 32, 64, 128), "stem_chs": 16}
+    """A small sibling for a CPU: one block a stage, the stem of stride 2, 128 features."""
+    settings = {"layers": [1, 1, 1, 1], "channels": (16, 32, 64, 128), "stem_chs": 16, "stem_stride": 2}
     return build_model_with_cfg(CellPreActResNet, "cell_preact_tiny", pretrained, **(settings | more))
 
 

@@ -1,0 +1,92 @@
+"""CCRL's own row of table 2 and its table 3 (Nakhli et al., Contrastive Cell Representation Learning), its search space, its presets.
+Comes in: nothing. Goes out: STUDY. The baseline is the published method (pre-activation ResNet-18, 500 epochs); expected there: AMI 24.2,
+ARI 21.7, purity 51.8 % on CoNSeP, 22.8, 24.0, 68.3 % on NuCLS. The foreign rows of table 2 are not trained here."""
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from search_spaces._declare import Arm, Dimension, Preset, Study, Table
+
+TABLES = (
+    Table("2", "Unsupervised clusters, CoNSeP", "CoNSeP", "CCRL", (Arm("CCRL", {}, "ccrl"),)),
+    Table("2N", "Unsupervised clusters, NuCLS", "NuCLS", "CCRL", (Arm("CCRL", {}),)),
+    Table(
+        "3",
+        "What each part of CCRL brings",
+        "NuCLS",
+        "with all",
+        (
+            Arm("without local-global", {"local_side": "both"}, "without_local_global"),
+            Arm("without ensembling", {"scoring_encoder": "query"}, "without_ensembling"),
+            Arm("without predictor", {"predictor": False}, "without_prediction_head"),
+            Arm("with all", {}, "all"),
+        ),
+    ),
+    Table(
+        "S1",
+        "Which pipeline crops",
+        "",
+        "query",
+        tuple(Arm(side, {"local_side": side}) for side in ("query", "key", "both")),
+    ),
+)
+
+SPACE = {
+    "temperature": Dimension("temperature", FloatDistribution(0.03, 0.5, log=True)),
+    "ema_decay": Dimension("ema_decay", FloatDistribution(0.9, 0.9999)),
+    "queue_size": Dimension("queue_size", IntDistribution(1024, 65536, log=True)),
+    "pretrain_rate": Dimension("pretrain_rate", FloatDistribution(1e-4, 1e-2, log=True)),
+    "weight_decay": Dimension("weight_decay", FloatDistribution(1e-6, 1e-2, log=True)),
+    "crop_min": Dimension("crop_min", FloatDistribution(0.08, 0.9)),
+    "jitter_strength": Dimension("jitter_strength", FloatDistribution(0.05, 1.5)),
+    "projector_hidden": Dimension("projector_hidden", CategoricalDistribution((64, 128, 256, 512))),
+    "embedding_dim": Dimension("embedding_dim", CategoricalDistribution((32, 64, 128))),
+    "predictor_hidden": Dimension("predictor_hidden", CategoricalDistribution((16, 32, 64, 128)), {"predictor": (True,)}),
+    "local_side": Dimension("local_side", CategoricalDistribution(("query", "key", "both"))),
+    "backbone": Dimension("backbone", CategoricalDistribution(("cell_preact_resnet18", "resnet18", "resnet34"))),
+}
+
+STUDY = Study(
+    procedure="ccrl",
+    objective="val_ami",
+    intermediate="val_early_ami",
+    metrics=("ami", "ari", "purity"),
+    space=SPACE,
+    tables=TABLES,
+    presets={
+        "quick": Preset(
+            "minutes on a laptop's CPU: a tiny network, a few epochs; shows that it learns, not the published level",
+            {
+                "backbone": "cell_preact_tiny",
+                "pretrain_epochs": 6,
+                "pretrain_batch": 128,
+                "warmup_epochs": 1,
+                "queue_size": 2048,
+                "ema_decay": 0.99,  # a few hundred steps in all: at 0.999 the key encoder would stay where it began
+                "jitter_strength": 0.25,  # so few steps do not learn to see through a strong change of colours
+                "gray": 0.0,
+            },
+            trials=4,
+            repeats=3,
+            tables=("3",),
+            synthetic_images=1200,
+            space={"backbone": None, "queue_size": Dimension("queue_size", IntDistribution(256, 4096, log=True))},
+        ),
+        "small": Preset(
+            "an evening on one GPU: the published network for 100 epochs",
+            {"pretrain_epochs": 100, "warmup_epochs": 5, "pretrain_batch": 512, "ema_decay": 0.996},
+            trials=20,
+            repeats=5,
+            tables=("2", "3"),
+            synthetic_images=4000,
+        ),
+        "paper": Preset(
+            "the published settings: 500 epochs of pre-activation ResNet-18, batches of 1,024",
+            {},
+            trials=50,
+            repeats=5,
+            tables=("2", "2N", "3"),
+            synthetic_images=24319,
+        ),
+    },
+    objectives={"unsupervised": "val_silhouette"},
+)
