@@ -58,10 +58,9 @@ def best(study: Study) -> Best | None:
     most = int(groups["size"].max())
     sign = -1.0 if study.maximize else 1.0
     # 12 digits: the mean of equal values in another order may differ in the last bit
-    order = [
-        (round(sign * float(g["mean"]), 12), math.inf if math.isnan(g["std"]) else round(float(g["std"]), 12), str(h))
-        for h, g in groups[groups["size"] == most].iterrows()
-    ]
+    full = groups[groups["size"] == most]
+    each = zip(full["mean"].tolist(), full["std"].tolist(), full.index.tolist(), strict=True)
+    order = [(round(sign * mean, 12), math.inf if math.isnan(std) else round(std, 12), h) for mean, std, h in each]
     config_hash = min(order)[2]
     runs = rows[rows["config_hash"] == config_hash].sort_values("seed")
     words = f"highest mean {metric}" if study.maximize else f"lowest mean {metric}"

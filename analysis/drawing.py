@@ -15,14 +15,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 INK, MUTED, RULE, PAPER = "#1b1c1e", "#6c7076", "#d8dade", "#fefefe"
 BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a000"
 SERIES = (BLUE, RED, GREEN, PINK, ORANGE, SKY, YELLOW, MUTED)
 DASHES = ("-", "--", "-.", ":")
-WIDTH = 7.2  # inches: two columns of a journal
+WIDTH, COLUMN = 7.2, 3.3  # inches: two columns of a journal, and one
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "analysis",
@@ -56,34 +59,52 @@ _STYLE: Any = {
 }
 
 
+_COLUMN_STYLE = {**_STYLE, "font.size": 7.0, "legend.fontsize": 6.5, "lines.linewidth": 1.1}
+
+
 @contextmanager
-def style() -> Iterator[None]:
+def style(width: float = WIDTH) -> Iterator[None]:
     """The one look of all figures. A sign that the PNG's font lacks becomes a box there; in the SVG, whose text stays text, it is whole."""
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    with matplotlib.rc_context(_STYLE if width > COLUMN else _COLUMN_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         yield
 
 
 @dataclass
 class Drawing:
-    """A figure with its file name (without ending), its text for those who cannot see it, and a tip for each link in it."""
+    """A figure with its file name (without ending), its text for those who cannot see it, a tip for each link in it, and the same figure
+    at the width of one column of a journal where it can live there."""
 
     name: str
     words: str
     figure: Figure
     tips: dict[str, str] = field(default_factory=dict)
+    column: Figure | None = None
 
-    def svg(self) -> str:
+    def svg(self, figure: Figure | None = None) -> str:
+        """figure: `column`, or the figure itself."""
         out = io.StringIO()
-        with style():
-            self.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Title": self.words})
+        self._save(figure or self.figure, out, "svg", {"Date": None, "Creator": None, "Title": self.words})
+        return out.getvalue()
+
+    def pdf(self, figure: Figure | None = None) -> bytes:
+        """For a paper: fonts embedded, no links, which would lead nowhere there."""
+        out = io.BytesIO()
+        figure = figure or self.figure
+        for artist in figure.findobj(Collection):
+            artist.set_urls([None])
+        self._save(figure, out, "pdf", {"CreationDate": None, "Creator": None, "Producer": None, "Title": self.words})
         return out.getvalue()
 
     def png(self) -> bytes:
         out = io.BytesIO()
-        with style():
-            self.figure.savefig(out, format="png", dpi=160, metadata={"Software": None})
+        self._save(self.figure, out, "png", {"Software": None})
         return out.getvalue()
+
+    def _save(self, figure: Figure, out: Any, ending: str, metadata: dict[str, Any]) -> None:
+        with style(figure.get_figwidth()):
+            figure.savefig(out, format=ending, dpi=160 if ending == "png" else "figure", metadata=metadata)
+            figure.set_layout_engine("none")  # what was laid out once stays so: a second layout costs as much as the drawing
 
 
 _THEMED = {
@@ -129,8 +150,8 @@ def alone(svg: str) -> str:
     return svg.replace('<a xlink:href="#', '<a xlink:href="../report.html#').replace(' target="_blank"', "")
 
 
-def axes(height: float) -> tuple[Figure, Axes]:
-    fig = Figure(figsize=(WIDTH, height), layout="constrained")
+def axes(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    fig = Figure(figsize=(width, height), layout="constrained")
     return fig, fig.subplots()
 
 
@@ -138,3 +159,43 @@ def short(text: str, most: int = 44) -> str:
     """One line, no longer than `most`; a name from outside must not break the figure."""
     text = "".join(c if c.isprintable() else " " for c in text)
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def draw_matrix(ax: Axes, matrix: np.ndarray, rows: tuple[str, ...], columns: tuple[str, ...], narrow: bool) -> None:
+    """Counts (R, C), shaded by their share of the row; share and count stand in each cell as far as they can be read."""
+    rates = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    shades = matplotlib.colormaps["Blues"]
+    many = max(matrix.shape)
+    small = many > 8
+    size = (6.2 if many > 5 else 6.8) if narrow else 8.5
+    for i in range(len(rows)):
+        for j in range(len(columns)):
+            shade = shades(0.04 + 0.86 * float(rates[i, j]))
+            ax.add_patch(Rectangle((j, i), 1, 1, facecolor=shade, edgecolor=PAPER, lw=0.4 if small else 1))
+            if (narrow and many > 12) or (small and rates[i, j] < 0.005):
+                continue
+            light = 0.2126 * shade[0] + 0.7152 * shade[1] + 0.0722 * shade[2] > 0.5
+            ink = "#111214" if light else "#fcfcfd"  # not INK: the cell keeps its colour in the dark theme, so must its text
+            share = f"{100 * rates[i, j]:.0f}" if small else f"{100 * rates[i, j]:.0f} %" if narrow else f"{100 * rates[i, j]:.1f} %"
+            label = share if small else f"{share}\n{matrix[i, j]:.0f}"
+            ax.text(j + 0.5, i + 0.5, label, ha="center", va="center", color=ink, fontsize=(4.8 if narrow else 5.8) if small else size)
+    ax.set_xlim(0, len(columns))
+    ax.set_ylim(len(rows), 0)
+    most = 16 if narrow else 22
+    figure = ax.get_figure(root=True)
+    cell = 0.62 * (figure.get_figwidth() if figure else WIDTH) / len(columns)  # inches, the labels of the rows taken off
+    slant = max(len(short(n, most)) for n in columns) * (0.055 if narrow or small else 0.07) > cell
+    tiny: Any = {"fontsize": 5.0 if narrow else 7.5} if small else {}
+    ax.set_xticks(
+        np.arange(len(columns)) + 0.5,
+        [short(n, most) for n in columns],
+        rotation=45 if slant else 0,
+        ha="right" if slant else "center",
+        rotation_mode="anchor" if slant else "default",
+        **tiny,
+    )
+    ax.set_yticks(np.arange(len(rows)) + 0.5, [short(n, most) for n in rows], **tiny)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
+    for spine in ax.spines.values():
+        spine.set_visible(False)

@@ -13,19 +13,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
 import pandas as pd
 
+from analysis import artefacts, search, search_figures
 from analysis import figures as fg
-from analysis import search, search_figures
 from analysis import tables as tb
+from analysis.beside import Beside, calibration_words, look
 from analysis.choice import Best, best
 from analysis.drawing import alone, inline
+from analysis.run_figures import artefact_words
 from analysis.statistics import Interval, t_interval
 from analysis.study import STATUSES, Study, load, mapping, plural, without_folders
-from analysis.summary import Summary, clip, summarize, title
+from analysis.summary import Summary, clip, is_share, summarize, title
 
 _RUNS_SHOWN = 400  # rows of the table of runs; more would make the page slow and no reader goes through them
 
@@ -37,6 +40,18 @@ class Report:
     paths: tuple[Path, ...]
     seconds: float
     warnings: tuple[str, ...] = ()
+
+
+_FORMATS = {"svg": "SVG", "png": "PNG", "pdf": "PDF", "-column.svg": "column SVG", "-column.pdf": "column PDF"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure in the page: its SVG, its text, and (format, file name) of its files in figures/."""
+
+    svg: str
+    words: str
+    files: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +82,8 @@ class Gain:
 
 
 def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "full", price_per_hour: float | None = None) -> Report:
-    """Reads STUDY_DIR and writes tables/, figures/, report.html and report.md into it. `light` leaves the PNG files as they are.
+    """Reads STUDY_DIR and writes tables/, figures/, report.html and report.md into it. `light` writes figures as SVG
+    alone, leaves PNG and PDF as they are, and computes no embedding map: for a report while the study runs.
     price_per_hour: of one GPU, or of one worker where no run used a GPU; in any currency.
 
     StudyError where there is no study. What is wrong inside it stands in the report and in `Report.warnings`."""
@@ -81,19 +97,37 @@ def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "ful
     runs = _runs_shown(study, summaries, winner)
     links = {key: f"#run-{i}" for i, key in enumerate(runs["key"], 1)}
     trials = search.trial_table(study)
-    drawings = fg.draw(study, trials, summaries, winner, links)
+    beside = look(study, summaries, winner)
+    drawings = fg.draw(study, trials, summaries, winner, links, beside, light=figures == "light")
+    files["tables/per-class.csv"] = tb.classes_to_csv(beside.pairing, beside.classes).encode()
     pictures = {}
     for drawing in drawings:
         svg = drawing.svg()
+        endings = ["svg"]
         files[f"figures/{drawing.name}.svg"] = alone(svg).encode()
         if figures == "full":
             files[f"figures/{drawing.name}.png"] = drawing.png()
-        pictures[drawing.name] = (inline(drawing, svg), drawing.words)
-    page = _page(study, price_per_hour, trials, summaries, winner, runs, links, pictures)
+            files[f"figures/{drawing.name}.pdf"] = drawing.pdf()
+            endings += ["png", "pdf"]
+            if drawing.column is not None:
+                files[f"figures/{drawing.name}-column.svg"] = alone(drawing.svg(drawing.column)).encode()
+                files[f"figures/{drawing.name}-column.pdf"] = drawing.pdf(drawing.column)
+                endings += ["-column.svg", "-column.pdf"]
+        else:
+            kept = ("png", "pdf", "-column.svg", "-column.pdf")
+            endings += [e for e in kept if (study.folder / "figures" / file_name(drawing.name, e)).exists()]
+        pictures[drawing.name] = Picture(
+            inline(drawing, svg), drawing.words, tuple((_FORMATS[e], file_name(drawing.name, e)) for e in endings)
+        )
+    page = _page(study, price_per_hour, trials, summaries, winner, runs, links, pictures, beside)
     for name in ("report.html", "report.md"):
         files[name] = templates().get_template(f"{name}.j2").render(page).encode()
     paths = tuple(write_file(study.folder / name, content) for name, content in files.items())
     return Report(paths, time.perf_counter() - began, study.warnings)
+
+
+def file_name(name: str, ending: str) -> str:
+    return f"{name}{ending if ending.startswith('-') else '.' + ending}"
 
 
 def write_file(path: Path, content: bytes) -> Path:
@@ -126,6 +160,7 @@ def templates() -> jinja2.Environment:
         nan=math.nan,
         heading=tb.heading,
         title=title,
+        is_share=is_share,
         to_markdown=tb.to_markdown,
         isnan=math.isnan,
         plural=plural,
@@ -143,7 +178,8 @@ def _page(
     winner: Best | None,
     runs: pd.DataFrame,
     links: Mapping[str, str],
-    pictures: Mapping[str, tuple[str, str]],
+    pictures: Mapping[str, Picture],
+    beside: Beside,
 ) -> dict[str, Any]:
     return {
         "study": study,
@@ -156,7 +192,15 @@ def _page(
         "links": links,
         "runs": _run_rows(study, runs, links),
         "runs_left_out": len(study.records) - len(runs),
-        "confused": _confused(study, winner),
+        "beside": beside,
+        "beside_words": (*beside.words, *artefact_words(study, beside)),
+        "calibration": calibration_words(beside.calibration) if beside.calibration else "",
+        "lone": fg.lone,
+        "training_pictures": [n for n in pictures if n.startswith("training-")],
+        "confusion_pictures": [n for n in pictures if n.startswith("confusion")],
+        "artefact_pictures": [n for n in ("embedding", "heat", "clusters", "nearest") if n in pictures],
+        "baselines": _baselines(study),
+        "study_log": "log.txt" if (study.folder / "log.txt").is_file() else "",
         "overtuning": search.overtuning(study, trials),
         "size_baseline": _size_baseline(study),
         "data_notes": [str(n) for n in notes] if isinstance(notes := mapping(study.asked.get("data")).get("notes"), list) else [],
@@ -304,6 +348,7 @@ def _run_rows(study: Study, runs: pd.DataFrame, links: Mapping[str, str]) -> lis
                 "dirty": row["dirty"] is True,
                 "device": row["device"] or "–",
                 "checkpoint": row["checkpoint"],
+                "files": _files_of(study, row["key"], row["checkpoint"]),
                 "known": row["known"],
                 "error": without_folders(row["error"] or ""),
                 "ended": row["ended"] or "–",
@@ -314,18 +359,28 @@ def _run_rows(study: Study, runs: pd.DataFrame, links: Mapping[str, str]) -> lis
     return out
 
 
-def _confused(study: Study, winner: Best | None, most: int = 3) -> tuple[str, ...]:
-    """The most frequent mistakes of the winner in words."""
-    found = fg.confusion_of(study, winner)
-    if found is None:
+def _baselines(study: Study) -> tuple[tuple[str, ...], tuple[tuple[str, dict[str, float]], ...]]:
+    """What simpler methods reach: the metrics, and (name, value by metric in per cent)."""
+    given = mapping(study.asked.get("data")).get("baselines")
+    rows = []
+    for entry in map(mapping, given if isinstance(given, list) else []):
+        values = {str(k): 100 * v for k, v in mapping(entry.get("metrics")).items() if isinstance(v, (int, float)) and math.isfinite(v)}
+        if isinstance(entry.get("name"), str) and values:
+            rows.append((entry["name"], values))
+    return tuple(dict.fromkeys(m for _, values in rows for m in values)), tuple(rows)
+
+
+def _files_of(study: Study, key: str, checkpoint: str | None) -> tuple[tuple[str, str], ...]:
+    """(word, address relative to the report) of what is there of a run: its folder, its log, its checkpoint."""
+    folder = artefacts.run_folder(study, key)
+    if folder is None:
         return ()
-    matrix = found[1]
-    names = study.classes if len(study.classes) == len(matrix) else tuple(f"class {i}" for i in range(len(matrix)))
-    pairs = [(matrix[i, j], matrix[i].sum(), i, j) for i in range(len(matrix)) for j in range(len(matrix)) if i != j and matrix[i, j] > 0]
-    pairs.sort(key=lambda p: (-p[0], p[2], p[3]))
-    return tuple(
-        f"{names[i]} taken for {names[j]}: {count:.0f} of {total:.0f} ({100 * count / total:.1f} %)" for count, total, i, j in pairs[:most]
-    )
+    out = [("folder", f"checkpoints/{key}/")]
+    names = [Path(checkpoint).name] if checkpoint and Path(checkpoint).parent == Path("checkpoints") / key else []
+    for word, name in (("log", "log.txt"), *(("checkpoint", n) for n in names), ("result", "result.json")):
+        if (folder / name).is_file():
+            out.append((word, f"checkpoints/{key}/{quote(name)}"))
+    return tuple(out)
 
 
 def _provenance(study: Study) -> str:

@@ -47,7 +47,7 @@ class Importance:
 def trial_table(study: Study) -> pd.DataFrame:
     """One row per trial, in order: trial, key, seed, status, score (per cent; of a pruned one its last intermediate score), and the value
     of every searched parameter under its own name, None where its condition does not hold."""
-    rows = study.usable[study.usable["trial"].notna()].sort_values(["trial", "seed", "key"]).drop_duplicates("trial")
+    rows = study.usable[study.usable["trial"].notna()].sort_values(["trial", "seed"], kind="stable").drop_duplicates("trial")
     nothing = pd.Series(math.nan, index=rows.index)
     score = rows.get(study.metric, nothing).where(rows["status"] == "completed", rows.get(study.intermediate, nothing))
     score = score.where(rows["status"].isin(["completed", "pruned"]))

@@ -145,7 +145,7 @@ def slices(study: Study, trials: pd.DataFrame, found: Sequence[Importance], link
     """Score against each searched parameter; the most important first."""
     trials = trials[trials["score"].notna() & (trials["status"] == "completed")]
     order = {i.name: n for n, i in enumerate(found)}
-    shown = [p for p in parameters(study) if trials[f"param.{p.name}"].map(str).nunique() > 1]
+    shown = [p for p in parameters(study) if _varied(trials[f"param.{p.name}"])]
     shown = sorted(shown, key=lambda p: order.get(p.name, len(order)))[:most]
     if len(trials) < 3 or not shown:
         return None
@@ -188,7 +188,7 @@ def slices(study: Study, trials: pd.DataFrame, found: Sequence[Importance], link
 def parallel(study: Study, trials: pd.DataFrame) -> Drawing | None:
     """A line per trial through all searched parameters, coloured by its score."""
     trials = trials[trials["score"].notna() & (trials["status"] == "completed")]
-    shown = [p for p in parameters(study) if trials[f"param.{p.name}"].map(str).nunique() > 1][:10]
+    shown = [p for p in parameters(study) if _varied(trials[f"param.{p.name}"])][:10]
     if len(trials) < 3 or len(shown) < 2:
         return None
     all_trials = len(trials)
@@ -290,7 +290,7 @@ def worked(study: Study) -> tuple[pd.DataFrame, list[float], float]:
     the share of the workers' time in which they worked (nan without times)."""
     rows = study.usable[["key", "worker", "status", "started", "ended"]]
     rows = rows.assign(begin=_clock(rows["started"]), end=_clock(rows["ended"]))
-    rows = rows[rows["worker"].notna() & rows["begin"].notna() & (rows["end"] >= rows["begin"])].sort_values(["begin", "worker", "key"])
+    rows = rows[rows["worker"].notna() & rows["begin"].notna() & (rows["end"] >= rows["begin"])].sort_values("begin", kind="stable")
     if rows.empty:
         return pd.DataFrame(columns=["key", "worker", "status", "from", "to"]), [], math.nan
     begin, end = rows["begin"].to_numpy(), rows["end"].to_numpy()
@@ -316,6 +316,12 @@ def _clock(texts: pd.Series) -> pd.Series:
     """Seconds since 1970; nan for what is no time."""
     times = pd.to_datetime(texts, errors="coerce", utc=True, format="ISO8601")
     return (times - pd.Timestamp("1970-01-01", tz="UTC")).dt.total_seconds()
+
+
+def _varied(values: pd.Series) -> bool:
+    words = map(str, values)
+    first = next(words, "")
+    return any(word != first for word in words)
 
 
 def _positions(values: pd.Series, parameter: Parameter) -> tuple[np.ndarray, list[str]]:

@@ -5,6 +5,7 @@ Pure functions; no training code, no study and no formatting near them. `level` 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -178,3 +179,32 @@ def _tau(given: np.ndarray, means: np.ndarray) -> np.ndarray:
     below = np.sqrt((a != 0).sum() * (b != 0).sum(axis=1))
     tau: np.ndarray = np.divide((a * b).sum(axis=1), below, out=np.full(len(means), math.nan), where=below > 0)
     return tau
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predictions in bins of confidence. Each array has one entry per bin; confidence and accuracy are nan in an empty one."""
+
+    count: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    ece: float
+    mean_confidence: float
+    mean_accuracy: float
+
+
+def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = 10) -> Reliability:
+    """Expected calibration error over `bins` bins of equal width, (0, 0.1], (0.1, 0.2], ...: the mean of |accuracy - confidence| over
+    bins, weighted by their counts (Guo et al. 2017, eq. 3). confidence: (n,) of the predicted class; right: (n,) bool. Fractions; nan for n = 0."""
+    c, r = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    if not c.size:
+        empty = np.full(bins, math.nan)
+        return Reliability(np.zeros(bins, dtype=np.int64), empty, empty, math.nan, math.nan, math.nan)
+    edges = np.arange(1, bins) / bins  # 3 / 10, not 3 * 0.1: a confidence of exactly 0.3 belongs to the bin that ends there
+    place = np.searchsorted(edges, c, side="left")
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        middle = np.bincount(place, weights=c, minlength=bins) / count
+        hit = np.bincount(place, weights=r, minlength=bins) / count
+    ece = float(np.nansum(count * np.abs(hit - middle)) / c.size)
+    return Reliability(count, middle, hit, ece, float(c.mean()), float(r.mean()))

@@ -81,6 +81,7 @@ class Table:
     arms: tuple[Arm, ...]
     dataset: str | None = None
     baseline_arm: str | None = None
+    external_dataset: str | None = None  # the published data set that the columns of external sets stand beside
 
     @property
     def slug(self) -> str:
@@ -124,6 +125,12 @@ class Study:
         """Images by part: train, val, test."""
         parts = mapping(mapping(self.asked.get("data")).get("parts"))
         return {str(k): v for k, v in parts.items() if isinstance(v, int) and v > 0}
+
+    @property
+    def external_images(self) -> dict[str, int]:
+        """Images of each external set by its slug."""
+        sets = map(mapping, _list(mapping(self.asked.get("data")).get("external")))
+        return {_text(s.get("slug")): s["images"] for s in sets if _text(s.get("slug")) and isinstance(s.get("images"), int)}
 
     @property
     def metric(self) -> str:
@@ -251,9 +258,10 @@ def _read_tables(asked: Mapping[str, Any], warnings: list[str]) -> tuple[Table, 
                 arms.append(Arm(name, config_hash, _text(arm.get("published")) or None, mapping(arm.get("overrides"))))
             else:
                 warnings.append(f"an arm of table {number} has no name or no config_hash and is left out")
-        metrics = tuple(dict.fromkeys([metric, *(str(m) for m in _list(entry.get("metrics")))]))
-        title, dataset, baseline = (_text(entry.get(k)) for k in ("title", "dataset", "baseline_arm"))
-        table = Table(number, title or f"Table {number}", metric, metrics, tuple(arms), dataset or None, baseline or None)
+        named = (str(m) for m in _list(entry.get("metrics")))
+        metrics = tuple(dict.fromkeys([metric, *(m for m in named if not m.endswith("_kmeans_std"))]))
+        title, dataset, baseline, external = (_text(entry.get(k)) for k in ("title", "dataset", "baseline_arm", "external_dataset"))
+        table = Table(number, title or f"Table {number}", metric, metrics, tuple(arms), dataset or None, baseline or None, external or None)
         if table.slug in slugs:
             warnings.append(f"table {number} stands in study.json twice; the first is used")
             continue

@@ -19,6 +19,22 @@ from analysis.statistics import NONE, Interval, Tau
 from analysis.study import STATUSES, Arm, Study, Table, plural
 
 TITLES = {"f1": "F1", "auc": "AUC", "ami": "AMI", "ari": "ARI", "knn_accuracy": "kNN accuracy"}
+# metrics of an external set are named external_<slug>_<metric>, and a slug may hold `_`: the longest known name at the end is the metric
+_KNOWN = (
+    "knn_accuracy",
+    "accuracy",
+    "precision",
+    "sensitivity",
+    "specificity",
+    "f1",
+    "recall",
+    "auc",
+    "ami",
+    "ari",
+    "purity",
+    "silhouette",
+)
+KMEANS_STD = "_kmeans_std"
 
 
 @dataclass(frozen=True)
@@ -91,13 +107,27 @@ class Summary:
 
 
 def title(metric: str) -> str:
-    """`test_f1` -> `F1`, `val_accuracy` -> `Validation accuracy`."""
+    """`test_f1` -> `F1`, `val_accuracy` -> `Validation accuracy`, `external_qband_f1` -> `External qband: F1`."""
+    if external := of_external(metric):
+        slug, name = external
+        word = TITLES.get(name, name.replace("_", " "))
+        return f"External {slug.replace('_', ' ')}: {word}"
     part, _, name = metric.partition("_")
     if part not in ("val", "test") or not name:
         part, name = "", metric
     word = TITLES.get(name, name.replace("_", " "))
     word = f"Validation {word}" if part == "val" else word
     return word[:1].upper() + word[1:]
+
+
+def of_external(metric: str) -> tuple[str, str] | None:
+    """(slug, metric without its part) of a metric of an external set; None for another."""
+    if not metric.startswith("external_"):
+        return None
+    rest = metric.removeprefix("external_")
+    name = next((k for k in _KNOWN if rest.endswith(f"_{k}")), rest.rpartition("_")[2])
+    slug = rest.removesuffix(f"_{name}")
+    return (slug, name) if slug and slug != rest else None
 
 
 def summarize(study: Study) -> tuple[Summary, ...]:
@@ -118,7 +148,12 @@ def _summary(study: Study, table: Table) -> Summary:
     cells = [r.cells[table.metric] for r in both]
     tau = st.kendall([c.published.mean for c in cells if c.published], [c.array for c in cells])
     return Summary(
-        table, tuple(rows), baseline.arm.name if baseline else None, tau, len(both), _notes(table, rows, baseline, tau, len(both), ratio)
+        table,
+        tuple(rows),
+        baseline.arm.name if baseline else None,
+        tau,
+        len(both),
+        (*_notes(table, rows, baseline, tau, len(both), ratio), *_of_kmeans(study, table, rows)),
     )
 
 
@@ -170,14 +205,38 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
     return tuple(notes)
 
 
+def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
+    """The spread over K-means seeds of one trained encoder, which is no spread over training seeds."""
+    notes = []
+    for metric in table.metrics:
+        name = metric + KMEANS_STD
+        if name not in study.usable:
+            continue
+        by_arm = []
+        for row in rows:
+            runs = study.of_arm(row.arm)
+            values = runs.loc[runs["status"] == "completed", name].dropna() * 100
+            if len(values):
+                by_arm.append(f"{row.arm.name} {values.mean():.2f}")
+        if by_arm:
+            notes.append(
+                f"{title(metric)}: standard deviation over K-means seeds of one trained encoder, mean over runs, points: "
+                f"{', '.join(by_arm)}. The ± in the table is over training seeds."
+            )
+    return tuple(notes)
+
+
 def _row(study: Study, table: Table, arm: Arm, ratio: float) -> Row:
     runs = study.of_arm(arm)
     done = runs[runs["status"] == "completed"]
     images = study.parts.get("test", 0) if not ratio else 0
-    cells = {
-        m: _cell(done, m, find_published(study.procedure, table.number, table.dataset, arm.published, m), ratio, images)
-        for m in table.metrics
-    }
+    outside = study.external_images
+    cells = {}
+    for metric in table.metrics:
+        external = of_external(metric)
+        dataset, name = (table.external_dataset, external[1]) if external else (table.dataset, metric)
+        theirs = find_published(study.procedure, table.number, dataset, arm.published, name) if dataset or not external else None
+        cells[metric] = _cell(done, metric, theirs, ratio, outside.get(external[0], 0) if external else images)
     counts = Counter(runs["status"])
     waiting = len(set(study.seeds) - set(runs["seed"]))
     return Row(
@@ -191,9 +250,15 @@ def _cell(done: pd.DataFrame, metric: str, published: Published | None, ratio: f
     array = np.array([v for _, v in values])
     mean, std = st.mean_std(array)
     # Only accuracy is a share of all images; the macro metrics are means over classes, for which no such simple interval holds.
-    test_set = st.wilson_interval(mean / 100, images) if metric == "test_accuracy" and array.size else NONE
+    test_set = st.wilson_interval(mean / 100, images) if is_share(metric) and array.size else NONE
     wilson = Interval(100 * test_set.low, 100 * test_set.high)
     return Cell(metric, values, mean, std, clip(metric, st.t_interval(array, ratio)), st.bootstrap_interval(array), wilson, published)
+
+
+def is_share(metric: str) -> bool:
+    """Whether a test metric is a share of all images of its part."""
+    external = of_external(metric)
+    return metric == "test_accuracy" or (external is not None and external[1] == "accuracy")
 
 
 def clip(metric: str, given: Interval) -> Interval:

@@ -7,7 +7,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 
+from analysis.beside import ClassRow, Pairing
 from analysis.statistics import Interval
 from analysis.summary import Cell, Row, Summary, title
 
@@ -49,6 +51,17 @@ def _line(summary: Summary, row: Row, cell: Cell) -> dict[str, object]:
         "hedges_g": number(cell.effect),
     }
     return line | dict(row.counts) | {"waiting": row.waiting, "reason": "; ".join(row.reasons)}
+
+
+def classes_to_csv(pairing: Pairing, rows: Sequence[ClassRow]) -> str:
+    """Recall by class of the comparison arm and the winner, per cent; only the head where no run recorded a confusion matrix."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    reference, other = (side.name if side else "" for side in (pairing.reference, pairing.other))
+    writer.writerow(["class", "images", "reference_arm", "reference_recall", "arm", "recall", "change"])
+    for r in rows:
+        writer.writerow([r.name, r.images, reference, number(r.reference), other, number(r.other), number(r.change, True)])
+    return out.getvalue()
 
 
 def to_markdown(summary: Summary) -> str:

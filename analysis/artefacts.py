@@ -1,0 +1,145 @@
+"""What a run left beside its record: predictions, embedding, heat maps, and the images they are of. In: a Study and a run's key. Out: arrays.
+
+All of it may be absent (None) or damaged (`Damaged`, in words): a report without it is whole. Nothing is unpickled, and no name from a
+file leads out of the study folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.study import Study, mapping
+
+_SHAPES = {  # array -> (number of axes, whole numbers); what is of another shape is left out with a word
+    "embedding": (2, False),
+    "index": (1, True),
+    "label": (1, True),
+    "cluster": (1, True),
+    "heat": (3, True),
+    "heat_index": (1, True),
+    "heat_label": (1, True),
+    "heat_prediction": (1, True),
+    "nearest_index": (2, True),
+    "cluster_by_type": (2, True),
+}
+_PICTURES = {"heat_image": (3, 4), "nearest_image": (4, 5)}
+MOST_POINTS = 1_000
+
+
+class Damaged(ValueError):
+    """A file that is there and cannot be read; the message names it."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """index (n,): into the pack; label (n,): class index of the truth; probability (n, C), rows sum to 1 within rounding."""
+
+    index: np.ndarray
+    label: np.ndarray
+    probability: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """(n,) class index."""
+        return np.asarray(self.probability.argmax(axis=1))
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """(n,) probability of the predicted class."""
+        return np.asarray(self.probability.max(axis=1))
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a data set (memory-mapped, uint8, (N, S, S) or (N, S, S, 3)) and their file names by index."""
+
+    pixels: np.ndarray
+    files: tuple[str, ...]
+
+
+def run_folder(study: Study, key: str) -> Path | None:
+    """checkpoints/<key>; None where it is missing or the key is no plain name."""
+    folder = study.folder / "checkpoints" / key
+    return folder if re.fullmatch(r"[A-Za-z0-9_-]+", key) and folder.is_dir() else None
+
+
+def predictions(study: Study, key: str, part: str = "test") -> Predictions | None:
+    """Of a part of the data, from checkpoints/<key>/result.json."""
+    folder = run_folder(study, key)
+    if folder is None:
+        return None
+    given = mapping(mapping(_json(folder / "result.json", f"checkpoints/{key[:12]}/result.json")).get("predictions")).get(part)
+    if given is None:
+        return None
+    try:
+        entry = mapping(given)
+        index, label = (np.asarray(entry[k]) for k in ("index", "label"))
+        probability = np.asarray(entry["probability"], dtype=np.float64)
+        whole = all(a.ndim == 1 and a.dtype.kind in "iu" for a in (index, label))
+        fits = whole and probability.ndim == 2 and len(index) == len(label) == len(probability) > 0 and probability.shape[1] > 0
+        if not fits or not ((probability >= 0) & (probability <= 1 + 1e-6)).all() or label.min() < 0 or label.max() >= probability.shape[1]:
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise Damaged(f"the predictions of run {key[:12]} are damaged") from None
+    return Predictions(index, label, probability)
+
+
+def images(study: Study, slug: str = "") -> Images | None:
+    """data/ of the study, or of its external set `slug`."""
+    if slug and not re.fullmatch(r"[a-z0-9_]+", slug):
+        return None
+    folder, name = (study.folder / "external" / slug, f"external/{slug}") if slug else (study.folder / "data", "data")
+    try:
+        pixels = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError):
+        raise Damaged(f"{name}/images.npy cannot be read") from None
+    if not (isinstance(pixels, np.ndarray) and is_picture(pixels[None], (4, 5))):
+        raise Damaged(f"{name}/images.npy holds no 8-bit images")
+    files = mapping(_json(folder / "data.json", f"{name}/data.json")).get("files")
+    return Images(pixels, tuple(map(str, files)) if isinstance(files, list) else ())
+
+
+def arrays(study: Study, key: str) -> Mapping[str, np.ndarray]:
+    """The arrays of checkpoints/<key>/artefacts.npz that have the shape they should; {} where there is none."""
+    folder = run_folder(study, key)
+    if folder is None or not (folder / "artefacts.npz").exists():
+        return {}
+    found: dict[str, np.ndarray] = {}
+    try:
+        with np.load(folder / "artefacts.npz", allow_pickle=False) as file:
+            for name in file.files:
+                if name in _SHAPES or name in _PICTURES:
+                    found[name] = file[name]
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
+        raise Damaged(f"artefacts.npz of run {key[:12]} cannot be read") from None
+    for name, array in list(found.items()):
+        axes, whole = _SHAPES.get(name, (0, True))
+        good = (
+            is_picture(array, _PICTURES[name]) if name in _PICTURES else array.ndim == axes and array.dtype.kind in ("iu" if whole else "f")
+        )
+        if not good or not array.size:
+            del found[name]
+    return found
+
+
+def is_picture(array: np.ndarray, axes: tuple[int, int]) -> bool:
+    """Whether it is uint8 with that many axes: gray, or one more of 3 colours."""
+    return array.dtype == np.uint8 and (array.ndim == axes[0] or (array.ndim == axes[1] and array.shape[-1] == 3))
+
+
+def _json(path: Path, name: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise Damaged(f"{name} cannot be read as JSON") from None

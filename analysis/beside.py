@@ -1,0 +1,252 @@
+"""Two arms side by side, and the winner's runs image by image. In: a Study, its summaries, its winner. Out: calibration, worst mistakes,
+recall by class, confused pairs. What is absent is empty; what is damaged is named in `words`."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from analysis import artefacts
+from analysis.choice import Best
+from analysis.statistics import Reliability, reliability
+from analysis.study import Study, mapping, plural
+from analysis.summary import Row, Summary
+
+_THUMBNAIL = 96  # pixels; twelve of them stay below 200 kB in the page
+_MISTAKES = 12
+_PAIRS = 8
+
+
+@dataclass(frozen=True)
+class Side:
+    """An arm or the winner, with the key of its completed run of each seed."""
+
+    name: str
+    config_hash: str
+    runs: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """`other` is the winner, or the first other arm of the table where the winner is the reference itself; None where there is none."""
+
+    reference: Side | None
+    other: Side | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Completed on both sides."""
+        return tuple(sorted(self.reference.runs.keys() & self.other.runs.keys())) if self.reference and self.other else ()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Over all test predictions of the winner's runs, and the expected calibration error of each run, per cent."""
+
+    pooled: Reliability
+    runs: tuple[Reliability, ...]
+    errors: tuple[float, ...]
+    images: int
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong prediction of the winner's best run; probability per cent; `picture` is a data URI of a PNG, '' without the image."""
+
+    file: str
+    truth: str
+    predicted: str
+    probability: float
+    picture: str
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """Share of a class that was recognised, per cent, by the reference and by the other arm; nan where one is not known."""
+
+    name: str
+    images: int
+    reference: float
+    other: float
+
+    @property
+    def change(self) -> float:
+        return self.other - self.reference
+
+
+@dataclass(frozen=True)
+class Beside:
+    """All that is said of the winner and its pairing beyond the tables."""
+
+    pairing: Pairing
+    calibration: Calibration | None
+    mistakes: tuple[Mistake, ...]
+    wrong: tuple[int, int]  # wrong test predictions of the winner's best run, of how many
+    classes: tuple[ClassRow, ...]
+    confused: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+def look(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> Beside:
+    """Reads what the runs left. Nothing in it is fatal."""
+    words: list[str] = []
+    pairing = pair(study, summaries, winner)
+    calibration = _calibration(study, winner, words) if winner else None
+    mistakes, wrong = _mistakes(study, winner, words) if winner else ((), (0, 0))
+    return Beside(pairing, calibration, mistakes, wrong, recall_by_class(study, pairing), confused_pairs(study, pairing), tuple(words))
+
+
+def pair(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> Pairing:
+    """The comparison arm of the first table that has one with a completed run, and the winner (or the table's first other arm)."""
+    won = Side(winner.name, winner.config_hash, dict(zip(winner.seeds, winner.keys, strict=True))) if winner else None
+    for summary in summaries:
+        reference = next((_side(study, r) for r in summary.rows if r.is_baseline and r.counts["completed"]), None)
+        if reference is None:
+            continue
+        if won is not None and won.config_hash != reference.config_hash:
+            return Pairing(reference, won)
+        others = (_side(study, r) for r in summary.rows if not r.is_baseline and r.counts["completed"])
+        other = next((o for o in others if o.config_hash != reference.config_hash), None)
+        if other is not None:
+            return Pairing(reference, other)
+    return Pairing(None, won)
+
+
+def _side(study: Study, row: Row) -> Side:
+    runs = study.of_arm(row.arm)
+    done = runs[runs["status"] == "completed"]
+    return Side(row.arm.name, row.arm.config_hash, {int(s): str(k) for s, k in zip(done["seed"], done["key"], strict=True)})
+
+
+def class_names(study: Study, count: int) -> tuple[str, ...]:
+    """Of the study where it has that many classes, else numbers."""
+    return study.classes if len(study.classes) == count else tuple(f"class {i}" for i in range(count))
+
+
+def _calibration(study: Study, winner: Best, words: list[str]) -> Calibration | None:
+    found = []
+    for key in winner.keys:
+        try:
+            given = artefacts.predictions(study, key)
+        except artefacts.Damaged as error:
+            words.append(f"{error}: calibration and mistakes are without it.")
+            continue
+        if given is not None:
+            found.append((given.confidence, given.predicted == given.label))
+    if not found:
+        return None
+    runs = tuple(reliability(confidence, right) for confidence, right in found)
+    pooled = reliability(np.concatenate([c for c, _ in found]), np.concatenate([r for _, r in found]))
+    return Calibration(pooled, runs, tuple(100 * r.ece for r in runs), len(found[0][0]))
+
+
+def _mistakes(study: Study, winner: Best, words: list[str]) -> tuple[tuple[Mistake, ...], tuple[int, int]]:
+    try:
+        given = artefacts.predictions(study, winner.key)
+    except artefacts.Damaged:
+        return (), (0, 0)  # `_calibration` has said so
+    if given is None:
+        return (), (0, 0)
+    try:
+        pack = artefacts.images(study)
+    except artefacts.Damaged as error:
+        words.append(f"{error}: the mistakes are shown without images.")
+        pack = None
+    names = class_names(study, given.probability.shape[1])
+    wrong = np.flatnonzero(given.predicted != given.label)
+    order = wrong[np.lexsort((given.index[wrong], -given.confidence[wrong]))]
+    out = []
+    for i in order[:_MISTAKES]:
+        index = int(given.index[i])
+        there = pack is not None and 0 <= index < len(pack.pixels)
+        file = pack.files[index] if pack is not None and 0 <= index < len(pack.files) else f"image {index}"
+        picture = thumbnail(pack.pixels[index]) if pack is not None and there else ""
+        truth, predicted = names[int(given.label[i])], names[int(given.predicted[i])]
+        out.append(Mistake(file, truth, predicted, 100 * float(given.confidence[i]), picture))
+    return tuple(out), (wrong.size, given.label.size)
+
+
+def thumbnail(pixels: np.ndarray, side: int = _THUMBNAIL) -> str:
+    """A data URI of a small PNG. pixels: (S, S) or (S, S, 3) uint8."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if max(image.size) > side:
+        image.thumbnail((side, side), Image.Resampling.BOX)
+    out = io.BytesIO()
+    image.save(out, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+
+
+def _matrices(study: Study, pairing: Pairing) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Test confusion matrices of both, summed over the seeds that both have; of the other alone where there is no reference."""
+    if pairing.other is None:
+        return None, None
+    seeds = pairing.seeds or tuple(pairing.other.runs)
+    theirs = study.confusion([pairing.other.runs[s] for s in seeds])
+    mine = study.confusion([pairing.reference.runs[s] for s in pairing.seeds]) if pairing.reference and pairing.seeds else None
+    if mine is not None and theirs is not None and (mine.shape != theirs.shape or not np.array_equal(mine.sum(axis=1), theirs.sum(axis=1))):
+        mine = None  # not of the same images: a change would mean nothing
+    return mine, theirs
+
+
+def recall_by_class(study: Study, pairing: Pairing) -> tuple[ClassRow, ...]:
+    """A row for each class, over the seeds that both sides have; () without a test matrix of the other arm."""
+    mine, theirs = _matrices(study, pairing)
+    if theirs is None or pairing.other is None:
+        return ()
+
+    def share(matrix: np.ndarray | None, i: int) -> float:
+        return math.nan if matrix is None or not matrix[i].sum() else 100 * float(matrix[i, i] / matrix[i].sum())
+
+    runs = len(pairing.seeds) if mine is not None else len(pairing.seeds or pairing.other.runs)
+    names = class_names(study, len(theirs))
+    return tuple(ClassRow(n, round(theirs[i].sum() / runs), share(mine, i), share(theirs, i)) for i, n in enumerate(names))
+
+
+def confused_pairs(study: Study, pairing: Pairing) -> tuple[str, ...]:
+    """The most frequent mistakes in words, with the change from the reference: `8 taken for 10: 12 → 5`."""
+    mine, theirs = _matrices(study, pairing)
+    if theirs is None:
+        return ()
+    names = class_names(study, len(theirs))
+    most = theirs if mine is None else np.maximum(mine, theirs)
+    pairs = [(most[i, j], i, j) for i in range(len(most)) for j in range(len(most)) if i != j and most[i, j] > 0]
+    pairs.sort(key=lambda p: (-p[0], p[1], p[2]))
+    out = []
+    for _, i, j in pairs[:_PAIRS]:
+        total = theirs[i].sum()
+        if mine is None:
+            out.append(f"{names[i]} taken for {names[j]}: {theirs[i, j]:.0f} of {total:.0f} ({100 * theirs[i, j] / max(total, 1):.1f} %)")
+        else:
+            out.append(f"{names[i]} taken for {names[j]}: {mine[i, j]:.0f} → {theirs[i, j]:.0f} of {total:.0f}")
+    return tuple(out)
+
+
+def external_sets(study: Study) -> tuple[Mapping[str, object], ...]:
+    """data.external of study.json: entries that have a slug."""
+    given = mapping(study.asked.get("data")).get("external")
+    return tuple(e for e in map(mapping, given) if isinstance(e.get("slug"), str)) if isinstance(given, list) else ()
+
+
+def calibration_words(found: Calibration) -> str:
+    """The error of the runs in one sentence."""
+    mean = float(np.mean(found.errors))
+    spread = f" ± {np.std(found.errors, ddof=1):.2f}" if len(found.errors) > 1 else ""
+    bias = float(found.pooled.mean_confidence - found.pooled.mean_accuracy)
+    lean = (
+        "too sure of itself"
+        if bias > 0.01
+        else "less sure than it could be"
+        if bias < -0.01
+        else "neither too sure nor too careful on the whole"
+    )
+    return (
+        f"Expected calibration error {mean:.2f}{spread} points over {plural(len(found.errors), 'run')} of {found.images:,} test images "
+        f"(10 bins of equal width, confidence of the predicted class); mean confidence {100 * found.pooled.mean_confidence:.1f} %, "
+        f"accuracy {100 * found.pooled.mean_accuracy:.1f} %: {lean}."
+    )
