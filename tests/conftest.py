@@ -1,6 +1,10 @@
 """Fixtures of several tests. What is heavy is imported where it is asked for: the tests of analysis run without torch."""
 
+import os
+
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests themselves run side by side
 
 
 @pytest.fixture(scope="session")
