@@ -264,14 +264,15 @@ def _health(study: Study, summaries: tuple[Summary, ...], price: float | None) -
     there = set(zip(rows["config_hash"], rows["seed"], strict=True))
     trained: dict[tuple[str, str], float] = {}
     saved, reused = 0.0, 0
-    stages = list(zip(rows["stage_hashes"], rows["stages_reused"], rows["stage_seconds"], strict=True))
-    for hashes, taken, seconds in stages:
+    stages = [rows[k].tolist() for k in ("stage_hashes", "stages_reused", "stage_seconds")]
+    for hashes, taken, seconds in zip(*stages, strict=True):
         for stage, value in hashes.items():
             if stage not in taken and isinstance(seconds.get(stage), (int, float)):
                 trained[stage, str(value)] = max(float(seconds[stage]), trained.get((stage, str(value)), 0.0))
-    for hashes, taken, _ in stages:
-        reused += len(taken)
-        saved += sum(trained.get((stage, str(hashes.get(stage))), 0.0) for stage in taken)
+    for hashes, taken, _ in zip(*stages, strict=True):
+        if taken:
+            reused += len(taken)
+            saved += sum(trained.get((stage, str(hashes.get(stage))), 0.0) for stage in taken)
     spent, gpu = float(rows["seconds"].sum()), float(rows["gpu_seconds"].sum())
     money = None
     if price is not None:
@@ -316,7 +317,9 @@ def show(value: Any) -> str:
 def _runs_shown(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> pd.DataFrame:
     """The runs of the tables and of the winner first, then those of the search, then the rest; no more than fit."""
     wanted = dict.fromkeys([*(k for s in summaries for r in s.rows for k in r.keys), *(winner.keys if winner else ())])
-    rest = study.records.sort_values(["trial", "config_hash", "seed", "key"], na_position="last")["key"]
+    rest = study.records[["trial", "key"]].sort_values("trial", kind="stable", na_position="last")[
+        "key"
+    ]  # by configuration, seed, key already
     keys = list(dict.fromkeys([*wanted, *rest]))[:_RUNS_SHOWN]
     return study.records.set_index("key", drop=False).loc[keys]
 
