@@ -86,7 +86,8 @@ STUDY = Study(
         "quick": Preset(
             "minutes on a laptop's CPU: a small network at 64 pixels; with and without SCL, not the published level",
             {
-                "canvas": 160,  # pixels: 95 in 100 chromosomes of a metaphase at 100 x are shorter; at 64 pixels a larger canvas shows no bands
+                "normal_side": 64.0,  # pixels: whatever the magnification of a set
+                "canvas": 112,  # pixels: only chromosomes 1 and 2 are longer; a larger one shows no bands at 64 pixels
                 "input_size": 64,
                 "backbone": "test_resnet",
                 "embedding_dim": 128,

@@ -482,7 +482,7 @@ def test_the_small_network_learns_the_synthetic_classes(tmp_path):
 # ------------------------------------------------------------------------------------------------------ configuration
 
 FAULTS = {
-    "canvas": 8, "input_size": 4096, "split": (0.5, 0.5, 0.1), "split_seed": -1, "patients": "folder", "backbone": "resnt50", "weights": "coco",
+    "canvas": 8, "input_size": 4096, "normal_side": -1.0, "split": (0.5, 0.5, 0.1), "split_seed": -1, "patients": "folder", "backbone": "resnt50", "weights": "coco",
     "embedding_dim": 1, "epochs": 0, "steps_per_epoch": 0, "groups": 0, "learning_rate": 0.0, "schedule": "steps", "weight_decay": -0.1,
     "lambda1": -1.0, "lambda2": 0.0, "focal_gamma": -1.0, "temperature": 0.001, "rotation": 200.0, "flip": 1.5, "contrast": -0.1,
 }  # fmt: skip
@@ -622,7 +622,34 @@ def test_a_white_external_set_is_read_as_the_same_images_on_black(setting, tmp_p
     white = scl.read(folder_of(tmp_path, setting.pack, white=True), READ, KARYOTYPE)
     order = [setting.pack.files.index(name) for name in white.files]
     wanted = setting.pack.images[order]
-    assert np.array_equal(white.images, np.where(wanted > TOLERANCE, wanted, 0)) and any("white background inverted" in note for note in white.notes)
+    assert np.array_equal(white.images, np.where(wanted > TOLERANCE, wanted, 0)) and any(
+        "white background inverted" in note for note in white.notes
+    )
+
+
+def test_sets_of_two_magnifications_and_frames_are_read_at_one_scale(setting, tmp_path):
+    one = karyotype_set(4, homologues=1, size=160, canvas=160)
+    framed = np.stack([np.pad(image[::2, ::2], 40) for image in one.images])  # half as large, in a frame of its own size
+    other = make_pack(framed, one.labels, KARYOTYPE, one.files, one.patients, one.areas)
+    config = replace(TINY, canvas=128, input_size=64, normal_side=50.0)
+    plain, small = (
+        scl.read(folder_of(tmp_path / name, pack), replace(config, patients="prefix")) for name, pack in (("a", one), ("b", other))
+    )
+    seen = [np.array([np.ptp(np.argwhere(image), axis=0).max() + 1 for image in pack.images]) for pack in (plain, small)]
+    assert [np.median(sides) for sides in seen] == pytest.approx([25, 25], abs=1.1) and np.corrcoef(*seen)[0, 1] > 0.98
+    assert any("cropped to the foreground and scaled by" in note for note in small.notes) and not np.array_equal(plain.areas, small.areas)
+    files = [tmp_path / "b" / name for name in small.files]
+    images, _, faults_of = scl.read_files(files, config)
+    assert np.array_equal(images, small.images) and faults_of == []
+    alone, _, _ = scl.read_files(files[:3], config)
+    assert not np.array_equal(alone, small.images[:3])  # three files are no set: they keep their scale
+
+
+def test_the_synthetic_sets_of_both_hospitals_are_drawn_at_one_scale_where_that_is_asked_for():
+    config = replace(TINY, canvas=128, input_size=64, normal_side=50.0)
+    packs = [scl.synthesize(config, images=300, seed=0), scl.synthesize_external(config, images=300, seed=0)["reverse_stain"]]
+    sides = [np.median([np.ptp(np.argwhere(image), axis=0).max() + 1 for image in pack.images]) for pack in packs]
+    assert sides == pytest.approx([25, 25], abs=1.1)
 
 
 # ------------------------------------------------------------------------------------------------------ the synthetic set

@@ -36,6 +36,7 @@ class SclConfig:
     # data
     canvas: int = 256  # pixels: images are padded to this square (OGH-Fudan's), larger ones scaled down to it
     input_size: int = 224  # pixels: the canvas is resampled to this side
+    normal_side: float = 0.0  # pixels: each set is scaled to this median length of its chromosomes, frames cut off; 0: images as they are
     split: tuple[float, float, float] = (0.883, 0.019, 0.098)  # train, validation, test: 106,260 + 2,300 + 11,818 images
     split_seed: int = 0  # of the split, fixed for a study [decided]
     split_per_seed: bool = False  # draw the split anew for each seed
@@ -69,6 +70,7 @@ CHOICES = {
 RANGES = {  # (low, high), inclusive
     "canvas": (16, 2048),
     "input_size": (16, 2048),
+    "normal_side": (0, 2048),
     "split_seed": (0, 2**31 - 1),
     "embedding_dim": (2, 65536),
     "epochs": (1, 100000),
@@ -456,7 +458,7 @@ def _places(network: nn.Module, tensor: Tensor) -> Tensor:
 def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None) -> Pack:
     """A folder of images as this configuration sees it. RequestError where a karyotype lacks classes, or where the manifest's own split
     has an individual on two sides. Without known individuals near duplicates are tied, so that no split parts them."""
-    pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes)
+    pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal_side=config.normal_side)
     if config.patients == "prefix":
         owners = [Path(file).name.partition("_")[0] for file in pack.files]
         pack = make_pack(pack.images, pack.labels, pack.classes, pack.files, owners, pack.areas, pack.notes)
@@ -490,8 +492,10 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
 
 
 def read_files(paths: list[Path], config: SclConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str]]:
-    """Images as the classifier was trained on, their names, and what is wrong with files."""
-    images, _, _, broken = read_images(paths, config.canvas, config.input_size)
+    """Images as the classifier was trained on, their names, and what is wrong with files. With normal_side the files count as one set, so a
+    metaphase or more should be given; of fewer than 24 files the median says nothing, they keep their scale."""
+    normal_side = config.normal_side if len(paths) >= len(KARYOTYPE) else 0.0
+    images, _, _, broken = read_images(paths, config.canvas, config.input_size, normal_side=normal_side)
     return images, {"file": [str(path) for path in paths]}, broken
 
 
@@ -517,7 +521,9 @@ def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any]
 def synthesize(config: SclConfig, *, images: int, seed: int) -> Pack:
     """The built-in set: drawn karyotypes, 46 chromosomes of each individual; of a small set one of each kind of each of six."""
     people, homologues = (round(images / 46), 2) if images >= 6 * 46 else (max(6, round(images / 23.5)), 1)
-    return karyotype_set(people, homologues=homologues, size=config.input_size, canvas=config.canvas, seed=seed)
+    return karyotype_set(
+        people, homologues=homologues, size=config.input_size, canvas=config.canvas, seed=seed, normal_side=config.normal_side
+    )
 
 
 def synthesize_external(config: SclConfig, *, images: int, seed: int) -> dict[str, Pack]:

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.fft
 from scipy.ndimage import binary_dilation, gaussian_filter, gaussian_filter1d
 
-from trainables.parts.data import TOLERANCE, Pack, make_pack, on_canvas, shrink
+from trainables.parts.data import TOLERANCE, Pack, make_pack, on_canvas, rescale, shrink
 from trainables.parts.errors import RequestError
 
 CLUSTER_TYPES = ("instance", "overlapping", "touching", "touching_overlapping")
@@ -411,11 +411,19 @@ def draw_karyotype_chromosome(
 
 
 def karyotype_set(
-    individuals: int = 24, *, homologues: int = 2, size: int = 224, canvas: int = 256, seed: int = 0, hospital: str = "g_bands"
+    individuals: int = 24,
+    *,
+    homologues: int = 2,
+    size: int = 224,
+    canvas: int = 256,
+    seed: int = 0,
+    hospital: str = "g_bands",
+    normal_side: float = 0.0,
 ) -> Pack:
     """Chromosomes of the 24 classes as a `Pack`, the same for equal arguments: of each individual 1-22, X, X or X, Y (every second one
     has a Y, the first too), two of each autosome or, with homologues=1, one of each kind. Each class has its own length, centromere and
-    bands in all sets; an individual has a scale, a condensation, a stain and a blur. hospital: a word of HOSPITALS."""
+    bands in all sets; an individual has a scale, a condensation, a stain and a blur. hospital: a word of HOSPITALS. normal_side: median length in
+    pixels to which the set is scaled, as `read_images` does; 0: as drawn."""
     faults = []
     if not isinstance(individuals, int) or individuals < 2:
         faults.append(f"a set needs at least 2 individuals, got {individuals}; for example 24")
@@ -438,13 +446,14 @@ def karyotype_set(
             copies = {"X": 1 if male else homologues, "Y": int(male)}.get(name, homologues)
             entries += [(label, who, copy) for copy in range(copies)]
     entries.sort(key=lambda entry: (KARYOTYPE[entry[0]], entry[1:]))
-    images, areas = np.zeros((len(entries), size, size), np.uint8), np.zeros((len(entries), 2))
-    for i, (label, who, copy) in enumerate(entries):
+    drawn = []
+    for label, who, copy in entries:
         own = np.random.default_rng([seed, list(HOSPITALS).index(hospital), label, who, copy])
         unit = style.scale * scales[who]
-        gray = draw_karyotype_chromosome(KARYOTYPE[label], own, style, unit, stains[who], blurs[who], squeezes[who])
-        areas[i] = gray.size, np.count_nonzero(gray)
-        images[i] = on_canvas(gray, canvas, size)
+        drawn.append(draw_karyotype_chromosome(KARYOTYPE[label], own, style, unit, stains[who], blurs[who], squeezes[who]))
+    areas = np.array([(gray.size, np.count_nonzero(gray)) for gray in drawn], np.float64)
+    factor = normal_side / float(np.median([max(gray.shape) for gray in drawn])) if normal_side else 1.0
+    images = np.stack([on_canvas(rescale(gray, factor) if normal_side else gray, canvas, size) for gray in drawn])
     files = [f"{KARYOTYPE[label]}/p{who:05d}_{copy}.png" for label, who, copy in entries]
     notes = [f"synthetic: hospital {hospital}, seed {seed}, drawn at {canvas} px"]
     return make_pack(images, [label for label, _, _ in entries], KARYOTYPE, files, [f"p{who:05d}" for _, who, _ in entries], areas, notes)

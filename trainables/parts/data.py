@@ -213,30 +213,62 @@ def few(names: Sequence[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
+def foreground_box(gray: np.ndarray) -> np.ndarray:
+    """The smallest part of (h, w) that holds all foreground; (h, w) itself where there is none."""
+    rows, columns = np.flatnonzero(gray.any(1)), np.flatnonzero(gray.any(0))
+    return gray[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else gray
+
+
+def rescale(gray: np.ndarray, factor: float) -> np.ndarray:
+    """(h, w) -> uint8 of `factor` times its sides, at least 1 px, by area averaging."""
+    return shrink(gray, max(1, round(gray.shape[0] * factor)), max(1, round(gray.shape[1] * factor)))
+
+
 def read_images(
-    paths: Sequence[Path], canvas: int = 224, size: int = 224, tolerance: int = TOLERANCE, names: Sequence[str] | None = None
+    paths: Sequence[Path],
+    canvas: int = 224,
+    size: int = 224,
+    tolerance: int = TOLERANCE,
+    names: Sequence[str] | None = None,
+    normal_side: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
-    """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files."""
+    """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files.
+
+    normal_side above 0, in pixels: each image is cropped to its foreground and all are scaled by one factor, so that half of them have
+    a longer side than this, whatever the magnification of the set and the frames of its images; blind to labels."""
     if not 1 <= size <= canvas:
         raise RequestError(f"size must lie between 1 and the canvas ({canvas}), got {size}; choose a smaller size or a larger canvas")
     names = [str(path) for path in paths] if names is None else names
     images = np.zeros((len(paths), size, size), np.uint8)
     areas = np.zeros((len(paths), 2))
+    factor = 1.0
+
+    def side(i: int) -> int:
+        try:
+            gray = decode(paths[i], tolerance).gray
+        except UnreadableError:
+            return 0
+        return max(foreground_box(gray).shape) if gray.any() else 0
 
     def one(i: int) -> Decoded | str:
         try:
             decoded = decode(paths[i], tolerance)
         except UnreadableError as error:
             return str(error)
-        areas[i] = decoded.gray.size, np.count_nonzero(decoded.gray)
-        images[i] = on_canvas(decoded.gray, canvas, size)
-        largest[i] = max(decoded.gray.shape)
-        return Decoded(decoded.gray[:0], decoded.inverted, decoded.deep, decoded.pages)
+        gray = decoded.gray
+        areas[i] = gray.size, np.count_nonzero(gray)
+        if normal_side:
+            gray = rescale(foreground_box(gray), factor)
+        images[i] = on_canvas(gray, canvas, size)
+        largest[i] = max(gray.shape)
+        return Decoded(gray[:0], decoded.inverted, decoded.deep, decoded.pages)
 
     largest = np.zeros(len(paths), np.int64)
     with warnings.catch_warnings():  # one filter around all threads: Pillow warns about metadata, which is not used
         warnings.simplefilter("ignore")
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            if normal_side and (known := [length for length in pool.map(side, range(len(paths))) if length]):
+                factor = normal_side / float(np.median(known))
             results = list(pool.map(one, range(len(paths))))
     unreadable = [f"{names[i]} ({result})" for i, result in enumerate(results) if isinstance(result, str)]
     blank = [names[i] for i, result in enumerate(results) if isinstance(result, Decoded) and not images[i].any()]
@@ -250,6 +282,8 @@ def read_images(
             f"{count(white)} with a white background inverted"
             + (f", {len(good) - white} with a black one kept" if white < len(good) else "")
         )
+    if normal_side:
+        notes.append(f"cropped to the foreground and scaled by {factor:.2f}: half of the images are longer than {normal_side:g} px")
     if large:
         notes.append(f"{count(large)} larger than {canvas} px scaled down")
     if deep:
@@ -494,12 +528,14 @@ def read_folder(
     classes: Sequence[str] | None = None,
     group: str = "patient",
     tolerance: int = TOLERANCE,
+    normal_side: float = 0.0,
 ) -> Pack:
     """A folder per class (or a manifest.csv with file, label, patient) -> Pack; RequestError with every fault of the folder at once.
 
     canvas: side of the square, in pixels, that images are padded to. size: side that this square is averaged down to.
     classes: names and order that are expected; a missing one becomes a note, an unknown one a fault. Without it the classes are what
-    the folder holds, at least two, each with at least two images. group: the manifest's column that may not stand on two sides."""
+    the folder holds, at least two, each with at least two images. group: the manifest's column that may not stand on two sides.
+    normal_side: see `read_images`; 0 takes images as they are."""
     listing = list_folder(folder, group)
     faults, notes = list(listing.faults), list(listing.notes)
     if listing.parts is not None:
@@ -517,7 +553,7 @@ def read_folder(
         if gone and listing.files:
             notes.append(f"no image of class {', '.join(gone)}")
     paths = [Path(folder) / name for name in listing.files]
-    images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.files)
+    images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.files, normal_side)
     faults += broken
     if faults:
         raise RequestError(*faults)
