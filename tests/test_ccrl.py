@@ -1,0 +1,545 @@
+"""CCRL: the loss of a whole step against plain float64 loops, the views, the queue, the schedules, the scores, the faults."""
+
+import math
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import references
+import timm
+import torch
+from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as TV
+
+from trainables import ccrl
+from trainables.ccrl import CENTERS, PROCEDURE, CcrlConfig, Pretrain, canonical, evaluate, exported, faults, predict, standardise, view_sets
+from trainables.parts.cells import CONSEP_CLASSES, cell_set
+from trainables.parts.clustering import assign, clustering_metrics, contingency, kmeans, purity, silhouette
+from trainables.parts.data import save_pack
+from trainables.parts.errors import Diverged
+from trainables.parts.execution import execute, stage_hashes
+from trainables.parts.loop import Fitting, fit
+from trainables.parts.procedure import Setting
+from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
+from trainables.parts.workers import Workers
+
+TINY = CcrlConfig(
+    backbone="cell_preact_tiny", pretrain_epochs=4, warmup_epochs=1, pretrain_batch=8, queue_size=21, embedding_dim=6, projector_hidden=10,
+    predictor_hidden=5, kmeans_starts=2,
+)  # fmt: skip
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def setting():
+    pack = cell_set(70, seed=0)
+    return Setting(pack, ccrl.parts_of(TINY, pack, 0), seed=3)
+
+
+def pretrain(setting, filled=13, **overrides):
+    """A task in the midst of its training: other weights in the key encoder, a queue with empty slots, and one batch."""
+    task = Pretrain(replace(TINY, **overrides), setting).train()
+    chance = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for parameter in task.key.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=chance)
+        if filled:
+            task.queue.enqueue(F.normalize(torch.randn(filled, task.queue.keys.shape[1], generator=chance), dim=1))
+    return task, next(iter(task.batches(0)))
+
+
+def cells(setting, chosen):
+    return torch.from_numpy(setting.pack.images[setting.parts["train"][chosen.numpy()]]).permute(0, 3, 1, 2).float() / 255
+
+
+def seen(setting, batch, side):
+    return standardise(apply_views(cells(setting, batch.chosen), batch.views[side], "reflection"))
+
+
+@torch.no_grad()
+def embedded(task, setting, batch):
+    """(queries, keys) of a batch, as float64 arrays that need not have unit length."""
+    queries = task.query.projector(task.query.backbone(seen(setting, batch, 0)))
+    if task.config.predictor:
+        queries = task.predictor(queries)
+    keys = task.key.projector(task.key.backbone(seen(setting, batch, 1)))
+    return queries.double().numpy(), keys.double().numpy()
+
+
+ARMS = {
+    "published": {},
+    "without predictor": {"predictor": False},
+    "both crop": {"local_side": "both"},
+    "the key crops": {"local_side": "key", "temperature": 0.3},
+    "normalised heads": {"head_norm": True},
+}
+
+
+@pytest.mark.parametrize("filled", [0, 13, 21], ids=["empty queue", "part of the queue", "full queue"])
+@pytest.mark.parametrize("arm", ARMS)
+def test_the_loss_of_a_step_is_equation_2(setting, arm, filled):
+    task, batch = pretrain(setting, filled, **ARMS[arm])
+    queries, keys = embedded(task, setting, batch)
+    queue = task.queue.keys[task.queue.present].double().numpy()
+    assert len(queue) == filled
+    wanted = references.contrast_of_cells(queries, keys, queue, task.config.temperature)
+    assert float(task(batch).detach()) == pytest.approx(wanted, rel=2e-5, abs=2e-6)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_the_gradient_reaches_the_query_side_alone_and_is_finite(setting, arm):
+    task, batch = pretrain(setting, **ARMS[arm])
+    task(batch).backward()
+    for name, parameter in task.named_parameters():
+        if name.startswith("key."):
+            assert parameter.grad is None and not parameter.requires_grad
+        else:
+            assert parameter.grad is not None and bool(torch.isfinite(parameter.grad).all()), name
+    trained = {id(parameter) for group in task.optimizer.param_groups for parameter in group["params"]}
+    assert trained == {id(parameter) for parameter in task.parameters() if parameter.requires_grad}
+
+
+def test_identical_query_and_key_give_a_finite_gradient(setting):
+    task, batch = pretrain(setting, predictor=False)
+    task.key.load_state_dict(task.query.state_dict())
+    task(replace(batch, views=(batch.views[0], batch.views[0]))).backward()
+    assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in task.query.parameters())
+
+
+def test_the_predictor_is_on_the_querys_side_alone(setting):
+    task, batch = pretrain(setting)
+    assert not any("predictor" in name for name, _ in task.key.named_parameters())
+    assert "predictor" not in dict(pretrain(setting, predictor=False)[0].named_children())
+    before = float(task(batch).detach())
+    keys = task.new_keys
+    with torch.no_grad():
+        for parameter in task.predictor.parameters():
+            parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    assert float(task(batch).detach()) != before
+    assert torch.allclose(task.new_keys, keys, atol=1e-6)
+
+
+def test_the_heads_have_two_layers_of_the_published_sizes_with_relu_between():
+    encoder = ccrl.Encoder(CcrlConfig(), 0)
+    predictor = ccrl.head(64, 32, 64, False)
+    sizes = [[tuple(part.weight.shape) for part in head if hasattr(part, "weight")] for head in (encoder.projector, predictor)]
+    assert sizes == [[(128, 512), (64, 128)], [(32, 64), (64, 32)]]
+    assert [type(part).__name__ for part in predictor] == ["Linear", "ReLU", "Linear"]
+
+
+# ------------------------------------------------------------------------------------------------------ after the loss
+
+
+def test_the_key_encoder_follows_after_the_step_by_the_configured_decay(setting):
+    task, batch = pretrain(setting, ema_decay=0.75)
+    keys, queries = ([p.detach().clone().numpy() for p in encoder.parameters()] for encoder in (task.key, task.query))
+    task(batch)
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(keys, task.key.parameters(), strict=True))
+    task.after_step()
+    for moved, wanted in zip(task.key.parameters(), references.moving_average(keys, queries, 0.75), strict=True):
+        assert np.allclose(moved.numpy(), wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_the_batchs_keys_enter_the_queue_after_the_loss_without_labels(setting):
+    task, batch = pretrain(setting)
+    before = [*task.queue.keys[:13].tolist()]
+    _, keys = embedded(task, setting, batch)
+    task(batch)
+    assert int(task.queue.present.sum()) == 13  # the loss alone moves nothing
+    task.after_step()
+    entered = keys / np.linalg.norm(keys, axis=1, keepdims=True)
+    assert np.allclose(task.queue.keys.numpy(), np.concatenate([before, entered]), atol=1e-5)
+    assert set(task.queue.labels.tolist()) == {0} and int(task.queue.pointer) == 0
+
+
+def test_types_are_not_looked_at_in_training(setting):
+    other = replace(setting, pack=replace(setting.pack, labels=(setting.pack.labels + 1) % 4))
+    task, batch = pretrain(setting)
+    again, same = pretrain(other)
+    assert float(task(batch).detach()) == float(again(same).detach()) and torch.equal(batch.chosen, same.chosen)
+
+
+def test_the_queue_never_holds_more_keys_than_there_are_training_cells_and_the_data_set_says_so(setting):
+    n = len(setting.parts["train"])
+    assert [len(Pretrain(replace(TINY, queue_size=size), setting).queue.keys) for size in (5, n, n + 1, 65536)] == [5, n, n, n]
+    assert any("the queue holds about 42 keys" in note for note in ccrl.synthesize(CcrlConfig(), images=70, seed=0).notes)
+    assert not any("queue" in note for note in ccrl.synthesize(TINY, images=70, seed=0).notes)
+
+
+def test_the_age_of_the_queue_is_the_mean_number_of_steps_since_its_keys_came(setting):
+    task, _ = pretrain(setting, filled=0, queue_size=20)
+    ages = []
+    for step in range(5):
+        ages = [0] * 8 + [age + 1 for age in ages]
+        ages = ages[:20]
+        task.queue.enqueue(F.normalize(torch.randn(8, 6, generator=torch.Generator().manual_seed(step)), dim=1))
+        assert task.validate()["queue_age"] == pytest.approx(sum(ages) / len(ages))
+
+
+def test_the_loss_of_two_workers_is_that_of_one_on_the_whole_batch(setting):
+    whole, batch = pretrain(setting)
+    whole.eval()  # batch statistics of two workers are tested with the workers
+    wanted, keys = float(whole(batch).detach()), whole.new_keys
+
+    class Half(Workers):
+        def gather(self, tensor):
+            assert torch.allclose(tensor, keys[self.slice(8)], atol=1e-6)
+            return keys
+
+    losses = []
+    for rank in (0, 1):
+        whole.workers = Half(rank, 2)
+        losses.append(float(whole(batch).detach()))
+        assert whole.new_keys is keys
+    assert sum(losses) / 2 == pytest.approx(wanted, rel=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------ views
+
+
+@pytest.mark.parametrize(("side", "cropped"), [("query", (True, False)), ("key", (False, True)), ("both", (True, True))])
+def test_only_the_local_side_crops_and_all_else_is_the_same(setting, side, cropped):
+    sets = view_sets(CcrlConfig(local_side=side))
+    assert [views.crop is not None for views in sets] == list(cropped)
+    assert replace(sets[0], crop=None) == replace(sets[1], crop=None)
+    draws = next(iter(Pretrain(replace(TINY, local_side=side), setting).batches(0))).views
+    for draw, crops in zip(draws, cropped, strict=True):
+        whole = torch.linalg.det(draw.affine[:, :, :2]).abs()
+        assert (whole < 0.999).any() if crops else torch.allclose(whole, torch.ones(8), atol=1e-5) and (draw.affine[:, :, 2] == 0).all()
+    assert not torch.equal(draws[0].affine, draws[1].affine)
+
+
+def test_the_views_are_those_of_the_paper():
+    local, whole = view_sets(CcrlConfig())
+    assert (whole.brightness, whole.contrast, whole.saturation, whole.hue) == (0.4, 0.4, 0.4, 0.1)
+    assert (whole.horizontal_flip, whole.vertical_flip, whole.rotation, local.crop) == (0.5, 0.5, 180.0, (0.2, 1.0))
+    assert [sigma * 32 / 224 for sigma in whole.sigma] == pytest.approx([0.1, 2.0])  # pixels of the crop itself
+    strong = view_sets(CcrlConfig(jitter_strength=2.5))[0]
+    assert (strong.brightness, strong.hue) == (1.0, 0.25)
+
+
+def colours(n=6, side=16, seed=0, dtype=torch.float64):
+    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def drawn(n, colour=(1.0, 1.0), tint=(1.0, 0.0, 0.0)):
+    affine = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(n, 2, 3)
+    return Draw(affine, torch.tensor([colour] * n), torch.zeros(n), torch.tensor([tint] * n))
+
+
+@pytest.mark.parametrize("turn", [-0.5, -0.1, 0.03, 0.1, 0.4])
+def test_hue_saturation_and_gray_are_those_of_torchvision(turn):
+    images = colours()
+    images[0] = images[0].mean(0)  # gray: no hue
+    images[1, :, :4] = 0
+    plain = apply_views(images, drawn(6))
+    assert torch.allclose(apply_views(images, drawn(6, tint=(1.0, turn, 0.0))), TV.adjust_hue(plain, turn), atol=1e-6)
+    factor = 1 + turn
+    luma = (plain * torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)[:, None, None]).sum(1, keepdim=True)
+    assert torch.allclose(apply_views(images, drawn(6, tint=(factor, 0.0, 0.0))), (luma + factor * (plain - luma)).clamp(0, 1), atol=1e-6)
+    assert torch.allclose(apply_views(images, drawn(6, tint=(1.0, 0.0, 1.0))), luma.expand_as(plain), atol=1e-6)
+
+
+def test_colours_are_changed_as_often_and_as_far_as_asked():
+    views = ViewSet(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, jitter=0.8, gray=0.2)
+    tint = draw_views(20000, views, torch.Generator().manual_seed(0)).tint
+    assert float((tint[:, 0] != 1).float().mean()) == pytest.approx(0.8, abs=0.02) and float(tint[:, 2].mean()) == pytest.approx(
+        0.2, abs=0.02
+    )
+    changed = tint[tint[:, 0] != 1]
+    assert 0.6 <= float(changed[:, 0].min()) < 0.61 and 1.39 < float(changed[:, 0].max()) <= 1.4
+    assert float(changed[:, 1].abs().max()) <= 0.1 and float(changed[:, 1].std()) == pytest.approx(0.2 / math.sqrt(12), rel=0.05)
+
+
+def test_a_view_does_not_depend_on_the_batch_and_a_slice_is_a_part_of_it():
+    images, views = colours(8, dtype=torch.float32), view_sets(CcrlConfig())[0]
+    draw = draw_views(8, views, torch.Generator().manual_seed(0))
+    whole = apply_views(images, draw, "reflection")
+    assert torch.allclose(whole[2:5], apply_views(images[2:5], draw[2:5], "reflection"), atol=1e-6)
+    assert float(whole.min()) >= 0 and float(whole.max()) <= 1
+
+
+def test_gray_image_sets_draw_the_numbers_that_they_always_drew():
+    views = ViewSet(crop=(0.2, 1.0), horizontal_flip=0.5, brightness=0.4, contrast=0.4, jitter=0.8, blur=0.5)
+    first, second = torch.Generator().manual_seed(4), torch.Generator().manual_seed(4)
+    plain, more = draw_views(50, views, first), draw_views(50, replace(views, saturation=0.4), second)
+    assert plain.tint is None and torch.equal(plain.affine, more.affine) and torch.equal(plain.colour, more.colour)
+
+
+def test_beyond_the_border_of_a_crop_a_turned_view_shows_its_reflection_not_black():
+    images = 0.6 + 0.4 * colours()
+    turned = draw_views(6, ViewSet(rotation=180.0), torch.Generator().manual_seed(1))
+    assert float(apply_views(images, turned).min()) == 0 and float(apply_views(images, turned, "reflection").min()) > 0.55
+
+
+# ------------------------------------------------------------------------------------------------------ the backbone
+
+
+def test_the_published_backbone_is_a_pre_activation_resnet_18_for_32_pixels():
+    model = timm.create_model("cell_preact_resnet18", num_classes=0)
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert len([module for module in convolutions if module.kernel_size == (3, 3)]) == 17 and model.num_features == 512
+    assert convolutions[0].stride == (1, 1) and not any(isinstance(module, torch.nn.MaxPool2d) for module in model.modules())
+    assert model.forward_features(torch.zeros(1, 3, 32, 32)).shape == (1, 512, 4, 4)
+    block = model.stages[0].blocks[0]
+    images = torch.randn(2, 64, 8, 8)
+    inside = model.eval().stages[0].blocks[0].norm1(images)
+    assert torch.allclose(block(images), images + block.conv2(block.norm2(block.conv1(inside))), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cell_preact_tiny", "cell_preact_resnet18", "test_resnet"])
+def test_any_timm_backbone_encodes_cells_the_same_for_equal_seeds(name):
+    config = replace(TINY, backbone=name)
+    first, second, other = (ccrl.Encoder(config, seed) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    assert not torch.equal(first.projector[0].weight, other.projector[0].weight)
+    assert first(torch.rand(2, 3, 32, 32)).shape == (2, 6)
+
+
+# ------------------------------------------------------------------------------------------------------ schedules, resume
+
+
+def test_the_rate_warms_up_over_ten_epochs_and_then_falls_as_a_cosine(setting):
+    task = Pretrain(replace(CcrlConfig(), backbone="cell_preact_tiny", pretrain_batch=8), setting)
+    rates = [task.learning_rate(number / task.steps()) for number in range(500 * task.steps())]
+    warm = 10 * task.steps()
+    assert rates[warm] == pytest.approx(1e-3) and np.allclose(np.diff(rates[: warm + 1]), 1e-3 / (warm + 1))
+    assert task.learning_rate(255) == pytest.approx(0.5e-3) and task.learning_rate(500) == pytest.approx(0, abs=1e-12)
+    assert all(rate > 0 for rate in rates)
+
+
+def test_the_defaults_are_the_published_values(setting):
+    published = {
+        "pretrain_epochs": 500, "pretrain_batch": 1024, "pretrain_rate": 1e-3, "warmup_epochs": 10, "weight_decay": 1e-4, "ema_decay": 0.999,
+        "queue_size": 65536, "temperature": 0.07, "projector_hidden": 128, "embedding_dim": 64, "predictor": True, "predictor_hidden": 32,
+        "local_side": "query", "scoring_encoder": "key", "kmeans_starts": 10, "head_norm": False, "rotation": 180.0, "jitter_strength": 1.0,
+        "backbone": "cell_preact_resnet18", "weights": "random",
+    }  # fmt: skip
+    assert {name: getattr(CcrlConfig(), name) for name in published} == published
+    optimizer = Pretrain(replace(TINY, weight_decay=0.02), setting).optimizer
+    assert type(optimizer) is torch.optim.Adam and optimizer.param_groups[0]["weight_decay"] == 0.02
+
+
+def test_an_epoch_shows_each_training_cell_at_most_once(setting):
+    task = Pretrain(replace(TINY, pretrain_batch=5), setting)
+    epochs = [torch.cat([batch.chosen for batch in task.batches(epoch)]).tolist() for epoch in (0, 1, 0)]
+    n = len(setting.parts["train"])
+    assert epochs[0] == epochs[2] != epochs[1] and len(epochs[0]) == len(set(epochs[0])) == n // 5 * 5 == task.steps() * 5
+    assert np.array_equal(task.train_cells.indices, setting.parts["train"])
+
+
+def test_a_run_that_is_interrupted_ends_with_the_weights_of_the_straight_run(setting):
+    def fitting():
+        return Fitting(Pretrain(TINY, setting), setting)
+
+    straight, rows = fitting(), []
+    fit(straight, epochs=4, after_epoch=rows.append)
+    first, second, more = fitting(), fitting(), []
+    fit(first, epochs=2, after_epoch=more.append)
+    second.restore({name: tensor.clone() for name, tensor in first.tensors().items()})
+    fit(second, epochs=4, start=2, after_epoch=more.append)
+    for name, tensor in straight.tensors().items():
+        assert torch.equal(tensor, second.tensors()[name]), name
+    without = [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    assert without == [{name: value for name, value in row.items() if name != "seconds"} for row in more]
+    assert {"val_early_ami", "val_silhouette", "queue_age", "queue_size"} < set(rows[-1])
+
+
+# ------------------------------------------------------------------------------------------------------ clusters and scores
+
+
+def test_the_scores_of_a_hand_made_case():
+    # cluster 0 holds types 0 0 0 1, cluster 1 holds 1 1, cluster 2 holds 2 2 0
+    labels, clusters = [0, 0, 0, 1, 1, 1, 2, 2, 0], [0, 0, 0, 0, 1, 1, 2, 2, 2]
+    found = clustering_metrics(labels, clusters)
+    assert found["purity"] == pytest.approx(7 / 9) == references.purity(labels, clusters)
+    # pairs: together in both 3 + 1 + 1 = 5, in types 6 + 3 + 1 = 10, in clusters 6 + 1 + 3 = 10, of 36
+    assert found["ari"] == pytest.approx((5 - 100 / 36) / (10 - 100 / 36)) == references.rand_index(labels, clusters)
+    assert contingency(labels, clusters, 4, 3).tolist() == [[3, 1, 0, 0], [0, 2, 0, 0], [1, 0, 2, 0]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_scores_are_those_of_scikit_learn_and_of_the_references_whatever_the_clusters_are_called(seed):
+    chance = np.random.default_rng(seed)
+    labels, clusters = chance.integers(0, 4, 80), chance.integers(0, 5, 80)
+    clusters[:40] = labels[:40]
+    found = clustering_metrics(labels, clusters)
+    assert found["ami"] == adjusted_mutual_info_score(labels, clusters) and found["ari"] == adjusted_rand_score(labels, clusters)
+    assert found["purity"] == references.purity(labels.tolist(), clusters.tolist()) and found["ari"] == pytest.approx(
+        references.rand_index(labels, clusters)
+    )
+    renamed = clustering_metrics(labels, np.array([3, 0, 4, 1, 2])[clusters])
+    assert renamed == pytest.approx(found)
+    assert clustering_metrics(labels, labels) == {"ami": 1.0, "ari": 1.0, "purity": 1.0}
+
+
+def test_purity_asks_for_rows_that_fit():
+    for labels, clusters in (([], []), ([0, 1], [0]), ([-1], [0])):
+        with pytest.raises(ValueError, match="labels and clusters must both be"):
+            purity(labels, clusters)
+
+
+def test_k_means_finds_clear_groups_and_a_new_row_goes_to_the_nearest_centre():
+    chance = np.random.default_rng(0)
+    truth = np.repeat(np.arange(4), 30)
+    rows = 10 * np.eye(4)[truth] + chance.normal(0, 0.5, (120, 4))
+    clusters, centers = kmeans(rows, 4, seed=0)
+    assert clustering_metrics(truth, clusters)["ari"] == 1 and centers.shape == (4, 4)
+    assert np.array_equal(assign(rows, centers), clusters) and silhouette(rows, clusters) > 0.8
+    assert np.array_equal(kmeans(rows, 4, seed=0)[0], clusters)
+
+
+def test_a_collapsed_encoder_is_scored_and_one_that_is_not_finite_is_refused():
+    clusters, _ = kmeans(np.ones((20, 3)), 4, seed=0)
+    assert silhouette(np.ones((20, 3)), clusters) == -1 and clustering_metrics(np.arange(20) % 4, clusters)["ami"] <= 1e-9
+    assert len(kmeans(np.ones((2, 3)), 4, seed=0)[1]) == 2
+    with pytest.raises(Diverged):
+        kmeans(np.full((5, 2), np.nan), 2, seed=0)
+
+
+def test_the_chosen_encoders_embeddings_are_clustered_and_an_export_gives_the_same(setting):
+    task, _ = pretrain(setting)
+    tensors = {name: tensor.detach().clone() for name, tensor in task.eval().result().items()}
+    chosen = setting.parts["test"]
+    with torch.no_grad():
+        pixels = torch.from_numpy(setting.pack.images[chosen]).permute(0, 3, 1, 2).float() / 255
+        rows = {which: getattr(task, which).backbone(standardise(pixels)).numpy() for which in ("key", "query")}
+    scores = {}
+    for which in ("key", "query"):
+        config = replace(TINY, scoring_encoder=which)
+        judged = evaluate(config, tensors, setting.pack, chosen, CPU)
+        wanted = clustering_metrics(setting.pack.labels[chosen], kmeans(rows[which], 4, 0, 2)[0])
+        assert {name: judged.metrics[name] for name in wanted} == pytest.approx(wanted)
+        assert set(judged.metrics) == {"silhouette", *(f"{m}{end}" for m in ("ami", "ari", "purity") for end in ("", "_kmeans_std"))}
+        assert judged.confusion is None and judged.predictions["index"] == chosen.tolist()
+        file = exported(config, tensors)
+        assert evaluate(config, file, setting.pack, chosen, CPU).metrics == judged.metrics
+        timm.create_model(TINY.backbone, num_classes=0).load_state_dict({name: t for name, t in file.items() if name != CENTERS})
+        assert file[CENTERS].shape == (4, 128) and exported(config, file).keys() == file.keys()
+        scores[which] = judged.predictions["cluster"]
+    assert scores["key"] != scores["query"]
+
+
+def test_prediction_gives_each_cell_its_nearest_cluster_and_its_embedding(setting):
+    task, _ = pretrain(setting)
+    tensors = task.eval().result()
+    images = setting.pack.images[setting.parts["train"]]
+    columns = predict(TINY, tensors, images, CONSEP_CLASSES, CPU)
+    rows = ccrl.embed(task.key.backbone, images, np.arange(len(images)), CPU)
+    assert list(columns)[:3] == ["cluster", "e_0", "e_1"] and len(columns) == 129
+    assert np.allclose([columns[f"e_{i}"] for i in range(128)], rows.T, atol=1e-5)
+    clusters, centers = kmeans(rows, 4, 0, TINY.kmeans_starts)
+    assert columns["cluster"] == clusters.tolist() and np.allclose(tensors["centers.key"].numpy(), centers, atol=1e-5)
+    assert predict(TINY, tensors, images[:0], CONSEP_CLASSES, CPU)["cluster"] == []
+
+
+def test_artefacts_hold_the_map_the_nearest_cells_and_the_matrix(setting):
+    task, _ = pretrain(setting)
+    tensors, chosen = task.eval().result(), setting.parts["test"]
+    arrays = ccrl.artefacts(TINY, tensors, setting.pack, chosen, CPU)
+    again = ccrl.artefacts(TINY, tensors, setting.pack, chosen, CPU)
+    assert all(np.array_equal(arrays[name], again[name]) for name in arrays) and all(array.dtype != object for array in arrays.values())
+    assert arrays["embedding"].dtype == np.float16 and arrays["embedding"].shape == (len(chosen), 128)
+    assert np.array_equal(arrays["label"], setting.pack.labels[arrays["index"]]) and set(arrays["index"]) <= set(chosen)
+    assert arrays["nearest_image"].shape == (4, 8, 32, 32, 3) and arrays["nearest_image"].dtype == np.uint8
+    assert np.array_equal(arrays["nearest_image"][2, 3], setting.pack.images[arrays["nearest_index"][2, 3]])
+    assert arrays["cluster_by_type"].shape == (4, 4) and arrays["cluster_by_type"].sum() == len(chosen)
+    judged = evaluate(TINY, tensors, setting.pack, chosen, CPU)
+    assert judged.metrics["purity"] == pytest.approx(arrays["cluster_by_type"].max(1).sum() / len(chosen))
+
+
+def test_plain_means_are_scored_on_the_test_part_beside_the_method(setting):
+    found = ccrl.baselines(TINY, setting.pack, setting.parts)
+    assert [one["name"] for one in found] == ["raw pixels, PCA, K-means", "colour histograms, K-means"]
+    assert all(set(one["metrics"]) == {"test_ami", "test_ari", "test_purity"} and 0 < one["metrics"]["test_purity"] <= 1 for one in found)
+    assert found == ccrl.baselines(TINY, setting.pack, setting.parts)
+
+
+def test_a_whole_run_on_drawn_cells_is_recorded_and_its_arms_share_one_training(setting, tmp_path):
+    rows = []
+    config = replace(TINY, pretrain_epochs=2, queue_size=30)
+    outcome = execute(PROCEDURE, config, seed=1, pack=setting.pack, folder=tmp_path / "run", report=rows.append, evaluate_test=True)
+    assert {"val_ami", "test_ami", "test_ari", "test_purity", "test_ami_kmeans_std", "val_silhouette"} <= set(outcome.metrics)
+    assert [row["epoch"] for row in rows] == [1, 2] and rows[-1]["queue_size"] == 30
+    assert (tmp_path / "run" / "artefacts.npz").exists()
+    hashes = [
+        stage_hashes(PROCEDURE, replace(config, **over), 1, "d")["pretrain"]
+        for over in ({}, {"scoring_encoder": "query"}, {"predictor": False})
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.slow
+def test_training_lifts_the_clusters_of_drawn_cells_above_those_of_raw_pixels():
+    pack = cell_set(600, seed=1)
+    parts = ccrl.parts_of(TINY, pack, 0)
+    config = replace(
+        TINY,
+        pretrain_epochs=8,
+        pretrain_batch=32,
+        queue_size=256,
+        ema_decay=0.95,
+        embedding_dim=32,
+        projector_hidden=64,
+        jitter_strength=0.25,
+    )
+    task = Pretrain(config, Setting(pack, parts, 0))
+    fit(Fitting(task, Setting(pack, parts, 0)), epochs=8, after_epoch=lambda row: None)
+    plain = ccrl.baselines(config, pack, parts)[0]["metrics"]["test_ami"]
+    assert evaluate(config, task.result(), pack, parts["test"], CPU).metrics["ami"] > plain
+
+
+# ------------------------------------------------------------------------------------------------------ data, faults
+
+
+def test_a_packed_set_is_read_back_and_the_split_is_by_tile(setting, tmp_path):
+    save_pack(setting.pack, tmp_path / "set")
+    pack = PROCEDURE.read(tmp_path / "set", TINY)
+    assert pack.hash == setting.pack.hash
+    parts = ccrl.parts_of(TINY, pack, 0)
+    owners = [{pack.patients[i] for i in some} for some in parts.values()]
+    assert not owners[0] & owners[1] and not owners[0] & owners[2] and not owners[1] & owners[2]
+    drawn_anew = [ccrl.parts_of(replace(TINY, split_per_seed=True), pack, seed)["train"].tolist() for seed in (0, 1, 1)]
+    assert drawn_anew[0] != drawn_anew[1] == drawn_anew[2]
+
+
+FAULTS = {
+    "split": (0.5, 0.5, 0.1), "split_seed": -1, "backbone": "resnt50", "weights": "coco", "projector_hidden": 0, "embedding_dim": 1,
+    "predictor_hidden": 0, "pretrain_epochs": 0, "pretrain_batch": 1, "pretrain_rate": 0.0, "warmup_epochs": -1, "weight_decay": -0.1,
+    "ema_decay": 1.1, "queue_size": 0, "temperature": 0.0, "local_side": "left", "crop_min": 0.0, "crop_max": 1.5, "jitter_strength": -1.0,
+    "jitter": 1.5, "gray": -0.5, "blur": 2.0, "rotation": 200.0, "scoring_encoder": "both", "kmeans_starts": 0,
+}  # fmt: skip
+
+
+def test_the_published_method_has_no_fault_and_each_bad_value_has_one_that_names_it():
+    assert faults(CcrlConfig()) == []
+    for field, value in FAULTS.items():
+        [fault] = faults(replace(CcrlConfig(), **{field: value}))
+        assert fault.startswith(f"{field} must be") and str(value) in fault
+    found = faults(replace(CcrlConfig(), **FAULTS))
+    assert [field for field in FAULTS if not any(fault.startswith(f"{field} must") for fault in found)] == []
+    switches = {entry.name for entry in fields(CcrlConfig) if isinstance(entry.default, bool)}
+    assert FAULTS.keys() | switches == {entry.name for entry in fields(CcrlConfig)}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("field", [entry.name for entry in fields(CcrlConfig) if isinstance(entry.default, float)])
+def test_what_is_not_finite_is_a_fault(field, value):
+    assert any(fault.startswith(field) for fault in faults(replace(CcrlConfig(), **{field: value})))
+
+
+def test_what_does_not_fit_the_data_is_a_fault_with_a_way_out(setting):
+    n = len(setting.parts["train"])
+    [fault] = faults(replace(TINY, pretrain_batch=n + 1), setting.pack, setting.parts)
+    assert f"got {n + 1} for {n}; set pretrain_batch=" in fault
+    assert faults(replace(TINY, pretrain_batch=n), setting.pack, setting.parts) == []
+    [fault] = faults(TINY, replace(setting.pack, images=setting.pack.images[..., 0]), setting.parts)
+    assert "must be in colour" in fault
+
+
+def test_configurations_that_train_the_same_thing_are_equal():
+    assert canonical(replace(TINY, predictor=False, predictor_hidden=99)) == canonical(replace(TINY, predictor=False))
+    assert canonical(replace(TINY, jitter=0.0, jitter_strength=2.0)) == canonical(replace(TINY, jitter=0.5, jitter_strength=0.0))
+    assert canonical(replace(TINY, jitter=1)) == replace(TINY, jitter=1.0) and canonical(CcrlConfig()) == CcrlConfig()
+    assert canonical(replace(TINY, predictor_hidden=99)) != canonical(TINY)
