@@ -1,7 +1,8 @@
 """How long tables, figures and report of a large made study take, and how much memory. In: nothing. Out: seconds, MiB, and the growth.
 
 `python benchmarks/report.py [RECORDS ...]`: each size in a process of its own, which is what a user starts; the last line is the ratio to the
-limits, 10 s and 1 GB for 100,000 records on 2 cores. Making the study is not counted."""
+limits, 10 s and 1 GB for 100,000 records on 2 cores. Making the study is not counted. `light` is the report that is rewritten while a study
+runs; `full` also has each figure as PNG, PDF and at column width, whose time does not depend on the records."""
 
 from __future__ import annotations
 
@@ -41,41 +42,41 @@ def make(folder: Path, count: int) -> None:
             )
 
 
-def measure(folder: Path) -> None:
+def measure(folder: Path, figures: str) -> None:
     """Writes the report and prints seconds and MiB of this process, imports included."""
     began = time.perf_counter()
     sys.path.insert(0, str(HERE))
     import analysis
 
-    analysis.write_report(folder)
+    analysis.write_report(folder, figures=figures)
     print(json.dumps([time.perf_counter() - began, time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 
 
 def main(sizes: list[int]) -> None:
-    """One line per size, then the ratio to the limits."""
-    found = []
+    """One line per size and kind of report, then for each kind the growth and the ratio to the limits."""
+    found: dict[str, list[tuple[int, float, float]]] = {"light": [], "full": []}
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             study = Path(folder) / "study"
             make(study, size)
             megabytes = (study / "records.jsonl").stat().st_size / 1e6
-            ran = subprocess.run([sys.executable, __file__, "--measure", str(study)], capture_output=True, text=True, check=True)
-            seconds, cpu, mib = json.loads(ran.stdout)
-            page = (study / "report.html").stat().st_size / 1e6
-        found.append((size, seconds, mib))
-        print(
-            f"{size:>8} records ({megabytes:.0f} MB): {seconds:6.2f} s ({cpu:.2f} s of processor), {mib:5.0f} MiB, report.html {page:.2f} MB",
-            flush=True,
-        )
-    size, seconds, mib = found[-1]
-    if len(found) > 1:
-        before, then, was = found[0]
-        print(f"growth: {1e6 * (seconds - then) / (size - before):.0f} µs and {2**10 * (mib - was) / (size - before):.2f} KiB per record")
-    print(f"of the limits at {size} records: {seconds / LIMIT_SECONDS:.2f} of {LIMIT_SECONDS:.0f} s, {mib / LIMIT_MIB:.2f} of 1 GB")
+            for figures, lines in found.items():
+                command = [sys.executable, __file__, "--measure", str(study), figures]
+                seconds, cpu, mib = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+                lines.append((size, seconds, mib))
+                page = (study / "report.html").stat().st_size / 1e6
+                took = f"{seconds:6.2f} s ({cpu:.2f} s of processor), {mib:5.0f} MiB"
+                print(f"{size:>8} records ({megabytes:.0f} MB), {figures:>5}: {took}, report.html {page:.2f} MB", flush=True)
+    for figures, lines in found.items():
+        (before, then, was), (size, seconds, mib) = lines[0], lines[-1]
+        if len(lines) > 1:
+            growth = f"{1e6 * (seconds - then) / (size - before):.0f} µs and {2**10 * (mib - was) / (size - before):.2f} KiB per record"
+            print(f"{figures}: growth {growth}")
+        print(f"{figures}: {seconds / LIMIT_SECONDS:.2f} of {LIMIT_SECONDS:.0f} s, {mib / LIMIT_MIB:.2f} of 1 GB at {size} records")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
-        measure(Path(sys.argv[2]))
+        measure(Path(sys.argv[2]), sys.argv[3])
     else:
         main([int(a) for a in sys.argv[1:]] or [1_000, 10_000, 100_000])
