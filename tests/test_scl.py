@@ -616,6 +616,7 @@ def test_a_manifest_whose_split_is_by_individual_is_read(setting, tmp_path):
 
     pack = scl.read(folder_of(tmp_path, setting.pack, columns), READ)
     assert len(pack) == len(setting.pack) and pack.classes == KARYOTYPE and pack.ties == ()
+    assert "12 individuals, each kept in one part of the split; near duplicates between them were not looked for" in pack.notes
     parts = scl.parts_of(READ, pack, 0)
     assert faults(READ, pack, parts) == [] and sorted(np.concatenate(list(parts.values()))) == list(range(len(pack)))
 
