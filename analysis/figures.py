@@ -182,13 +182,13 @@ def arms(summary: Summary, study: Study, links: Mapping[str, str], width: float 
 def training(study: Study, name: str, words: str, rows: list[Row], curves: pd.DataFrame, width: float = WIDTH) -> Drawing | None:
     """Loss and intermediate score of each stage by epoch, the learning rate and the age of the queue's keys where they were recorded:
     mean over seeds per arm with the band from lowest to highest. curves: the history of the rows' runs."""
-    measures = list(dict.fromkeys(("loss", study.intermediate, study.metric, "learning_rate", "queue_age")))
+    narrow = width <= COLUMN  # a paper's column has no room for what was merely set
+    measures = list(dict.fromkeys(("loss", study.intermediate, study.metric, *(() if narrow else ("learning_rate", "queue_age")))))
     by_run = curves.groupby("key", sort=False)["stage"].unique()
     stages = list(dict.fromkeys(s for run in sorted(by_run, key=len, reverse=True) for s in run))  # a run with all stages tells their order
     panels = [(s, m) for s in stages for m in measures if m in curves and curves.loc[curves["stage"] == s, m].notna().any()]
     if not panels:
         return None
-    narrow = width <= COLUMN
     columns = 1 if narrow else min(3 if len(panels) > 4 else 2, len(panels))
     lines = math.ceil(len(panels) / columns)
     fig = Figure(figsize=(width, (0.15 * len(rows) + 0.2 if narrow else 0.6) + (1.25 if narrow else 1.9) * lines), layout="constrained")
@@ -210,6 +210,8 @@ def training(study: Study, name: str, words: str, rows: list[Row], curves: pd.Da
         ax.set_xlabel("epoch", labelpad=1)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        if measure in ("learning_rate", "queue_age"):
+            ax.set_ylim(bottom=0)
         ax.grid(axis="y")
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_axis_off()

@@ -156,7 +156,7 @@ def _embedding(study: Study, shown: _Shown, seed: int, light: bool) -> Drawing |
     samples = [a["index"] for _, a in shown if "index" in a]
     if len(shown) == 2 and (len(samples) < 2 or not np.array_equal(samples[0], samples[1])):
         shown = shown[-1:]  # not of the same images
-    panels: list[tuple[str, np.ndarray, np.ndarray, tuple[str, ...]]] = []
+    panels: list[tuple[str, np.ndarray, np.ndarray, tuple[str, ...], bool]] = []
     by_cluster = any("cluster" in a for _, a in shown)
     for name, arrays in shown:
         embedding = arrays["embedding"][: artefacts.MOST_POINTS]
@@ -165,22 +165,22 @@ def _embedding(study: Study, shown: _Shown, seed: int, light: bool) -> Drawing |
             continue
         label = arrays["label"][: len(map_)]
         types = class_names(study, max(len(study.classes), int(label.max()) + 1))
-        panels.append((name if not by_cluster else f"{name}: by type", map_, label, types))
+        panels.append((name if not by_cluster else f"{name}: by type", map_, label, types, len(set(label.tolist())) <= 8))
         if "cluster" in arrays and len(arrays["cluster"]) >= len(map_):
             cluster = arrays["cluster"][: len(map_)]
-            panels.append((f"{name}: by cluster", map_, cluster, tuple(f"cluster {i}" for i in range(int(cluster.max()) + 1))))
+            panels.append((f"{name}: by cluster", map_, cluster, tuple(str(i) for i in range(int(cluster.max()) + 1)), False))
     if not panels:
         return None
     columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
-    few = max(len(set(p[2].tolist())) for p in panels) <= 8
+    few = any(p[4] for p in panels)
     fig = Figure(
         figsize=(WIDTH if columns == 2 else 4.4, (3.5 if columns == 2 else 4.2) * lines + (0.35 if few else 0)), layout="constrained"
     )
     axes = fig.subplots(lines, columns, squeeze=False)
     groups: dict[str, Any] = {}
-    for ax, (name, map_, label, names) in zip(axes.flat, panels, strict=False):
-        _scatter(ax, map_, label, names, few)
+    for ax, (name, map_, label, names, listed) in zip(axes.flat, panels, strict=False):
+        _scatter(ax, map_, label, names, listed)
         ax.set_title(short(name, 48), fontsize=8.5, loc="left", color=INK)
         groups |= dict(zip(ax.get_legend_handles_labels()[1], ax.get_legend_handles_labels()[0], strict=True))
     for ax in list(axes.flat)[len(panels) :]:

@@ -243,3 +243,87 @@ def write(folder: Path, asked: Any, records: list[Any]) -> Path:
 def make(folder: Path, seeds: int = 3, trials: int = 6) -> Path:
     """A whole study in a folder."""
     return write(folder, *study_and_records(seeds, trials))
+
+
+def leave(
+    folder: Path, asked: dict[str, Any], records: list[dict[str, Any]], *, images: int = 600, clusters: int = 0, heat: bool = True
+) -> None:
+    """What runs leave beside their records: data/, and for each run with test metrics result.json and artefacts.npz. Images are drawn by a
+    generator; image i shows a bright square whose place tells its class, so that a test can tell images apart."""
+    classes = asked["data"]["classes"]
+    count, rng = len(classes), np.random.default_rng(5)
+    labels = np.arange(images) % count
+    pixels = rng.integers(0, 60, size=(images, 24, 24)).astype(np.uint8)
+    for i, label in enumerate(labels):
+        pixels[i, 2 + label % 20 : 6 + label % 20, i % 20 : i % 20 + 4] = 230
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    np.save(folder / "data/images.npy", pixels)
+    files = [f"{classes[label]}/cell{i:04d}.png" for i, label in enumerate(labels)]
+    (folder / "data/data.json").write_text(json.dumps({"files": files, "labels": labels.tolist(), "classes": classes}))
+    test = np.sort(rng.permutation(images)[: max(180, 4 * count)])
+    shown = test[rng.permutation(len(test))[:150]]
+    for record_ in records:
+        if "test_accuracy" not in record_["metrics"]:
+            continue
+        draw = np.random.default_rng(int(record_["key"][:8], 16))
+        made = folder / "checkpoints" / record_["key"]
+        made.mkdir(parents=True, exist_ok=True)
+        sure = record_["metrics"]["test_accuracy"]
+        guess = np.where(draw.random(len(test)) < sure, labels[test], draw.integers(0, count, len(test)))
+        top = draw.uniform(max(0.4, 1 / count), 0.99, len(test))
+        probability = np.repeat((1 - top)[:, None] / (count - 1), count, axis=1)
+        probability[np.arange(len(test)), guess] = top
+        predictions = {"test": {"index": test.tolist(), "label": labels[test].tolist(), "probability": probability.tolist()}}
+        (made / "result.json").write_text(json.dumps({"predictions": predictions}))
+        (made / "model.safetensors").write_bytes(b"")
+        centres = draw.normal(size=(count, 16)) * 4 * sure
+        arrays = {
+            "embedding": (centres[labels[shown]] + draw.normal(size=(len(shown), 16))).astype(np.float16),
+            "index": shown.astype(np.int64),
+            "label": labels[shown].astype(np.int64),
+        }
+        if heat:
+            some = np.array([np.flatnonzero(labels[test] == c)[0] for c in range(min(count, 24))])
+            arrays |= {
+                "heat_image": pixels[test[some]],
+                "heat": draw.integers(0, 256, size=(len(some), 6, 6)).astype(np.uint8),
+                "heat_index": test[some].astype(np.int64),
+                "heat_label": labels[test[some]].astype(np.int64),
+                "heat_prediction": guess[some].astype(np.int64),
+            }
+        if clusters:
+            cluster = draw.integers(0, clusters, len(shown))
+            by_type = np.zeros((clusters, count), dtype=np.int64)
+            np.add.at(by_type, (cluster, labels[shown]), 1)
+            nearest = np.stack([test[draw.permutation(len(test))[:6]] for _ in range(clusters)])
+            arrays |= {"cluster": cluster, "cluster_by_type": by_type, "nearest_index": nearest, "nearest_image": pixels[nearest]}
+        np.savez_compressed(made / "artefacts.npz", **arrays)
+
+
+def many_classes(count: int = 24, external: str = "qband") -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The same study with `count` classes, an external set, its metrics in every table, and simpler methods beside it."""
+    asked, records = study_and_records()
+    names = [str(i + 1) for i in range(count - 2)] + ["X", "Y"]
+    asked["data"] |= {"classes": names, "counts": dict.fromkeys(names, 25)}
+    asked["data"]["external"] = [{"slug": external, "source": external, "hash": "e" * 64, "images": 240, "counts": {}, "notes": []}]
+    asked["data"]["baselines"] = [
+        {"name": "raw pixels, PCA, K-means", "metrics": {"test_accuracy": 0.31, "test_f1": 0.28}},
+        {"name": "areas", "metrics": {"test_accuracy": 0.2}},
+    ]
+    for table in asked["tables"]:
+        table["external_dataset"] = ""
+        table["metrics"] = [*table["metrics"][:2], f"external_{external}_accuracy", f"external_{external}_f1"]
+    for r in records:
+        if "test_accuracy" not in r["metrics"]:
+            continue
+        rng = np.random.default_rng(int(r["key"][:8], 16))
+        for part, share in (("test", r["metrics"]["test_accuracy"]), (f"external_{external}", r["metrics"]["test_accuracy"] - 0.1)):
+            rates = np.full((count, count), (1 - share) / (count - 1)) + np.eye(count) * (share - (1 - share) / (count - 1))
+            r["confusion"][part] = rng.multinomial(10, rates).tolist()
+            r["metrics"] |= {f"{part}_accuracy": share, f"{part}_f1": share - 0.02}
+        r["confusion"].pop("val")
+        r["metrics"]["test_accuracy_kmeans_std"] = 0.004
+        for entry in r["history"]:
+            if entry["stage"] == "pretrain":
+                entry["queue_age"] = 4.0 * min(entry["epoch"], 4)
+    return asked, records

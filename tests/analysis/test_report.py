@@ -71,7 +71,7 @@ def test_the_gain_over_the_baseline_arm_is_paired_by_seed(folder):
 def test_a_seed_that_only_one_arm_has_makes_no_pair(tmp_path):
     gone = next(r["key"] for r in RECORDS if r["config_hash"] == ASKED["tables"][1]["arms"][0]["config_hash"] and r["seed"] == 1)
     made = fake.write(tmp_path, ASKED, [r for r in RECORDS if r["key"] != gone])
-    analysis.write_report(made)
+    analysis.write_report(made, figures="light")
     row = lines(made, "5")["m = 0.1", "test_accuracy"]
     assert (row["n"], row["pairs"], row["waiting"]) == ("2", "2", "1")
 
@@ -79,7 +79,7 @@ def test_a_seed_that_only_one_arm_has_makes_no_pair(tmp_path):
 def test_a_seed_that_the_baseline_arm_lacks_makes_no_pair_either(tmp_path):
     gone = next(r["key"] for r in RECORDS if r["config_hash"] == ASKED["tables"][1]["arms"][1]["config_hash"] and r["seed"] == 1)
     made = fake.write(tmp_path, ASKED, [r for r in RECORDS if r["key"] != gone])
-    analysis.write_report(made)
+    analysis.write_report(made, figures="light")
     row = lines(made, "5")["m = 0.1", "test_accuracy"]
     assert (row["n"], row["pairs"]) == ("3", "2")
     assert abs(float(row["gain_over_baseline"])) < 20
@@ -157,7 +157,7 @@ def test_names_from_outside_are_escaped_everywhere(tmp_path):
         r["device"] = EVIL
         if r["error"]:
             r["error"] = {"kind": "error", "message": EVIL}
-    analysis.write_report(fake.write(tmp_path, asked, records))
+    analysis.write_report(fake.write(tmp_path, asked, records), figures="light")
     page = _Ids()
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page.feed(text)
@@ -209,7 +209,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_a_report_is_made_of_whatever_there_is(tmp_path, case):
     asked, records = BAD[case]
-    report = analysis.write_report(fake.write(tmp_path, asked, records))
+    report = analysis.write_report(fake.write(tmp_path, asked, records), figures="light")
     assert (tmp_path / "report.html").stat().st_size > 3000
     assert (tmp_path / "report.md") in report.paths
 
@@ -218,7 +218,7 @@ def test_warnings_stand_in_the_report(tmp_path):
     fake.write(tmp_path, ASKED, RECORDS)
     with (tmp_path / "records.jsonl").open("a") as file:
         file.write('{"schema": 1, "torn')
-    report = analysis.write_report(tmp_path)
+    report = analysis.write_report(tmp_path, figures="light")
     assert any("torn" in w for w in report.warnings)
     for name in ("report.html", "report.md"):
         assert "is torn" in (tmp_path / name).read_text(encoding="utf-8")
@@ -261,7 +261,7 @@ def test_shared_stages_are_counted_as_saved_work(tmp_path):
     for r in records:
         r |= {"seconds": 100.0, "stage_hashes": {"pretrain": "same"}, "stage_seconds": {"pretrain": 80.0, "finetune": 20.0}}
     records[1] |= {"seconds": 20.0, "stages_reused": ["pretrain"], "stage_seconds": {"finetune": 20.0}}
-    analysis.write_report(fake.write(tmp_path, ASKED, records))
+    analysis.write_report(fake.write(tmp_path, ASKED, records), figures="light")
     assert "shared stages saved 40 % of the work" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
