@@ -115,7 +115,8 @@ def arrays(study: Study, key: str) -> Mapping[str, np.ndarray]:
         return {}
     found: dict[str, np.ndarray] = {}
     try:
-        with np.load(folder / "artefacts.npz", allow_pickle=False) as file:
+        # opened here: numpy leaves a file open that turns out to be no archive
+        with (folder / "artefacts.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             for name in file.files:
                 if name in _SHAPES or name in _PICTURES:
                     found[name] = file[name]
