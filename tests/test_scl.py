@@ -22,7 +22,7 @@ from trainables.parts.evaluation import auc_macro
 from trainables.parts.execution import MODEL, config_hash, execute
 from trainables.parts.loop import Fitting
 from trainables.parts.procedure import Setting
-from trainables.parts.views import apply_views
+from trainables.parts.views import ViewSet, apply_views, draw_views
 from trainables.parts.workers import Workers
 from trainables.scl import PROCEDURE, SclConfig, Train, canonical, draw_pairs, faults
 
@@ -149,7 +149,7 @@ def test_the_loss_of_a_step_is_that_of_the_paper(setting, overrides):
     again = Train(config, setting).train()
     gray = again.train_images.gray(batch.chosen.flatten())[:, None] / 255
     with torch.no_grad():
-        embedding = again.model(standardise(apply_views(gray, batch.views)))
+        embedding = again.model(standardise(apply_views(gray, batch.views, keep_background=True)))
         scores = again.classifier(embedding)
     shape = (config.groups, 2, 24, -1)
     wanted = 0.0
@@ -233,6 +233,18 @@ def test_the_views_are_rotations_flips_and_contrast(setting):
     mirrored = torch.linalg.det(turns) < 0
     assert 0.3 < float(mirrored.double().mean()) < 0.7
     assert next(iter(Train(replace(TINY, contrast=0.0, flip=0.0), setting).batches(0))).views.colour.eq(1).all()
+
+
+def test_contrast_leaves_the_background_at_zero_and_the_foregrounds_mean_where_it_was(setting):
+    images = torch.from_numpy(setting.pack.images[:40]).float()[:, None] / 255
+    draw = draw_views(40, ViewSet(contrast=0.4, jitter=1.0), torch.Generator().manual_seed(0))
+    plain, kept = apply_views(images, draw), apply_views(images, draw, keep_background=True)
+    shown = images > (TOLERANCE + 0.5) / 255
+    weaker = draw.colour[:, 1] < 0.9
+    assert bool((plain[weaker][~shown[weaker]] > 0.004).any()) and torch.allclose(kept[~shown], images[~shown], atol=1e-6)
+    for image, view, mask, factor in zip(images, kept, shown, draw.colour[:, 1], strict=True):
+        mean = image[mask].double().mean()
+        assert torch.allclose(view[mask].double(), (mean + factor * (image[mask].double() - mean)).clamp(0, 1), atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------ the sampler

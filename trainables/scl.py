@@ -293,7 +293,7 @@ class Train(Task):
         pair = 2 * self.classes
         draw = batch.views[part.start * pair : part.stop * pair]
         gray = self.train_images.gray(chosen.flatten())
-        embedding = self.model(standardise(apply_views(gray[:, None] / 255, draw)))  # (G 2 C, D), Eq. 1
+        embedding = self.model(standardise(apply_views(gray[:, None] / 255, draw, keep_background=True)))  # (G 2 C, D), Eq. 1
         with torch.autocast(embedding.device.type, enabled=False):
             embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32)).view(*chosen.shape, -1)
             contrast, classification = self._losses(embedding)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainables.parts.data import TOLERANCE
+
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision and PIL
 
 
@@ -132,17 +134,25 @@ def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     return torch.stack([high - chroma * torch.minimum(k, 4 - k).clamp(0, 1) for k in parts], 1)
 
 
-def apply_views(images: Tensor, draw: Draw, outside: str = "zeros") -> Tensor:
+def apply_views(images: Tensor, draw: Draw, outside: str = "zeros", keep_background: bool = False) -> Tensor:
     """images (N, C, H, W) in [0, 1]; draw of N views. Views (N, C, H, W) in [0, 1]. outside of the image: `zeros`, the background, or
-    `reflection`, for images that are cut out of a larger one. A draw with colours needs C = 3."""
+    `reflection`, for images that are cut out of a larger one. A draw with colours needs C = 3. keep_background: contrast changes what
+    is above the readers' tolerance about its own mean and leaves the background at 0; otherwise contrast is torchvision's, about the mean
+    of the whole image, and a weaker one lifts the background, which no image that is read shows."""
     device = images.device
     grid = F.affine_grid(draw.affine.to(device, images.dtype), list(images.shape), align_corners=False)
     views = F.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)
     if bool((draw.colour != 1).any()):
         brightness, contrast = draw.colour.to(device, images.dtype)[:, :, None, None, None].unbind(1)
         views = (views * brightness).clamp(0, 1)
-        mean = _luma(views).mean(dim=(1, 2, 3), keepdim=True)
-        views = torch.where(contrast == 1, views, (mean + contrast * (views - mean)).clamp(0, 1))
+        luma, same = _luma(views), contrast == 1
+        if keep_background:
+            shown = luma > (TOLERANCE + 0.5) / 255
+            mean = (luma * shown).sum(dim=(1, 2, 3), keepdim=True) / shown.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
+            same = same | ~shown
+        else:
+            mean = luma.mean(dim=(1, 2, 3), keepdim=True)
+        views = torch.where(same, views, (mean + contrast * (views - mean)).clamp(0, 1))
     if draw.tint is not None:
         saturation, hue, gray = draw.tint.to(device, images.dtype)[:, :, None, None, None].unbind(1)
         if bool((draw.tint[:, 0] != 1).any()):
