@@ -6,11 +6,14 @@ a temporary name and renamed. Nothing of the clock goes into it: the same record
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
+import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -18,13 +21,14 @@ from urllib.parse import quote
 import jinja2
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from analysis import artefacts, search, search_figures
 from analysis import figures as fg
 from analysis import tables as tb
 from analysis.beside import Beside, calibration_words, look
 from analysis.choice import Best, best
-from analysis.drawing import alone, inline
+from analysis.drawing import Drawing, alone, inline
 from analysis.run_figures import artefact_words
 from analysis.statistics import Interval, t_interval
 from analysis.study import STATUSES, Study, load, mapping, plural, without_folders
@@ -101,18 +105,14 @@ def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "ful
     drawings = fg.draw(study, trials, summaries, winner, links, beside, light=figures == "light")
     files["tables/per-class.csv"] = tb.classes_to_csv(beside.pairing, beside.classes).encode()
     pictures = {}
+    printing = _print(study.folder, drawings) if figures == "full" else None
     for drawing in drawings:
         svg = drawing.svg()
         endings = ["svg"]
         files[f"figures/{drawing.name}.svg"] = alone(svg).encode()
         if figures == "full":
             files[f"figures/{drawing.name}.png"] = drawing.png()
-            files[f"figures/{drawing.name}.pdf"] = drawing.pdf()
-            endings += ["png", "pdf"]
-            if drawing.column is not None:
-                files[f"figures/{drawing.name}-column.svg"] = alone(drawing.svg(drawing.column)).encode()
-                files[f"figures/{drawing.name}-column.pdf"] = drawing.pdf(drawing.column)
-                endings += ["-column.svg", "-column.pdf"]
+            endings += ["png"] + (["pdf"] if drawing.column is None else ["-column.svg", "-column.pdf"])
         else:
             kept = ("png", "pdf", "-column.svg", "-column.pdf")
             endings += [e for e in kept if (study.folder / "figures" / file_name(drawing.name, e)).exists()]
@@ -123,7 +123,43 @@ def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "ful
     for name in ("report.html", "report.md"):
         files[name] = templates().get_template(f"{name}.j2").render(page).encode()
     paths = tuple(write_file(study.folder / name, content) for name, content in files.items())
+    if printing is not None:
+        paths += printing()
     return Report(paths, time.perf_counter() - began, study.warnings)
+
+
+def _print(folder: Path, drawings: Sequence[Drawing]) -> Callable[[], tuple[Path, ...]]:
+    """Write what a paper takes (PDF, at the width of a column where the figure can live there) in a process of its own: it costs as much as
+    all the rest. Goes out: a function that waits for the files and names them.
+    A fork, for figures cannot be sent to another process; not under Ray, whose threads and channels do not outlive one."""
+    wanted: dict[Path, Callable[[], bytes]] = {}
+    for drawing in drawings:
+        own = folder / "figures" / drawing.name
+        if drawing.column is None:
+            wanted[own.with_name(f"{own.name}.pdf")] = drawing.pdf
+        else:
+            wanted[own.with_name(f"{own.name}-column.svg")] = partial(_column_svg, drawing, drawing.column)
+            wanted[own.with_name(f"{own.name}-column.pdf")] = partial(drawing.pdf, drawing.column)
+
+    def write() -> tuple[Path, ...]:
+        return tuple(write_file(path, draw()) for path, draw in wanted.items())
+
+    if "ray" in sys.modules:
+        return write
+    process = multiprocessing.get_context("fork").Process(target=write)
+    process.start()
+
+    def wait() -> tuple[Path, ...]:
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"the figures could not be written as PDF (exit status {process.exitcode})")
+        return tuple(wanted)
+
+    return wait
+
+
+def _column_svg(drawing: Drawing, column: Figure) -> bytes:
+    return alone(drawing.svg(column)).encode()
 
 
 def file_name(name: str, ending: str) -> str:

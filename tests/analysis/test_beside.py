@@ -308,10 +308,10 @@ def test_no_arm_is_without_its_curve_where_a_table_has_more_than_eight(tmp_path)
 # --- files ----------------------------------------------------------------------------------------------------------------------------
 
 
-def test_figures_are_pdf_as_well_and_of_column_width_where_they_can_live_there(many):
+def test_each_figure_is_a_pdf_as_well_of_column_width_where_it_can_live_there(many):
     names = {p.name for p in (many / "figures").iterdir() if p.is_file()}
     wide = {n.removesuffix(".png") for n in names if n.endswith(".png")}
-    assert wide == {n.removesuffix(".pdf") for n in names if n.endswith(".pdf") and "-column" not in n}
+    assert wide == {n.removesuffix(".pdf").removesuffix("-column") for n in names if n.endswith(".pdf")}
     for name in ("table-2", "training-5", "confusion", "calibration"):
         pdf = (many / f"figures/{name}-column.pdf").read_bytes()
         box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+) ?\]", pdf)

@@ -10,7 +10,6 @@ import random
 import re
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def test_every_file_is_written_and_nothing_is_left_over(folder):
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     tables = {f"tables/table-{n}.{e}" for n in "25" for e in ("csv", "md", "tex")}
     wide = ("table-2", "table-5", "search", "training-2", "training-5", "confusion")
-    figures = {f"figures/{n}.{e}" for n in wide for e in ("svg", "png", "pdf")}
+    figures = {f"figures/{n}.{e}" for n in wide for e in ("svg", "png")} | {"figures/search.pdf"}
     figures |= {f"figures/{n}-column.{e}" for n in wide if n != "search" for e in ("svg", "pdf")}
     assert names >= {"report.html", "report.md"} | tables | figures
     assert not [n for n in names if "partial" in n]
@@ -231,12 +230,6 @@ def test_a_failed_write_leaves_the_old_file_whole(folder, monkeypatch):
         analysis.write_report(folder)
     assert (folder / "report.md").read_bytes() == before
     assert not [p for p in folder.rglob("*") if "partial" in p.name]
-
-
-def test_a_report_of_forty_records_takes_less_than_two_and_a_half_seconds(folder):
-    began = time.process_time()
-    analysis.write_report(folder, figures="light")
-    assert time.process_time() - began < 2.5
 
 
 def test_the_command_writes_the_report_and_says_where_without_torch_or_ray(tmp_path):
