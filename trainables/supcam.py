@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from trainables.parts import losses
 from trainables.parts.chromosomes import cluster_set
+from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.composition import Numbers, compose, draw_composition, load_tables
 from trainables.parts.data import Pack, read_folder, read_images, split
 from trainables.parts.encoders import (
@@ -211,24 +212,6 @@ def view_set(config: SupcamConfig) -> ViewSet:
     return ViewSet(crop=crop, horizontal_flip=0.5)
 
 
-class _Images:
-    """Part of a pack where it is trained: on a GPU the uint8 array is copied there once, on a CPU it stays the shared memory map."""
-
-    def __init__(self, pack: Pack, indices: np.ndarray, device: torch.device) -> None:
-        self.pack, self.indices, self.device = pack, indices, device
-        self.labels = torch.from_numpy(np.ascontiguousarray(pack.labels[indices])).to(device)
-        self.resident = torch.from_numpy(np.ascontiguousarray(pack.images[indices])).to(device) if device.type == "cuda" else None
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def gray(self, chosen: Tensor) -> Tensor:
-        """(N,) positions within the part -> (N, H, W) float32 gray levels 0-255."""
-        if self.resident is not None:
-            return self.resident[chosen.to(self.device)].float()
-        return torch.from_numpy(self.pack.images[self.indices[chosen.numpy()]]).float()
-
-
 def _shuffled(n: int, batch: int, chance: torch.Generator) -> Iterator[Tensor]:
     """Random batches of positions; the incomplete last one is left out, as batch statistics need a full one."""
     order = torch.randperm(n, generator=chance)
@@ -266,8 +249,8 @@ class Pretrain(Task):
         self.to(setting.device, memory_format=torch.channels_last)  # 1.5 times as fast on a CPU too
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.SGD(trained, lr=config.pretrain_rate, momentum=config.sgd_momentum, weight_decay=config.weight_decay)
-        self.train_images = _Images(setting.pack, setting.parts["train"], setting.device)
-        self.val_images = _Images(setting.pack, setting.parts["val"], setting.device)
+        self.train_images = PartImages(setting.pack, setting.parts["train"], setting.device)
+        self.val_images = PartImages(setting.pack, setting.parts["val"], setting.device)
         self.views = view_set(config)
         self.table = load_tables().get(config.composition)
         self.new_keys: list[tuple[Tensor, Tensor]] = []
@@ -395,7 +378,7 @@ class Pretrain(Task):
         bank_y = self.train_images.labels[bank.to(self.setting.device)]
         return {"val_knn_accuracy": knn_accuracy(bank_z, bank_y, asked_z, self.val_images.labels, k=k)}
 
-    def _encode(self, images: _Images, chosen: Tensor) -> Tensor:
+    def _encode(self, images: PartImages, chosen: Tensor) -> Tensor:
         return torch.cat([self.query(standardise(images.gray(some)[:, None] / 255)) for some in chosen.split(128)])
 
     def result(self) -> dict[str, Tensor]:
@@ -426,8 +409,8 @@ class Finetune(Task):
         self.optimizer = torch.optim.SGD(
             self.parameters(), lr=config.finetune_rate, momentum=config.sgd_momentum, weight_decay=config.weight_decay
         )
-        self.train_images = _Images(setting.pack, setting.parts["train"], setting.device)
-        self.val_images = _Images(setting.pack, setting.parts["val"], setting.device)
+        self.train_images = PartImages(setting.pack, setting.parts["train"], setting.device)
+        self.val_images = PartImages(setting.pack, setting.parts["val"], setting.device)
         self.views = ViewSet(rotation=config.rotation)
 
     def steps(self) -> int:
@@ -465,17 +448,6 @@ def _names(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
 
 
-@torch.no_grad()
-def predict_logits(model: nn.Module, images: np.ndarray, chosen: np.ndarray, device: torch.device, batch: int = 128) -> Tensor:
-    """Logits (N, C) on the CPU of the chosen gray images (uint8), unaugmented."""
-    model.eval()
-    logits = []
-    for first in range(0, len(chosen), batch):
-        gray = torch.from_numpy(images[chosen[first : first + batch]]).to(device).float()
-        logits.append(model(standardise(gray[:, None] / 255)).float().cpu())
-    return torch.cat(logits)
-
-
 def _classifier(config: SupcamConfig, tensors: Mapping[str, Tensor], classes: int, device: torch.device) -> nn.Module:
     model = create_backbone(config.backbone, channels=1, classes=classes, weights="random", seed=0)
     model.load_state_dict(dict(tensors))
@@ -487,11 +459,10 @@ def evaluate(config: SupcamConfig, tensors: Mapping[str, Tensor], pack: Pack, ch
     logits = predict_logits(_classifier(config, tensors, len(pack.classes), device), pack.images, chosen, device)
     labels = np.asarray(pack.labels[chosen])
     confusion = confusion_matrix(labels, logits.argmax(1).numpy(), len(pack.classes))
-    probabilities = [[round(float(p), 5) for p in row] for row in logits.softmax(1)]
     return Evaluation(
         classification_metrics(confusion),
         confusion.tolist(),
-        {"index": chosen.tolist(), "label": labels.tolist(), "probability": probabilities},
+        {"index": chosen.tolist(), "label": labels.tolist(), "probability": prediction_rows(logits)},
     )
 
 
@@ -499,9 +470,8 @@ def predict(
     config: SupcamConfig, tensors: Mapping[str, Tensor], images: np.ndarray, classes: tuple[str, ...], device: torch.device
 ) -> dict[str, list[Any]]:
     """The type of each image and the probability of each type."""
-    logits = predict_logits(_classifier(config, tensors, len(classes), device), images, np.arange(len(images)), device)
-    columns: dict[str, list[Any]] = {"prediction": [classes[index] for index in logits.argmax(1)]}
-    return columns | {f"p_{name}": [round(float(p), 5) for p in column] for name, column in zip(classes, logits.softmax(1).T, strict=True)}
+    network = _classifier(config, tensors, len(classes), device)
+    return prediction_columns(predict_logits(network, images, np.arange(len(images)), device), classes)
 
 
 def read_files(paths: list[Path], config: SupcamConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str]]:
