@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def setting():
     pack = cell_set(70, seed=0)
-    return Setting(pack, ccrl.parts_of(TINY, pack, 0), seed=3)
+    return Setting(pack, ccrl.split_of(TINY, pack, 0), seed=3)
 
 
 def pretrain(setting, filled=13, **overrides):
@@ -473,7 +473,7 @@ def test_a_whole_run_on_drawn_cells_is_recorded_and_its_arms_share_one_training(
 @pytest.mark.slow
 def test_training_lifts_the_clusters_of_drawn_cells_above_those_of_raw_pixels():
     pack = cell_set(600, seed=1)
-    parts = ccrl.parts_of(TINY, pack, 0)
+    parts = ccrl.split_of(TINY, pack, 0)
     config = replace(
         TINY,
         pretrain_epochs=8,
@@ -497,10 +497,10 @@ def test_a_packed_set_is_read_back_and_the_split_is_by_tile(setting, tmp_path):
     save_pack(setting.pack, tmp_path / "set")
     pack = PROCEDURE.read(tmp_path / "set", TINY)
     assert pack.hash == setting.pack.hash
-    parts = ccrl.parts_of(TINY, pack, 0)
+    parts = ccrl.split_of(TINY, pack, 0)
     owners = [{pack.patients[i] for i in some} for some in parts.values()]
     assert not owners[0] & owners[1] and not owners[0] & owners[2] and not owners[1] & owners[2]
-    drawn_anew = [ccrl.parts_of(replace(TINY, split_per_seed=True), pack, seed)["train"].tolist() for seed in (0, 1, 1)]
+    drawn_anew = [ccrl.split_of(replace(TINY, split_per_seed=True), pack, seed)["train"].tolist() for seed in (0, 1, 1)]
     assert drawn_anew[0] != drawn_anew[1] == drawn_anew[2]
 
 

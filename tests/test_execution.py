@@ -200,7 +200,7 @@ def test_a_finished_run_is_not_trained_again_and_gets_its_test_metrics_later(pac
     second = execute(PROCEDURE, TINY, seed=0, pack=pack, folder=tmp_path, evaluate_test=True)
     assert set(second.confusion) == {"val", "test"} and second.metrics["test_accuracy"] <= 1
     assert {name: value for name, value in second.metrics.items() if name.startswith("val_")} == first.metrics
-    judged = supcam.evaluate(TINY, weights, pack, supcam.parts_of(TINY, pack, 0)["test"], torch.device("cpu"))
+    judged = supcam.evaluate(TINY, weights, pack, supcam.split_of(TINY, pack, 0)["test"], torch.device("cpu"))
     assert {name.removeprefix("test_"): value for name, value in second.metrics.items() if name.startswith("test_")} == judged.metrics
     assert execution.read_outcome(tmp_path) == second
 
@@ -322,7 +322,7 @@ def test_a_diverged_stage_is_not_shared(pack, tmp_path):
 
 
 def test_a_search_never_sees_the_test_part(pack, straight, tmp_path):
-    images, labels, parts = pack.images.copy(), pack.labels.copy(), supcam.parts_of(TINY, pack, 0)
+    images, labels, parts = pack.images.copy(), pack.labels.copy(), supcam.split_of(TINY, pack, 0)
     noise = np.random.default_rng(0)
     images[parts["test"]] = noise.integers(0, 256, images[parts["test"]].shape)
     labels[parts["test"]] = noise.permutation(labels[parts["test"]])
@@ -335,7 +335,7 @@ def test_a_search_never_sees_the_test_part(pack, straight, tmp_path):
 
 
 def test_validation_images_do_not_enter_the_training(pack, straight, tmp_path):
-    parts = supcam.parts_of(TINY, pack, 0)
+    parts = supcam.split_of(TINY, pack, 0)
     images = pack.images.copy()
     images[parts["val"]] = np.random.default_rng(0).integers(0, 256, images[parts["val"]].shape)
     fixed = replace(PROCEDURE, parts=lambda config, given, seed: parts)

@@ -39,7 +39,7 @@ BACKBONES = (
 @pytest.fixture(scope="module")
 def setting():
     pack = karyotype_set(12, homologues=1, size=32, canvas=160)
-    return Setting(pack, scl.parts_of(TINY, pack, 0), seed=3)
+    return Setting(pack, scl.split_of(TINY, pack, 0), seed=3)
 
 
 def rows(*shape, seed=0):
@@ -196,7 +196,7 @@ def test_two_workers_with_a_group_each_have_the_mean_loss_of_one_worker_with_bot
 def several_steps(workers, lambda1):
     """Losses and weights after three steps, in float64: in float32 the order in which two workers add is seen within a few steps."""
     pack = karyotype_set(12, homologues=1, size=32, canvas=160)
-    given = Setting(pack, scl.parts_of(TINY, pack, 0), seed=3, workers=workers)
+    given = Setting(pack, scl.split_of(TINY, pack, 0), seed=3, workers=workers)
     task = Train(replace(TINY, groups=2, lambda1=lambda1), given).double().train()
     task.model.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
     fitting = Fitting(task, given)
@@ -629,7 +629,7 @@ def test_a_manifest_whose_split_is_by_individual_is_read(setting, tmp_path):
     pack = scl.read(folder_of(tmp_path, setting.pack, columns), READ)
     assert len(pack) == len(setting.pack) and pack.classes == KARYOTYPE and pack.ties == ()
     assert "12 individuals, each kept in one part of the split; near duplicates between them were not looked for" in pack.notes
-    parts = scl.parts_of(READ, pack, 0)
+    parts = scl.split_of(READ, pack, 0)
     assert faults(READ, pack, parts) == [] and sorted(np.concatenate(list(parts.values()))) == list(range(len(pack)))
 
 

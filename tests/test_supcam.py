@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def setting():
     pack = cluster_set(10, size=32, seed=0)
-    return Setting(pack, supcam.parts_of(TINY, pack, 0), seed=3)
+    return Setting(pack, supcam.split_of(TINY, pack, 0), seed=3)
 
 
 def pretrain(setting, filled=13, **overrides):
@@ -493,7 +493,7 @@ def test_composition_needs_the_four_types_in_their_order(setting):
 
 def test_the_split_is_fixed_unless_it_is_asked_for_each_seed(setting):
     def parts(seed, **overrides):
-        return supcam.parts_of(replace(TINY, **overrides), setting.pack, seed)["train"].tolist()
+        return supcam.split_of(replace(TINY, **overrides), setting.pack, seed)["train"].tolist()
 
     assert parts(0) == parts(1) != parts(0, split_seed=5)
     assert parts(0, split_per_seed=True) != parts(1, split_per_seed=True) == parts(1, split_per_seed=True)

@@ -44,7 +44,7 @@ SMALL = replace(TINY, pretrain_rate=1e-4, finetune_rate=1e-4)  # so that roundin
 
 def setting(workers=None):
     pack = cluster_set(12, size=32, seed=0)
-    return Setting(pack, supcam.parts_of(TINY, pack, 0), seed=0, workers=workers or Workers())
+    return Setting(pack, supcam.split_of(TINY, pack, 0), seed=0, workers=workers or Workers())
 
 
 def several_steps(case, workers):

@@ -2,7 +2,6 @@
 Comes in: colour crops of one cell each. Goes out: an encoder whose embeddings K-means groups by type. One stage: momentum contrast of
 local and global views with a predictor on the query's side. Types are looked at for scores alone. Equation numbers are the paper's."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -21,11 +20,12 @@ from torch.nn import functional as F
 from trainables.parts import losses
 from trainables.parts.cells import PREPARE, SIDE, cell_set, read_any, read_cells
 from trainables.parts.clustering import assign, clustering_metrics, contingency, kmeans, silhouette
-from trainables.parts.data import Pack, split
+from trainables.parts.data import Pack
 from trainables.parts.encoders import backbone_faults, create_backbone, key_encoder_of, move_towards
 from trainables.parts.key_queue import KeyQueue
-from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task, config_values
+from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
+from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
 from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
 
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}  # section 3
@@ -101,48 +101,16 @@ PRETRAIN_FIELDS = tuple(entry.name for entry in fields(CcrlConfig) if entry.name
 
 def canonical(config: CcrlConfig) -> CcrlConfig:
     """The same training with every field that cannot matter at its default. Fields are numbers of the default's type."""
-    default = CcrlConfig()
     moot = set() if config.predictor else {"predictor_hidden"}
-    if not config.jitter:
-        moot |= {"jitter_strength"}
-    if not config.jitter_strength:
-        moot |= {"jitter"}
-    values = config_values(config) | {name: getattr(default, name) for name in moot}
-    typed = {name: _as_type(value, getattr(default, name)) for name, value in values.items()}
-    if not config.jitter or not config.jitter_strength:
-        typed |= {"jitter": 0.0, "jitter_strength": default.jitter_strength}
-    return replace(config, **typed)
-
-
-def _as_type(value: Any, example: Any) -> Any:
-    if isinstance(example, tuple):
-        return tuple(type(example[0])(entry) for entry in value)
-    return type(example)(value)
+    if config.jitter and config.jitter_strength:
+        return typed(config, moot)
+    return replace(typed(config, moot | {"jitter_strength"}), jitter=0.0)
 
 
 def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
     """All that is wrong with the configuration, alone and for a data set: one line each."""
-    found = [
-        f"{name} must be one of {', '.join(allowed)}, got {getattr(config, name)!r}"
-        for name, allowed in CHOICES.items()
-        if getattr(config, name) not in allowed
-    ]
+    found = setting_faults(config, CHOICES, RANGES, POSITIVE)
     found += backbone_faults(config.backbone)
-    found += [
-        f"{entry.name} must be a whole number, got {getattr(config, entry.name)}"
-        for entry in fields(CcrlConfig)
-        if type(entry.default) is int and getattr(config, entry.name) % 1 != 0
-    ]
-    for name, (low, high) in RANGES.items():
-        if not low <= getattr(config, name) <= high:
-            found.append(f"{name} must be between {low} and {high}, got {getattr(config, name)}")
-    found += [
-        f"{name} must be above 0 and finite, got {getattr(config, name)}" for name in POSITIVE if not 0 < getattr(config, name) < math.inf
-    ]
-    if config.crop_min > config.crop_max:
-        found.append(f"crop_min must not be above crop_max, got {config.crop_min} and {config.crop_max}")
-    if len(config.split) != 3 or not all(share > 0 for share in config.split) or not abs(sum(config.split) - 1) <= 1e-6:
-        found.append(f"split must be three fractions above 0 that sum to 1, got {config.split}")
     if pack is not None and pack.images.ndim != 4:
         found.append(f"cells must be in colour, (N, {SIDE}, {SIDE}, 3), the data is {pack.images.shape}; read it with this procedure")
     if parts is not None and config.pretrain_batch > len(parts["train"]):
@@ -333,11 +301,7 @@ class Pretrain(Task):
     def learning_rate(self, epoch: float) -> float:
         """Linear warm-up over `warmup_epochs`, then cosine to 0 at the last epoch."""
         config = self.config
-        warm = min(config.warmup_epochs, config.pretrain_epochs)
-        if epoch < warm:
-            return config.pretrain_rate * (epoch + 1 / self.steps()) / (warm + 1 / self.steps())
-        progress = (epoch - warm) / max(config.pretrain_epochs - warm, 1e-9)
-        return config.pretrain_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        return warm_cosine(config.pretrain_rate, epoch, config.warmup_epochs, config.pretrain_epochs, self.steps())
 
     def validate_at(self, epoch: int) -> bool:
         """About ten times in a training: it costs a pass over up to 2,000 cells and a clustering of them."""
@@ -475,11 +439,6 @@ def baselines(config: CcrlConfig, pack: Pack, parts: Mapping[str, np.ndarray]) -
 # ---------------------------------------------------------------------------------------------------------------- data
 
 
-def parts_of(config: CcrlConfig, pack: Pack, seed: int) -> dict[str, np.ndarray]:
-    """The split, by tile or patient: fixed for a study, or drawn anew for each seed."""
-    return split(pack, config.split, derive_seed(config.split_seed, seed) % 2**31 if config.split_per_seed else config.split_seed)
-
-
 def read(folder: Path, config: CcrlConfig, classes: tuple[str, ...] | None = None) -> Pack:
     """A packed set (`python -m search data prepare`), or a folder per type of images of one cell each."""
     return _noted(read_cells(folder, classes), config)
@@ -516,7 +475,7 @@ PROCEDURE = Procedure(
     faults=faults,
     synthesize=synthesize,
     read=read,
-    parts=parts_of,
+    parts=split_of,
     evaluate=evaluate,
     timm_settings=timm_settings,
     read_images=read_files,

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from trainables.parts import losses
 from trainables.parts.chromosomes import KARYOTYPE, karyotype_set
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
-from trainables.parts.data import Pack, few, list_folder, make_pack, read_folder, read_images, shrink, split
+from trainables.parts.data import Pack, few, list_folder, make_pack, read_folder, read_images, shrink
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, backbone_faults, create_backbone, size_arguments, standardise
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
 from trainables.parts.inspection import near_duplicates
-from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task, config_values
+from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
+from trainables.parts.settings import setting_faults, split_of, typed
 from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
 
 LEAST_TEMPERATURE = 0.01  # the paper's t, which multiplies, is at most 100 [decided: CLIP's]
@@ -90,38 +91,12 @@ FIELDS = tuple(entry.name for entry in fields(SclConfig))
 
 def canonical(config: SclConfig) -> SclConfig:
     """The same training with every field that cannot matter at its default (without SCL there is no temperature), in the default's type."""
-    default = SclConfig()
-    moot = {"temperature": default.temperature} if config.lambda1 == 0 else {}
-    values = config_values(config) | moot
-    return replace(config, **{name: _as_type(value, getattr(default, name)) for name, value in values.items()})
-
-
-def _as_type(value: Any, example: Any) -> Any:
-    if isinstance(example, tuple):
-        return tuple(type(example[0])(entry) for entry in value)
-    return type(example)(value)
+    return typed(config, ("temperature",) if config.lambda1 == 0 else ())
 
 
 def faults(config: SclConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
     """All that is wrong with the configuration, alone and for a data set: one line each."""
-    found = [
-        f"{name} must be one of {', '.join(allowed)}, got {getattr(config, name)!r}"
-        for name, allowed in CHOICES.items()
-        if getattr(config, name) not in allowed
-    ]
-    found += [
-        f"{entry.name} must be a whole number, got {getattr(config, entry.name)}"
-        for entry in fields(SclConfig)
-        if type(entry.default) is int and getattr(config, entry.name) % 1 != 0
-    ]
-    for name, (low, high) in RANGES.items():
-        if not low <= getattr(config, name) <= high:
-            found.append(f"{name} must be between {low} and {high}, got {getattr(config, name)}")
-    found += [
-        f"{name} must be above 0 and finite, got {getattr(config, name)}" for name in POSITIVE if not 0 < getattr(config, name) < math.inf
-    ]
-    if len(config.split) != 3 or not all(share > 0 for share in config.split) or not abs(sum(config.split) - 1) <= 1e-6:
-        found.append(f"split must be three fractions above 0 that sum to 1, got {config.split}")
+    found = setting_faults(config, CHOICES, RANGES, POSITIVE)
     if unknown := backbone_faults(config.backbone):
         found += unknown
     elif not any(fault.startswith("input_size") for fault in found):
@@ -503,11 +478,6 @@ def read_files(paths: list[Path], config: SclConfig) -> tuple[np.ndarray, dict[s
     return images, {"file": [str(path) for path in paths]}, broken
 
 
-def parts_of(config: SclConfig, pack: Pack, seed: int) -> dict[str, np.ndarray]:
-    """The split by individual: fixed for a study, or drawn anew for each seed."""
-    return split(pack, config.split, derive_seed(config.split_seed, seed) % 2**31 if config.split_per_seed else config.split_seed)
-
-
 def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any]:
     """What timm needs to build this classifier again, as its config.json has it."""
     side, sized = config.input_size, size_arguments(config.backbone, config.input_size)
@@ -546,7 +516,7 @@ PROCEDURE = Procedure(
     synthesize=synthesize,
     external=synthesize_external,
     read=read,
-    parts=parts_of,
+    parts=split_of,
     evaluate=evaluate,
     exported=exported,
     artefacts=artefacts,

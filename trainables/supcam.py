@@ -2,9 +2,8 @@
 Comes in: gray images of one cluster each, background 0, with their type. Goes out: a classifier. Two stages: momentum-contrast pre-training
 with supervised contrast, image composition and a self-margin loss; then fine-tuning. Equation numbers are the paper's."""
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from trainables.parts import losses
 from trainables.parts.chromosomes import cluster_set
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.composition import Numbers, compose, draw_composition, load_tables
-from trainables.parts.data import Pack, read_folder, read_images, split
+from trainables.parts.data import Pack, read_folder, read_images
 from trainables.parts.encoders import (
     GRAY_MEAN,
     GRAY_STD,
@@ -31,8 +30,9 @@ from trainables.parts.encoders import (
 from trainables.parts.evaluation import classification_metrics, confusion_matrix, knn_accuracy
 from trainables.parts.inspection import near_duplicates
 from trainables.parts.key_queue import KeyQueue
-from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task, config_values
+from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
+from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
 from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
 
 CLASSES = ("instance", "overlapping", "touching", "touching_overlapping")
@@ -136,7 +136,6 @@ FINETUNE_FIELDS = (
 def canonical(config: SupcamConfig) -> SupcamConfig:
     """The same training with every field that cannot matter at its default: without pre-training its settings do not matter, without a
     margin its size does not, without composition its blend does not. Fields are numbers of the default's type."""
-    default = SupcamConfig()
     moot: set[str] = set()
     if config.pretrain_epochs == 0:
         moot |= set(PRETRAIN_FIELDS) - set(FINETUNE_FIELDS) - {"pretrain_epochs"} | {"finetune_encoder"}
@@ -146,45 +145,18 @@ def canonical(config: SupcamConfig) -> SupcamConfig:
         moot |= {"center_decay"}
     if config.composition in ("off", "no"):
         moot |= {"blend", "overlap_threshold", "require_contact", "composition_draws"}
-    values = config_values(config) | {name: getattr(default, name) for name in moot}
-    typed = {name: _as_type(value, getattr(default, name)) for name, value in values.items()}
-    return replace(config, **typed)
-
-
-def _as_type(value: Any, example: Any) -> Any:
-    if isinstance(example, tuple):
-        return tuple(type(example[0])(entry) for entry in value)
-    return type(example)(value)
+    return typed(config, moot)
 
 
 def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
     """All that is wrong with the configuration, alone and for a data set: one line each."""
-    found = [
-        f"{name} must be one of {', '.join(allowed)}, got {getattr(config, name)!r}"
-        for name, allowed in CHOICES.items()
-        if getattr(config, name) not in allowed
-    ]
+    found = setting_faults(config, CHOICES, RANGES, POSITIVE)
     tables = ("off", "no", *load_tables())
     if config.composition not in tables:
         found.append(f"composition must be one of {', '.join(dict.fromkeys(tables))}, got {config.composition!r}")
     found += backbone_faults(config.backbone)
-    found += [
-        f"{entry.name} must be a whole number, got {getattr(config, entry.name)}"
-        for entry in fields(SupcamConfig)
-        if type(entry.default) is int and getattr(config, entry.name) % 1 != 0
-    ]
     if any(epoch < 0 or epoch % 1 != 0 for epoch in config.rate_drops):
         found.append(f"rate_drops must be whole numbers of epochs, got {config.rate_drops}")
-    for name, (low, high) in RANGES.items():
-        if not low <= getattr(config, name) <= high:
-            found.append(f"{name} must be between {low} and {high}, got {getattr(config, name)}")
-    found += [
-        f"{name} must be above 0 and finite, got {getattr(config, name)}" for name in POSITIVE if not 0 < getattr(config, name) < math.inf
-    ]
-    if config.crop_min > config.crop_max:
-        found.append(f"crop_min must not be above crop_max, got {config.crop_min} and {config.crop_max}")
-    if len(config.split) != 3 or not all(share > 0 for share in config.split) or not abs(sum(config.split) - 1) <= 1e-6:
-        found.append(f"split must be three fractions above 0 that sum to 1, got {config.split}")
     if config.margin_form in ("parametric_margin", "cluster_margin", "self_margin", "all_margin") and config.contrast == "info_nce":
         found.append(
             f"margin_form {config.margin_form} is added to sup_con (Eq. 13); contrast is info_nce: set contrast=sup_con or margin_form=none"
@@ -357,11 +329,7 @@ class Pretrain(Task):
     def learning_rate(self, epoch: float) -> float:
         """Linear warm-up over `warmup_epochs`, then cosine to 0 at the last epoch."""
         config = self.config
-        warm = min(config.warmup_epochs, config.pretrain_epochs)
-        if epoch < warm:
-            return config.pretrain_rate * (epoch + 1 / self.steps()) / (warm + 1 / self.steps())
-        progress = (epoch - warm) / max(config.pretrain_epochs - warm, 1e-9)
-        return config.pretrain_rate * 0.5 * (1 + float(np.cos(np.pi * min(progress, 1.0))))
+        return warm_cosine(config.pretrain_rate, epoch, config.warmup_epochs, config.pretrain_epochs, self.steps())
 
     def validate_at(self, epoch: int) -> bool:
         """About ten times in a pre-training: it costs a pass over up to 1,024 images."""
@@ -480,11 +448,6 @@ def read_files(paths: list[Path], config: SupcamConfig) -> tuple[np.ndarray, dic
     return images, {"file": [str(path) for path in paths]}, broken
 
 
-def parts_of(config: SupcamConfig, pack: Pack, seed: int) -> dict[str, np.ndarray]:
-    """The split: fixed for a study, or drawn anew for each seed."""
-    return split(pack, config.split, derive_seed(config.split_seed, seed) % 2**31 if config.split_per_seed else config.split_seed)
-
-
 def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, Any]:
     """What timm needs to build this classifier again, as its config.json has it."""
     side = config.input_size
@@ -528,7 +491,7 @@ PROCEDURE = Procedure(
     faults=faults,
     synthesize=synthesize,
     read=read,
-    parts=parts_of,
+    parts=split_of,
     evaluate=evaluate,
     timm_settings=timm_settings,
     read_images=read_files,
