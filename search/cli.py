@@ -227,12 +227,14 @@ def _data(words: list[str]) -> int:
     synth.add_argument("out", type=Path)
     synth.add_argument("--images", type=_count, default=600)
     synth.add_argument("--seed", type=_seed, default=0)
+    synth.add_argument("--external", metavar="NAME", help="write an external set that comes with it, by name, instead")
     prepare = commands.add_parser("prepare", help="turn a published download into one packed set that --data takes")
     prepare.add_argument("name", help="of the data set, such as consep")
     prepare.add_argument("source", type=Path)
     prepare.add_argument("out", type=Path)
     given = parser.parse_args(words)
     from search import data_commands
+    from trainables.parts.errors import RequestError
 
     if given.command == "check":
         return data_commands.check(given.folder)
@@ -242,7 +244,16 @@ def _data(words: list[str]) -> int:
         return data_commands.prepare(given.name, given.source, given.out)
 
     procedure = registry.load(given.procedure).procedure
-    return data_commands.synthesize(lambda: procedure.synthesize(procedure.config(), images=given.images, seed=given.seed), given.out)
+    if given.external is None:
+        return data_commands.synthesize(lambda: procedure.synthesize(procedure.config(), images=given.images, seed=given.seed), given.out)
+    others = procedure.external(procedure.config(), images=given.images, seed=given.seed) if procedure.external is not None else {}
+    if given.external not in others:
+        raise RequestError(
+            registry.unknown("external set", given.external, sorted(others))
+            if others
+            else f"{given.procedure} has no external set built in"
+        )
+    return data_commands.synthesize(lambda: others[given.external], given.out)
 
 
 def _with_objective(entry: "Entry", name: str | None) -> "Entry":
