@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from search import coordinator as coordinating
 from search import registry
 from search.coordinator import JOURNAL, best_trial, open_journal
-from trainables.parts.execution import FLIGHT, RESULT, Outcome
+from trainables.parts.execution import FLIGHT, MODEL, RESULT, Outcome
 
 SUPCAM = registry.load("supcam")
 
@@ -43,6 +43,7 @@ def end(bench, coordinator, active, status="completed", val=0.5, **error):
             metrics=metrics, history=list(active.rows), stage_hashes=dict(active.run.stages), stage_seconds={"warm": 1.5}, started="s"
         )
         (folder / RESULT).write_text(json.dumps(asdict(outcome)))
+        (folder / MODEL).write_text("")
         coordinator.stages.put(active.run.stages["warm"], {}, {})
     else:
         error = {"kind": "error", "message": "broken"} | error

@@ -20,7 +20,7 @@ from trainables.parts import execution
 from trainables.parts.checkpoint import load_state, save_state
 from trainables.parts.chromosomes import cluster_set
 from trainables.parts.errors import Diverged, RequestError
-from trainables.parts.execution import FLIGHT, MODEL, RESULT, config_hash, execute, stage_hashes
+from trainables.parts.execution import EPOCHS, FLIGHT, MODEL, RESULT, config_hash, execute, stage_hashes
 from trainables.supcam import PROCEDURE, SupcamConfig
 
 TINY = SupcamConfig(
@@ -130,7 +130,7 @@ def test_rows_are_reported_as_they_stand_in_the_history(pack, straight, tmp_path
     assert rows == outcome.history and places(outcome) == EVERY_PLACE
     assert outcome.epochs == {"pretrain": 2, "finetune": 2} and outcome.interruptions == 0 and outcome.stages_reused == []
     assert set(outcome.stage_seconds) == {"pretrain", "finetune"}
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([MODEL, RESULT])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([MODEL, RESULT, EPOCHS])
 
 
 # ------------------------------------------------------------------------------------------------------ resume
