@@ -163,7 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from trainables.parts.errors import RequestError, StorageFault
 
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
         signal.signal(signal.SIGTERM, _stop)
     try:
         return _dispatch(words)
@@ -194,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"search: {fault.filename or 'a file'} could not be written: {fault.strerror}; nothing that was recorded is lost. "
               "Make room, then the same command continues", file=sys.stderr)  # fmt: skip
         return 1
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -626,7 +630,8 @@ class _Request:
             coordinator.stop()
             console.print(f"{self.name}: stopping; what runs saves its checkpoint after this epoch. Once more stops at once", markup=False)
 
-        kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        listened = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
+        kept = {number: signal.signal(number, stop) for number in listened}
         try:
             yield
         finally:

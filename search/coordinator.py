@@ -142,6 +142,10 @@ class Coordinator:
         self.idle: dict[str, bool] = {}  # stages of the search's ended runs, last used last; whether no other trial can share it
         self._survey()
         self.study = self._open_study() if self.with_search else None
+        if lost := sum(run.key not in ledger.records and (folder / "checkpoints" / run.key / RESULT).exists() for run in plan.runs):
+            self.notes.append(
+                f"{lost} run(s) had ended and have no record (a command that died, or a damaged ledger); they are recorded anew"
+            )
         if again := sum(map(self._gone, plan.runs)):
             self.notes.append(
                 f"{again} run(s) of the search that a table now asks for are trained again: only the best one's model is kept"

@@ -249,8 +249,7 @@ def store_data(folder: Path, pack: Pack, parts: Mapping[str, Mapping[str, np.nda
     """Pack the images into the study, one memory-mapped file that all runs of a node share through the page cache: no copy for each
     process, nothing that must fit into /dev/shm as Ray's object store must, and a study that can be read again without its source.
     `parts`: split name -> part -> indices; each is written as splits/<name>.csv."""
-    save_pack(pack, folder / "data")
-    for name, split in parts.items():
+    for name, split in parts.items():  # before the images, which stand for all of it when a command that died is repeated
         of = {int(index): part for part, indices in split.items() for index in indices}
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
@@ -258,4 +257,5 @@ def store_data(folder: Path, pack: Pack, parts: Mapping[str, Mapping[str, np.nda
         rows.writerows([pack.files[index], pack.classes[pack.labels[index]], of[index]] for index in sorted(of))
         content = text.getvalue()
         write_atomically(folder / "splits" / f"{name}.csv", lambda path: path.write_text(content), "splits")  # noqa: B023 (called before the next turn)
+    save_pack(pack, folder / "data")
     return load_pack(folder / "data")
