@@ -43,7 +43,8 @@ def _same_split(study: Study, rows: pd.DataFrame) -> pd.Series:
 
 def best(study: Study) -> Best | None:
     """Best mean of the study's objective over seeds, among configurations with every seed of the study completed; where none has all,
-    among those with the most. Ties go to the lower standard deviation, then to the configuration's hash. Configurations that are judged
+    among those with the most. Ties go to the lower standard deviation, then to what stands in a table, then to the
+    earlier trial (as the search itself chooses, which keeps the model of its own best alone), then to the configuration's hash. Configurations that are judged
     on other validation images than the study's baseline (table 1 of SupCAM has a split of its own) are not candidates where others are."""
     metric, wanted = study.metric, study.seeds
     rows = study.usable
@@ -59,9 +60,20 @@ def best(study: Study) -> Best | None:
     sign = -1.0 if study.maximize else 1.0
     # 12 digits: the mean of equal values in another order may differ in the last bit
     full = groups[groups["size"] == most]
-    each = zip(full["mean"].tolist(), full["std"].tolist(), full.index.tolist(), strict=True)
-    order = [(round(sign * mean, 12), math.inf if math.isnan(std) else round(std, 12), h) for mean, std, h in each]
-    config_hash = min(order)[2]
+    named = {arm.config_hash for table in study.tables for arm in table.arms}
+    asked = rows.groupby("config_hash")["trial"].min().reindex(full.index)
+    each = zip(full["mean"].tolist(), full["std"].tolist(), asked.tolist(), full.index.tolist(), strict=True)
+    order = [
+        (
+            round(sign * mean, 12),
+            math.inf if math.isnan(std) else round(std, 12),
+            h not in named,
+            math.inf if pd.isna(trial) else int(trial),
+            h,
+        )
+        for mean, std, trial, h in each
+    ]
+    config_hash = min(order)[-1]
     runs = rows[rows["config_hash"] == config_hash].sort_values("seed")
     words = f"highest mean {metric}" if study.maximize else f"lowest mean {metric}"
     among = plural(len(order), "configuration")

@@ -7,11 +7,15 @@ import math
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from search.study import External
     from trainables.parts.data import Pack
 
-STEPS = ("run", "plan", "tune", "ablate", "export", "report")
+STEPS = ("run", "plan", "tune", "ablate", "export", "report", "check")
 EPILOG = """examples:
   python -m search supcam                                built-in synthetic set, minutes on a laptop
   python -m search supcam --data FOLDER                  your images: a folder for each class, or a manifest.csv
@@ -134,24 +138,46 @@ def _study_parser() -> _Parser:
     parser.add_argument(
         "--max-hours", type=_positive, help="start nothing new after this time; what is running ends, and the rest waits for the next call"
     )
+    parser.add_argument(
+        "--stall-minutes", type=_positive, default=30.0,
+        help="kill and start again a run of which nothing is heard for this long, and for ten times its slowest epoch (default: 30)",
+    )  # fmt: skip
     parser.add_argument("--retry-failed", action="store_true", help="run failed runs again (weights reachable now, more memory)")
     return parser
 
 
+class _Stopped(KeyboardInterrupt):
+    """A signal has ended the command."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped(number)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status. RequestError of any depth is printed line by line."""
-    from trainables.parts.errors import RequestError
+    from trainables.parts.errors import RequestError, StorageFault
 
     words = list(sys.argv[1:] if arguments is None else arguments)
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, _stop)
     try:
         return _dispatch(words)
     except RequestError as fault:
         for line in fault.faults:
             print(f"search: {line}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("search: stopped; the same command continues", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as fault:
+        print(f"search: stopped; the same command continues: python -m search {shlex.join(words)}", file=sys.stderr)
+        return 128 + getattr(fault, "number", signal.SIGINT)
+    except StorageFault as fault:
+        print(f"search: {fault}; nothing that was recorded is lost. Make room, then the same command continues", file=sys.stderr)
+        return 1
     except PermissionError as fault:
         print(
             f"search: {fault.filename or 'a file'} cannot be written or read ({fault.strerror}); change its permissions or name another --storage",
@@ -161,11 +187,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as fault:
+        from trainables.parts.checkpoint import NO_ROOM
+
+        if fault.errno not in NO_ROOM:
+            raise
+        print(f"search: {fault.filename or 'a file'} could not be written: {fault.strerror}; nothing that was recorded is lost. "
+              "Make room, then the same command continues", file=sys.stderr)  # fmt: skip
+        return 1
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _dispatch(words: list[str]) -> int:
     from trainables.parts.errors import RequestError
+    from trainables.parts.failpoints import asked
 
+    try:
+        asked()
+    except ValueError as fault:
+        raise RequestError(str(fault)) from None
     if not words or words[0] in ("-h", "--help", "help"):
         from search import registry
 
@@ -294,6 +336,7 @@ class _Request:
         self.folder = (given.storage / self.name).resolve()
         self.started = time.monotonic()
         self.external: dict[str, External] = {}
+        self.signal: int | None = None  # that asked for an end
 
     def _default_preset(self) -> str:
         import torch
@@ -302,8 +345,8 @@ class _Request:
         return "paper" if self.given.data and torch.cuda.is_available() and "paper" in presets else presets[0]
 
     def carry_out(self) -> int:
-        if self.step in ("report", "export"):
-            return self._report() if self.step == "report" else self._export_alone()
+        if self.step in ("report", "export", "check"):
+            return {"report": self._report, "export": self._export_alone, "check": self._check}[self.step]()
         plan, pack, source = self._prepare()
         if self.step == "plan":
             return self._show_plan(plan, pack)
@@ -422,12 +465,14 @@ class _Request:
         """The built-in set; a study that has it already keeps it."""
         from search.study import read_study
         from trainables.parts.data import load_pack
+        from trainables.parts.errors import RequestError
 
         old = read_study(self.folder)
         if old is not None and old["data"].get("synthetic") == source["synthetic"] and (self.folder / "data").exists():
             sizes = ("input_size", "canvas")
             if all(old["baseline"].get(name) == getattr(plan.baseline, name, None) for name in sizes):
-                return load_pack(self.folder / "data", verify=True)
+                with suppress(RequestError):  # damaged: it is drawn anew, and put in its place
+                    return load_pack(self.folder / "data", verify=True)
         return self.entry.procedure.synthesize(plan.baseline, **source["synthetic"])
 
     def _external(self, config: Any, pack: "Pack", source: dict[str, Any]) -> "dict[str, External]":
@@ -452,7 +497,10 @@ class _Request:
         if self.given.data is None and not found and self.entry.procedure.external is not None:
             old = read_study(self.folder)
             if old is not None and old["data"].get("synthetic") == source["synthetic"]:
-                kept = external_packs(self.folder, external_names(old)) if (self.folder / "external").exists() else {}
+                kept = {}
+                if (self.folder / "external").exists():
+                    with suppress(RequestError):  # damaged
+                        kept = external_packs(self.folder, external_names(old), verify=True)
                 found = {slug: External("synthetic", other) for slug, other in kept.items()}
             if not found:
                 made = self.entry.procedure.external(config, **source["synthetic"])
@@ -512,6 +560,7 @@ class _Request:
         from search.coordinator import Coordinator
         from search.recorder import Ledger
         from search.study import check_writable, compose_study, external_names, read_study, store_data, store_external, write_study
+        from trainables.parts.errors import StorageFault
 
         check_writable(self.folder)
         old = read_study(self.folder)
@@ -530,10 +579,9 @@ class _Request:
             outside = [f"external {slug}: {note}" for slug, other in self.external.items() for note in other.pack.notes]
             for note in (*pack.notes, *outside, *ledger.warnings):
                 self.console.print(f"note: {note}", markup=False)
-            stored = self.folder / "data"
-            if old is None and stored.exists():
-                shutil.rmtree(stored)  # of a command that died before it wrote study.json; it may have had other data
-            if not (stored / "data.json").exists():
+            for note in self._mend(ledger, old, pack):
+                self.console.print(f"note: {note}", markup=False)
+            if not (self.folder / "data" / "data.json").exists():
                 splits = {
                     _split_name(run.config): self.entry.procedure.parts(run.config, pack, run.seed)
                     for run in plan.runs
@@ -547,9 +595,17 @@ class _Request:
                 with_tables=self.step != "tune", retry_failed=self.given.retry_failed, external=external_names(study),
                 deadline=None if self.given.max_hours is None else time.monotonic() + 3600 * self.given.max_hours,
             )  # fmt: skip
-            before = len(ledger.records)
+            before, damaged = len(ledger.records), set(_set_aside(self.folder))
             if not coordinator.finished():
                 self._train(coordinator)
+            for path in sorted(set(_set_aside(self.folder)) - damaged):
+                coordinator.notes.append(f"{path.relative_to(self.folder)}: was damaged, and was set aside; its run did without it")
+            for note in coordinator.notes:
+                self.console.print(f"note: {note}", markup=False)
+            if self.signal is not None:
+                raise _Stopped(self.signal)
+            if coordinator.halt is not None:
+                raise StorageFault(coordinator.halt)
             study = self._with_confirmation(study, coordinator, plan)
             write_study(self.folder, study)
             return self._finish(study, ledger, pack, coordinator, before)
@@ -566,9 +622,57 @@ class _Request:
                 coordinator.slots = share.slots
                 coordinator.on_change = reporter = _Reporter(self.folder)
                 try:
-                    carry_out(coordinator, share, checkpoint_seconds=10.0 if self.preset == "quick" else 60.0)
+                    with self._signals(coordinator, console):
+                        carry_out(
+                            coordinator, share, checkpoint_seconds=10.0 if self.preset == "quick" else 60.0,
+                            patience=60 * self.given.stall_minutes,
+                        )  # fmt: skip
                 finally:
                     reporter.stop()
+
+    @contextmanager
+    def _signals(self, coordinator: "Coordinator", console: "Console") -> Iterator[None]:
+        """SIGINT or SIGTERM: the first one has the runs in flight save a checkpoint and end; the second one ends all at once."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self.signal is not None:
+                raise _Stopped(number)
+            self.signal = number
+            coordinator.stop()
+            console.print(f"{self.name}: stopping; what runs saves its checkpoint after this epoch. Once more stops at once", markup=False)
+
+        listened = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
+        kept = {number: signal.signal(number, stop) for number in listened}
+        try:
+            yield
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+    def _mend(self, ledger: "Ledger", old: dict[str, Any] | None, pack: "Pack") -> list[str]:
+        """Set aside packed images that are damaged or of a command that died before it wrote study.json; words for what was found."""
+        from trainables.parts.data import load_pack
+        from trainables.parts.errors import RequestError
+
+        notes = []
+        if old is None and ledger.records:
+            notes.append(f"study.json was lost; it is written anew from this command, beside {len(ledger.records)} record(s)")
+        stored = self.folder / "data"
+        if not stored.exists():
+            return notes
+        try:
+            if load_pack(stored, verify=True).hash == pack.hash:
+                return notes
+            words = "is of other images"
+        except RequestError as fault:
+            words = "; ".join(fault.faults)
+        aside = self.folder / "data.damaged"
+        shutil.rmtree(aside, ignore_errors=True)
+        if old is None:
+            shutil.rmtree(stored)
+            return notes
+        stored.rename(aside)
+        return [*notes, f"data was damaged and set aside as data.damaged ({words}); the images were packed again"]
 
     def _with_confirmation(self, study: dict[str, Any], coordinator: "Coordinator", plan: "Plan") -> dict[str, Any]:
         from search.coordinator import best_trial
@@ -586,6 +690,7 @@ class _Request:
         """Export, report, a short summary."""
         import analysis
         from search.progress import duration
+        from trainables.parts.failpoints import failpoint
 
         console, records = self.console, ledger.records
         if not records:
@@ -605,7 +710,9 @@ class _Request:
             )
             return 1
         exported = self._export(study, ledger, pack)
+        failpoint("report.begun")
         report = analysis.write_report(self.folder)
+        failpoint("report.written")
         counts: dict[str, int] = {}
         for record in records.values():
             counts[record["status"]] = counts.get(record["status"], 0) + 1
@@ -669,6 +776,18 @@ class _Request:
         self.console.print(f"report   {_short(self.folder / 'report.html')}", markup=False)
         return 0
 
+    def _check(self) -> int:
+        from search.history import check
+
+        self._existing()
+        history = check(self.folder, self.entry)
+        for note in history.notes:
+            self.console.print(f"note: {note}", markup=False)
+        for violation in history.violations:
+            self.console.print(f"violation: {violation}", markup=False)
+        self.console.print(history.summary, markup=False)
+        return 1 if history.violations else 0
+
     def _export_alone(self) -> int:
         from search.recorder import Ledger
         from trainables.parts.data import load_pack
@@ -704,7 +823,7 @@ class _Reporter:
         self.began = clock
         self.next = clock + 30
         command = ["nice", "-n", "15", sys.executable, "-m", "analysis", str(self.folder), "--light"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # Ctrl-C is not for it
 
     def stop(self) -> None:
         """None is at work afterwards: an older report must not be written over the last one. Its writes are whole or not at all."""
@@ -716,6 +835,11 @@ class _Reporter:
 def _listed(text: str) -> list[str]:
     """The words of a list with commas."""
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _set_aside(folder: Path) -> list[Path]:
+    """Files of runs and stages that were found damaged."""
+    return [path for name in ("checkpoints", "stages") for path in (folder / name).glob("*/*.damaged")]
 
 
 def _split_name(config: Any) -> str:

@@ -7,12 +7,15 @@ Sampler: TPE, multivariate with groups (it models the conditional space's branch
 propose one point twice). It is seeded anew for each trial from (seed, number), so that a proposal depends on the history alone and not on
 which process asks. Pruner: successive halving on the cheap validation score during pre-training."""
 
+import json
 import os
+import shutil
 import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +27,18 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from search.plan import Plan, PlannedRun, applies, planned_run, point_of, search_config
-from search.recorder import SCHEMA, Ledger, commit, now, versions
+from search.recorder import SCHEMA, STOP, Ledger, commit, now, versions
 from search.registry import Entry
 from search.stages import Stages
-from trainables.parts.execution import FLIGHT, RESULT, read_outcome
-from trainables.parts.procedure import config_values
+from trainables.parts.checkpoint import storage
+from trainables.parts.execution import FLIGHT, MODEL, RESULT, read_lives, read_outcome
+from trainables.parts.failpoints import failpoint
+from trainables.parts.procedure import config_from, config_values
 from trainables.parts.randomness import derive_seed
 
 JOURNAL = "optuna.journal"
+STAGES_KEPT = 10  # results of stages that a later trial may share (the search draws nothing continuous for them), last used first
+STARTS = 3  # how often a run whose process dies before it has begun is placed again
 
 
 def open_journal(path: Path) -> JournalStorage:
@@ -43,6 +50,8 @@ def open_journal(path: Path) -> JournalStorage:
             temporary = path.with_suffix(".tmp")
             temporary.write_bytes(content[: content.rfind(b"\n") + 1])
             os.replace(temporary, path)
+        for line in path.read_bytes().splitlines():
+            json.loads(line)  # a flipped bit: ValueError
     return JournalStorage(JournalFileBackend(str(path)))
 
 
@@ -55,6 +64,10 @@ class Active:
     stoppable: bool = False  # only the search wants it, so early stopping may end it
     rows: list[dict[str, Any]] = field(default_factory=list)
     began: float = 0.0
+    lives: int = 0  # processes that had worked on it when it was placed
+    heard: float | None = None  # when it was last heard of
+    losses: int = 0  # processes that died before they began with it
+    again: bool = False  # it was trained before, and its model was not kept
 
     @property
     def folder(self) -> str:
@@ -102,6 +115,9 @@ class Coordinator:
         self.external = tuple(external)
         self.last_looks = tuple(f"{part}_{entry.procedure.headline[0]}" for part in ("test", *(f"external_{word}" for word in external)))
         self.lock = threading.RLock()
+        self.stopping = False
+        self.halt: str | None = None  # why nothing more can be written
+        self.notes: list[str] = []  # what was found damaged, and what became of it
         self.stages = Stages(folder)
         self.versions, (self.commit, self.dirty) = versions(), commit()
         self.seconds: list[float] = []
@@ -110,11 +126,31 @@ class Coordinator:
         self.retried = {key for key, record in ledger.records.items() if retry_failed and record["status"] == "failed"}
         self.queue: deque[PlannedRun] = deque(run for run in plan.runs if with_tables and not self._ended(run))
         self.active: dict[str, Active] = {}
-        self.resumed: deque[Active] = deque()
+        begun = [run for run in self.queue if (folder / "checkpoints" / run.key / FLIGHT).exists()]
+        self.resumed: deque[Active] = deque(map(Active, begun))  # first, before another trains the stage that they were in the middle of
+        for run in begun:
+            self._unqueue(run)
         self.listeners: dict[str, list[optuna.trial.Trial]] = {}
         self.new_records = 0
         self.confirmation: list[PlannedRun] | None = None
+        (folder / STOP).unlink(missing_ok=True)  # of a driver that was killed while it stopped
+        self.planned = {run.key for run in plan.runs}
+        self.slowest = max((_epoch_seconds(record) for record in ledger.records.values()), default=0.0)
+        self.searched: set[str] = set()  # ended runs that the search alone wanted and that have files
+        self.confirmed: dict[str, set[str]] = {}  # "search/trial 3" -> runs that were done under this name
+        self.table_stages = {value for run in plan.runs for value in run.stages.values()}
+        self.idle: dict[str, bool] = {}  # stages of the search's ended runs, last used last; whether no other trial can share it
+        self._survey()
         self.study = self._open_study() if self.with_search else None
+        if lost := sum(run.key not in ledger.records and (folder / "checkpoints" / run.key / RESULT).exists() for run in plan.runs):
+            self.notes.append(
+                f"{lost} run(s) had ended and have no record (a command that died, or a damaged ledger); they are recorded anew"
+            )
+        if again := sum(map(self._gone, plan.runs)):
+            self.notes.append(
+                f"{again} run(s) of the search that a table now asks for are trained again: only the best one's model is kept"
+            )
+        self.free()
 
     # -- what is known already ------------------------------------------------------------------------------------------------------
 
@@ -133,13 +169,7 @@ class Coordinator:
         """Load or make the Optuna study, then bring it to the state of the ledger."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(
-            storage=open_journal(self.folder / JOURNAL),
-            study_name=self.name,
-            direction=optuna.study.StudyDirection[self.entry.study.direction.upper()],
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3, bootstrap_count=0),
-            load_if_exists=True,
-        )
+        study = self._whole_study()
         if not study.trials:
             point = point_of(self.plan.baseline, self.plan.space)
             if point is not None:
@@ -148,6 +178,89 @@ class Coordinator:
             if frozen.state == TrialState.RUNNING:
                 self._take_up(study, frozen)
         return study
+
+    def _load_study(self) -> optuna.Study:
+        with storage(self.folder / JOURNAL):
+            return optuna.create_study(
+                storage=open_journal(self.folder / JOURNAL),
+                study_name=self.name,
+                direction=optuna.study.StudyDirection[self.entry.study.direction.upper()],
+                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3, bootstrap_count=0),
+                load_if_exists=True,
+            )
+
+    def _whole_study(self) -> optuna.Study:
+        """The Optuna study if it agrees with the ledger; else the file is set aside and the study made again from the ledger. A trial that
+        has no record is then asked for again."""
+        path = self.folder / JOURNAL
+        study = None
+        try:
+            study = self._load_study()
+            fault = self._contradiction(study)
+        except OSError:
+            raise
+        except Exception as problem:  # noqa: BLE001 (a journal with a line damaged fails in Optuna in any of a dozen ways)
+            fault = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        if study is not None and not fault:
+            return study
+        damaged = path.exists() and bool(path.read_bytes())
+        if damaged:
+            os.replace(path, path.with_suffix(".damaged"))
+        path.unlink(missing_ok=True)
+        for lock in self.folder.glob(f"{JOURNAL}.lock*"):
+            lock.unlink()
+        asked = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)} if study is not None else {}
+        study = self._load_study()
+        told = {record["trial"]: record for record in self.ledger.records.values() if isinstance(record.get("trial"), int)}
+        for number in range(max([*told, *asked], default=-1) + 1):
+            study.add_trial(self._trial_of(told.get(number), asked.get(number, {})))
+        found = (
+            f"{JOURNAL} was damaged ({fault}) and set aside as {path.with_suffix('.damaged').name}" if damaged else f"{JOURNAL} was lost"
+        )
+        self.notes.append(f"{found}; the search goes on from the {len(told)} trial(s) in the records")
+        return study
+
+    def _contradiction(self, study: optuna.Study) -> str:
+        """In what the Optuna study is not what the ledger says; '' if in nothing."""
+        records = self.ledger.records
+        trials = study.get_trials(deepcopy=False)
+        for record in records.values():
+            number = record.get("trial")
+            if number is None:
+                continue
+            if not (isinstance(number, int) and 0 <= number < len(trials)):
+                return f"trial {number} has a record and is not there"
+            if trials[number].state.is_finished() and trials[number].user_attrs.get("key") != record["key"]:
+                return f"trial {number} is not its record's"
+        for trial in trials:
+            key = trial.user_attrs.get("key")
+            if key is None or not trial.state.is_finished():
+                continue  # in flight, or a point that the procedure refused
+            known = records.get(key)
+            if known is None:
+                return f"trial {trial.number} was told, and its record is gone"
+            value = known["metrics"].get(self.entry.study.objective)
+            if trial.state == TrialState.COMPLETE and known["status"] == "completed" and not known.get("again") and trial.value != value:
+                return f"trial {trial.number} has the value {trial.value}, its record {value}"
+            if set(trial.params) <= set(self.plan.space) and self._run_of(trial.params).key != key:
+                return f"trial {trial.number} has other parameters than its record"
+        return ""
+
+    def _trial_of(self, record: Mapping[str, Any] | None, asked: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
+        """A trial as the ledger has it; one that waits to be asked (for the point that it had, where that is known) where it has none."""
+        point = None if record is None else point_of(config_from(self.entry.procedure.config, record["params"]), self.plan.space)
+        if record is None or point is None:
+            return optuna.trial.create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": dict(asked)} if asked else {})
+        scores = [row[self.entry.study.intermediate] for row in record["history"] if self.entry.study.intermediate in row]
+        completed, pruned = record["status"] == "completed", record["status"] == "pruned"
+        return optuna.trial.create_trial(
+            state=TrialState.COMPLETE if completed else TrialState.PRUNED if pruned else TrialState.FAIL,
+            value=float(record["metrics"][self.entry.study.objective]) if completed else None,
+            params=point,
+            distributions={name: self.plan.space[name].distribution for name in point},
+            intermediate_values=dict(enumerate(scores, 1)) if completed or pruned else {},
+            user_attrs={"key": record["key"]} | ({} if completed or pruned else {"reason": _reason(record)}),
+        )
 
     def _take_up(self, study: optuna.Study, frozen: optuna.trial.FrozenTrial) -> None:
         """A trial that was asked and never told: a driver died. Tell it from the ledger, or go on with its run."""
@@ -177,7 +290,9 @@ class Coordinator:
             for take in (self._resumed, self._asked, self._queued, self._confirming):
                 active = take()
                 if active is not None:
-                    active.began = time.monotonic()
+                    active.began, active.heard = time.monotonic(), None
+                    active.lives = len(read_lives(self.folder / active.folder))
+                    active.again = self._gone(active.run)
                     self.active[active.run.key] = active
                     return active
             return None
@@ -191,7 +306,20 @@ class Coordinator:
         return not (self.active or self.resumed or self.queue or self._trials_left() or self._to_confirm())
 
     def _over(self) -> bool:
-        return self.deadline is not None and time.monotonic() > self.deadline
+        return self.stopping or (self.deadline is not None and time.monotonic() > self.deadline)
+
+    def stop(self, why: str | None = None) -> None:
+        """Start nothing more, and have the runs in flight save a checkpoint and end. why: what keeps the study from being written."""
+        self.stopping = True
+        self.halt = self.halt or why
+        with suppress(OSError):  # a full disk: the runs notice it themselves
+            (self.folder / STOP).touch()
+
+    def drop(self, key: str, why: str) -> None:
+        """What came of a run could not be written. It stays as its process left it, and is taken up by the next command."""
+        self.stop(why)
+        with self.lock:
+            self.active.pop(key, None)
 
     def _free(self, run: PlannedRun) -> bool:
         """Whether no stage of the run is being trained by another one at this moment: it would be trained twice."""
@@ -203,8 +331,8 @@ class Coordinator:
         for active in list(self.resumed):
             if active.run.key in self.active:
                 self.resumed.remove(active)
-                assert active.trial is not None
-                self.listeners.setdefault(active.run.key, []).append(active.trial)
+                if active.trial is not None:
+                    self.listeners.setdefault(active.run.key, []).append(active.trial)
             elif self._free(active.run):
                 self.resumed.remove(active)
                 self._unqueue(active.run)
@@ -225,7 +353,7 @@ class Coordinator:
             0,
             self.plan.trials
             - told
-            - len(self.resumed)
+            - sum(active.trial is not None for active in self.resumed)
             - sum(active.trial is not None for active in self.active.values())
             - sum(map(len, self.listeners.values())),
         )
@@ -250,8 +378,11 @@ class Coordinator:
         """A new trial with a value for each dimension that applies."""
         assert self.study is not None
         self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
+        failpoint("optuna.ask")
         trial = self.study.ask()
+        failpoint("optuna.asked")
         self._fill(trial)
+        failpoint("optuna.filled")
         return trial
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
@@ -334,6 +465,15 @@ class Coordinator:
         active = self.active.get(key)
         if active is None:
             return False
+        clock = time.monotonic()
+        if active.heard is not None:
+            self.slowest = max(self.slowest, clock - active.heard)
+        active.heard = clock
+        if row.get("end") == "stopped":
+            del self.active[key]  # its trial stays asked and not told, as after the death of a driver
+            if "message" in row:
+                self.stop(str(row["message"]))
+            return False
         if "end" in row:
             self._end(active, row)
             return False
@@ -358,13 +498,39 @@ class Coordinator:
         return set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
     def lost(self, key: str) -> None:
-        """The run's process died more often than a run is retried."""
+        """Tune has given the run up: its process died more often than a run is retried. One that died before it began with the run (as it
+        started, or between two runs) is no fault of the run's, and Tune does not retry it: it is placed again here."""
+        with self.lock:
+            active = self.active.get(key)
+            if active is not None and not self.has_begun(active) and active.losses < STARTS:
+                del self.active[key]
+                self.resumed.append(replace(active, losses=active.losses + 1, heard=None))
+                return
         ending = {"end": "failed", "kind": "worker_killed", "message": "the worker process died repeatedly (killed, or out of host memory)"}
         with self.lock:
             if key in self.active:
                 self._end(
                     self.active[key], ending | {"started": now(), "ended": now(), "worker": "", "device": "", "peak_memory_bytes": None}
                 )
+
+    def stalled(self, patience: float) -> list[tuple[Active, float]]:
+        """Runs in flight of which nothing was heard for longer than any epoch of this study can explain, and for how long (s): ten times the
+        slowest so far, and at least `patience` seconds; four times that as long as no epoch is known. Each is named once, then waited for anew.
+        A run that waits for a machine is not among them: its clock starts with its process."""
+        limit, clock = max(patience, 10 * self.slowest) if self.slowest else 4 * patience, time.monotonic()
+        found = []
+        with self.lock:
+            for active in self.active.values():
+                if active.heard is None and self.has_begun(active):
+                    active.heard = clock
+                if active.heard is not None and clock - active.heard > limit:
+                    found.append((active, clock - active.heard))
+                    active.heard = clock
+        return found
+
+    def has_begun(self, active: Active) -> bool:
+        """Whether a process has begun with the run since it was placed."""
+        return active.heard is not None or len(read_lives(self.folder / active.folder)) > active.lives
 
     def _end(self, active: Active, ending: Mapping[str, Any]) -> None:
         """Record first, tell Optuna second: what is told is never more than what is recorded."""
@@ -384,13 +550,91 @@ class Coordinator:
                 self._tell(self.study, trial, record)
         for name in (FLIGHT, *(() if record["checkpoint"] else (RESULT,))):
             (self.folder / active.folder / name).unlink(missing_ok=True)
+        self._notice(record)
+        self.free()
         self.on_change(self)
+
+    # -- what is kept on the disk ---------------------------------------------------------------------------------------------------
+
+    def _gone(self, run: PlannedRun) -> bool:
+        """Whether a run has completed and its model was not kept."""
+        record = self.ledger.records.get(run.key)
+        folder = self.folder / "checkpoints" / run.key
+        return bool(record and record["status"] == "completed" and not all((folder / name).exists() for name in (MODEL, RESULT)))
+
+    def _wanted(self) -> list[PlannedRun]:
+        """Runs that are asked for or in flight."""
+        return [*(self.confirmation or ()), *(active.run for active in (*self.resumed, *self.active.values()))]
+
+    def _best_keys(self) -> set[str]:
+        """The best trial's run, and those of its further seeds."""
+        best = best_trial(self.study) if self.study is not None else None
+        return set() if best is None else {best.user_attrs["key"], *self.confirmed.get(f"search/trial {best.number}", ())}
+
+    def _notice(self, record: Mapping[str, Any], stages: Collection[str] | None = None) -> None:
+        """Remember what a record needs on the disk. stages: those that are there, where that is known."""
+        for arm in record.get("arms", ()):
+            if arm.startswith("search/"):
+                self.confirmed.setdefault(arm, set()).add(record["key"])
+        hashes = record.get("stage_hashes", {})
+        if any(not arm.startswith("search/") for arm in record.get("arms", ())):
+            self.table_stages |= set(hashes.values())
+        elif record["status"] != "failed":  # its words stay
+            self.searched.add(record["key"])
+            for name, value in hashes.items():
+                if stages is None or value in stages:
+                    self.idle.pop(value, None)
+                    self.idle[value] = self._once(name, record["params"])
+
+    def _survey(self) -> None:
+        """What an earlier driver left."""
+        there = {path.name for path in self.stages.folder.glob("*")}
+        for record in self.ledger.records.values():
+            self._notice(record, there)
+        self.searched &= {path.name for path in (self.folder / "checkpoints").glob("*")}
+
+    def free(self) -> None:
+        """Delete the models of ended runs that only the search wanted and that are not its best, and the stages that none but they used and
+        none will share. Their records stay, and so does all that stands in a table of this command or an earlier one. Without a search
+        nothing is deleted: which trial is the best is then not known."""
+        if self.study is None:
+            return
+        best = self._best_keys()
+        wanted = self._wanted()
+        for key in sorted(self.searched - best - self.planned - {run.key for run in wanted}):
+            folder = self.folder / "checkpoints" / key
+            (folder / RESULT).unlink(missing_ok=True)  # first: a result without its model would be taken for a run that has ended
+            failpoint("files.freed")
+            shutil.rmtree(folder, ignore_errors=True)
+            self.searched.discard(key)
+        needed = self.table_stages | {value for run in wanted for value in run.stages.values()}
+        needed |= {value for key in best for value in self.ledger.records.get(key, {}).get("stage_hashes", {}).values()}
+        spare = [value for value in self.idle if value not in needed]
+        lasting = [value for value in spare if not self.idle[value]][-STAGES_KEPT:]
+        for value in spare:
+            if value not in lasting:
+                shutil.rmtree(self.stages.path(value).parent, ignore_errors=True)
+                del self.idle[value]
+
+    def _once(self, name: str, params: Mapping[str, Any]) -> bool:
+        """Whether the search draws a real number for a field of this stage or of one before it: no other trial will share its result."""
+        fields: set[str] = set()
+        for stage in self.entry.procedure.stages:
+            fields |= set(stage.fields)
+            if stage.name == name:
+                break
+        return any(
+            isinstance(dimension.distribution, FloatDistribution) and dimension.distribution.step is None and dimension.field in fields
+            for dimension in self.plan.space.values()
+            if applies(dimension, params)
+        )
 
     def _record(self, active: Active, ending: Mapping[str, Any]) -> dict[str, Any]:
         run, status = active.run, ending["end"]
         outcome = read_outcome(self.folder / active.folder) if status == "completed" else None
         if status == "completed" and outcome is None:
-            raise RuntimeError(f"{active.folder}: the run says that it has ended, but left no result")
+            status = "failed"
+            ending = dict(ending) | {"kind": "error", "message": "the run said that it had ended, and left no readable result"}
         history = outcome.history if outcome else active.rows
         seconds = outcome.stage_seconds if outcome else _stage_seconds(active.rows)
         on_the_way = {name: row[name] for row in history for name in (self.entry.study.intermediate,) if name in row}
@@ -405,7 +649,8 @@ class Coordinator:
             "metrics": metrics, "confusion": outcome.confusion if outcome else {}, "history": history, "commit": self.commit, "dirty": self.dirty,
             "data_hash": self.data_hash, "versions": self.versions, "device": ending["device"],
             "started": outcome.started if outcome else ending["started"], "ended": ending["ended"], "worker": ending["worker"],
-            "interruptions": outcome.interruptions if outcome else 0,
+            "interruptions": outcome.interruptions if outcome else 0, "lives": read_lives(self.folder / active.folder),
+            **({"again": True} if active.again else {}),
             "checkpoint": f"{active.folder}/model.safetensors" if outcome else None,
             "error": {"kind": ending["kind"], "message": ending["message"]} if "kind" in ending else None,
             "peak_memory_bytes": ending["peak_memory_bytes"],
@@ -413,6 +658,7 @@ class Coordinator:
 
     def _tell(self, study: optuna.Study, trial: optuna.trial.Trial, record: Mapping[str, Any]) -> None:
         """PRUNED with its intermediate values, FAIL for diverged and failed, COMPLETE with the validation score alone."""
+        failpoint("optuna.tell")
         trial.set_user_attr("key", record["key"])
         if record["status"] == "completed":
             study.tell(trial, float(record["metrics"][self.entry.study.objective]))
@@ -422,8 +668,9 @@ class Coordinator:
                 trial.report(scores[step - 1], step)
             study.tell(trial, state=TrialState.PRUNED)
         else:
-            trial.set_user_attr("reason", (record["error"] or {}).get("message", record["status"]))
+            trial.set_user_attr("reason", _reason(record))
             study.tell(trial, state=TrialState.FAIL)
+        failpoint("optuna.told")
 
     # -- what is shown --------------------------------------------------------------------------------------------------------------
 
@@ -463,6 +710,16 @@ class Coordinator:
         return [run.seed for run in self.confirmation if not self._ended(run) and run.key not in self.active]
 
 
+def _epoch_seconds(record: Mapping[str, Any]) -> float:
+    """The slowest stage's mean epoch."""
+    epochs = record.get("epochs", {})
+    return max((seconds / epochs[name] for name, seconds in record.get("stage_seconds", {}).items() if epochs.get(name)), default=0.0)
+
+
+def _reason(record: Mapping[str, Any]) -> str:
+    return str((record["error"] or {}).get("message", record["status"]))
+
+
 def _where(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{rows[-1]['stage']} epoch {rows[-1]['epoch']}" if rows else "starting"
 
@@ -491,4 +748,4 @@ def best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
     if not completed:
         return None
     sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
-    return max(completed, key=lambda trial: (sign * (trial.value or 0.0), -trial.number))
+    return max(completed, key=lambda trial: (round(sign * (trial.value or 0.0), 12), -trial.number))  # 12 digits, as analysis.best

@@ -24,6 +24,7 @@ from trainables.parts.checkpoint import load_state
 from trainables.parts.data import Pack
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import MODEL
+from trainables.parts.failpoints import failpoint
 from trainables.parts.procedure import Evaluation, config_from
 
 SCHEMA = "karyotune-export-1"
@@ -71,9 +72,12 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     best = folder / "best"
     old = folder / ".best.old"
     shutil.rmtree(old, ignore_errors=True)
+    failpoint("export.written")
     if best.exists():
         best.rename(old)
+    failpoint("export.moved")
     temporary.rename(best)
+    failpoint("export.renamed")
     shutil.rmtree(old, ignore_errors=True)
     return best
 

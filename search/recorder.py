@@ -3,20 +3,24 @@ Comes in: records. Goes out: `records.jsonl`, appended and flushed to disk befor
 Exists because it, and no state of Ray or Optuna, is the truth of a study."""
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
-from trainables.parts.checkpoint import write_atomically
+from trainables.parts.checkpoint import storage, write_atomically
 from trainables.parts.errors import RequestError
+from trainables.parts.failpoints import armed, die, failpoint
 
 SCHEMA = 1
+STOP = ".stop"  # while this file stands in a study's folder, its runs save a checkpoint after the epoch they are in, and end
 FINAL = ("completed", "pruned", "diverged", "failed")
 
 
@@ -45,6 +49,33 @@ def commit() -> tuple[str | None, bool]:
     return head, bool(head and git("status", "--porcelain", "--untracked-files=no"))
 
 
+SEAL = re.compile(rb', "check": "([0-9a-f]{16})"\}$')
+
+
+def seal(line: bytes) -> bytes:
+    """A record's line with a check sum over it as its last value: a flipped bit may leave JSON that is whole and wrong."""
+    return line[:-1] + b', "check": "' + hashlib.sha256(line).hexdigest()[:16].encode() + b'"}'
+
+
+def record_of(line: bytes) -> dict[str, Any]:
+    """The record that a line holds, without its check sum. ValueError if it holds none of this schema, or another one than was written; a
+    line without check sum (of an older version, or by hand) is taken as it is."""
+    found = SEAL.search(line)
+    if found is not None:
+        line = line[: found.start()] + b"}"
+        if hashlib.sha256(line).hexdigest()[:16].encode() != found[1]:
+            raise ValueError("its check sum is not that of its content")
+    record = json.loads(line)
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA or record.get("status") not in FINAL:
+        raise ValueError("not a record of this schema")
+    if not isinstance(record.get("key"), str):
+        raise ValueError("a record without a key")
+    for name in ("metrics", "params"):
+        if not isinstance(record.get(name, {}), dict):
+            raise ValueError(f"{name} is no dictionary")
+    return record
+
+
 class Ledger:
     """records.jsonl of one study, open for this process alone while it is used as a context.
 
@@ -55,7 +86,7 @@ class Ledger:
         self.path = folder / "records.jsonl"
         self.records: dict[str, dict[str, Any]] = {}
         self.warnings: list[str] = []
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
         self._lock: TextIO | None = None
 
     def __enter__(self) -> "Ledger":
@@ -68,8 +99,13 @@ class Ledger:
             raise RequestError(
                 f"{self.path.parent}: another search is at work on this study; wait for it, or give this one another --name"
             ) from None
-        self.read(repair=True)
-        self._file = open(self.path, "a", encoding="utf-8")
+        try:
+            self.read(repair=True)
+            with storage(self.path):
+                self._file = open(self.path, "ab", buffering=0)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -88,12 +124,9 @@ class Ledger:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
-                if not isinstance(record, dict) or record["schema"] != SCHEMA or record["status"] not in FINAL:
-                    raise ValueError("not a record of this schema")
-                self._take(record)
+                self._take(record_of(line))
                 good.append(line)
-            except (ValueError, KeyError):
+            except (ValueError, RecursionError):
                 bad.append(line)
         torn = bool(good) and not self.path.read_bytes().endswith(b"\n")
         if bad:
@@ -102,20 +135,34 @@ class Ledger:
             )
         if repair and (bad or torn):
             if bad:
-                with open(self.path.with_name("records.torn"), "ab") as aside:
+                with storage(self.path), open(self.path.with_name("records.torn"), "ab") as aside:
                     aside.write(b"".join(line + b"\n" for line in bad))
                     aside.flush()
                     os.fsync(aside.fileno())
             write_atomically(self.path, lambda path: path.write_bytes(b"".join(line + b"\n" for line in good)))
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record and force it to disk. ValueError if a number in it is not finite: such a run is `diverged`, with words."""
+        """Write one record and force it to disk. ValueError if a number in it is not finite: such a run is `diverged`, with words.
+        StorageFault where the disk does not take it whole; the file is then as it was."""
         if self._file is None:
             raise RuntimeError("the ledger is not open")
-        line = json.dumps(dict(record), allow_nan=False)
-        self._file.write(line + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = seal(json.dumps(dict(record), allow_nan=False).encode()) + b"\n"
+        failpoint("ledger.append")
+        before = os.fstat(self._file.fileno()).st_size
+        with storage(self.path):
+            try:
+                if armed("ledger.half"):
+                    self._file.write(line[: len(line) // 2])
+                    die("ledger.half")
+                rest = memoryview(line)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+                failpoint("ledger.written")
+                os.fsync(self._file.fileno())
+            except OSError:
+                os.ftruncate(self._file.fileno(), before)  # half a line would swallow the next one
+                raise
+        failpoint("ledger.synced")
         self._take(dict(record))
 
     def _take(self, record: dict[str, Any]) -> None:

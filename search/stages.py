@@ -29,7 +29,10 @@ class Stages:
         if not self.has(key):
             return None
         try:
-            return load_state(self.path(key))
+            tensors, values = load_state(self.path(key))
+            if values.pop("key", key) != key:
+                raise RequestError(f"{self.path(key)} is another stage")
+            return tensors, values
         except RequestError:
             with contextlib.suppress(FileNotFoundError):  # another worker met it too, and was first
                 self.path(key).rename(self.path(key).with_suffix(".damaged"))
@@ -38,4 +41,4 @@ class Stages:
             return None
 
     def put(self, key: str, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        save_state(self.path(key), tensors, values)
+        save_state(self.path(key), tensors, values | {"key": key}, "stage")

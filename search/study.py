@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from optuna.distributions import distribution_to_json
 from search.plan import Plan, PlannedTable
 from search.recorder import commit, now, versions
 from search.registry import Entry
-from trainables.parts.checkpoint import write_atomically
+from trainables.parts.checkpoint import sealed, unsealed, write_atomically
 from trainables.parts.data import Pack, load_pack, save_pack
 from trainables.parts.errors import RequestError
 from trainables.parts.inspection import size_baseline
@@ -36,7 +37,9 @@ def read_study(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         study = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+        if isinstance(study, dict):
+            study = unsealed(study)
+    except (ValueError, RecursionError) as fault:
         raise RequestError(f"{path} is damaged ({fault}); restore it, or give the study another --name") from None
     if not isinstance(study, dict) or study.get("schema") != SCHEMA:
         raise RequestError(
@@ -48,8 +51,8 @@ def read_study(folder: Path) -> dict[str, Any] | None:
 
 
 def write_study(folder: Path, study: Mapping[str, Any]) -> None:
-    text = json.dumps(study, indent=1, allow_nan=False)
-    write_atomically(folder / STUDY, lambda path: path.write_text(text + "\n"))
+    text = json.dumps(sealed(study), indent=1, allow_nan=False)
+    write_atomically(folder / STUDY, lambda path: path.write_text(text + "\n"), "study")
 
 
 def check_writable(folder: Path) -> None:
@@ -93,9 +96,9 @@ def external_names(study: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(known["slug"] for known in study["data"].get("external", []))
 
 
-def external_packs(folder: Path, names: Iterable[str]) -> dict[str, Pack]:
+def external_packs(folder: Path, names: Iterable[str], verify: bool = False) -> dict[str, Pack]:
     """The external sets of a study by name."""
-    return {name: load_pack(folder / "external" / name) for name in names}
+    return {name: load_pack(folder / "external" / name, verify) for name in names}
 
 
 def name_external(folders: Sequence[Path]) -> dict[str, Path]:
@@ -227,23 +230,32 @@ def with_confirmation(
 
 
 def store_external(folder: Path, external: Mapping[str, External]) -> None:
-    """Pack external sets into the study; those that it has stay."""
+    """Pack external sets into the study; those that it has stay, unless they are damaged."""
     for slug, other in external.items():
-        if not (folder / "external" / slug / "data.json").exists():
-            save_pack(other.pack, folder / "external" / slug)
+        stored = folder / "external" / slug
+        if stored.exists():
+            try:
+                if load_pack(stored, verify=True).hash == other.pack.hash:
+                    continue
+            except RequestError:
+                pass
+            aside = folder / "external" / f".{slug}.damaged"
+            shutil.rmtree(aside, ignore_errors=True)
+            stored.rename(aside)
+        save_pack(other.pack, stored)
 
 
 def store_data(folder: Path, pack: Pack, parts: Mapping[str, Mapping[str, np.ndarray]]) -> Pack:
     """Pack the images into the study, one memory-mapped file that all runs of a node share through the page cache: no copy for each
     process, nothing that must fit into /dev/shm as Ray's object store must, and a study that can be read again without its source.
     `parts`: split name -> part -> indices; each is written as splits/<name>.csv."""
-    save_pack(pack, folder / "data")
-    for name, split in parts.items():
+    for name, split in parts.items():  # before the images, which stand for all of it when a command that died is repeated
         of = {int(index): part for part, indices in split.items() for index in indices}
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(["file", "label", "part"])
         rows.writerows([pack.files[index], pack.classes[pack.labels[index]], of[index]] for index in sorted(of))
         content = text.getvalue()
-        write_atomically(folder / "splits" / f"{name}.csv", lambda path: path.write_text(content))  # noqa: B023 (called before the next turn)
+        write_atomically(folder / "splits" / f"{name}.csv", lambda path: path.write_text(content), "splits")  # noqa: B023 (called before the next turn)
+    save_pack(pack, folder / "data")
     return load_pack(folder / "data")

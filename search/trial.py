@@ -10,6 +10,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 
 from search import registry
-from search.recorder import now
+from search.recorder import STOP, now
 from search.stages import Stages
 from trainables.parts.data import Pack, load_pack
-from trainables.parts.errors import Diverged, RequestError, WeightsUnreachable
+from trainables.parts.errors import Diverged, Interrupted, RequestError, StorageFault, WeightsUnreachable
 from trainables.parts.execution import execute
 from trainables.parts.procedure import config_from
 from trainables.parts.workers import Workers
@@ -46,6 +47,10 @@ def run_trial(job: dict[str, Any]) -> None:
         else:
             _group(job, send)
         ending: dict[str, Any] = {"end": "completed"}
+    except Interrupted:
+        ending = {"end": "stopped"}
+    except StorageFault as fault:
+        ending = {"end": "stopped", "message": str(fault)}
     except Diverged as fault:
         ending = {"end": "diverged", "kind": "not_finite", "message": str(fault)}
     except WeightsUnreachable as fault:
@@ -58,8 +63,9 @@ def run_trial(job: dict[str, Any]) -> None:
         raise  # Tune starts the run again, as it does where the trial's own process dies
     except Exception as fault:  # noqa: BLE001 (recorded with its reason, its traceback in the run's log; the study goes on)
         ending = {"end": "failed", "kind": "error", "message": f"{type(fault).__name__}: {fault}".splitlines()[0]}
-        (Path(job["study"]) / job["folder"]).mkdir(parents=True, exist_ok=True)
-        (Path(job["study"]) / job["folder"] / "log.txt").write_text(traceback.format_exc())
+        with suppress(OSError):
+            (Path(job["study"]) / job["folder"]).mkdir(parents=True, exist_ok=True)
+            (Path(job["study"]) / job["folder"] / "log.txt").write_text(traceback.format_exc())
     ending |= {
         "started": started, "ended": now(), "worker": f"{socket.gethostname()}:{os.getpid()}", "device": _device_name(job),
         "peak_memory_bytes": _peak_memory(),
@@ -99,6 +105,7 @@ def _work(job: dict[str, Any], send: Report, workers: Workers) -> None:
         workers=workers,
         evaluate_test=job["evaluate_test"],
         checkpoint_seconds=job["checkpoint_seconds"],
+        stopping=(study / STOP).exists,
     )
 
 
@@ -161,7 +168,8 @@ def _group(job: dict[str, Any], send: Report) -> None:
 
 
 _KNOWN: dict[str, type[Exception]] = {
-    kind.__name__: kind for kind in (Diverged, WeightsUnreachable, RequestError, MemoryError, torch.cuda.OutOfMemoryError)
+    kind.__name__: kind
+    for kind in (Diverged, WeightsUnreachable, RequestError, Interrupted, StorageFault, MemoryError, torch.cuda.OutOfMemoryError)
 }
 
 

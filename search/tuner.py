@@ -7,10 +7,13 @@ import json
 import logging
 import os
 import shutil
+import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,10 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]  # this and yaml come with Ray
 import yaml  # type: ignore[import-untyped]
 
-from search.coordinator import Coordinator
+from search.coordinator import Active, Coordinator
+from search.progress import duration
 from trainables.parts.errors import RequestError
+from trainables.parts.execution import read_processes
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # they write what the ledger holds, and import torch into the driver
 os.environ.setdefault(
@@ -117,7 +122,11 @@ class _Searcher(Searcher):
         coordinator = self.coordinator
         if len(coordinator.active) >= coordinator.slots:
             return None
-        active = coordinator.next()
+        try:
+            active = coordinator.next()
+        except OSError as fault:  # what Optuna was asked could not be written
+            coordinator.stop(str(fault))
+            active = None
         if active is None:
             if coordinator.finished():
                 return Searcher.FINISHED
@@ -128,7 +137,10 @@ class _Searcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if error:  # only here: a scheduler's on_trial_error is called before each retry too
-            self.coordinator.lost(self.keys[trial_id])
+            try:
+                self.coordinator.lost(self.keys[trial_id])
+            except OSError as fault:
+                self.coordinator.drop(self.keys[trial_id], str(fault))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # the Tuner pickles what it is given for its own restore, which is never used
@@ -148,7 +160,16 @@ class _Scheduler(FIFOScheduler):
         self.coordinator = coordinator
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        stop = self.coordinator.row(trial.config["key"], json.loads(result["row"]))
+        key, row = trial.config["key"], json.loads(result["row"])
+        try:
+            stop = self.coordinator.row(key, row)
+        except OSError as fault:
+            self.coordinator.drop(key, str(fault))
+        if self.coordinator.halt is not None and "end" not in row:
+            self.coordinator.drop(key, self.coordinator.halt)
+            stop = True
+        elif "end" in row:
+            stop = False
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -266,9 +287,57 @@ def _check_running(resources: Resources, study: Path) -> None:
         )
 
 
-def carry_out(coordinator: Coordinator, resources: Resources, *, checkpoint_seconds: float, retries: int = 3) -> None:
+@contextmanager
+def _watched(coordinator: Coordinator, workers: int, patience: float) -> Iterator[None]:
+    """Kill processes of runs that hang (see `Coordinator.stalled`): Tune then starts the run again from its last checkpoint."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(min(30.0, patience / 5)):
+            for active, silence in coordinator.stalled(patience):
+                with suppress(OSError, ray.exceptions.RayError):
+                    _kill(coordinator.folder / active.folder, workers)
+                coordinator.notes.append(
+                    f"{_name(active)}: no sign of life for {duration(silence)}; its process was killed to start it again"
+                )
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _name(active: Active) -> str:
+    return f"{next(iter(active.run.arms), f'trial {active.trial.number}' if active.trial else active.run.key[:12])}, seed {active.run.seed}"
+
+
+def _kill(folder: Path, workers: int) -> None:
+    """SIGKILL to the processes that work on a run, wherever they are."""
+    for host, pid in read_processes(folder)[-workers:]:
+        if host == socket.gethostname():
+            _kill_here(pid)
+            continue
+        for node in _alive():
+            if node["NodeManagerHostname"] == host:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                ray.remote(_kill_here).options(num_cpus=0, scheduling_strategy=there).remote(pid)
+                break
+
+
+def _kill_here(pid: int) -> None:
+    with suppress(OSError):
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):  # and not another's, which has the number by now
+            os.kill(pid, signal.SIGKILL)
+
+
+def carry_out(
+    coordinator: Coordinator, resources: Resources, *, checkpoint_seconds: float, retries: int = 3, patience: float = 1800.0
+) -> None:
     """Run all that the Coordinator asks for; returns when it is finished. A run whose process dies is started again up to `retries` times,
-    from its last checkpoint."""
+    from its last checkpoint; so is one that hangs (patience: seconds)."""
     from search.trial import run_trial
 
     if resources.machines.running:
@@ -292,6 +361,7 @@ def carry_out(coordinator: Coordinator, resources: Resources, *, checkpoint_seco
         ),
     )
     try:
-        tuner.fit()
+        with _watched(coordinator, resources.workers, patience):
+            tuner.fit()
     finally:
         shutil.rmtree(state, ignore_errors=True)

@@ -44,6 +44,16 @@ def shell(tmp_path):
     return Shell(tmp_path / "home")
 
 
+@pytest.fixture
+def inside(toy, tmp_path, monkeypatch):
+    """The command line in this process, without Ray."""
+    import torch
+    from driving import Inside
+
+    torch.set_num_threads(1)
+    return Inside(monkeypatch, toy, tmp_path / "runs")
+
+
 @pytest.fixture(scope="session")
 def finished(toy, toy_pack, tmp_path_factory):
     """A study that has ended: two tables, a search, one seed."""

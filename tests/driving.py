@@ -1,10 +1,12 @@
 """The toy procedure, a study driven by hand without Ray, and the command line as a user calls it."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from search.coordinator import Coordinator
@@ -139,3 +141,74 @@ class Shell:
     def epochs(self) -> list[tuple[str, ...]]:
         """(pid, stage, epoch, seed) of each epoch that any worker began."""
         return [tuple(line.split()) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+
+class Inside:
+    """`python -m search toy ...` in this process and without Ray: runs train here, one after another, as a worker would train them."""
+
+    def __init__(self, monkeypatch, toy, storage: Path) -> None:
+        from search import cli, export, registry, study
+        from search import coordinator as coordinating
+
+        for module in (registry, export):
+            monkeypatch.setattr(module, "load", lambda name: toy)
+        monkeypatch.setattr(registry, "names", lambda: ["toy"])
+        for module in (coordinating, study):
+            monkeypatch.setattr(module, "commit", lambda: ("c" * 40, False))
+            monkeypatch.setattr(module, "versions", dict)
+        inside = self
+
+        def train(request, coordinator):
+            with request._signals(coordinator, request.console):
+                inside.drive(coordinator)
+
+        monkeypatch.setattr(cli._Request, "_train", train)
+        self.toy, self.storage, self.trained = toy, storage, []
+        self.study = storage / "toy-quick-synthetic"
+        self.checkpoint_seconds = 0.0
+
+    def __call__(self, *words: str) -> int:
+        from search import cli
+
+        return cli.main(["toy", *words, "--storage", str(self.storage)])
+
+    def drive(self, coordinator: Coordinator) -> None:
+        """What Tune does with the bridge of `search.tuner`, without its processes."""
+        from search.tuner import _Scheduler, _Searcher
+
+        searcher, scheduler = _Searcher(coordinator, {}), _Scheduler(coordinator)
+        while (job := searcher.suggest(str(len(self.trained)))) != _Searcher.FINISHED:
+            if job is not None:
+                self.work(coordinator, scheduler, job)
+
+    def work(self, coordinator: Coordinator, scheduler, job: dict) -> None:
+        from types import SimpleNamespace
+
+        from search.recorder import STOP
+        from trainables.parts.data import load_pack
+        from trainables.parts.errors import Interrupted, RequestError, StorageFault
+        from trainables.parts.procedure import config_from
+
+        def report(row):
+            if scheduler.on_trial_result(None, SimpleNamespace(config=job), {"row": json.dumps(row)}) == "STOP":
+                raise StopIteration
+
+        folder = coordinator.folder
+        self.trained.append(job["key"])
+        try:
+            execute(
+                self.toy.procedure, config_from(self.toy.procedure.config, job["config"]), seed=job["seed"], pack=load_pack(folder / "data"),
+                folder=folder / job["folder"], store=Stages(folder), report=report, evaluate_test=job["evaluate_test"],
+                checkpoint_seconds=self.checkpoint_seconds, stopping=(folder / STOP).exists,
+            )  # fmt: skip
+            ending = {"end": "completed"}
+        except StopIteration:
+            return
+        except Interrupted:
+            ending = {"end": "stopped"}
+        except StorageFault as fault:
+            ending = {"end": "stopped", "message": str(fault)}
+        except RequestError as fault:
+            ending = {"end": "failed", "kind": "request", "message": str(fault)}
+        with suppress(StopIteration):
+            report(ending | END)

@@ -11,12 +11,13 @@ from driving import END, Bench, toy_entry
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from search import coordinator as coordinating
 from search import registry
 from search.coordinator import JOURNAL, best_trial, open_journal
-from trainables.parts.execution import FLIGHT, RESULT, Outcome
+from trainables.parts.execution import FLIGHT, MODEL, RESULT, Outcome
 
 SUPCAM = registry.load("supcam")
 
@@ -43,6 +44,7 @@ def end(bench, coordinator, active, status="completed", val=0.5, **error):
             metrics=metrics, history=list(active.rows), stage_hashes=dict(active.run.stages), stage_seconds={"warm": 1.5}, started="s"
         )
         (folder / RESULT).write_text(json.dumps(asdict(outcome)))
+        (folder / MODEL).write_text("")
         coordinator.stages.put(active.run.stages["warm"], {}, {})
     else:
         error = {"kind": "error", "message": "broken"} | error
@@ -712,3 +714,94 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+# -- what is kept on the disk ----------------------------------------------------------------------------------------------------------
+
+
+def kept(bench):
+    """(files of runs, stages) that stand in the study's folder."""
+    return len(list(bench.folder.glob("checkpoints/*/*"))), len(list(bench.folder.glob("stages/*")))
+
+
+def test_the_files_of_a_long_search_stay_as_many_as_those_of_a_short_one(study):
+    bench = study(trials=80, repeats=2, tables=["1"], arms=["plain"])
+    _, c = bench.open(slots=2)
+    counts, best = [], 0.0
+    while (active := c.next()) is not None:
+        # each tenth trial is better than all before it, a third is stopped early
+        val = 0.5 + 0.001 * len(counts) if len(counts) % 10 == 9 else 0.3
+        best = max(best, val)
+        c.row(active.run.key, row(val_early=0.1 if len(counts) % 3 else 0.9))
+        if active.run.key in c.active:
+            end(bench, c, active, val=val)
+        counts.append(kept(bench))
+    assert c.complete() and len(trials(c)) == 80
+    # two runs of the table, the best trial and its second seed: a model and a result each
+    assert max(files for files, _ in counts) <= 2 * 5 and max(stages for _, stages in counts) <= 5
+    assert kept(bench) == (2 * 4, 4)
+    records = c.ledger.records
+    assert len(records) == 80 + 2 and all(record["history"] for record in records.values() if record["status"] == "pruned")
+    best_key = best_trial(c.study).user_attrs["key"]
+    assert (bench.folder / "checkpoints" / best_key / MODEL).exists() and records[best_key]["metrics"]["val_accuracy"] == best
+    assert all((bench.folder / "checkpoints" / run.key / MODEL).exists() for run in c.plan.runs)
+
+
+def test_what_a_driver_that_died_left_too_much_is_deleted_by_the_next(study, monkeypatch):
+    bench = study(trials=3, repeats=1, tables=["none"])
+    _, c = bench.open()
+    monkeypatch.setattr(coordinating.Coordinator, "free", lambda self: None)
+    for val in (0.1, 0.9, 0.2):
+        end(bench, c, c.next(), val=val)
+    assert kept(bench) == (6, 3)
+    monkeypatch.undo()
+    monkeypatch.setattr(coordinating, "commit", lambda: (None, False))
+    _, again = bench.open()
+    assert kept(bench) == (2, 1) and (bench.folder / "checkpoints" / best_trial(again.study).user_attrs["key"] / MODEL).exists()
+
+
+def test_models_of_an_earlier_command_s_tables_stay_in_a_later_search(study):
+    bench = study(trials=0, repeats=1, tables=["1"])
+    _, c = bench.open()
+    while (active := c.next()) is not None:
+        end(bench, c, active)
+    tabled = {path.parent.name for path in bench.folder.glob(f"checkpoints/*/{MODEL}")}
+    bench.request |= {"trials": 4, "tables": ["none"]}
+    _, c = bench.open()
+    while (active := c.next()) is not None:
+        end(bench, c, active, val=0.9)
+    assert tabled <= {path.parent.name for path in bench.folder.glob(f"checkpoints/*/{MODEL}")} and len(tabled) == 3
+
+
+def test_a_trial_whose_model_was_not_kept_is_trained_again_for_a_table_and_says_so(study):
+    bench = study(trials=2, repeats=1, tables=["none"])
+    _, c = bench.open()
+    for val in (0.1, 0.9):
+        end(bench, c, c.next(), val=val)
+    end(bench, c, c.next())  # the best one's test metrics
+    assert c.complete()
+    bench.request |= {"tables": ["1"], "arms": ["plain"]}  # the published point, which was trial 0
+    _, c = bench.open()
+    assert any("trained again" in note and note.startswith("1 run") for note in c.notes)
+    active = c.next()
+    assert active.run.key == trials(c)[0].user_attrs["key"] and active.again
+    end(bench, c, active, val=0.1)
+    record = c.ledger.records[active.run.key]
+    assert record["again"] and record["trial"] == 0 and "test_accuracy" in record["metrics"] and c.complete()
+    assert (bench.folder / active.folder / MODEL).exists()
+    _, c = bench.open()
+    assert c.complete() and not c.notes
+
+
+def test_a_stage_that_later_trials_may_share_is_kept_and_the_oldest_of_many_is_not(study, monkeypatch):
+    monkeypatch.setattr(coordinating, "STAGES_KEPT", 2)
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    plan = bench.plan()
+    space = {"rate": replace(plan.space["rate"], distribution=CategoricalDistribution((0.001, 0.002, 0.003, 0.004, 0.005, 0.006)))}
+    bench.plan = lambda: type(plan)(plan.baseline, plan.tables, plan.runs, space, plan.seeds, 6)
+    _, c = bench.open()
+    most = 0
+    while (active := c.next()) is not None:
+        end(bench, c, active, val=0.5)
+        most = max(most, kept(bench)[1])
+    assert 2 < most <= 4, "the table's, the best one's and two more"

@@ -10,7 +10,6 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from driving import Shell
 from optuna.trial import TrialState
 
 from search.coordinator import JOURNAL, open_journal
@@ -24,16 +23,6 @@ SMALL = ("--repeats", "1", "--trials", "0", "--tables", "1")
 
 def records(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
-
-
-def weights(folder: Path) -> dict[str, bytes]:
-    """Run and tensor -> its bytes. (Two keys of metadata stand in either order, so equal files need not be equal byte for byte.)"""
-    files = (folder / "checkpoints").glob("*/model.safetensors")
-    return {f"{path.parent.name}/{name}": tensor.numpy().tobytes() for path in files for name, tensor in load_state(path)[0].items()}
-
-
-def tables(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
 
 
 def wait_for(condition, seconds=300.0):
@@ -106,61 +95,6 @@ def test_a_study_runs_shares_and_reuses_and_the_same_command_again_does_nothing(
     assert {row["seed"] for row in new if row["trial"] is None} >= {2}
     tuned = sum((stage, epoch) == ("tune", "1") for _, stage, epoch, _ in shell.epochs())
     assert tuned == len({row["key"] for row in records(study) if row["status"] == "completed"})
-
-
-LONG = ("toy", "--repeats", "2", "--trials", "0", "--tables", "1,2", "--set", "pause=0.3")
-
-
-@pytest.fixture(scope="module")
-def calm(tmp_path_factory):
-    """An undisturbed study."""
-    shell = Shell(tmp_path_factory.mktemp("calm") / "home")
-    check(shell(*LONG, "--storage", "s"))
-    return shell.home / "s" / "toy-quick-synthetic"
-
-
-@pytest.mark.parametrize("moment", [9])
-def test_a_study_whose_driver_is_killed_goes_on_and_ends_as_if_undisturbed(shell, calm, moment):
-    """SIGKILL after so many epochs began; the same command finishes, and tables and weights are those of an undisturbed study."""
-    driver = shell.start(*LONG, "--storage", "killed")
-    wait_for(lambda: len(shell.epochs()) >= moment)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    study = shell.home / "killed" / "toy-quick-synthetic"
-    done = [row["key"] for row in records(study)] if (study / "records.jsonl").exists() else []
-    before = shell.epochs()
-    check(shell(*LONG, "--storage", "killed"))
-    after = Counter((stage, epoch, seed) for _, stage, epoch, seed in shell.epochs()[len(before) :])
-    keys = [row["key"] for row in records(study)]
-    assert len(keys) == len(set(keys)) == 6 and keys[: len(done)] == done
-    assert sum(count for (stage, epoch, _), count in after.items() if (stage, epoch) == ("tune", "2")) <= 6 - len(done)
-    assert weights(study) == weights(calm)
-    assert tables(study) == tables(calm)
-
-
-def test_a_killed_search_continues_its_trials(shell):
-    words = ("toy", "--repeats", "1", "--trials", "4", "--tables", "none", "--set", "pause=0.3", "--storage", "s")
-    driver = shell.start(*words)
-    wait_for(lambda: len(shell.epochs()) >= 6)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    study = shell.home / "s" / "toy-quick-synthetic"
-    running = [
-        t for t in optuna.load_study(study_name=study.name, storage=open_journal(study / JOURNAL)).trials if not t.state.is_finished()
-    ]
-    assert running
-    with open(study / JOURNAL, "ab") as journal:
-        journal.write(b'{"op_code": 4, "wor')
-    with open(study / "records.jsonl", "ab") as ledger:
-        ledger.write(b'{"schema": 1, "key": "tor')
-    done = check(shell(*words))
-    assert "set aside" in done.stdout
-    trials = optuna.load_study(study_name=study.name, storage=open_journal(study / JOURNAL)).trials
-    assert len(trials) == 4 and all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
-    assert {t.number: t.params for t in trials}.items() >= {t.number: t.params for t in running}.items()
-    stored = {row["key"]: row for row in records(study)}
-    for trial in trials:
-        assert {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED}[stored[trial.user_attrs["key"]]["status"]] == trial.state
 
 
 def test_a_killed_worker_is_replaced_and_its_run_ends_with_the_same_weights(shell, toy, toy_pack, tmp_path):
@@ -242,7 +176,9 @@ def test_ctrl_c_stops_with_one_line_and_the_same_command_goes_on(shell):
     wait_for(lambda: len(shell.epochs()) >= 3)
     driver.send_signal(signal.SIGINT)
     out, fault = driver.communicate(timeout=60)
-    assert driver.returncode == 130 and fault.strip().splitlines()[-1] == "search: stopped; the same command continues"
+    assert driver.returncode == 130 and fault.strip().splitlines()[-1].startswith(
+        "search: stopped; the same command continues: python -m search toy"
+    )
     assert "Traceback" not in out + fault and "best" not in out
     check(shell(*words))
     assert len(records(shell.home / "s" / "toy-quick-synthetic")) == 3

@@ -1,10 +1,16 @@
 """States on disk: tensors and plain values in one safetensors file, written whole or not at all.
 Comes in: a nested dictionary. Goes out: the same. Nothing is pickled, so a hostile file can at worst be refused; a file of another
-schema is refused by name. Written under a temporary name, flushed, then renamed."""
+schema is refused by name, one with a flipped bit by its check sum. Written under a temporary name, flushed, then renamed."""
 
+import errno
+import hashlib
 import json
 import os
+import re
 import socket
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +19,82 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainables.parts.errors import RequestError
+from trainables.parts.errors import RequestError, StorageFault
+from trainables.parts.failpoints import failpoint
 
 SCHEMA = "karyotune-state-1"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 
-def write_atomically(path: Path, write: Any) -> None:
-    """write(temporary path), then flush to disk and rename to `path`: a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")  # two machines may share the folder
+@contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """What the disk refuses becomes a StorageFault that names the file; all else passes."""
     try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except SafetensorError as fault:  # its writer gives the number in words alone
+        number = re.search(r"os error (\d+)", str(fault))
+        if number is None:
+            raise
+        raise StorageFault(f"{path} could not be written: {os.strerror(int(number[1]))}") from fault
+    except OSError as fault:
+        if fault.errno not in NO_ROOM:
+            raise
+        raise StorageFault(f"{path} could not be written: {os.strerror(fault.errno)}") from fault
 
 
-def save_state(path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-    """tensors by name; values: anything JSON holds."""
+def write_atomically(path: Path, write: Any, name: str | None = None) -> None:
+    """write(temporary path), then flush to disk and rename to `path`: a reader sees the old file or the new one, never a part.
+    name: of the failpoints before and after the renaming. StorageFault where the disk is full or the folder read-only."""
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")  # two machines may share the folder
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            if name is not None:
+                failpoint(f"{name}.written")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    if name is not None:
+        failpoint(f"{name}.renamed")
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values with a check sum over them, under `check`."""
+    return dict(values) | {"check": _sum_of(values)}
+
+
+def unsealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without their check sum. ValueError if it is not theirs; without one (written by hand) they are taken as they are."""
+    plain = {name: value for name, value in values.items() if name != "check"}
+    if "check" in values and values["check"] != _sum_of(plain):
+        raise ValueError("its check sum is not that of its content")
+    return plain
+
+
+def _sum_of(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def save_state(path: Path, tensors: dict[str, Tensor], values: dict[str, Any], name: str | None = None) -> None:
+    """tensors by name; values: anything JSON holds. name: of the failpoints."""
     # Shared storage is refused by the format and a view would keep its whole base: each tensor is copied out.
     flat = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    metadata = {"schema": SCHEMA, "values": json.dumps(values)}
-    write_atomically(path, lambda temporary: save_file(flat, str(temporary), metadata=metadata))
+    text = json.dumps(values)
+    metadata = {"schema": SCHEMA, "values": text, "check": _check(flat, text)}
+    write_atomically(path, lambda temporary: save_file(flat, str(temporary), metadata=metadata), name)
+
+
+def _check(tensors: Mapping[str, Tensor], text: str) -> str:
+    """CRC-32 over values, names, kinds and bytes: 0.5 s for a gigabyte. A flipped bit in a weight would else train on unseen."""
+    total = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy(), total)
+    return f"{total:08x}"
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -48,8 +106,18 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 raise RequestError(
                     f"{path}: a checkpoint of schema {SCHEMA} is needed, this one says {metadata.get('schema')!r}; delete it or use the version that wrote it"
                 )
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["values"])  # noqa: SIM118 (not a dictionary)
-    except (SafetensorError, json.JSONDecodeError, KeyError) as fault:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+            values = json.loads(metadata["values"])
+        if metadata.get("check", "") not in ("", _check(tensors, metadata["values"])):
+            raise ValueError("its check sum is not that of its content")
+        if not isinstance(values, dict):
+            raise ValueError("its values are no dictionary")
+        return tensors, values
+    except FileNotFoundError:
+        raise
+    except RequestError:
+        raise
+    except (SafetensorError, ValueError, KeyError, OSError) as fault:
         raise RequestError(f"{path}: not a readable checkpoint ({fault}); delete it and the run starts anew from the one before") from fault
 
 

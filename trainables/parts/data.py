@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from trainables.parts.checkpoint import sealed, unsealed
 from trainables.parts.errors import RequestError
+from trainables.parts.failpoints import failpoint
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 MANIFEST = "manifest.csv"
@@ -589,11 +591,13 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
                 "ties": pack.ties,
             }
             with (building / "data.json").open("w", encoding="utf-8") as stream:
-                json.dump(about, stream)
+                json.dump(sealed(about), stream)
                 stream.flush()
                 os.fsync(stream.fileno())
             building.chmod(0o755)
+            failpoint("data.written")
             building.rename(folder)
+            failpoint("data.renamed")
             return folder
         except OSError:
             if not (folder / "data.json").exists():
@@ -612,6 +616,10 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
 def _read_about(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+        if isinstance(about, dict) and about.get("schema") == SCHEMA:
+            about = unsealed(about)
+            if missing := {"hash", "shape", "classes", "labels", "files", "patients", "notes", "areas", "ties"} - about.keys():
+                raise ValueError(f"{', '.join(sorted(missing))} missing")
     except FileNotFoundError:
         raise RequestError(f"packed data must have a data.json, '{folder}' has none; read the images again") from None
     except ValueError as error:

@@ -14,5 +14,13 @@ class Diverged(ArithmeticError):
     """A value that is not finite; ends the run where it arises, with status `diverged`."""
 
 
+class StorageFault(OSError):
+    """A file that the disk or the folder's permissions did not let us write; nothing that was written before it is lost."""
+
+
+class Interrupted(Exception):
+    """A run that was asked to stop has saved its checkpoint."""
+
+
 class WeightsUnreachable(RuntimeError):
     """Published weights that cannot be had from this machine; the row says so and the study goes on."""

@@ -1,11 +1,14 @@
 """One run from start to end: its stages, their shared results, the checkpoint in flight, the evaluation.
 Comes in: a procedure, a configuration, a seed, data, and a folder of its own. Goes out: rows through `report(row, stage)`, an Outcome, and
 `model.safetensors` + `result.json` in the folder. Exists apart from Ray so that a test, a notebook and a worker run the same code;
-whatever moment it is killed at, calling it again goes on from the last checkpoint and ends with the same weights."""
+whatever moment it is killed at, calling it again goes on from the last checkpoint and ends with the same weights. What each process did
+for a run stands in its `epochs.log`, from which a check proves that nothing was trained twice."""
 
 import hashlib
 import json
 import math
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,14 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.parts.checkpoint import load_state, part, save_state, under, write_atomically
+from trainables.parts.checkpoint import load_state, part, save_state, sealed, storage, under, unsealed, write_atomically
 from trainables.parts.data import Pack
-from trainables.parts.errors import Diverged, RequestError
+from trainables.parts.errors import Diverged, Interrupted, RequestError
+from trainables.parts.failpoints import failpoint
 from trainables.parts.loop import Fitting, fit
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, config_values
 from trainables.parts.workers import Workers
 
-RESULT, MODEL, FLIGHT, ARTEFACTS = "result.json", "model.safetensors", "flight.safetensors", "artefacts.npz"
+RESULT, MODEL, FLIGHT, ARTEFACTS, EPOCHS = "result.json", "model.safetensors", "flight.safetensors", "artefacts.npz", "epochs.log"
 
 
 class StageStore(Protocol):
@@ -93,15 +97,21 @@ def execute(
     evaluate_test: bool = False,
     external: Mapping[str, Pack] | None = None,
     checkpoint_seconds: float = 60.0,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train what is still missing and evaluate. `report` gets {"stage", "epoch", "loss", ...} after each epoch, those of reused stages too;
-    when it raises, the run ends there. `external`: further test sets by name, looked at with the test part. Only the first worker writes and evaluates; the others' Outcome has no metrics. Diverged, WeightsUnreachable and out-of-memory errors pass through."""
+    when it raises, the run ends there. `external`: further test sets by name, looked at with the test part. Only the first worker writes and evaluates; the others' Outcome has no metrics. Diverged, WeightsUnreachable and out-of-memory errors pass through.
+    `stopping` is asked after each epoch: where it says so, a checkpoint is saved and Interrupted raised. StorageFault: a full disk."""
     device, workers = device or torch.device("cpu"), workers or Workers()
     config = procedure.canonical(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    outcome = read_outcome(folder)
-    if outcome is None:
-        outcome = _train(procedure, config, seed, pack, folder, store, report, device, workers, checkpoint_seconds)
+    with storage(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    _note(folder, f"\nlife {socket.gethostname()} {os.getpid()} {workers.rank}")
+    failpoint("run.started")
+    hashes = stage_hashes(procedure, config, seed, pack.hash)
+    outcome = read_outcome(folder, hashes)
+    if outcome is None or (evaluate_test and workers.rank == 0 and not _whole(folder, config, seed)):
+        outcome = _train(procedure, config, seed, pack, folder, store, report, device, workers, checkpoint_seconds, stopping)
     if workers.rank:
         return outcome
     sets = {"val": pack} | (
@@ -115,22 +125,82 @@ def execute(
             _add(outcome, name, procedure.evaluate(config, tensors, sets[name], chosen, device))
         if "test" in missing and procedure.artefacts is not None:
             arrays = procedure.artefacts(config, tensors, pack, parts["test"], device)
-            write_atomically(folder / ARTEFACTS, lambda path: _save_arrays(path, arrays))
+            write_atomically(folder / ARTEFACTS, lambda path: _save_arrays(path, arrays), "artefacts")
         outcome.ended = datetime.now(UTC).isoformat(timespec="seconds")
-        write_atomically(folder / RESULT, lambda path: path.write_text(json.dumps(asdict(outcome), allow_nan=False)))
+        text = json.dumps(sealed(asdict(outcome)), allow_nan=False)
+        write_atomically(folder / RESULT, lambda path: path.write_text(text), "result")
         (folder / FLIGHT).unlink(missing_ok=True)
     return outcome
 
 
-def read_outcome(folder: Path) -> Outcome | None:
-    """The outcome of a run that has ended, or None. A damaged one counts as none: the run goes on from its last checkpoint."""
+def read_outcome(folder: Path, hashes: Mapping[str, str] | None = None) -> Outcome | None:
+    """The outcome of a run that has ended, or None. A damaged one, or one of another run (`hashes` of its stages differ), is set aside and
+    counts as none: the run goes on from its last checkpoint."""
     try:
-        return Outcome(**json.loads((folder / RESULT).read_text()))
+        outcome = Outcome(**unsealed(json.loads((folder / RESULT).read_text())))
+        if hashes is not None and outcome.stage_hashes and outcome.stage_hashes != dict(hashes):
+            raise ValueError("of another run")
+        return outcome
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, TypeError, UnicodeDecodeError):
-        (folder / RESULT).rename(folder / (RESULT + ".damaged"))
+    except (ValueError, TypeError, AttributeError, OSError):
+        with suppress(FileNotFoundError):  # another worker of the group was faster
+            (folder / RESULT).rename(folder / (RESULT + ".damaged"))
+            _note(folder, "anew")
         return None
+
+
+def _whole(folder: Path, config: Any, seed: int) -> bool:
+    """Whether the trained model is there and this run's; what is not, is set aside."""
+    try:
+        _, values = load_state(folder / MODEL)
+        if values.get("config", config_values(config)) != config_values(config) or values.get("seed", seed) != seed:
+            raise RequestError(f"{folder / MODEL} is of another run")
+    except FileNotFoundError:
+        return False
+    except RequestError:
+        (folder / MODEL).rename(folder / (MODEL + ".damaged"))
+        _note(folder, "anew")
+        return False
+    return True
+
+
+def _note(folder: Path, line: str) -> None:
+    """A line of the run's log, in one write: there whole, whenever the process dies."""
+    with storage(folder / EPOCHS), open(folder / EPOCHS, "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def read_processes(folder: Path) -> list[tuple[str, int]]:
+    """(host, process) of each worker that took a run up, the latest last."""
+    try:
+        lines = (folder / EPOCHS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    words = [line.split() for line in lines]
+    return [(each[1], int(each[2])) for each in words if len(each) == 4 and each[0] == "life" and each[2].isdecimal()]
+
+
+def read_lives(folder: Path) -> list[dict[str, Any]]:
+    """What each process did for a run, in order: [{"worker": "host:pid", "epochs": {stage: [first, last]}, "saved": {stage: epoch}}].
+    A damaged line counts as none; without a log there is nothing to tell."""
+    try:
+        lines = (folder / EPOCHS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    lives: list[dict[str, Any]] = []
+    for line in lines:
+        match line.split():
+            case ["life", host, pid, "0"] if pid.isdecimal():
+                lives.append({"worker": f"{host}:{pid}", "epochs": {}, "saved": {}})
+            case ["epoch", stage, number] if number.isdecimal() and lives:
+                first = lives[-1]["epochs"].setdefault(stage, [int(number), int(number)])
+                first[1] = int(number)
+            case ["saved", stage, number] if number.isdecimal() and lives:
+                lives[-1]["saved"][stage] = int(number)
+            case ["anew"] if lives:
+                lives[-1]["anew"] = True
+    return lives
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -160,13 +230,14 @@ def _train(
     device: torch.device,
     workers: Workers,
     checkpoint_seconds: float,
+    stopping: Callable[[], bool],
 ) -> Outcome:
     """All stages; leaves MODEL in the folder."""
     outcome = Outcome(
         started=datetime.now(UTC).isoformat(timespec="seconds"), stage_hashes=stage_hashes(procedure, config, seed, pack.hash)
     )
     parts = procedure.parts(config, pack, seed)
-    flight = _flight(folder)
+    flight = _flight(folder, outcome.stage_hashes)
     past: list[dict[str, Any]] = []
     if flight is not None:
         past = flight[1]["history"]
@@ -174,6 +245,7 @@ def _train(
             setattr(outcome, name, flight[1][name])
         outcome.interruptions = flight[1]["interruptions"] + 1
     previous: dict[str, Tensor] | None = None
+    last = (stages_of(procedure, config) or [None])[-1]
     for stage in stages_of(procedure, config):
         key = outcome.stage_hashes[stage.name]
         stored = store.get(key) if store is not None and stage.shared else None
@@ -181,7 +253,7 @@ def _train(
             stored = None  # another run may put it there between two workers' looks: they must take the same way
         if stored is not None:
             previous, values = stored
-            if stage.name not in outcome.epochs:
+            if outcome.epochs.get(stage.name) != values["epochs"]:  # else this run trained it, in an earlier life
                 outcome.epochs[stage.name] = values["epochs"]
                 outcome.stages_reused.append(stage.name)
             outcome.history += values["history"]
@@ -210,14 +282,23 @@ def _train(
             outcome.history.append(row)
             outcome.epochs[stage.name] = row["epoch"]
             outcome.stage_seconds[stage.name] = time.perf_counter() - clock
-            if workers.rank == 0 and (time.monotonic() - last_save >= checkpoint_seconds or row["epoch"] == getattr(config, stage.epochs)):
+            if workers.rank == 0:
+                _note(folder, f"epoch {stage.name} {row['epoch']}")
+            stop = workers.rank == 0 and stopping()
+            if workers.rank == 0 and (
+                stop or time.monotonic() - last_save >= checkpoint_seconds or row["epoch"] == getattr(config, stage.epochs)
+            ):
                 values = {
                     name: getattr(outcome, name)
                     for name in ("history", "epochs", "stages_reused", "stage_seconds", "started", "interruptions")
                 }
-                save_state(folder / FLIGHT, under("fitting", fitting.tensors()), values | {"stage": key, "epoch": row["epoch"]})
+                state = under("fitting", fitting.tensors())
+                save_state(folder / FLIGHT, state, values | {"stage": key, "epoch": row["epoch"]}, "checkpoint")
+                _note(folder, f"saved {stage.name} {row['epoch']}")
                 last_save = time.monotonic()
             report(row)
+            if stop and not (stage is last and row["epoch"] == getattr(config, stage.epochs)):  # else it is as good as done
+                raise Interrupted
 
         fit(fitting, epochs=epochs, start=start, after_epoch=after_epoch)
         previous = {name: tensor.detach().to("cpu", copy=True) for name, tensor in fitting.task.result().items()}
@@ -234,18 +315,25 @@ def _train(
             folder / MODEL,
             previous,
             {"config": config_values(config), "procedure": procedure.name, "seed": seed, "classes": list(pack.classes)},
+            "model",
         )
     return outcome
 
 
-def _flight(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The checkpoint in flight; a damaged one is set aside, for the run can start anew."""
+def _flight(folder: Path, hashes: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The checkpoint in flight; a damaged one, or one of another run, is set aside, for the run can start anew."""
     path = folder / FLIGHT
     try:
-        return load_state(path)
+        tensors, values = load_state(path)
+        if not {"history", "epochs", "stages_reused", "stage_seconds", "started", "interruptions", "stage", "epoch"} <= values.keys():
+            raise RequestError(f"{path} is no checkpoint of a run")
+        if values["stage"] not in hashes.values():
+            raise RequestError(f"{path} is of another run")
+        return tensors, values
     except FileNotFoundError:
         return None
     except RequestError:
         with suppress(FileNotFoundError):  # another worker of the group was faster
             path.rename(path.with_suffix(".damaged"))
+        _note(folder, "anew")
         return None

@@ -128,6 +128,11 @@ class Procedure:
     )  # a published data set's name -> (download, new folder) -> exit status
 
 
+def stages_shared(procedure: Procedure) -> dict[str, str]:
+    """Stages whose results runs share -> the field that holds their number of epochs."""
+    return {stage.name: stage.epochs for stage in procedure.stages if stage.shared}
+
+
 def config_values(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON values, in the order of its fields."""
     return {entry.name: _plain(getattr(config, entry.name)) for entry in fields(config)}

@@ -169,4 +169,5 @@ PROCEDURE = Procedure(
     timm_settings=timm_settings,
     read_images=read_files,
     predict=predict,
+    artefacts=lambda config, tensors, pack, chosen, device: {"index": chosen, "label": pack.labels[chosen]},
 )  # fmt: skip

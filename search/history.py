@@ -1,0 +1,308 @@
+"""Proves from a study's folder alone that it is what it says: every planned run once, nothing trained twice, every number traceable.
+Comes in: a study folder; nothing in it is changed. Goes out: violations and notes, in words. Exists so that a promise about crashes can be
+checked after the fact, by whoever has the folder (`python -m search PROCEDURE check`), and not only believed."""
+
+import csv
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from search.coordinator import JOURNAL, open_journal
+from search.export import MODEL_FILE, exported_key
+from search.plan import run_key
+from search.recorder import Ledger, record_of
+from search.registry import Entry
+from search.study import read_study
+from trainables.parts.errors import RequestError
+from trainables.parts.execution import FLIGHT, MODEL, config_hash, stage_hashes
+from trainables.parts.procedure import config_from, stages_shared
+
+STATES = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "diverged": TrialState.FAIL, "failed": TrialState.FAIL}
+
+
+@dataclass(frozen=True)
+class History:
+    """violations: what contradicts a promise. notes: what is worth knowing and contradicts none."""
+
+    violations: tuple[str, ...]
+    notes: tuple[str, ...]
+    summary: str
+
+
+def check(folder: Path, entry: Entry) -> History:
+    """RequestError where there is no study, or its study.json cannot be read."""
+    study = read_study(folder)
+    if study is None:
+        raise RequestError(f"no study in {folder}; give the folder of one")
+    ledger = Ledger(folder)
+    ledger.read()
+    lines = _lines(folder)
+    facts = _Facts(folder, entry, study, ledger.records, lines, [*ledger.warnings], [])
+    for look in (_planned, _keys, _trainings, _shared_stages, _trials, _cells, _files, _export):
+        look(facts)
+    done = sum(record["status"] == "completed" for record in ledger.records.values())
+    words = f"{folder.name}: {len(ledger.records)} runs ({done} completed) in {len(lines)} records, {facts.cells} numbers in tables; " + (
+        "no violation" if not facts.violations else f"{len(facts.violations)} violation(s)"
+    )
+    return History(tuple(facts.violations), tuple(facts.notes), words)
+
+
+@dataclass
+class _Facts:
+    folder: Path
+    entry: Entry
+    study: Mapping[str, Any]
+    records: Mapping[str, Mapping[str, Any]]
+    lines: Sequence[Mapping[str, Any]]
+    violations: list[str]
+    notes: list[str]
+    cells: int = 0
+
+    @property
+    def data_hash(self) -> str:
+        return str(self.study["data"]["hash"])
+
+    def arms(self) -> Iterator[tuple[str, str, str, int]]:
+        """(table, arm, configuration's hash, seed) of all that is planned. The search's own table compares with the published settings, which
+        it does not train by itself."""
+        for table in self.study["tables"]:
+            for arm in table["arms"]:
+                if table["number"] != "search" or arm["name"] != table["baseline_arm"]:
+                    for seed in self.study["seeds"]:
+                        yield table["number"], arm["name"], arm["config_hash"], seed
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    path = folder / "records.jsonl"
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        try:
+            found += [record_of(line)] if line.strip() else []
+        except (ValueError, RecursionError):  # said by the ledger's warning
+            continue
+    return found
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    """A run in words."""
+    of = next(iter(record["arms"]), None) or (f"trial {record['trial']}" if record["trial"] is not None else record["key"][:12])
+    return f"{of}, seed {record['seed']}"
+
+
+def _planned(facts: _Facts) -> None:
+    """Each planned (configuration, seed, data) has a record, and it is completed."""
+    for table, arm, hashed, seed in facts.arms():
+        record = facts.records.get(run_key(facts.entry.procedure, hashed, seed, facts.data_hash))
+        if record is None:
+            facts.violations.append(f"table {table}, {arm}, seed {seed} has no record: the study has not ended")
+        elif record["status"] != "completed":
+            reason = (record["error"] or {}).get("message", "no reason recorded")
+            facts.notes.append(f"table {table}, {arm}, seed {seed} did not complete ({record['status']}: {reason})")
+
+
+def _keys(facts: _Facts) -> None:
+    """A record's key and hashes are those of its settings, so that no two runs can hide behind one name or one run behind two."""
+    procedure = facts.entry.procedure
+    for record in facts.records.values():
+        try:
+            config = config_from(procedure.config, record["params"])
+        except TypeError as fault:
+            facts.violations.append(f"{_name(record)}: its settings are not those of this version ({fault})")
+            continue
+        hashed = config_hash(procedure, config)
+        if (hashed, run_key(procedure, hashed, record["seed"], record["data_hash"])) != (record["config_hash"], record["key"]):
+            facts.violations.append(f"{_name(record)}: its key is not that of its settings, seed and data")
+        elif record["stage_hashes"] != stage_hashes(procedure, config, record["seed"], record["data_hash"]):
+            facts.violations.append(f"{_name(record)}: its stages are not those of its settings, seed and data")
+        if record["data_hash"] != facts.data_hash:
+            facts.violations.append(f"{_name(record)}: it was trained on other data than the study's")
+
+
+def _trainings(facts: _Facts) -> None:
+    """No epoch was trained again behind a saved checkpoint, and no completed run once more."""
+    seen: dict[str, Mapping[str, Any]] = {}
+    for record in facts.lines:
+        before = seen.get(record["key"])
+        seen[record["key"]] = record
+        lives = record.get("lives", [])
+        for words in _epochs(lives, record):
+            facts.violations.append(f"{_name(record)}: {words}")
+        if before is None or before["status"] != "completed" or record["status"] != "completed":
+            continue
+        if record.get("again"):
+            facts.notes.append(f"{_name(record)} was trained again for a table: the search had not kept its model")
+            continue
+        further = lives[len(before.get("lives", [])) :]
+        if before.get("lives", []) != lives[: len(before.get("lives", []))] or any(
+            life["epochs"] and not life.get("anew") for life in further
+        ):
+            facts.violations.append(f"{_name(record)} was trained a second time after it had completed")
+
+
+def _epochs(lives: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the order in which a run's processes trained its epochs."""
+    done: dict[str, int] = {}
+    saved: dict[str, int] = {}
+    for life in lives:
+        if life.get("anew"):  # a damaged file was set aside
+            done, saved = {}, {}
+        for stage, (first, last) in life["epochs"].items():
+            if first <= saved.get(stage, 0):
+                yield f"epoch {first} of {stage} was trained again, though a checkpoint after epoch {saved[stage]} had been saved"
+            if first > done.get(stage, 0) + 1:
+                yield f"epoch {first} of {stage} was trained without the one before it"
+            done[stage] = last
+        saved |= life["saved"]
+    if record["status"] == "completed":
+        for stage, epochs in record["epochs"].items():
+            if lives and stage in done and stage not in record["stages_reused"] and done[stage] != epochs:
+                yield f"{done[stage]} epochs of {stage} were trained, and {epochs} are recorded"
+
+
+def _shared_stages(facts: _Facts) -> None:
+    """A stage that runs share was trained by one of them. The search deletes stages of its own runs: a table may train such a one again."""
+    shared = stages_shared(facts.entry.procedure)
+    trained: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for record in facts.lines:
+        done = {stage: span[1] for life in record.get("lives", []) for stage, span in life["epochs"].items()}
+        for stage, value in record["stage_hashes"].items():
+            if stage in shared and done.get(stage) == getattr(config_from(facts.entry.procedure.config, record["params"]), shared[stage]):
+                trained.setdefault(value, {})[record["key"]] = record
+    for value, runs in trained.items():
+        of_tables = [record for key, record in runs.items() if any(not arm.startswith("search/") for arm in facts.records[key]["arms"])]
+        damaged = any((facts.folder / "stages" / value).glob("*.damaged"))
+        if len(of_tables) > 1 and not damaged:
+            facts.violations.append(f"stage {value[:12]} was trained by {len(of_tables)} runs: {'; '.join(map(_name, of_tables))}")
+        elif len(runs) > 1:
+            facts.notes.append(
+                f"stage {value[:12]} was trained by {len(runs)} runs: " + ("it was damaged" if damaged else "it had been deleted")
+            )
+
+
+def _trials(facts: _Facts) -> None:
+    """Optuna's study says what the ledger says. It is looked at in a copy: opening it may mend it."""
+    path = facts.folder / JOURNAL
+    recorded = {record["trial"]: record for record in facts.records.values() if record["trial"] is not None}
+    if not path.exists():
+        if recorded:
+            facts.violations.append(f"{JOURNAL} is missing, and {len(recorded)} trial(s) have records; the study's command makes it again")
+        return
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copy(path, Path(copy) / JOURNAL)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            trials = optuna.load_study(study_name=facts.study["study"], storage=open_journal(Path(copy) / JOURNAL)).trials
+        except Exception as fault:  # noqa: BLE001 (a damaged journal fails in Optuna in any of a dozen ways)
+            facts.violations.append(
+                f"{JOURNAL} cannot be read ({type(fault).__name__}); the study's command sets it aside and goes on from the records"
+            )
+            return
+    ended = sum(trial.state.is_finished() for trial in trials)
+    if ended < facts.study["trials"]:
+        facts.violations.append(f"{facts.study['trials']} trials were asked for, and {ended} have ended: the study has not")
+    for number in sorted(set(recorded) - {trial.number for trial in trials}):
+        facts.violations.append(f"trial {number} has a record, and Optuna does not know it")
+    objective, intermediate = facts.study["objective"]["metric"], facts.study["objective"]["intermediate"]
+    for trial in trials:
+        if not trial.state.is_finished() or ("key" not in trial.user_attrs and "reason" in trial.user_attrs):
+            continue  # said above, or a point that the procedure refused
+        record = facts.records.get(trial.user_attrs.get("key", ""))
+        if record is None:
+            facts.violations.append(f"trial {trial.number} was told, and has no record")
+            continue
+        told = [line for line in facts.lines if line["key"] == record["key"] and STATES[line["status"]] == trial.state]
+        scores = [[row[intermediate] for row in line["history"] if intermediate in row] for line in told]
+        if not told:
+            facts.violations.append(f"trial {trial.number} was told as {trial.state.name.lower()}, its record is {record['status']}")
+        elif trial.state == TrialState.COMPLETE and trial.value not in [line["metrics"].get(objective) for line in told]:
+            facts.violations.append(f"trial {trial.number} was told {trial.value}, its record says {record['metrics'].get(objective)}")
+        elif (
+            trial.intermediate_values
+            and list(dict(sorted(trial.intermediate_values.items())).values()) not in scores
+            and told[-1]["history"]
+        ):
+            facts.violations.append(f"trial {trial.number} was told other values on its way than its record has")
+
+
+def _cells(facts: _Facts) -> None:
+    """Each number of a table's csv is the mean over its arm's records, computed here once more."""
+    for table in facts.study["tables"]:
+        path = facts.folder / "tables" / f"table-{table['number']}.csv"
+        if not path.exists():
+            facts.violations.append(f"{path.relative_to(facts.folder)} is missing; python -m search PROCEDURE report writes it")
+            continue
+        hashes = {arm["name"]: arm["config_hash"] for arm in table["arms"]}
+        with open(path, newline="", encoding="utf-8") as file:
+            cells = list(csv.DictReader(file))
+        for name in sorted(set(hashes) - {cell["arm"] for cell in cells}):
+            facts.violations.append(f"table {table['number']} has no row {name}")
+        for cell in cells:
+            found = [
+                facts.records.get(run_key(facts.entry.procedure, hashes[cell["arm"]], seed, facts.data_hash), {})
+                for seed in facts.study["seeds"]
+                if cell["arm"] in hashes
+            ]
+            values = [
+                record["metrics"][cell["metric"]]
+                for record in found
+                if record and record["status"] == "completed" and cell["metric"] in record["metrics"]
+            ]
+            facts.cells += 1
+            mean = 100 * math.fsum(values) / len(values) if values else math.nan
+            shown = float(cell["mean"]) if cell["mean"] else math.nan
+            if int(cell["n"]) != len(values) or (values and not abs(mean - shown) <= 0.005 + 1e-9):
+                facts.violations.append(
+                    f"table {table['number']}, {cell['arm']}, {cell['metric']}: the table says {cell['mean'] or 'nothing'} of {cell['n']}, "
+                    f"the records {mean:.2f} of {len(values)}; python -m search PROCEDURE report writes it again"
+                )
+
+
+def _files(facts: _Facts) -> None:
+    """Each kept file belongs to a record, and each model that a table stands on is there."""
+    for folder in sorted((facts.folder / "checkpoints").glob("*")):
+        record = facts.records.get(folder.name)
+        if record is None and (folder / MODEL).exists():
+            facts.violations.append(f"checkpoints/{folder.name[:12]} holds a model and belongs to no record")
+        elif record is None:
+            facts.notes.append(f"checkpoints/{folder.name[:12]} is of a run that has not ended")
+        elif (folder / FLIGHT).exists():
+            facts.notes.append(f"checkpoints/{folder.name[:12]} holds a checkpoint of {_name(record)}, which has ended")
+    for _, _, hashed, seed in facts.arms():
+        key = run_key(facts.entry.procedure, hashed, seed, facts.data_hash)
+        record = facts.records.get(key)
+        if record is not None and record["status"] == "completed" and not (facts.folder / "checkpoints" / key / MODEL).exists():
+            facts.violations.append(f"{_name(record)}: its model is gone, and it stands in a table")
+    stages = {value for record in facts.records.values() for value in record["stage_hashes"].values()}
+    for folder in sorted((facts.folder / "stages").glob("*")):
+        if folder.name not in stages:
+            facts.notes.append(f"stages/{folder.name[:12]} is of a run that has not ended")
+    for path in sorted([*facts.folder.glob("*/*/*.damaged"), *facts.folder.glob("*.damaged"), *facts.folder.glob("*.torn")]):
+        facts.notes.append(f"{path.relative_to(facts.folder)}: was damaged, and is set aside")
+
+
+def _export(facts: _Facts) -> None:
+    """The exported model is that of a completed run, with its record's metrics."""
+    best = facts.folder / "best"
+    if not best.exists():
+        if any(record["status"] == "completed" for record in facts.records.values()):
+            facts.violations.append("runs have completed, and best/ is missing; python -m search PROCEDURE export writes it")
+        return
+    key = exported_key(best)
+    record = facts.records.get(key or "")
+    if record is None or not (best / MODEL_FILE).is_file():
+        facts.violations.append("best/ belongs to no record")
+        return
+    try:
+        told = json.loads((best / "metrics.json").read_text())["metrics"]
+    except (ValueError, KeyError, TypeError, OSError):
+        told = {}
+    if any(record["metrics"].get(name) != value for name, value in told.items()) or not told:
+        facts.violations.append(f"best/metrics.json is not what the record of {_name(record)} says")

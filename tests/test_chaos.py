@@ -1,0 +1,20 @@
+"""The short form of `python -m tests.chaos`, for CI. The long one takes `--kills 50` and every failpoint."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FAILPOINTS = "ledger.half,optuna.tell,run.started,stage.renamed,result.written"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_study_that_is_killed_again_and_again_ends_as_if_undisturbed():
+    words = ["--kills", "2", "--seed", "1", "--failpoints", FAILPOINTS, "--", "--trials", "2", "--repeats", "1", "--tables", "1"]
+    done = subprocess.run([sys.executable, "-m", "tests.chaos", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 kills at random moments" in done.stdout and "5 failpoints" in done.stdout

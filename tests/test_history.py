@@ -1,0 +1,127 @@
+"""What a folder proves, and what it is accused of when it was meddled with."""
+
+import json
+import shutil
+
+import pytest
+
+from search.history import check
+from search.recorder import record_of, seal
+from trainables.parts.execution import MODEL
+
+
+@pytest.fixture(scope="module")
+def made(toy, tmp_path_factory):
+    """A study that has ended: a search, a table, two seeds."""
+    from driving import Inside
+
+    with pytest.MonkeyPatch.context() as patch:
+        inside = Inside(patch, toy, tmp_path_factory.mktemp("made"))
+        assert inside("--trials", "3", "--repeats", "2", "--tables", "1") == 0
+    return inside.study
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    return shutil.copytree(made, tmp_path / made.name)
+
+
+def rewrite(folder, change):
+    """Change records, and seal them again as one who forges would."""
+    path = folder / "records.jsonl"
+    records = [record_of(line) for line in path.read_bytes().splitlines()]
+    records = change(records) or records
+    path.write_bytes(b"".join(seal(json.dumps(record).encode()) + b"\n" for record in records))
+
+
+def test_a_study_that_has_ended_is_without_violation_and_is_not_touched(toy, made):
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
+    history = check(made, toy)
+    assert history.violations == () and "no violation" in history.summary and "5 numbers in tables" in history.summary
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
+
+
+def completed(records, arm="1/plain"):
+    return next(record for record in records if record["status"] == "completed" and arm in record["arms"])
+
+
+def drop(records):
+    return [record for record in records if record["key"] != completed(records, "1/slow")["key"]]
+
+
+def nudge(records):
+    completed(records)["metrics"]["test_accuracy"] += 0.1
+
+
+def other_settings(records):
+    completed(records)["params"]["rate"] = 0.5
+
+
+def other_seed(records):
+    completed(records)["seed"] = 7
+
+
+def other_value(records):
+    for record in records:
+        if record["trial"] == 1:
+            record["metrics"]["val_accuracy"] += 0.05
+
+
+def twice(records):
+    first = completed(records)
+    return [*records, first | {"lives": first["lives"] * 2}]
+
+
+def behind_a_checkpoint(records):
+    lives = completed(records)["lives"]
+    lives.append({"worker": "a:1", "epochs": {"tune": [1, 2]}, "saved": {"tune": 2}})
+
+
+def stage_again(records):
+    other = completed(records, "1/bent, a little")
+    assert other["stages_reused"] == ["warm"]
+    other["lives"][0]["epochs"]["warm"] = [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (drop, "1, slow, seed 0 has no record"),
+        (nudge, "table 1, plain, test_accuracy: the table says"),
+        (other_settings, "its key is not that of its settings"),
+        (other_seed, "its key is not that of its settings"),
+        (other_value, "trial 1 was told"),
+        (twice, "was trained a second time after it had completed"),
+        (behind_a_checkpoint, "was trained again, though a checkpoint"),
+        (stage_again, "was trained by 2 runs"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_forged_ledger_is_found_out(toy, folder, change, words):
+    rewrite(folder, change)
+    assert any(words in violation for violation in check(folder, toy).violations), check(folder, toy)
+
+
+@pytest.mark.parametrize(
+    ("meddle", "words"),
+    [
+        (lambda folder: (folder / "optuna.journal").unlink(), "optuna.journal is missing"),
+        (lambda folder: (folder / "optuna.journal").write_text("nonsense\n"), "optuna.journal cannot be read"),
+        (lambda folder: (folder / "tables" / "table-1.csv").unlink(), "table-1.csv is missing"),
+        (lambda folder: shutil.copytree(next((folder / "checkpoints").glob("*")), folder / "checkpoints" / "0123456789abcdef"), "belongs to no record"),
+        (lambda folder: [path.unlink() for path in folder.glob(f"checkpoints/*/{MODEL}")], "its model is gone"),
+        (lambda folder: shutil.rmtree(folder / "best"), "best/ is missing"),
+        (lambda folder: (folder / "best" / "metrics.json").write_text("{}"), "best/metrics.json is not"),
+    ],
+    ids=["journal gone", "journal damaged", "table gone", "foreign model", "models gone", "best gone", "best's metrics"],
+)  # fmt: skip
+def test_a_meddled_folder_is_found_out(toy, folder, meddle, words):
+    meddle(folder)
+    assert any(words in violation for violation in check(folder, toy).violations), check(folder, toy)
+
+
+def test_the_command_line_says_it_and_ends_with_status_1(inside, made, capsys):
+    shutil.copytree(made, inside.study)
+    assert inside("check") == 0 and "no violation" in capsys.readouterr().out
+    rewrite(inside.study, nudge)
+    assert inside("check") == 1 and "violation: table 1, plain, test_accuracy" in capsys.readouterr().out
