@@ -82,6 +82,7 @@ class Table:
     dataset: str | None = None
     baseline_arm: str | None = None
     external_dataset: str | None = None  # the published data set that the columns of external sets stand beside
+    published_number: str | None = None  # the paper's number of it, where that is another
 
     @property
     def slug(self) -> str:
@@ -260,8 +261,9 @@ def _read_tables(asked: Mapping[str, Any], warnings: list[str]) -> tuple[Table, 
                 warnings.append(f"an arm of table {number} has no name or no config_hash and is left out")
         named = (str(m) for m in _list(entry.get("metrics")))
         metrics = tuple(dict.fromkeys([metric, *(m for m in named if not m.endswith("_kmeans_std"))]))
-        title, dataset, baseline, external = (_text(entry.get(k)) for k in ("title", "dataset", "baseline_arm", "external_dataset"))
-        table = Table(number, title or f"Table {number}", metric, metrics, tuple(arms), dataset or None, baseline or None, external or None)
+        title, *more = (_text(entry.get(k)) for k in ("title", "dataset", "baseline_arm", "external_dataset", "published_number"))
+        dataset, baseline, external, theirs = (word or None for word in more)
+        table = Table(number, title or f"Table {number}", metric, metrics, tuple(arms), dataset, baseline, external, theirs)
         if table.slug in slugs:
             warnings.append(f"table {number} stands in study.json twice; the first is used")
             continue

@@ -235,7 +235,11 @@ def _row(study: Study, table: Table, arm: Arm, ratio: float) -> Row:
     for metric in table.metrics:
         external = of_external(metric)
         dataset, name = (table.external_dataset, external[1]) if external else (table.dataset, metric)
-        theirs = find_published(study.procedure, table.number, dataset, arm.published, name) if dataset or not external else None
+        theirs = (
+            find_published(study.procedure, table.published_number or table.number, dataset, arm.published, name)
+            if dataset or not external
+            else None
+        )
         cells[metric] = _cell(done, metric, theirs, ratio, outside.get(external[0], 0) if external else images)
     counts = Counter(runs["status"])
     waiting = len(set(study.seeds) - set(runs["seed"]))

@@ -46,6 +46,7 @@ class PlannedTable:
     compare_with: str
     arms: tuple[PlannedArm, ...]
     external_dataset: str = ""
+    published_number: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,15 @@ def make_plan(
                 faults += [f"table {table.number}, arm {arm.name}: {fault}" for fault in procedure.faults(config, None, None)]
                 of_table.append(PlannedArm(arm.name, arm.published, dict(arm.overrides), config, config_hash(procedure, config)))
             planned.append(
-                PlannedTable(table.number, table.title, table.dataset, table.compare_with, tuple(of_table), table.external_dataset)
+                PlannedTable(
+                    table.number,
+                    table.title,
+                    table.dataset,
+                    table.compare_with,
+                    tuple(of_table),
+                    table.external_dataset,
+                    table.published_number,
+                )
             )
     if faults:
         raise RequestError(*dict.fromkeys(faults))

@@ -72,7 +72,8 @@ def table_json(table: PlannedTable, metrics: Sequence[str], external: Sequence[s
     columns = [f"{part}_{metric}" for part in ("test", *(f"external_{name}" for name in external)) for metric in metrics]
     return {
         "number": table.number, "title": table.title, "metric": columns[0], "metrics": columns,
-        "dataset": table.dataset, "external_dataset": table.external_dataset, "baseline_arm": table.compare_with,
+        "dataset": table.dataset, "external_dataset": table.external_dataset, "published_number": table.published_number or table.number,
+        "baseline_arm": table.compare_with,
         "arms": [{"name": arm.name, "published": arm.published, "config_hash": arm.config_hash, "overrides": arm.overrides} for arm in table.arms],
     }  # fmt: skip
 

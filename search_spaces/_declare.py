@@ -41,6 +41,7 @@ class Table:
     compare_with: str
     arms: tuple[Arm, ...]
     external_dataset: str = ""  # the published rows that external test sets stand beside
+    published_number: str = ""  # of the paper's table, where one of the paper's is two here
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from search_spaces._declare import Arm, Dimension, Preset, Study, Table
 
 TABLES = (
     Table("2", "Unsupervised clusters, CoNSeP", "CoNSeP", "CCRL", (Arm("CCRL", {}, "ccrl"),)),
-    Table("2N", "Unsupervised clusters, NuCLS", "NuCLS", "CCRL", (Arm("CCRL", {}),)),
+    Table("2N", "Unsupervised clusters, NuCLS", "NuCLS", "CCRL", (Arm("CCRL", {}, "ccrl"),), published_number="2"),
     Table(
         "3",
         "What each part of CCRL brings",
