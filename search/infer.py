@@ -56,10 +56,7 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console) -> int:
         table.add_row(name, f"{100 * value:.2f} %{extra}")
     console.print(table)
     if judged.confusion is not None:
-        matrix = Table("truth \\ predicted", *map(escape, classes))
-        for name, row in zip(classes, judged.confusion, strict=True):
-            matrix.add_row(escape(name), *map(str, row))
-        console.print(matrix)
+        console.print(_confusion_table(np.asarray(judged.confusion), classes))
     if out is not None:
         report: dict[str, Any] = {
             "export": str(best),
@@ -74,6 +71,22 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console) -> int:
             _write(out.with_suffix(".confusion.csv"), confusion_csv(judged.confusion, classes))
         console.print(f"written: {out}", markup=False)
     return 0
+
+
+def _confusion_table(confusion: np.ndarray, classes: Sequence[str]) -> Table:
+    """The whole matrix of a few classes; of many, which no terminal has room for, what became of each class."""
+    if len(classes) <= 8:
+        matrix = Table("truth \\ predicted", *map(escape, classes))
+        for name, row in zip(classes, confusion, strict=True):
+            matrix.add_row(escape(name), *map(str, row))
+        return matrix
+    table = Table("truth", "images", "recognised", "most often taken for")
+    for index, (name, row) in enumerate(zip(classes, confusion, strict=True)):
+        others = [(int(count), other) for other, count in enumerate(row) if other != index and count]
+        taken = ", ".join(f"{classes[other]} ({count})" for count, other in sorted(others, key=lambda pair: (-pair[0], pair[1]))[:3])
+        share = f"{row[index]} ({100 * row[index] / row.sum():.1f} %)" if row.sum() else "–"
+        table.add_row(escape(name), str(row.sum()), share, escape(taken))
+    return table
 
 
 def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> int:
@@ -94,9 +107,11 @@ def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> in
             faults.append(f"no such image: {path}")
     if faults:
         raise RequestError(*faults)
-    images, named, broken = entry.procedure.read_images(paths, config)
+    images, named, notes, broken = entry.procedure.read_images(paths, config)
     if broken:
         raise RequestError(*broken)
+    for note in notes:
+        console.print(f"note: {note}", markup=False)
     columns = named | entry.procedure.predict(config, tensors, images, classes, _device())
 
     text = io.StringIO()

@@ -39,7 +39,9 @@ def test_an_arm_overrides_fields_that_exist_with_values_that_can_be_trained_in_e
 
 @pytest.mark.parametrize(("name", "table", "arm"), [p for p in ARMS if p.values[2].published])
 def test_a_published_key_stands_in_the_published_tables_of_its_data_set(name, table, arm):
-    found = find_published(name, table.published_number or table.number, table.dataset or None, arm.published, ENTRIES[name].study.metrics[0])
+    found = find_published(
+        name, table.published_number or table.number, table.dataset or None, arm.published, ENTRIES[name].study.metrics[0]
+    )
     assert found is not None
 
 

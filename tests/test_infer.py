@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from search.infer import binomial_interval, evaluate, predict
+from search.infer import _confusion_table, binomial_interval, evaluate, predict
 from trainables.parts.errors import RequestError
 
 
@@ -88,3 +88,15 @@ def test_an_output_that_cannot_be_written_is_refused(exported, known_toy, pictur
 )
 def test_the_interval_of_a_proportion_is_clopper_and_pearson_s(hits, n, low, high):
     assert binomial_interval(hits, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_many_classes_are_told_one_by_one_and_a_few_as_a_matrix():
+    confusion = np.diag(np.arange(9))
+    confusion[3, [1, 5]] = 2, 4
+    paper = Paper()
+    paper.console.print(_confusion_table(confusion, [f"c{i}" for i in range(9)]))
+    said = paper.text()
+    assert "most often taken for" in said and "c5 (4), c1 (2)" in said and "3 (33.3 %)" in said
+    paper = Paper()
+    paper.console.print(_confusion_table(np.eye(2, dtype=int), ["a", "b"]))
+    assert "truth \\ predicted" in paper.text()

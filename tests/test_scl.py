@@ -684,9 +684,11 @@ def test_sets_of_two_magnifications_and_frames_are_read_at_one_scale(setting, tm
     assert [np.median(sides) for sides in seen] == pytest.approx([25, 25], abs=1.1) and np.corrcoef(*seen)[0, 1] > 0.98
     assert any("cropped to the foreground and scaled by" in note for note in small.notes) and not np.array_equal(plain.areas, small.areas)
     files = [tmp_path / "b" / name for name in small.files]
-    images, _, faults_of = scl.read_files(files, config)
+    images, _, notes, faults_of = scl.read_files(files, config)
     assert np.array_equal(images, small.images) and faults_of == []
-    alone, _, _ = scl.read_files(files[:3], config)
+    assert any("set the scale" in note for note in notes)
+    alone, _, few, _ = scl.read_files(files[:3], config)
+    assert any("too few" in note for note in few)
     assert not np.array_equal(alone, small.images[:3])  # three files are no set: they keep their scale
 
 

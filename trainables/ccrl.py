@@ -458,9 +458,10 @@ def _noted(pack: Pack, config: CcrlConfig) -> Pack:
     )
 
 
-def read_files(paths: list[Path], config: CcrlConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str]]:
+def read_files(paths: list[Path], config: CcrlConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     """Crops of one cell each, or whole tiles with their label file beside them, as in the downloads: a row a cell."""
-    return read_any(paths)
+    images, columns, broken = read_any(paths)
+    return images, columns, [], broken
 
 
 def timm_settings(config: CcrlConfig, classes: tuple[str, ...]) -> None:

@@ -470,12 +470,18 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
     return replace(pack, ties=ties, notes=(*pack.notes, note, *([tied] if ties else [])))
 
 
-def read_files(paths: list[Path], config: SclConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str]]:
-    """Images as the classifier was trained on, their names, and what is wrong with files. With normal_side the files count as one set, so a
-    metaphase or more should be given; of fewer than 24 files the median says nothing, they keep their scale."""
-    normal_side = config.normal_side if len(paths) >= len(KARYOTYPE) else 0.0
-    images, _, _, broken = read_images(paths, config.canvas, config.input_size, normal_side=normal_side)
-    return images, {"file": [str(path) for path in paths]}, broken
+def read_files(paths: list[Path], config: SclConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
+    """Images as the classifier was trained on, their names, what was done to them, and what is wrong with files. With normal_side the files
+    count as one set, so a few of them, which have no median length worth the name, are taken at their own scale."""
+    enough = len(paths) >= len(KARYOTYPE)
+    images, _, notes, broken = read_images(paths, config.canvas, config.input_size, normal_side=config.normal_side if enough else 0.0)
+    if config.normal_side:
+        notes.append(
+            "these images together set the scale: give whole karyotypes of one magnification; a few kinds of chromosomes alone come out too large or too small"
+            if enough
+            else f"{len(paths)} images are too few to tell their scale: they are taken as if they had that of the training images; give whole karyotypes"
+        )
+    return images, {"file": [str(path) for path in paths]}, notes, broken
 
 
 def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any]:

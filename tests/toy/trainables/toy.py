@@ -126,9 +126,9 @@ def read(folder: Path, config: ToyConfig, classes: tuple[str, ...] | None = None
     return read_folder(folder, canvas=16, size=16, classes=classes)
 
 
-def read_files(paths: list[Path], config: ToyConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str]]:
-    images, _, _, broken = read_images(paths, 16, 16)
-    return images, {"file": [str(path) for path in paths]}, broken
+def read_files(paths: list[Path], config: ToyConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
+    images, _, notes, broken = read_images(paths, 16, 16)
+    return images, {"file": [str(path) for path in paths]}, notes, broken
 
 
 def synthesize(config: ToyConfig, *, images: int, seed: int) -> Pack:
