@@ -195,8 +195,10 @@ class Coordinator:
         has no record is then asked for again."""
         path = self.folder / JOURNAL
         study = None
+        asked: dict[int, dict[str, Any]] = {}
         try:
             study = self._load_study()
+            asked = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)}
             fault = self._contradiction(study)
         except OSError:
             raise
@@ -210,7 +212,6 @@ class Coordinator:
         path.unlink(missing_ok=True)
         for lock in self.folder.glob(f"{JOURNAL}.lock*"):
             lock.unlink()
-        asked = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)} if study is not None else {}
         study = self._load_study()
         told = {record["trial"]: record for record in self.ledger.records.values() if isinstance(record.get("trial"), int)}
         for number in range(max([*told, *asked], default=-1) + 1):

@@ -369,7 +369,7 @@ def carry_out(
     try:
         with _watched(coordinator, resources.workers, patience):
             tuner.fit()
-    except Exception as fault:  # noqa: BLE001 (raised again, in words where it is not ours)
+    except Exception as fault:
         gone = _gone()
         if not gone:
             raise
