@@ -160,7 +160,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status. RequestError of any depth is printed line by line."""
-    from trainables.parts.errors import RequestError, StorageFault
+    from trainables.parts.errors import ClusterLost, RequestError, StorageFault
 
     words = list(sys.argv[1:] if arguments is None else arguments)
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -175,6 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as fault:
         print(f"search: stopped; the same command continues: python -m search {shlex.join(words)}", file=sys.stderr)
         return 128 + getattr(fault, "number", signal.SIGINT)
+    except ClusterLost as fault:
+        print(f"search: {fault}; nothing that was recorded is lost, and the same command continues", file=sys.stderr)
+        return 1
     except StorageFault as fault:
         print(f"search: {fault}; nothing that was recorded is lost. Make room, then the same command continues", file=sys.stderr)
         return 1
@@ -658,6 +661,10 @@ class _Request:
         if old is None and ledger.records:
             notes.append(f"study.json was lost; it is written anew from this command, beside {len(ledger.records)} record(s)")
         stored = self.folder / "data"
+        for half in self.folder.glob(".data.*"):
+            shutil.rmtree(half, ignore_errors=True)
+        if old is None:
+            shutil.rmtree(stored, ignore_errors=True)
         if not stored.exists():
             return notes
         try:
@@ -668,9 +675,6 @@ class _Request:
             words = "; ".join(fault.faults)
         aside = self.folder / "data.damaged"
         shutil.rmtree(aside, ignore_errors=True)
-        if old is None:
-            shutil.rmtree(stored)
-            return notes
         stored.rename(aside)
         return [*notes, f"data was damaged and set aside as data.damaged ({words}); the images were packed again"]
 

@@ -126,10 +126,7 @@ class Coordinator:
         self.retried = {key for key, record in ledger.records.items() if retry_failed and record["status"] == "failed"}
         self.queue: deque[PlannedRun] = deque(run for run in plan.runs if with_tables and not self._ended(run))
         self.active: dict[str, Active] = {}
-        begun = [run for run in self.queue if (folder / "checkpoints" / run.key / FLIGHT).exists()]
-        self.resumed: deque[Active] = deque(map(Active, begun))  # first, before another trains the stage that they were in the middle of
-        for run in begun:
-            self._unqueue(run)
+        self.resumed: deque[Active] = deque()
         self.listeners: dict[str, list[optuna.trial.Trial]] = {}
         self.new_records = 0
         self.confirmation: list[PlannedRun] | None = None
@@ -146,7 +143,11 @@ class Coordinator:
             self.notes.append(
                 f"{lost} run(s) had ended and have no record (a command that died, or a damaged ledger); they are recorded anew"
             )
-        if again := sum(map(self._gone, plan.runs)):
+        taken = {active.run.key for active in self.resumed}
+        for run in [run for run in self.queue if (folder / "checkpoints" / run.key / FLIGHT).exists() and run.key not in taken]:
+            self._unqueue(run)
+            self.resumed.append(Active(run))  # first, before another one trains the stage that it was in the middle of
+        if again := sum(self._gone(run) for run in plan.runs if with_tables and not self._ended(run)):
             self.notes.append(
                 f"{again} run(s) of the search that a table now asks for are trained again: only the best one's model is kept"
             )
@@ -194,8 +195,10 @@ class Coordinator:
         has no record is then asked for again."""
         path = self.folder / JOURNAL
         study = None
+        asked: dict[int, dict[str, Any]] = {}
         try:
             study = self._load_study()
+            asked = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)}
             fault = self._contradiction(study)
         except OSError:
             raise
@@ -209,7 +212,6 @@ class Coordinator:
         path.unlink(missing_ok=True)
         for lock in self.folder.glob(f"{JOURNAL}.lock*"):
             lock.unlink()
-        asked = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)} if study is not None else {}
         study = self._load_study()
         told = {record["trial"]: record for record in self.ledger.records.values() if isinstance(record.get("trial"), int)}
         for number in range(max([*told, *asked], default=-1) + 1):
@@ -569,7 +571,7 @@ class Coordinator:
     def _best_keys(self) -> set[str]:
         """The best trial's run, and those of its further seeds."""
         best = best_trial(self.study) if self.study is not None else None
-        return set() if best is None else {best.user_attrs["key"], *self.confirmed.get(f"search/trial {best.number}", ())}
+        return set() if best is None else {best.user_attrs.get("key", ""), *self.confirmed.get(f"search/trial {best.number}", ())}
 
     def _notice(self, record: Mapping[str, Any], stages: Collection[str] | None = None) -> None:
         """Remember what a record needs on the disk. stages: those that are there, where that is known."""
@@ -587,7 +589,11 @@ class Coordinator:
                     self.idle[value] = self._once(name, record["params"])
 
     def _survey(self) -> None:
-        """What an earlier driver left."""
+        """What an earlier driver left; files that it was writing when it was killed are deleted."""
+        for place in (".", "splits", "checkpoints/*", "stages/*"):
+            for path in self.folder.glob(f"{place}/.*.tmp"):
+                if path.is_file():
+                    path.unlink(missing_ok=True)
         there = {path.name for path in self.stages.folder.glob("*")}
         for record in self.ledger.records.values():
             self._notice(record, there)

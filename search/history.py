@@ -212,9 +212,9 @@ def _trials(facts: _Facts) -> None:
         facts.violations.append(f"trial {number} has a record, and Optuna does not know it")
     objective, intermediate = facts.study["objective"]["metric"], facts.study["objective"]["intermediate"]
     for trial in trials:
-        if not trial.state.is_finished() or ("key" not in trial.user_attrs and "reason" in trial.user_attrs):
+        if not trial.state.is_finished() or "key" not in trial.user_attrs:
             continue  # said above, or a point that the procedure refused
-        record = facts.records.get(trial.user_attrs.get("key", ""))
+        record = facts.records.get(trial.user_attrs["key"])
         if record is None:
             facts.violations.append(f"trial {trial.number} was told, and has no record")
             continue

@@ -59,7 +59,7 @@ def seal(line: bytes) -> bytes:
 
 def record_of(line: bytes) -> dict[str, Any]:
     """The record that a line holds, without its check sum. ValueError if it holds none of this schema, or another one than was written; a
-    line without check sum (of an older version, or by hand) is taken as it is."""
+    line without check sum is taken as it is where it is of a version that wrote none."""
     found = SEAL.search(line)
     if found is not None:
         line = line[: found.start()] + b"}"
@@ -68,6 +68,8 @@ def record_of(line: bytes) -> dict[str, Any]:
     record = json.loads(line)
     if not isinstance(record, dict) or record.get("schema") != SCHEMA or record.get("status") not in FINAL:
         raise ValueError("not a record of this schema")
+    if found is None and ("check" in record or "lives" in record):
+        raise ValueError("a record without its check sum")
     if not isinstance(record.get("key"), str):
         raise ValueError("a record without a key")
     for name in ("metrics", "params"):

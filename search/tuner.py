@@ -23,7 +23,7 @@ import yaml  # type: ignore[import-untyped]
 
 from search.coordinator import Active, Coordinator
 from search.progress import duration
-from trainables.parts.errors import RequestError
+from trainables.parts.errors import ClusterLost, RequestError
 from trainables.parts.execution import read_processes
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # they write what the ledger holds, and import torch into the driver
@@ -333,6 +333,12 @@ def _kill_here(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def _gone() -> list[str]:
+    """Processes of the cluster that `cluster` started and that are not there any more."""
+    node = ray._private.worker._global_node
+    return [] if node is None else sorted({str(name) for name, _ in node.dead_processes()} & {"gcs_server", "raylet"})
+
+
 def carry_out(
     coordinator: Coordinator, resources: Resources, *, checkpoint_seconds: float, retries: int = 3, patience: float = 1800.0
 ) -> None:
@@ -363,5 +369,10 @@ def carry_out(
     try:
         with _watched(coordinator, resources.workers, patience):
             tuner.fit()
+    except Exception as fault:
+        gone = _gone()
+        if not gone:
+            raise
+        raise ClusterLost(f"Ray's own processes have ended under the study ({', '.join(gone)}: killed, or out of memory)") from fault
     finally:
         shutil.rmtree(state, ignore_errors=True)

@@ -27,13 +27,14 @@ REQUEST = {
 
 def children(pid: int) -> Iterator[int]:
     """All descendants of a process."""
-    try:
-        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return
-    for word in words:
-        yield int(word)
-        yield from children(int(word))
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            words = path.read_text().split()
+        except OSError:
+            continue
+        for word in words:
+            yield int(word)
+            yield from children(int(word))
 
 
 def title(pid: int) -> str:
@@ -113,7 +114,7 @@ def harass(study: Study, kills: int, failpoints: list[str], chance: random.Rando
     """Start the command until it ends by itself: first with each failpoint armed, then killing at random moments."""
     killed: Counter[str] = Counter()
     faults: list[str] = []
-    left, fruitless = list(failpoints), 0
+    left, fruitless, broken = list(failpoints), 0, 0
     while True:
         if left:
             # those of a run end its worker alone, and the command goes on: three at once, as often as a run is started again
@@ -134,7 +135,7 @@ def harass(study: Study, kills: int, failpoints: list[str], chance: random.Rando
                 faults += [f"failpoint {name} was never passed" for name in batch]
                 left = [name for name in left if name not in batch]
             continue
-        driver = study.start()
+        driver, before = study.start(), kills
         while kills > 0:
             if end(driver, chance.uniform(0.5, 12.0)) is not None:
                 break
@@ -155,6 +156,9 @@ def harass(study: Study, kills: int, failpoints: list[str], chance: random.Rando
             return killed, faults
         if status == 0 and kills <= 0:
             return killed, faults
+        broken += status != 0 and kills == before
+        if broken > 2:
+            return killed, [*faults, f"the command ended with status {status} though nothing was killed; see {study.log}"]
         if status == 0:  # it ended before all kills were done: there must be more to do
             study.words = more(study.words)
 

@@ -81,6 +81,7 @@ def test_a_study_that_dies_at_every_failpoint_ends_with_the_tables_and_weights_o
     monkeypatch.delenv(failpoints.VARIABLE)
     assert disturbed(*WORDS) == 0
     assert {path.name for path in (tmp_path / "fired").iterdir()} == set(failpoints.NAMES)
+    assert not [path for path in disturbed.study.rglob(".*") if path.name not in (".lock",)], "what was half written is gone"
     for study in (calm.study, disturbed.study):
         history = check(study, toy)
         assert history.violations == (), history

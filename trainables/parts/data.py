@@ -636,7 +636,9 @@ def load_pack(folder: str | Path, verify: bool = False) -> Pack:
     about = _read_about(folder)
     try:
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if not isinstance(images, np.ndarray):
+            raise ValueError("an archive")
+    except Exception as error:  # noqa: BLE001 (a damaged header fails in NumPy in any of a dozen ways, TokenError and TypeError among them)
         raise RequestError(
             f"images.npy must be a readable array, '{folder / 'images.npy'}' is not ({error}); read the images again"
         ) from None

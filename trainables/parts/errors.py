@@ -18,6 +18,10 @@ class StorageFault(OSError):
     """A file that the disk or the folder's permissions did not let us write; nothing that was written before it is lost."""
 
 
+class ClusterLost(RuntimeError):
+    """Processes that runs are placed by have ended under the study."""
+
+
 class Interrupted(Exception):
     """A run that was asked to stop has saved its checkpoint."""
 

@@ -137,7 +137,10 @@ def read_outcome(folder: Path, hashes: Mapping[str, str] | None = None) -> Outco
     """The outcome of a run that has ended, or None. A damaged one, or one of another run (`hashes` of its stages differ), is set aside and
     counts as none: the run goes on from its last checkpoint."""
     try:
-        outcome = Outcome(**unsealed(json.loads((folder / RESULT).read_text())))
+        values = unsealed(json.loads((folder / RESULT).read_text()))
+        if not {"metrics", "history", "stage_hashes"} <= values.keys():
+            raise ValueError("no result of a run")
+        outcome = Outcome(**values)
         if hashes is not None and outcome.stage_hashes and outcome.stage_hashes != dict(hashes):
             raise ValueError("of another run")
         return outcome
