@@ -140,9 +140,10 @@ def compose_study(
         }  # fmt: skip
         old = {
             "schema": SCHEMA, "study": name, "procedure": entry.procedure.name, "preset": preset, "created": now(), "command": command,
-            "objective": {"metric": entry.study.objective, "direction": entry.study.direction, "intermediate": entry.study.intermediate},
+            "objective": {"metric": entry.study.objective, "direction": entry.study.direction, "intermediate": entry.study.intermediate}
+            | ({"second": {"metric": plan.strategy.second, "direction": "minimize"}} if plan.strategy.second else {}),
             "data": data, "seed": plan.seeds[0], "repeats": 0, "seeds": [], "trials": 0, "baseline": config_values(plan.baseline), "space": {},
-            "tables": [], "versions": versions(), "commit": head, "dirty": dirty,
+            "tables": [], "search": plan.strategy.json(), "versions": versions(), "commit": head, "dirty": dirty,
         }  # fmt: skip
     new = {
         "procedure": entry.procedure.name,
@@ -150,6 +151,7 @@ def compose_study(
         "data hash": pack.hash,
         "seed": plan.seeds[0],
         "objective": entry.study.objective,
+        "search": plan.strategy.json() if plan.trials else {},
         "settings": config_values(plan.baseline),
     }
     was = {
@@ -158,6 +160,7 @@ def compose_study(
         "data hash": old["data"]["hash"],
         "seed": old["seed"],
         "objective": old["objective"]["metric"],
+        "search": _search_of(old, plan) if plan.trials else {},
         "settings": old["baseline"],
     }
     differences = _differences(was, new)
@@ -190,6 +193,7 @@ def compose_study(
     return dict(old) | {
         "data": dict(old["data"]) | {"external": list(sets.values())},
         "repeats": len(plan.seeds), "seeds": list(plan.seeds), "trials": plan.trials,
+        "search": plan.strategy.json() if plan.trials else old.get("search", {}),
         "space": {
             key: json.loads(distribution_to_json(dimension.distribution))["attributes"]
             | {"field": dimension.field, "when": {name: list(values) for name, values in dimension.when.items()}}
@@ -197,6 +201,12 @@ def compose_study(
         },
         "tables": sorted(tables.values(), key=lambda table: numbers.index(table["number"]) if table["number"] in numbers else len(numbers)),
     }  # fmt: skip
+
+
+def _search_of(old: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:
+    """How a study was searched; one that was not yet, or that is older than these words, agrees with whatever is asked."""
+    asked = plan.strategy.json()
+    return asked | dict(old["search"]) if old.get("search") and old["trials"] else asked
 
 
 def _differences(was: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -227,7 +237,12 @@ def with_confirmation(
         "number": "search", "title": "Best configuration of the search, on fresh seeds", "metric": example["metric"], "metrics": example["metrics"],
         "dataset": "", "baseline_arm": "published settings", "arms": arms if best_hash != baseline_hash else arms[:1],
     }  # fmt: skip
-    return dict(study) | {"tables": [*(old for old in study["tables"] if old["number"] != "search"), table]}
+    return with_table(study, table)
+
+
+def with_table(study: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """The study with a table that its search made, in place of an earlier one of that number, after the paper's."""
+    return dict(study) | {"tables": [*(old for old in study["tables"] if old["number"] != table["number"]), dict(table)]}
 
 
 def store_external(folder: Path, external: Mapping[str, External]) -> None:
