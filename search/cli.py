@@ -673,7 +673,7 @@ class _Request:
             arms = retunings(self.entry, plan) if self.given.retune else ()
 
             def main() -> Coordinator:
-                steps = {"with_search": self.step != "ablate", "with_tables": self.step != "tune", "warm": self.warm}
+                steps: dict[str, Any] = {"with_search": self.step != "ablate", "with_tables": self.step != "tune", "warm": self.warm}
                 return Coordinator(self.entry, plan, ledger, self.folder, **common, **steps)
 
             def of_arm(one: Retuning) -> Coordinator:

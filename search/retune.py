@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution
 from search.coordinator import Active, Coordinator, Progress, spent_seconds
 from search.plan import Plan, PlannedArm, PlannedTable
 from search.registry import Entry
+from search.stages import Stages
 from search_spaces._declare import Dimension
 from trainables.parts.execution import config_hash, digest
 from trainables.parts.procedure import config_values
@@ -101,6 +102,10 @@ class Relay:
         return self.now.folder
 
     @property
+    def stages(self) -> Stages:
+        return self.now.stages
+
+    @property
     def new_records(self) -> int:
         return sum(one.new_records for one in self.all)
 
@@ -137,7 +142,10 @@ class Relay:
         self._on_record = self.now.on_record = value
 
     def next(self) -> Active | None:
-        return self._move().next()
+        while True:
+            active = self._move().next()
+            if active is not None or not (self.makers and self.now.complete()):  # all of an arm's trials may stand in the ledger already
+                return active
 
     def row(self, key: str, row: Mapping[str, Any]) -> bool:
         return self.now.row(key, row)

@@ -145,7 +145,7 @@ def compose_study(
             "data": data, "seed": plan.seeds[0], "repeats": 0, "seeds": [], "trials": 0, "baseline": config_values(plan.baseline), "space": {},
             "tables": [], "search": plan.strategy.json(), "versions": versions(), "commit": head, "dirty": dirty,
         }  # fmt: skip
-    new = {
+    new: dict[str, Any] = {
         "procedure": entry.procedure.name,
         "preset": preset,
         "data hash": pack.hash,
@@ -154,7 +154,7 @@ def compose_study(
         "search": plan.strategy.json() if plan.trials else {},
         "settings": config_values(plan.baseline),
     }
-    was = {
+    was: dict[str, Any] = {
         "procedure": old["procedure"],
         "preset": old["preset"],
         "data hash": old["data"]["hash"],

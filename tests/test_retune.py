@@ -40,6 +40,9 @@ class Retuned:
         count = 0
         while not relay.finished():
             active = relay.next()
+            if active is None:  # what was left stood in the ledger
+                assert relay.finished()
+                break
             end(self.bench, relay, active, val=int(active.run.key[:4], 16) / 65536)
             count += 1
             if restart_every and count % restart_every == 0:

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from driving import Bench
 from optuna.trial import TrialState
@@ -60,7 +59,7 @@ def test_a_search_that_starts_from_another_is_told_its_trials_and_asks_its_best_
     )
     asked = [c.next().trial for _ in range(3)]
     assert asked[0].params == {"form": "plain", "rate": 0.02}
-    best = sorted(told, key=lambda trial: -trial.value)
+    best = sorted((trial for trial in told if trial.params != asked[0].params), key=lambda trial: -trial.value)
     assert [trial.params for trial in asked[1:]] == [trial.params for trial in best[:2]]
     assert c.next() is None, "what was taken over counts as no trial of this study"
 
@@ -203,9 +202,9 @@ def test_with_garbage_for_a_test_part_every_decision_of_a_search_is_the_same(toy
     """Really trained: the search, early stopping, the race and its winner. Only the test metrics differ."""
     parts = toy.procedure.parts(toy.procedure.config(), toy_pack, 0)
     entry = replace(toy, procedure=replace(toy.procedure, parts=lambda config, pack, seed: parts))
-    images, labels = toy_pack.images.copy(), toy_pack.labels.copy()
-    images[parts["test"]], labels[parts["test"]] = 255 - images[parts["test"]], 1 - labels[parts["test"]]
-    garbage = replace(toy_pack, images=images, labels=labels)  # with the hash of the other: equal keys
+    labels = toy_pack.labels.copy()
+    labels[parts["test"]] = 1 - labels[parts["test"]]
+    garbage = replace(toy_pack, labels=labels)  # with the hash of the other: equal keys
     seen = []
     for name, pack in (("a", toy_pack), ("b", garbage)):
         bench = Bench(entry, tmp_path / name, pack, trials=4, repeats=2, tables=["none"], strategy=Strategy(grace=1, startup=1))
@@ -216,5 +215,5 @@ def test_with_garbage_for_a_test_part_every_decision_of_a_search_is_the_same(toy
         bench.close()
     assert seen[0][:3] == seen[1][:3]
     tested = [key for key, value in seen[0][3].items() if value is not None]
-    assert tested and all(seen[0][3][key] != seen[1][3][key] for key in tested), "the garbage was there to be seen"
-    assert not np.array_equal(images, toy_pack.images)
+    assert all(seen[0][3][key] == pytest.approx(1 - seen[1][3][key]) for key in tested), "the garbage was there to be seen"
+    assert any(seen[0][3][key] != seen[1][3][key] for key in tested)
