@@ -601,6 +601,12 @@ class _Request:
         if plan.trials:
             fresh = (min(plan.strategy.finalists, plan.trials) + 1) * (len(plan.seeds) - 1)
             table.add_row("search", f"{len(plan.space)} dimensions, then the best on all seeds", f"{plan.trials} + at most {fresh}")
+        if self.given.retune:
+            from search.retune import retunings
+
+            arms = retunings(self.entry, plan)
+            each = f"{plan.trials} + at most {(min(plan.strategy.finalists, plan.trials) + 1) * (len(plan.seeds) - 1)}"
+            table.add_row("retuned", f"{len(arms)} arms that differ, each searched for", f"{len(arms)} x ({each}), not in the times below")
         console.print(table)
         console.print(f"{plan.asked} runs stand in tables, {len(plan.runs)} of them are different; {len(done)} are done.")
         told = len({record["trial"] for record in ledger.records.values() if record["trial"] is not None})

@@ -140,8 +140,7 @@ def compose_study(
         }  # fmt: skip
         old = {
             "schema": SCHEMA, "study": name, "procedure": entry.procedure.name, "preset": preset, "created": now(), "command": command,
-            "objective": {"metric": entry.study.objective, "direction": entry.study.direction, "intermediate": entry.study.intermediate}
-            | ({"second": {"metric": plan.strategy.second, "direction": "minimize"}} if plan.strategy.second else {}),
+            "objective": {"metric": entry.study.objective, "direction": entry.study.direction, "intermediate": entry.study.intermediate},
             "data": data, "seed": plan.seeds[0], "repeats": 0, "seeds": [], "trials": 0, "baseline": config_values(plan.baseline), "space": {},
             "tables": [], "search": plan.strategy.json(), "versions": versions(), "commit": head, "dirty": dirty,
         }  # fmt: skip
@@ -194,6 +193,7 @@ def compose_study(
         "data": dict(old["data"]) | {"external": list(sets.values())},
         "repeats": len(plan.seeds), "seeds": list(plan.seeds), "trials": plan.trials,
         "search": plan.strategy.json() if plan.trials else old.get("search", {}),
+        "objective": dict(old["objective"]) | ({"second": {"metric": plan.strategy.second, "direction": "minimize"}} if plan.strategy.second else {}),
         "space": {
             key: json.loads(distribution_to_json(dimension.distribution))["attributes"]
             | {"field": dimension.field, "when": {name: list(values) for name, values in dimension.when.items()}}
