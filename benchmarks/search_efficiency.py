@@ -3,7 +3,7 @@
 `python benchmarks/search_efficiency.py`: searches are simulated on the recorded curves: a point of supcam's own space gets the curve of the
 nearest recorded configuration. 30 seeds; one run at a time; an epoch of either stage counts 1; the best region is the best 5 % of what was
 recorded; a search that has not found it after 100 trials counts with what it spent. The aim: a third of the epochs of random search.
-`--record` trains what the file lacks (about 9 minutes of one core), and is how the file was made."""
+`--record` trains what the file lacks (about 9 minutes of one core for all 90), and is how the file was made."""
 
 import argparse
 import csv

@@ -695,8 +695,8 @@ class _Request:
                 self.console.print(f"note: {note}", markup=False)
             if self.signal is not None:
                 raise _Stopped(self.signal)
-            if coordinator.now.halt is not None:
-                raise StorageFault(coordinator.now.halt)
+            if coordinator.halt is not None:
+                raise StorageFault(coordinator.halt)
             study = self._with_confirmation(study, coordinator.all[0], plan)
             winners = best_of(coordinator, plan, arms)
             for table in plan.tables if winners else ():
@@ -735,7 +735,7 @@ class _Request:
             self.console.print(f"note: {words}", markup=False)
 
     @contextmanager
-    def _signals(self, coordinator: "Coordinator", console: "Console") -> Iterator[None]:
+    def _signals(self, coordinator: "Relay", console: "Console") -> Iterator[None]:
         """SIGINT or SIGTERM: the first one has the runs in flight save a checkpoint and end; the second one ends all at once."""
 
         def stop(number: int, frame: FrameType | None) -> None:

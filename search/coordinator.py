@@ -272,7 +272,12 @@ class Coordinator:
             if known is None:
                 return f"trial {trial.number} was told, and its record is gone"
             value = known["metrics"].get(self.entry.study.objective)
-            if trial.state == TrialState.COMPLETE and known["status"] == "completed" and not known.get("again") and trial.values[0] != value:
+            if (
+                trial.state == TrialState.COMPLETE
+                and known["status"] == "completed"
+                and not known.get("again")
+                and trial.values[0] != value
+            ):
                 return f"trial {trial.number} has the value {trial.values[0]}, its record {value}"
             if set(trial.params) <= set(self.plan.space) and self._run_of(trial.params).key != key:
                 return f"trial {trial.number} has other parameters than its record"
@@ -298,7 +303,9 @@ class Coordinator:
         """What is known before anything is proposed, once: another study's trials, then the published point (what is found must beat it),
         then that study's best points. A driver may die in between; what is there already is not put there again."""
         point = point_of(self.plan.baseline, self.plan.space)
-        if "in front" not in study.user_attrs and any(trial.state != TrialState.WAITING and "from" not in trial.user_attrs for trial in study.trials):
+        if "in front" not in study.user_attrs and any(
+            trial.state != TrialState.WAITING and "from" not in trial.user_attrs for trial in study.trials
+        ):
             study.set_user_attr("in front", (len(self.warm.trials) if self.warm is not None else 0) + bool(point))  # older, or made again
         if "in front" not in study.user_attrs:
             if self.warm is not None:

@@ -159,6 +159,26 @@ class Relay:
     def finished(self) -> bool:
         return self._move().finished()
 
+    @property
+    def notes(self) -> list[str]:
+        """Of all; what is added is the one's at work."""
+        return self.now.notes
+
+    @property
+    def halt(self) -> str | None:
+        return self.now.halt
+
+    def stop(self, why: str | None = None) -> None:
+        self.makers.clear()  # an arm whose search has not begun is not begun
+        self.now.stop(why)
+
+    def drop(self, key: str, why: str) -> None:
+        self.makers.clear()
+        self.now.drop(key, why)
+
+    def stalled(self, patience: float) -> list[tuple[Active, float]]:
+        return self.now.stalled(patience)
+
     def complete(self) -> bool:
         return self._move().complete() and not self.makers
 

@@ -28,7 +28,8 @@ REDUCTION = 3  # a rung keeps one in three
 
 @dataclass(frozen=True)
 class Strategy:
-    """What a search is asked to do beside its number of trials. Defaults: see benchmarks/README.md, "How many epochs a search needs"."""
+    """What a search is asked to do beside its number of trials. What is known of the defaults: benchmarks/README.md, "How many epochs a
+    search needs"."""
 
     sampler: str = "tpe"
     scheduler: str = "asha"
