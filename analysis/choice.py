@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.race import losers
 from analysis.study import Study, mapping, plural
 
 SPLIT = ("split", "split_seed", "split_per_seed")  # parameters that say which images are validated on
@@ -53,6 +54,8 @@ def best(study: Study) -> Best | None:
     rows = rows[(rows["status"] == "completed") & rows["seed"].isin(wanted) & rows[metric].notna()]
     same = _same_split(study, rows)
     rows = rows[same] if same.any() else rows
+    beaten = rows["config_hash"].isin(losers(study))
+    rows = rows if beaten.all() else rows[~beaten]
     if rows.empty:
         return None
     groups = rows.groupby("config_hash", sort=True)[metric].agg(["size", "mean", "std"])

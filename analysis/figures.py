@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis import run_figures, search_figures
+from analysis import pareto, run_figures, search_figures
 from analysis.beside import Beside, class_names, external_sets
 from analysis.choice import Best
 from analysis.drawing import BLUE, COLUMN, DASHES, INK, MUTED, RED, RULE, SERIES, WIDTH, Drawing, axes, draw_matrix, short, style
@@ -53,6 +53,7 @@ def draw(
             search_figures.importance(found),
             search_figures.slices(study, trials, found, links),
             search_figures.parallel(study, trials),
+            pareto.drawing(study, trials, links),
             search_figures.timeline(study, links),
         ]
         for name, words, rows in curve_pages(study, summaries):

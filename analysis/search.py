@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import race
 from analysis.statistics import mean_std
 from analysis.study import Study, mapping, plural
 from analysis.summary import title
@@ -182,4 +183,4 @@ def overtuning(study: Study, trials: pd.DataFrame) -> tuple[str, ...]:
     if tested in runs and runs[tested].notna().any():
         values = 100 * runs[tested].dropna().to_numpy()
         words.append(f"On the test part it has {values.mean():.2f} % over {plural(len(values), 'seed')}.")
-    return tuple(words)
+    return (*words, *race.words(study))

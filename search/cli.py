@@ -3,6 +3,7 @@ Comes in: words. Goes out: 0, or 1 when every run failed, or 2 with all faults o
 Heavy imports stand inside functions, so that help and a misspelt name answer at once."""
 
 import argparse
+import functools
 import math
 import os
 import shlex
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from search.plan import Plan
     from search.recorder import Ledger
     from search.registry import Entry
+    from search.retune import Relay
+    from search.sampling import Strategy
     from search.study import External
+    from search.warm import Warm
     from trainables.parts.data import Pack
 
 STEPS = ("run", "plan", "tune", "ablate", "export", "report", "check")
@@ -109,7 +113,10 @@ def _study_parser() -> _Parser:
         default=[],
         help="another hospital's images: a test set that nothing is chosen by; may be repeated",
     )
-    parser.add_argument("--objective", help="another aim of the search that the procedure has, by name")
+    parser.add_argument(
+        "--objective",
+        help="another aim of the search that the procedure has, by name; with ',parameters' (score,parameters) the size of the model counts too",
+    )
     parser.add_argument(
         "--preset",
         help="quick (minutes, CPU) | small (an evening, one GPU) | paper (the published settings); default: quick, or paper where --data and a GPU are there",
@@ -142,6 +149,29 @@ def _study_parser() -> _Parser:
         "--stall-minutes", type=_positive, default=30.0,
         help="kill and start again a run of which nothing is heard for this long, and for ten times its slowest epoch (default: 30)",
     )  # fmt: skip
+    parser.add_argument(
+        "--max-gpu-hours",
+        type=_positive,
+        help="start nothing new once the study's runs have taken so many hours of GPUs (of workers, where there is no GPU)",
+    )
+    parser.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        help="tensorboard | mlflow | wandb | none, may be repeated: who is told of ended runs (default: tensorboard)",
+    )
+    search = parser.add_argument_group("the search")
+    search.add_argument("--sampler", default="tpe", help="tpe | gp | random | grid: how points are proposed (default: tpe)")
+    search.add_argument("--scheduler", help="asha | hyperband | none: how runs are stopped early (default: asha)")
+    search.add_argument("--grid", type=_whole, metavar="N", help="points of each continuous dimension of --sampler grid")
+    search.add_argument("--grace", type=_whole, help="validations before a run may be stopped")
+    search.add_argument(
+        "--finalists", type=_whole, help="best configurations that are run on fresh seeds, where the winner is chosen (default: 3)"
+    )
+    search.add_argument(
+        "--retune", action="store_true", help="also search for the best settings of each arm, as long for each; in tables of their own"
+    )
+    search.add_argument("--from", type=Path, dest="source", metavar="STUDY", help="start from what the search of another study found")
     parser.add_argument("--retry-failed", action="store_true", help="run failed runs again (weights reachable now, more memory)")
     return parser
 
@@ -310,6 +340,9 @@ def _with_objective(entry: "Entry", name: str | None) -> "Entry":
 
     if name is None:
         return entry
+    name = name.partition(",")[0]
+    if name == "score":
+        return entry
     if name not in entry.study.objectives:
         raise RequestError(
             unknown("objective", name, sorted(entry.study.objectives))
@@ -318,6 +351,17 @@ def _with_objective(entry: "Entry", name: str | None) -> "Entry":
         )
     metric = entry.study.objectives[name]
     return replace(entry, study=replace(entry.study, objective=metric, intermediate=metric))
+
+
+def _strategy(given: argparse.Namespace) -> "Strategy":
+    """How the request wants to be searched; nothing is checked here."""
+    from search.sampling import Strategy
+
+    second = (given.objective or "").partition(",")[2].strip() or None
+    scheduler = given.scheduler or ("none" if second else "asha")
+    named = {name: getattr(given, name) for name in ("grace", "finalists") if getattr(given, name) is not None}
+    source = given.source.resolve().name if given.source is not None else None
+    return Strategy(sampler=given.sampler, scheduler=scheduler, grid=given.grid, second=second, source=source, **named)
 
 
 class _Request:
@@ -340,6 +384,7 @@ class _Request:
         self.started = time.monotonic()
         self.external: dict[str, External] = {}
         self.signal: int | None = None  # that asked for an end
+        self.warm: Warm | None = None
 
     def _default_preset(self) -> str:
         import torch
@@ -364,6 +409,7 @@ class _Request:
         given = self.given
         faults: list[str] = []
         overrides: dict[str, Any] = {}
+        strategy = _strategy(given)
         try:
             overrides = parse_settings(self.entry.procedure, given.settings)
         except RequestError as fault:
@@ -372,6 +418,7 @@ class _Request:
             plan = make_plan(
                 self.entry, preset=self.preset, data_hash=data_hash, seed=given.seed, trials=given.trials, repeats=given.repeats,
                 tables=None if given.tables is None else _listed(given.tables), arms=_listed(given.arms or ""), overrides=overrides,
+                strategy=strategy,
             )  # fmt: skip
         except RequestError as fault:
             raise RequestError(*faults, *fault.faults) from None
@@ -381,6 +428,7 @@ class _Request:
 
     def _prepare(self) -> "tuple[Plan, Pack, dict[str, Any]]":
         """The plan and the data, or all faults of both at once."""
+        from search.loggers import chosen
         from trainables.parts.errors import RequestError
 
         faults = self._address_faults()
@@ -422,6 +470,21 @@ class _Request:
                 faults += self.entry.procedure.faults(run.config, pack, parts)
         faults += self.entry.procedure.faults(plan.baseline, pack, self.entry.procedure.parts(plan.baseline, pack, plan.seeds[0]))
         faults += self._machine_faults()
+        try:
+            chosen(self.given.log)
+        except RequestError as fault:
+            faults += fault.faults
+        if self.given.source is not None and plan.trials:
+            from search.warm import warm_start
+
+            try:
+                self.warm = warm_start(self.given.source, self.entry, plan, pack.hash)
+            except RequestError as fault:
+                faults += fault.faults
+        if self.given.retune and (not plan.tables or not plan.trials or plan.strategy.second):
+            faults.append(
+                "--retune searches for the best settings of each arm by one score; name --tables, at least one trial and one objective"
+            )
         if (self.step == "tune" and not plan.trials) or (self.step == "ablate" and not plan.tables):
             faults.append(
                 f"{self.step} has nothing to do; give --trials at least 1"
@@ -539,7 +602,14 @@ class _Request:
                 f"{planned.number}: {planned.title}", ", ".join(arm.name for arm in planned.arms), str(len(planned.arms) * len(plan.seeds))
             )
         if plan.trials:
-            table.add_row("search", f"{len(plan.space)} dimensions, then the best on all seeds", f"{plan.trials} + {len(plan.seeds) - 1}")
+            fresh = (min(plan.strategy.finalists, plan.trials) + 1) * (len(plan.seeds) - 1)
+            table.add_row("search", f"{len(plan.space)} dimensions, then the best on all seeds", f"{plan.trials} + at most {fresh}")
+        if self.given.retune:
+            from search.retune import retunings
+
+            arms = retunings(self.entry, plan)
+            each = f"{plan.trials} + at most {(min(plan.strategy.finalists, plan.trials) + 1) * (len(plan.seeds) - 1)}"
+            table.add_row("retuned", f"{len(arms)} arms that differ, each searched for", f"{len(arms)} x ({each}), not in the times below")
         console.print(table)
         console.print(f"{plan.asked} runs stand in tables, {len(plan.runs)} of them are different; {len(done)} are done.")
         told = len({record["trial"] for record in ledger.records.values() if record["trial"] is not None})
@@ -562,7 +632,17 @@ class _Request:
     def _study(self, plan: "Plan", pack: "Pack", source: dict[str, Any]) -> int:
         from search.coordinator import Coordinator
         from search.recorder import Ledger
-        from search.study import check_writable, compose_study, external_names, read_study, store_data, store_external, write_study
+        from search.retune import Relay, Retuning, best_of, retuned_table, retunings
+        from search.study import (
+            check_writable,
+            compose_study,
+            external_names,
+            read_study,
+            store_data,
+            store_external,
+            with_table,
+            write_study,
+        )
         from trainables.parts.errors import StorageFault
 
         check_writable(self.folder)
@@ -580,7 +660,8 @@ class _Request:
         )
         with Ledger(self.folder) as ledger:
             outside = [f"external {slug}: {note}" for slug, other in self.external.items() for note in other.pack.notes]
-            for note in (*pack.notes, *outside, *ledger.warnings):
+            known = self.warm.notes if self.warm is not None else ()
+            for note in (*pack.notes, *outside, *known, *ledger.warnings):
                 self.console.print(f"note: {note}", markup=False)
             for note in self._mend(ledger, old, pack):
                 self.console.print(f"note: {note}", markup=False)
@@ -593,27 +674,42 @@ class _Request:
                 pack = store_data(self.folder, pack, splits or {"split": self.entry.procedure.parts(plan.baseline, pack, plan.seeds[0])})
             store_external(self.folder, self.external)
             write_study(self.folder, study)
-            coordinator = Coordinator(
-                self.entry, plan, ledger, self.folder, name=self.name, data_hash=pack.hash, with_search=self.step != "ablate",
-                with_tables=self.step != "tune", retry_failed=self.given.retry_failed, external=external_names(study),
-                deadline=None if self.given.max_hours is None else time.monotonic() + 3600 * self.given.max_hours,
-            )  # fmt: skip
+            common: dict[str, Any] = {
+                "name": self.name, "data_hash": pack.hash, "retry_failed": self.given.retry_failed, "external": external_names(study),
+                "deadline": None if self.given.max_hours is None else time.monotonic() + 3600 * self.given.max_hours,
+                "max_gpu_seconds": None if self.given.max_gpu_hours is None else 3600 * self.given.max_gpu_hours,
+            }  # fmt: skip
+            arms = retunings(self.entry, plan) if self.given.retune else ()
+
+            def main() -> Coordinator:
+                steps: dict[str, Any] = {"with_search": self.step != "ablate", "with_tables": self.step != "tune", "warm": self.warm}
+                return Coordinator(self.entry, plan, ledger, self.folder, **common, **steps)
+
+            def of_arm(one: Retuning) -> Coordinator:
+                return Coordinator(self.entry, one.plan, ledger, self.folder, **common, retuned=(one.name, one.arms))
+
+            coordinator = Relay([main, *(functools.partial(of_arm, one) for one in arms)])
             before, damaged = len(ledger.records), set(_set_aside(self.folder))
             if not coordinator.finished():
                 self._train(coordinator)
             for path in sorted(set(_set_aside(self.folder)) - damaged):
-                coordinator.notes.append(f"{path.relative_to(self.folder)}: was damaged, and was set aside; its run did without it")
-            for note in coordinator.notes:
+                coordinator.now.notes.append(f"{path.relative_to(self.folder)}: was damaged, and was set aside; its run did without it")
+            for note in [note for one in coordinator.all for note in one.notes]:
                 self.console.print(f"note: {note}", markup=False)
             if self.signal is not None:
                 raise _Stopped(self.signal)
             if coordinator.halt is not None:
                 raise StorageFault(coordinator.halt)
-            study = self._with_confirmation(study, coordinator, plan)
+            study = self._with_confirmation(study, coordinator.all[0], plan)
+            winners = best_of(coordinator, plan, arms)
+            for table in plan.tables if winners else ():
+                shape = next(one for one in study["tables"] if one["number"] == table.number)
+                study = with_table(study, retuned_table(table, shape, winners, plan))
             write_study(self.folder, study)
             return self._finish(study, ledger, pack, coordinator, before)
 
-    def _train(self, coordinator: "Coordinator") -> None:
+    def _train(self, coordinator: "Relay") -> None:
+        from search.loggers import Loggers, chosen
         from search.progress import live, words_to
 
         self.console.print(f"{self.name}: starting; log in {_short(self.folder / 'log.txt')}", markup=False)
@@ -623,7 +719,12 @@ class _Request:
             with live(console, self.name, coordinator.progress), cluster(self.given.address) as resources:
                 share = share_out(resources, self.given.gpus_per_run, self.given.workers_per_run)
                 coordinator.slots = share.slots
+                coordinator.gpus = share.gpus * share.workers or 1.0
                 coordinator.on_change = reporter = _Reporter(self.folder)
+                told: list[str] = []
+                coordinator.on_record = loggers = Loggers(self.name, self.folder, chosen(self.given.log), told.append)
+                for record in list(coordinator.now.ledger.records.values()):
+                    loggers(record)  # what an earlier command left unwritten
                 try:
                     with self._signals(coordinator, console):
                         carry_out(
@@ -632,9 +733,12 @@ class _Request:
                         )  # fmt: skip
                 finally:
                     reporter.stop()
+                    loggers.stop()
+        for words in told:
+            self.console.print(f"note: {words}", markup=False)
 
     @contextmanager
-    def _signals(self, coordinator: "Coordinator", console: "Console") -> Iterator[None]:
+    def _signals(self, coordinator: "Relay", console: "Console") -> Iterator[None]:
         """SIGINT or SIGTERM: the first one has the runs in flight save a checkpoint and end; the second one ends all at once."""
 
         def stop(number: int, frame: FrameType | None) -> None:
@@ -679,18 +783,22 @@ class _Request:
         return [*notes, f"data was damaged and set aside as data.damaged ({words}); the images were packed again"]
 
     def _with_confirmation(self, study: dict[str, Any], coordinator: "Coordinator", plan: "Plan") -> dict[str, Any]:
-        from search.coordinator import best_trial
+        """The study with the race of its search, and, once that is decided, with the table of its winner."""
+        from search.plan import point_of
         from search.study import with_confirmation
         from trainables.parts.execution import config_hash
 
-        best = best_trial(coordinator.study) if coordinator.study is not None else None
-        if best is None or coordinator.confirmation is None:
+        race = coordinator.outcome()
+        if race is None:
             return study
-        hashed = coordinator.confirmation[0].config_hash
-        overrides = {plan.space[name].field: value for name, value in best.params.items()}
-        return with_confirmation(study, config_hash(self.entry.procedure, plan.baseline), hashed, f"trial {best.number}", overrides)
+        study = study | {"race": race}
+        winner = next((one for one in coordinator.candidates or [] if one.hash == race["winner"]), None)
+        if winner is None:
+            return study
+        overrides = {plan.space[name].field: value for name, value in (point_of(winner.config, plan.space) or {}).items()}
+        return with_confirmation(study, config_hash(self.entry.procedure, plan.baseline), winner.hash, winner.name, overrides)
 
-    def _finish(self, study: dict[str, Any], ledger: "Ledger", pack: "Pack", coordinator: "Coordinator", before: int) -> int:
+    def _finish(self, study: dict[str, Any], ledger: "Ledger", pack: "Pack", coordinator: "Relay", before: int) -> int:
         """Export, report, a short summary."""
         import analysis
         from search.progress import duration
@@ -729,7 +837,7 @@ class _Request:
         for reason in list(messages)[:5]:
             console.print(f"  not completed: {reason}", markup=False)
         if not coordinator.complete():
-            console.print("  the time limit was reached; the same command goes on", markup=False)
+            console.print("  the limit of hours was reached; the same command without it, or with more, goes on", markup=False)
         for line in exported:
             console.print(f"  {line}", markup=False)
         console.print(f"  tables   {_short(self.folder / 'tables')}", markup=False)

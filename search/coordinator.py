@@ -3,11 +3,10 @@ Comes in: a plan, a ledger, the study's folder, and rows as runs report them. Go
 opens. Knows no Ray (`tuner` hands Tune's events to it), so that all of it is tested without a cluster. A new Coordinator starts from the
 ledger, tells Optuna what it missed, and queues what remains.
 
-Sampler: TPE, multivariate with groups (it models the conditional space's branches apart) and constant liar (parallel workers do not
-propose one point twice). It is seeded anew for each trial from (seed, number), so that a proposal depends on the history alone and not on
-which process asks. Pruner: successive halving on the cheap validation score during pre-training."""
+How points are proposed and runs are stopped early is `sampling`'s; which of the search's configurations is the best, `racing`'s."""
 
 import json
+import math
 import os
 import shutil
 import threading
@@ -25,20 +24,24 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from safetensors import safe_open
 
 from search.plan import Plan, PlannedRun, applies, planned_run, point_of, search_config
+from search.racing import BROKEN, Race, race
 from search.recorder import SCHEMA, STOP, Ledger, commit, now, versions
 from search.registry import Entry
+from search.sampling import grid_order, make_pruner, make_sampler
 from search.stages import Stages
+from search.warm import Warm, import_trials
 from trainables.parts.checkpoint import storage
-from trainables.parts.execution import FLIGHT, MODEL, RESULT, read_lives, read_outcome
+from trainables.parts.execution import FLIGHT, MODEL, RESULT, config_hash, read_lives, read_outcome
 from trainables.parts.failpoints import failpoint
 from trainables.parts.procedure import config_from, config_values
-from trainables.parts.randomness import derive_seed
 
 JOURNAL = "optuna.journal"
 STAGES_KEPT = 10  # results of stages that a later trial may share (the search draws nothing continuous for them), last used first
 STARTS = 3  # how often a run whose process dies before it has begun is placed again
+PUBLISHED = "published settings"  # the plan's baseline, as a row of the search's table
 
 
 def open_journal(path: Path) -> JournalStorage:
@@ -68,6 +71,7 @@ class Active:
     heard: float | None = None  # when it was last heard of
     losses: int = 0  # processes that died before they began with it
     again: bool = False  # it was trained before, and its model was not kept
+    steps: int = 0  # scores that early stopping could look at
 
     @property
     def folder(self) -> str:
@@ -86,6 +90,17 @@ class Progress:
     counts: dict[str, int] = field(default_factory=dict)
     in_flight: list[str] = field(default_factory=list)
     seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration that may be the search's best. score: what the search had seen of it, None for one that it did not finish."""
+
+    name: str
+    config: Any
+    hash: str
+    trial: int | None
+    score: float | None
 
 
 class Coordinator:
@@ -107,11 +122,19 @@ class Coordinator:
         deadline: float | None = None,
         retry_failed: bool = False,
         external: Sequence[str] = (),
+        max_gpu_seconds: float | None = None,
+        warm: Warm | None = None,
+        retuned: tuple[str, tuple[tuple[str, str], ...]] | None = None,
         on_change: Callable[["Coordinator"], None] = lambda coordinator: None,
     ) -> None:
         self.entry, self.plan, self.ledger, self.folder = entry, plan, ledger, folder
         self.name, self.data_hash, self.slots, self.deadline = name, data_hash, slots, deadline
         self.on_change = on_change
+        self.max_gpu_seconds, self.spent = max_gpu_seconds, spent_seconds(ledger.records)
+        self.gpus = 1.0  # of one run, where it uses any
+        self.on_record: Callable[[Mapping[str, Any]], None] = lambda record: None  # told of each ended run; must not raise
+        self.warm = warm
+        self.retuned = retuned  # the search of an arm of its own: its name, and each (table, arm)
         self.external = tuple(external)
         self.last_looks = tuple(f"{part}_{entry.procedure.headline[0]}" for part in ("test", *(f"external_{word}" for word in external)))
         self.lock = threading.RLock()
@@ -124,19 +147,23 @@ class Coordinator:
         self.with_search = with_search and plan.trials > 0
         self.broken: set[str] = set()  # failed in this session
         self.retried = {key for key, record in ledger.records.items() if retry_failed and record["status"] == "failed"}
-        self.queue: deque[PlannedRun] = deque(run for run in plan.runs if with_tables and not self._ended(run))
+        self.planned = {run.key: run for run in plan.runs}
+        self.queue = {run.key: run for run in plan.runs if with_tables and not self._ended(run)}
         self.active: dict[str, Active] = {}
         self.resumed: deque[Active] = deque()
         self.listeners: dict[str, list[optuna.trial.Trial]] = {}
         self.new_records = 0
-        self.confirmation: list[PlannedRun] | None = None
         (folder / STOP).unlink(missing_ok=True)  # of a driver that was killed while it stopped
-        self.planned = {run.key for run in plan.runs}
         self.slowest = max((_epoch_seconds(record) for record in ledger.records.values()), default=0.0)
         self.searched: set[str] = set()  # ended runs that the search alone wanted and that have files
-        self.confirmed: dict[str, set[str]] = {}  # "search/trial 3" -> runs that were done under this name
         self.table_stages = {value for run in plan.runs for value in run.stages.values()}
         self.idle: dict[str, bool] = {}  # stages of the search's ended runs, last used last; whether no other trial can share it
+        self.candidates: list[Candidate] | None = None  # once the search has ended
+        self.told = 0  # trials of this study that have ended; imported ones are not counted
+        self.number = 0  # of the next trial
+        self.first = 0  # trials that were there, or were put in front, before the sampler was asked
+        self.grid: list[dict[str, Any]] = []
+        self.reported: dict[int, set[int]] = {}  # steps that Optuna knows, by trial
         self._survey()
         self.study = self._open_study() if self.with_search else None
         if lost := sum(run.key not in ledger.records and (folder / "checkpoints" / run.key / RESULT).exists() for run in plan.runs):
@@ -144,7 +171,7 @@ class Coordinator:
                 f"{lost} run(s) had ended and have no record (a command that died, or a damaged ledger); they are recorded anew"
             )
         taken = {active.run.key for active in self.resumed}
-        for run in [run for run in self.queue if (folder / "checkpoints" / run.key / FLIGHT).exists() and run.key not in taken]:
+        for run in [run for run in self.queue.values() if (folder / "checkpoints" / run.key / FLIGHT).exists() and run.key not in taken]:
             self._unqueue(run)
             self.resumed.append(Active(run))  # first, before another one trains the stage that it was in the middle of
         if again := sum(self._gone(run) for run in plan.runs if with_tables and not self._ended(run)):
@@ -171,28 +198,31 @@ class Coordinator:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         study = self._whole_study()
-        if not study.trials:
-            point = point_of(self.plan.baseline, self.plan.space)
-            if point is not None:
-                study.enqueue_trial(point)  # the published point first: what is found must beat it
-        for frozen in study.trials:
+        self._put_in_front(study)
+        trials = study.get_trials(deepcopy=False)
+        self.told = sum(trial.state.is_finished() and "from" not in trial.user_attrs for trial in trials)
+        self.number = len(trials)
+        for frozen in trials:
             if frozen.state == TrialState.RUNNING:
                 self._take_up(study, frozen)
         return study
 
     def _load_study(self) -> optuna.Study:
+        signs = [self.entry.study.direction.upper(), *(["MINIMIZE"] if self.plan.strategy.second else [])]
         with storage(self.folder / JOURNAL):
             return optuna.create_study(
                 storage=open_journal(self.folder / JOURNAL),
-                study_name=self.name,
-                direction=optuna.study.StudyDirection[self.entry.study.direction.upper()],
-                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3, bootstrap_count=0),
+                study_name=self.name if self.retuned is None else f"{self.name} retuned {self.retuned[0]}",
+                directions=[optuna.study.StudyDirection[sign] for sign in signs],
+                pruner=make_pruner(self.plan.strategy),
                 load_if_exists=True,
             )
 
     def _whole_study(self) -> optuna.Study:
         """The Optuna study if it agrees with the ledger; else the file is set aside and the study made again from the ledger. A trial that
-        has no record is then asked for again."""
+        has no record is then asked for again. The search of an arm shares the file with the study's own, which is looked at first."""
+        if self.retuned is not None:
+            return self._load_study()
         path = self.folder / JOURNAL
         study = None
         asked: dict[int, dict[str, Any]] = {}
@@ -213,8 +243,10 @@ class Coordinator:
         for lock in self.folder.glob(f"{JOURNAL}.lock*"):
             lock.unlink()
         study = self._load_study()
+        if self.warm is not None:
+            import_trials(study, self.warm)
         told = {record["trial"]: record for record in self.ledger.records.values() if isinstance(record.get("trial"), int)}
-        for number in range(max([*told, *asked], default=-1) + 1):
+        for number in range(len(study.get_trials(deepcopy=False)), max([*told, *asked], default=-1) + 1):
             study.add_trial(self._trial_of(told.get(number), asked.get(number, {})))
         found = (
             f"{JOURNAL} was damaged ({fault}) and set aside as {path.with_suffix('.damaged').name}" if damaged else f"{JOURNAL} was lost"
@@ -242,8 +274,13 @@ class Coordinator:
             if known is None:
                 return f"trial {trial.number} was told, and its record is gone"
             value = known["metrics"].get(self.entry.study.objective)
-            if trial.state == TrialState.COMPLETE and known["status"] == "completed" and not known.get("again") and trial.value != value:
-                return f"trial {trial.number} has the value {trial.value}, its record {value}"
+            if (
+                trial.state == TrialState.COMPLETE
+                and known["status"] == "completed"
+                and not known.get("again")
+                and trial.values[0] != value
+            ):
+                return f"trial {trial.number} has the value {trial.values[0]}, its record {value}"
             if set(trial.params) <= set(self.plan.space) and self._run_of(trial.params).key != key:
                 return f"trial {trial.number} has other parameters than its record"
         return ""
@@ -257,17 +294,39 @@ class Coordinator:
         completed, pruned = record["status"] == "completed", record["status"] == "pruned"
         return optuna.trial.create_trial(
             state=TrialState.COMPLETE if completed else TrialState.PRUNED if pruned else TrialState.FAIL,
-            value=float(record["metrics"][self.entry.study.objective]) if completed else None,
+            values=self._values(record) if completed else None,
             params=point,
             distributions={name: self.plan.space[name].distribution for name in point},
             intermediate_values=dict(enumerate(scores, 1)) if completed or pruned else {},
             user_attrs={"key": record["key"]} | ({} if completed or pruned else {"reason": _reason(record)}),
         )
 
+    def _put_in_front(self, study: optuna.Study) -> None:
+        """What is known before anything is proposed, once: another study's trials, then the published point (what is found must beat it),
+        then that study's best points. A driver may die in between; what is there already is not put there again."""
+        point = point_of(self.plan.baseline, self.plan.space)
+        if "in front" not in study.user_attrs and any(
+            trial.state != TrialState.WAITING and "from" not in trial.user_attrs for trial in study.trials
+        ):
+            study.set_user_attr("in front", (len(self.warm.trials) if self.warm is not None else 0) + bool(point))  # older, or made again
+        if "in front" not in study.user_attrs:
+            if self.warm is not None:
+                import_trials(study, self.warm)
+            for known in (*([point] if point is not None else []), *(self.warm.first if self.warm is not None else ())):
+                if dict(known) not in [trial.system_attrs.get("fixed_params") for trial in study.get_trials(deepcopy=False)]:
+                    study.enqueue_trial(dict(known))
+            study.set_user_attr("in front", len(study.get_trials(deepcopy=False)))
+        self.first = int(study.user_attrs["in front"])
+        if self.plan.strategy.sampler == "grid":
+            without = [point] if point is not None else []
+            values = config_values(self.plan.baseline)
+            self.grid = grid_order(self.plan.space, values, self.plan.strategy, self.plan.seeds[0], without)
+
     def _take_up(self, study: optuna.Study, frozen: optuna.trial.FrozenTrial) -> None:
         """A trial that was asked and never told: a driver died. Tell it from the ledger, or go on with its run."""
         study.sampler = self._sampler(frozen.number)
         trial = optuna.trial.Trial(study, frozen._trial_id)
+        self.reported[trial.number] = set(frozen.intermediate_values)
         self._fill(trial)  # the driver may have died between ask and the last suggest; what was suggested stays
         run = self._run_of(trial.params)
         if self._refused(study, trial, run):
@@ -280,7 +339,7 @@ class Coordinator:
     def _run_of(self, params: Mapping[str, Any]) -> PlannedRun:
         config = search_config(self.plan.baseline, self.plan.space, params)
         run = planned_run(self.entry.procedure, config, self.plan.seeds[0], self.data_hash)
-        return next((planned for planned in self.plan.runs if planned.key == run.key), run)
+        return self.planned.get(run.key, run)
 
     # -- what runs next -------------------------------------------------------------------------------------------------------------
 
@@ -308,7 +367,13 @@ class Coordinator:
         return not (self.active or self.resumed or self.queue or self._trials_left() or self._to_confirm())
 
     def _over(self) -> bool:
-        return self.stopping or (self.deadline is not None and time.monotonic() > self.deadline)
+        """Whether a limit of time is reached: nothing new is started, and what runs ends."""
+        if self.stopping or (self.deadline is not None and time.monotonic() > self.deadline):
+            return True
+        if self.max_gpu_seconds is None:
+            return False
+        flying = sum(time.monotonic() - active.began for active in self.active.values()) * self.gpus
+        return self.spent + flying >= self.max_gpu_seconds
 
     def stop(self, why: str | None = None) -> None:
         """Start nothing more, and have the runs in flight save a checkpoint and end. why: what keeps the study from being written."""
@@ -343,18 +408,15 @@ class Coordinator:
         return None
 
     def _unqueue(self, run: PlannedRun) -> None:
-        self.queue = deque(queued for queued in self.queue if queued.key != run.key)
+        self.queue.pop(run.key, None)
 
     def _trials_left(self) -> int:
         if self.study is None:
             return 0
-        told = sum(
-            trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL) for trial in self.study.get_trials(deepcopy=False)
-        )
         return max(
             0,
             self.plan.trials
-            - told
+            - self.told
             - sum(active.trial is not None for active in self.resumed)
             - sum(active.trial is not None for active in self.active.values())
             - sum(map(len, self.listeners.values())),
@@ -379,23 +441,19 @@ class Coordinator:
     def _ask(self) -> optuna.trial.Trial:
         """A new trial with a value for each dimension that applies."""
         assert self.study is not None
-        self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
+        self.study.sampler = self._sampler(self.number)
         failpoint("optuna.ask")
         trial = self.study.ask()
         failpoint("optuna.asked")
+        self.number = max(self.number, trial.number + 1)
         self._fill(trial)
         failpoint("optuna.filled")
         return trial
 
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+    def _sampler(self, number: int) -> Any:
         """That of the trial with this number."""
-        return optuna.samplers.TPESampler(
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-            n_startup_trials=max(5, self.slots),
-            seed=derive_seed("sampler", self.plan.seeds[0], number) % 2**32,
-        )
+        points = self.grid[number - self.first : number - self.first + 1] if number >= self.first else []
+        return make_sampler(self.plan.strategy, number, seed=self.plan.seeds[0], slots=self.slots, points=points)
 
     def _fill(self, trial: optuna.trial.Trial) -> None:
         """Suggest what applies and is not yet suggested."""
@@ -411,35 +469,98 @@ class Coordinator:
         if faults:
             trial.set_user_attr("reason", "; ".join(faults))
             study.tell(trial, state=TrialState.FAIL)
+            self.told += 1
         return bool(faults)
 
     def _queued(self) -> Active | None:
-        for run in self.queue:
+        for run in self.queue.values():
             if self._free(run):
                 self._unqueue(run)
                 return Active(run)
         return None
 
+    def _search_ended(self) -> bool:
+        return self.study is not None and not (
+            self._trials_left() or self.resumed or self.listeners or any(active.trial for active in self.active.values())
+        )
+
+    def _finalists(self) -> list[Candidate]:
+        """The search's best configurations by its own score, the earliest of equals, and the published settings; once it has ended."""
+        if self.candidates is None:
+            assert self.study is not None
+            found: dict[str, Candidate] = {}
+            published = planned_run(self.entry.procedure, self.plan.baseline, self.plan.seeds[0], self.data_hash)
+            for trial in best_trials(self.study):
+                config = search_config(self.plan.baseline, self.plan.space, trial.params)
+                hashed = planned_run(self.entry.procedure, config, self.plan.seeds[0], self.data_hash).config_hash
+                name = self._published_name() if hashed == published.config_hash else f"trial {trial.number}"
+                found.setdefault(hashed, Candidate(name, config, hashed, trial.number, trial.values[0]))
+                if len(found) == self.plan.strategy.finalists:
+                    break
+            if found and published.config_hash not in found and not self.entry.procedure.faults(self.plan.baseline, None, None):
+                found[published.config_hash] = Candidate(
+                    self._published_name(), self.plan.baseline, published.config_hash, None, self._score(published)
+                )
+            self.candidates = list(found.values())
+        return self.candidates
+
+    def _published_name(self) -> str:
+        return PUBLISHED if self.retuned is None else "as it stands in its table"
+
+    def _score(self, run: PlannedRun) -> float | None:
+        """A run's validation score; BROKEN where it ended without one, None where it has not ended."""
+        record = self.ledger.records.get(run.key)
+        if record is None or run.key in self.retried or record["status"] == "pruned":
+            return None
+        return float(record["metrics"][self.entry.study.objective]) if record["status"] == "completed" else BROKEN
+
+    def race(self) -> Race | None:
+        """How the search's best configurations do on fresh seeds; None while the search goes on, or where it found nothing."""
+        if not self._search_ended() or not self._finalists():
+            return None
+        of = {one.hash: one for one in self._finalists()}
+        kept = next((one.hash for one in of.values() if one.name == PUBLISHED), None)
+
+        def score(hashed: str, seed: int) -> float | None:
+            return self._score(planned_run(self.entry.procedure, of[hashed].config, seed, self.data_hash))
+
+        sign = 1 if self.entry.study.direction == "maximize" else -1
+        return race(list(of), kept, self.plan.seeds[1:], score, sign, stop=self.plan.strategy.second is None)
+
     def _to_confirm(self) -> list[PlannedRun]:
-        """The search's best point on the other seeds, once every trial has ended: one seed flatters, and a choice needs equal terms."""
-        if (
-            self.study is None
-            or self._trials_left()
-            or self.resumed
-            or self.listeners
-            or any(active.trial for active in self.active.values())
-        ):
+        """Once every trial has ended: the next seeds of the race, on validation data; then the winner and the published settings on every
+        seed, which alone are evaluated on the test part."""
+        state = self.race()
+        if state is None:
             return []
-        if self.confirmation is None:
-            best = best_trial(self.study)
-            if best is None:
-                return []
-            config = search_config(self.plan.baseline, self.plan.space, best.params)
-            planned = {run.key: run for run in self.plan.runs}
-            name = f"search/trial {best.number}"
-            runs = [planned_run(self.entry.procedure, config, seed, self.data_hash) for seed in self.plan.seeds]
-            self.confirmation = [replace(run, arms=(*(planned[run.key].arms if run.key in planned else ()), name)) for run in runs]
-        return [run for run in self.confirmation if not self._ended(run) and run.key not in self.active]
+        of = {one.hash: one for one in self._finalists()}
+        if state.winner is None:
+            runs = [planned_run(self.entry.procedure, of[hashed].config, seed, self.data_hash) for hashed, seed in state.missing]
+            return [self.planned.get(run.key, run) for run in runs if run.key not in self.active]
+        last = []
+        for one in of.values():
+            if one.hash == state.winner or one.name == PUBLISHED:
+                names = [f"search/{one.name}"] if self.retuned is None else [f"{table}-retuned/{arm}" for table, arm in self.retuned[1]]
+                for seed in self.plan.seeds:
+                    run = planned_run(self.entry.procedure, one.config, seed, self.data_hash)
+                    last.append(replace(run, arms=(*(self.planned[run.key].arms if run.key in self.planned else ()), *names)))
+        return [run for run in last if not self._ended(run) and run.key not in self.active]
+
+    def outcome(self) -> dict[str, Any] | None:
+        """The race as study.json keeps it, plain values; None while the search goes on."""
+        state = self.race()
+        if state is None:
+            return None
+        return {
+            "winner": state.winner, "seeds": list(self.plan.seeds[1:]),
+            "finalists": [
+                {
+                    "name": one.name, "config_hash": one.hash, "trial": one.trial, "score": one.score,
+                    "out": None if one.hash not in state.out else {"after": state.out[one.hash][0], "why": state.out[one.hash][1]},
+                }
+                for one in self._finalists()
+            ],
+        }  # fmt: skip
 
     def _confirming(self) -> Active | None:
         run = next((run for run in self._to_confirm() if self._free(run)), None)
@@ -484,20 +605,17 @@ class Coordinator:
             return False
         active.rows.append(dict(row))
         score = row.get(self.entry.study.intermediate)
-        if active.trial is None or score is None:
+        if active.trial is None or score is None or self.plan.strategy.second:  # Optuna stops nothing where there are two objectives
             return False
-        step = sum(self.entry.study.intermediate in old for old in active.rows)
-        assert self.study is not None
-        if step not in self._reported(self.study, active.trial):
-            active.trial.report(score, step)
+        active.steps += 1
+        known_steps = self.reported.setdefault(active.trial.number, set())
+        if active.steps not in known_steps:
+            known_steps.add(active.steps)
+            active.trial.report(score, active.steps)
         if active.stoppable and key not in self.listeners and active.trial.should_prune():
             self._end(active, {"end": "pruned", "started": now(), "ended": now(), "worker": "", "device": "", "peak_memory_bytes": None})
             return True
         return False
-
-    @staticmethod
-    def _reported(study: optuna.Study, trial: optuna.trial.Trial) -> set[int]:
-        return set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
     def lost(self, key: str) -> None:
         """Tune has given the run up: its process died more often than a run is retried. One that died before it began with the run (as it
@@ -540,6 +658,7 @@ class Coordinator:
         before = self.ledger.records.get(key)
         self.new_records += before is None or before["status"] != "completed"  # not where test metrics alone were missing
         self.ledger.append(record)
+        self.spent += (record["gpu_seconds"] or record["seconds"]) if before is None or before["status"] != "completed" else 0.0
         del self.active[key]
         self.retried.discard(key)
         if record["status"] in ("failed", "diverged"):
@@ -554,6 +673,7 @@ class Coordinator:
             (self.folder / active.folder / name).unlink(missing_ok=True)
         self._notice(record)
         self.free()
+        self.on_record(record)
         self.on_change(self)
 
     # -- what is kept on the disk ---------------------------------------------------------------------------------------------------
@@ -566,22 +686,33 @@ class Coordinator:
 
     def _wanted(self) -> list[PlannedRun]:
         """Runs that are asked for or in flight."""
-        return [*(self.confirmation or ()), *(active.run for active in (*self.resumed, *self.active.values()))]
+        return [*self._to_confirm(), *(active.run for active in (*self.resumed, *self.active.values()))]
 
     def _best_keys(self) -> set[str]:
-        """The best trial's run, and those of its further seeds."""
-        best = best_trial(self.study) if self.study is not None else None
-        return set() if best is None else {best.user_attrs.get("key", ""), *self.confirmed.get(f"search/trial {best.number}", ())}
+        """The runs of those that may still win, on every seed; once the race is decided, those of its winner and of the published settings."""
+        if self.study is None:
+            return set()
+        state = self.race()
+        if state is not None and state.winner is not None:
+            configs = [one.config for one in self._finalists() if one.hash == state.winner or one.name == PUBLISHED]
+        elif state is not None:
+            configs = [one.config for one in self._finalists()]
+        else:
+            found: dict[str, Any] = {}
+            for trial in best_trials(self.study):
+                config = search_config(self.plan.baseline, self.plan.space, trial.params)
+                found.setdefault(config_hash(self.entry.procedure, config), config)
+                if len(found) == self.plan.strategy.finalists:
+                    break
+            configs = [self.plan.baseline, *found.values()]
+        return {planned_run(self.entry.procedure, config, seed, self.data_hash).key for config in configs for seed in self.plan.seeds}
 
     def _notice(self, record: Mapping[str, Any], stages: Collection[str] | None = None) -> None:
         """Remember what a record needs on the disk. stages: those that are there, where that is known."""
-        for arm in record.get("arms", ()):
-            if arm.startswith("search/"):
-                self.confirmed.setdefault(arm, set()).add(record["key"])
         hashes = record.get("stage_hashes", {})
         if any(not arm.startswith("search/") for arm in record.get("arms", ())):
             self.table_stages |= set(hashes.values())
-        elif record["status"] != "failed":  # its words stay
+        elif record["status"] != "failed" and "retuned" not in record:  # its words stay; and what an arm's own search needs
             self.searched.add(record["key"])
             for name, value in hashes.items():
                 if stages is None or value in stages:
@@ -603,11 +734,11 @@ class Coordinator:
         """Delete the models of ended runs that only the search wanted and that are not its best, and the stages that none but they used and
         none will share. Their records stay, and so does all that stands in a table of this command or an earlier one. Without a search
         nothing is deleted: which trial is the best is then not known."""
-        if self.study is None:
+        if self.study is None or self.retuned is not None:
             return
         best = self._best_keys()
         wanted = self._wanted()
-        for key in sorted(self.searched - best - self.planned - {run.key for run in wanted}):
+        for key in sorted(self.searched - best - set(self.planned) - {run.key for run in wanted}):
             folder = self.folder / "checkpoints" / key
             (folder / RESULT).unlink(missing_ok=True)  # first: a result without its model would be taken for a run that has ended
             failpoint("files.freed")
@@ -645,13 +776,22 @@ class Coordinator:
         seconds = outcome.stage_seconds if outcome else _stage_seconds(active.rows)
         on_the_way = {name: row[name] for row in history for name in (self.entry.study.intermediate,) if name in row}
         metrics = on_the_way | (outcome.metrics if outcome else {})  # one that is judged at the end under the same name stands
+        if outcome and self.plan.strategy.second:
+            metrics[self.plan.strategy.second] = float(parameters_of(self.folder / active.folder / MODEL))
         on_gpu = ending["device"] not in ("", "cpu")
+        old = self.ledger.records.get(run.key, {})
+        number = active.trial.number if active.trial else old.get("trial")
+        own = (
+            {"trial": number}
+            if self.retuned is None
+            else {"trial": old.get("trial"), "retuned": {"search": self.retuned[0], "trial": number}}
+        )
         return {
             "schema": SCHEMA, "study": self.name, "procedure": self.entry.procedure.name, "key": run.key, "arms": list(run.arms),
-            "trial": active.trial.number if active.trial else self.ledger.records.get(run.key, {}).get("trial"), "seed": run.seed, "status": status, "params": config_values(run.config),
+            **own, "seed": run.seed, "status": status, "params": config_values(run.config),
             "config_hash": run.config_hash, "stage_hashes": dict(run.stages), "stages_reused": outcome.stages_reused if outcome else [],
             "epochs": outcome.epochs if outcome else {row["stage"]: row["epoch"] for row in active.rows},
-            "seconds": sum(seconds.values()), "gpu_seconds": sum(seconds.values()) if on_gpu else 0.0, "stage_seconds": seconds,
+            "seconds": sum(seconds.values()), "gpu_seconds": self.gpus * sum(seconds.values()) if on_gpu else 0.0, "stage_seconds": seconds,
             "metrics": metrics, "confusion": outcome.confusion if outcome else {}, "history": history, "commit": self.commit, "dirty": self.dirty,
             "data_hash": self.data_hash, "versions": self.versions, "device": ending["device"],
             "started": outcome.started if outcome else ending["started"], "ended": ending["ended"], "worker": ending["worker"],
@@ -662,21 +802,28 @@ class Coordinator:
             "peak_memory_bytes": ending["peak_memory_bytes"],
         }  # fmt: skip
 
+    def _values(self, record: Mapping[str, Any]) -> list[float]:
+        """What Optuna is told of a completed run."""
+        names = (self.entry.study.objective, *([self.plan.strategy.second] if self.plan.strategy.second else []))
+        return [float(record["metrics"][name]) for name in names]
+
     def _tell(self, study: optuna.Study, trial: optuna.trial.Trial, record: Mapping[str, Any]) -> None:
         """PRUNED with its intermediate values, FAIL for diverged and failed, COMPLETE with the validation score alone."""
         failpoint("optuna.tell")
         trial.set_user_attr("key", record["key"])
+        self.told += 1
         if record["status"] == "completed":
-            study.tell(trial, float(record["metrics"][self.entry.study.objective]))
+            study.tell(trial, self._values(record))
         elif record["status"] == "pruned":
             scores = [row[self.entry.study.intermediate] for row in record["history"] if self.entry.study.intermediate in row]
-            for step in set(range(1, len(scores) + 1)) - self._reported(study, trial):  # an equal point, told from the ledger
+            for step in set(range(1, len(scores) + 1)) - self.reported.get(trial.number, set()):  # an equal point, told from the ledger
                 trial.report(scores[step - 1], step)
             study.tell(trial, state=TrialState.PRUNED)
         else:
             trial.set_user_attr("reason", _reason(record))
             study.tell(trial, state=TrialState.FAIL)
         failpoint("optuna.told")
+        self.reported.pop(trial.number, None)
 
     # -- what is shown --------------------------------------------------------------------------------------------------------------
 
@@ -688,7 +835,7 @@ class Coordinator:
         records = self.ledger.records
         wanted = [run.key for run in self.plan.runs]
         trials = self._trials_left()
-        waiting = len(self.queue) + trials + len(self.resumed) + len(self._confirm_waiting())
+        waiting = len(self.queue) + trials + len(self.resumed) + self._confirm_waiting()
         counts: dict[str, int] = {}
         for record in records.values():
             counts[record["status"]] = counts.get(record["status"], 0) + 1
@@ -708,12 +855,16 @@ class Coordinator:
         ]
         return Progress(len(records), len(self.active), waiting, len(wanted) - len(self.queue), best, counts, flights, left)
 
-    def _confirm_waiting(self) -> list[int]:
+    def _confirm_waiting(self) -> int:
+        """Runs to come after the search, at most."""
         if self.study is None:
-            return []
-        if self.confirmation is None:
-            return list(range(len(self.plan.seeds) - 1))
-        return [run.seed for run in self.confirmation if not self._ended(run) and run.key not in self.active]
+            return 0
+        if (state := self.race()) is None:
+            return (min(self.plan.strategy.finalists, self.plan.trials) + 1) * (len(self.plan.seeds) - 1) if not self._search_ended() else 0
+        if state.winner is not None:
+            return len(self._to_confirm())
+        ran = {seed for _, seed in state.missing}
+        return len(self._to_confirm()) + (len(self._finalists()) - len(state.out)) * (len(self.plan.seeds) - 1 - len(ran)) if ran else 0
 
 
 def _epoch_seconds(record: Mapping[str, Any]) -> float:
@@ -748,10 +899,36 @@ def _suggest(trial: optuna.trial.Trial, name: str, distribution: optuna.distribu
     raise TypeError(f"a space holds Optuna's float, int and categorical distributions, got {type(distribution).__name__}")
 
 
+def best_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The study's own completed trials, the best validation score first, the earliest of equals; of two objectives, those on the front."""
+    completed = [one for one in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if "from" not in one.user_attrs]
+    signs = [1 if direction == optuna.study.StudyDirection.MAXIMIZE else -1 for direction in study.directions]
+
+    def worth(trial: optuna.trial.FrozenTrial) -> list[float]:
+        return [sign * value for sign, value in zip(signs, trial.values or (), strict=True)]
+
+    if len(signs) > 1:
+        every = [worth(trial) for trial in completed]
+        completed = [
+            trial
+            for trial, mine in zip(completed, every, strict=True)
+            if not any(all(a >= b for a, b in zip(other, mine, strict=True)) and other != mine for other in every)
+        ]
+    return sorted(completed, key=lambda trial: (-worth(trial)[0], trial.number))
+
+
 def best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
-    """The completed trial with the best validation score, the earliest of equals."""
-    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if not completed:
-        return None
-    sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
-    return max(completed, key=lambda trial: (round(sign * (trial.value or 0.0), 12), -trial.number))  # 12 digits, as analysis.best
+    """The first of `best_trials`."""
+    return next(iter(best_trials(study)), None)
+
+
+def spent_seconds(records: Mapping[str, Mapping[str, Any]]) -> float:
+    """What the ledger says was spent: GPU seconds, and for runs without a GPU those of their worker."""
+    return float(sum(record.get("gpu_seconds") or record.get("seconds") or 0.0 for record in records.values()))
+
+
+def parameters_of(path: Path) -> int:
+    """Numbers in a model's weights, from the header of its file."""
+    with safe_open(path, framework="np") as file:
+        slices = [file.get_slice(name) for name in file.offset_keys()]
+        return sum(math.prod(one.get_shape()) for one in slices if one.get_dtype().startswith(("F", "BF")))

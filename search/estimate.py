@@ -63,7 +63,7 @@ def estimate(
                 total += stage_seconds(run.config, stage)
             seen.add(key)
     one = sum(stage_seconds(plan.baseline, stage) for stage in stages_of(entry.procedure, plan.baseline))
-    confirm = len(plan.seeds) - 1 if trials else 0
+    confirm = (min(plan.strategy.finalists, plan.trials) + 1) * (len(plan.seeds) - 1) if trials else 0
     return Estimate(total, one * (trials + confirm), len(runs), len(seen), asked, tuple(skipped))
 
 

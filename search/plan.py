@@ -5,16 +5,18 @@ read, written or trained. Exists so that a configuration that stands in five tab
 import fnmatch
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from search import sampling
 from search.registry import Entry, unknown
+from search.sampling import Strategy
 from search_spaces._declare import Arm, Dimension, Table
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import config_hash, digest, stage_hashes
-from trainables.parts.procedure import Procedure, config_from
+from trainables.parts.procedure import Procedure, config_from, config_values
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Plan:
     space: Mapping[str, Dimension]
     seeds: tuple[int, ...]
     trials: int
+    strategy: Strategy = field(default_factory=Strategy)
 
     @property
     def asked(self) -> int:
@@ -167,12 +170,14 @@ def make_plan(
     tables: Sequence[str] | None = None,
     arms: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
+    strategy: Strategy | None = None,
 ) -> Plan:
     """RequestError with every fault of the request. None takes the preset's value."""
     study, procedure = entry.study, entry.procedure
     if preset not in study.presets:
         raise RequestError(unknown("preset", preset, list(study.presets)))
-    chosen = study.presets[preset]
+    chosen, strategy = study.presets[preset], strategy or Strategy()
+    asked_trials = trials
     trials = chosen.trials if trials is None else trials
     repeats = chosen.repeats if repeats is None else repeats
     faults = [
@@ -186,6 +191,11 @@ def make_plan(
     faults += baseline_faults
     named, table_faults = choose_tables(entry, chosen.tables if tables is None else tables, arms)
     faults += table_faults
+    space = {name: dimension for name, dimension in (dict(study.space) | dict(chosen.space)).items() if dimension is not None}
+    grid_faults = sampling.faults(strategy, space, config_values(baseline), asked_trials) if trials else []
+    faults += grid_faults
+    if strategy.sampler == "grid" and not grid_faults:
+        trials = _grid_trials(baseline, space, strategy, asked_trials)
     if not named and not table_faults and trials == 0:
         faults.append("nothing is asked for: no tables and --trials 0; name --tables, or at least one trial")
     planned: list[PlannedTable] = []
@@ -216,8 +226,14 @@ def make_plan(
             for planned_arm in planned_table.arms:
                 run = planned_run(procedure, planned_arm.config, one, data_hash, [f"{planned_table.number}/{planned_arm.name}"])
                 runs[run.key] = replace(runs[run.key], arms=runs[run.key].arms + run.arms) if run.key in runs else run
-    space = {name: dimension for name, dimension in (dict(study.space) | dict(chosen.space)).items() if dimension is not None}
-    return Plan(baseline, tuple(planned), tuple(runs.values()), space, seeds, trials)
+    return Plan(baseline, tuple(planned), tuple(runs.values()), space, seeds, trials, strategy)
+
+
+def _grid_trials(baseline: Any, space: Mapping[str, Dimension], strategy: Strategy, asked: int | None) -> int:
+    """All points of a grid and the published one, or as many of them as are asked for."""
+    published = point_of(baseline, space)
+    count = len(sampling.grid_order(space, config_values(baseline), strategy, 0, [published] if published else [])) + bool(published)
+    return count if asked is None else min(asked, count)
 
 
 def arm_config(baseline: Any, arm: Arm) -> Any:

@@ -142,22 +142,24 @@ def compose_study(
             "schema": SCHEMA, "study": name, "procedure": entry.procedure.name, "preset": preset, "created": now(), "command": command,
             "objective": {"metric": entry.study.objective, "direction": entry.study.direction, "intermediate": entry.study.intermediate},
             "data": data, "seed": plan.seeds[0], "repeats": 0, "seeds": [], "trials": 0, "baseline": config_values(plan.baseline), "space": {},
-            "tables": [], "versions": versions(), "commit": head, "dirty": dirty,
+            "tables": [], "search": plan.strategy.json(), "versions": versions(), "commit": head, "dirty": dirty,
         }  # fmt: skip
-    new = {
+    new: dict[str, Any] = {
         "procedure": entry.procedure.name,
         "preset": preset,
         "data hash": pack.hash,
         "seed": plan.seeds[0],
         "objective": entry.study.objective,
+        "search": plan.strategy.json() if plan.trials else {},
         "settings": config_values(plan.baseline),
     }
-    was = {
+    was: dict[str, Any] = {
         "procedure": old["procedure"],
         "preset": old["preset"],
         "data hash": old["data"]["hash"],
         "seed": old["seed"],
         "objective": old["objective"]["metric"],
+        "search": _search_of(old, plan) if plan.trials else {},
         "settings": old["baseline"],
     }
     differences = _differences(was, new)
@@ -176,7 +178,7 @@ def compose_study(
             f"study {name!r} exists and was asked for differently; repeat its command to continue it, or give this one another --name:",
             *(f"  {line}" for line in differences),
         )
-    tables = {table["number"]: table for table in old["tables"]}
+    tables: dict[str, dict[str, Any]] = {table["number"]: table for table in old["tables"]}
     for planned in plan.tables:
         fresh = table_json(planned, entry.study.metrics, list(sets))
         had = tables.get(planned.number, {"arms": []})["arms"]
@@ -190,6 +192,8 @@ def compose_study(
     return dict(old) | {
         "data": dict(old["data"]) | {"external": list(sets.values())},
         "repeats": len(plan.seeds), "seeds": list(plan.seeds), "trials": plan.trials,
+        "search": plan.strategy.json() if plan.trials else old.get("search", {}),
+        "objective": dict(old["objective"]) | ({"second": {"metric": plan.strategy.second, "direction": "minimize"}} if plan.strategy.second else {}),
         "space": {
             key: json.loads(distribution_to_json(dimension.distribution))["attributes"]
             | {"field": dimension.field, "when": {name: list(values) for name, values in dimension.when.items()}}
@@ -197,6 +201,12 @@ def compose_study(
         },
         "tables": sorted(tables.values(), key=lambda table: numbers.index(table["number"]) if table["number"] in numbers else len(numbers)),
     }  # fmt: skip
+
+
+def _search_of(old: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:
+    """How a study was searched; one that was not yet, or that is older than these words, agrees with whatever is asked."""
+    asked = plan.strategy.json()
+    return asked | dict(old["search"]) if old.get("search") and old["trials"] else asked
 
 
 def _differences(was: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -227,7 +237,12 @@ def with_confirmation(
         "number": "search", "title": "Best configuration of the search, on fresh seeds", "metric": example["metric"], "metrics": example["metrics"],
         "dataset": "", "baseline_arm": "published settings", "arms": arms if best_hash != baseline_hash else arms[:1],
     }  # fmt: skip
-    return dict(study) | {"tables": [*(old for old in study["tables"] if old["number"] != "search"), table]}
+    return with_table(study, table)
+
+
+def with_table(study: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """The study with a table that its search made, in place of an earlier one of that number, after the paper's."""
+    return dict(study) | {"tables": [*(old for old in study["tables"] if old["number"] != table["number"]), dict(table)]}
 
 
 def store_external(folder: Path, external: Mapping[str, External]) -> None:

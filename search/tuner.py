@@ -23,6 +23,7 @@ import yaml  # type: ignore[import-untyped]
 
 from search.coordinator import Active, Coordinator
 from search.progress import duration
+from search.retune import Relay
 from trainables.parts.errors import ClusterLost, RequestError
 from trainables.parts.execution import read_processes
 
@@ -113,7 +114,7 @@ def share_out(machines: Machines, gpus_per_run: float | None, workers: int) -> R
 class _Searcher(Searcher):
     """Asks the Coordinator for the next run, and tells it of one that Tune has given up. Saves no state."""
 
-    def __init__(self, coordinator: Coordinator, common: dict[str, Any]) -> None:
+    def __init__(self, coordinator: Coordinator | Relay, common: dict[str, Any]) -> None:
         super().__init__(metric="epoch", mode="max")
         self.coordinator, self.common = coordinator, common
         self.keys: dict[str, str] = {}  # of runs, by Tune's trial
@@ -155,7 +156,7 @@ class _Searcher(Searcher):
 class _Scheduler(FIFOScheduler):
     """Passes each row on; stops what the Coordinator stops."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: Coordinator | Relay) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.coordinator = coordinator
 
@@ -288,7 +289,7 @@ def _check_running(resources: Resources, study: Path) -> None:
 
 
 @contextmanager
-def _watched(coordinator: Coordinator, workers: int, patience: float) -> Iterator[None]:
+def _watched(coordinator: Coordinator | Relay, workers: int, patience: float) -> Iterator[None]:
     """Kill processes of runs that hang (see `Coordinator.stalled`): Tune then starts the run again from its last checkpoint."""
     ended = threading.Event()
 
@@ -340,7 +341,7 @@ def _gone() -> list[str]:
 
 
 def carry_out(
-    coordinator: Coordinator, resources: Resources, *, checkpoint_seconds: float, retries: int = 3, patience: float = 1800.0
+    coordinator: Coordinator | Relay, resources: Resources, *, checkpoint_seconds: float, retries: int = 3, patience: float = 1800.0
 ) -> None:
     """Run all that the Coordinator asks for; returns when it is finished. A run whose process dies is started again up to `retries` times,
     from its last checkpoint; so is one that hangs (patience: seconds)."""

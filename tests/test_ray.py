@@ -192,7 +192,7 @@ def test_a_time_limit_ends_cleanly_and_the_rest_follows(shell):
     study = shell.home / "s" / "toy-quick-synthetic"
     count = len(records(study)) if (study / "records.jsonl").exists() else 0
     assert count < 3
-    assert "the time limit was reached" in part.stdout or count == 0
+    assert "the limit of hours was reached" in part.stdout or count == 0
     check(shell(*words))
     assert len(records(study)) == 3
 

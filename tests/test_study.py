@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from search.plan import make_plan
+from search.sampling import Strategy
 from search.study import check_writable, compose_study, read_study, store_data, with_confirmation, write_study
 from trainables.parts.data import load_pack
 from trainables.parts.errors import RequestError
@@ -59,12 +60,25 @@ def test_a_larger_request_extends_and_keeps_what_was_there(compose):
         ({"overrides": {"rate": 0.5}}, "settings.rate: the study has 0.02, asked for 0.5"),
         ({"repeats": 1}, "repeats: the study has 2, asked for 1"),
         ({"trials": 1}, "trials: the study has 2, asked for 1"),
+        ({"strategy": Strategy("random")}, "search.sampler: the study has tpe, asked for random"),
+        ({"strategy": Strategy(scheduler="hyperband")}, "search.scheduler: the study has asha, asked for hyperband"),
+        ({"strategy": Strategy(grace=5)}, "search.grace: the study has 2, asked for 5"),
+        ({"strategy": Strategy(source="other")}, "search.source: the study has None, asked for other"),
     ],
 )
 def test_a_contradiction_is_refused_with_the_difference(compose, request_, line):
     with pytest.raises(RequestError) as caught:
         compose(old=compose(), **request_)
     assert caught.value.faults[1:] == [f"  {line}"] and "--name" in caught.value.faults[0]
+
+
+def test_how_a_study_is_searched_may_be_said_when_it_first_is(compose):
+    """Its tables came first, or it is older than these words."""
+    other = Strategy("random", "none", second="parameters")
+    found = compose(old=compose(trials=0), trials=2, strategy=other)
+    assert found["search"]["sampler"] == "random" and found["objective"]["second"] == {"metric": "parameters", "direction": "minimize"}
+    old = {name: value for name, value in compose().items() if name != "search"}
+    assert compose(old=old, strategy=other)["search"]["sampler"] == "random"
 
 
 def test_all_differences_are_shown_at_once(compose, toy):

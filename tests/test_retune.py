@@ -1,0 +1,133 @@
+"""Every arm of a table searched for with the same budget, over one ledger."""
+
+import pytest
+from test_coordinator import end, lines
+
+from search import coordinator as coordinating
+from search.coordinator import Coordinator
+from search.plan import make_plan
+from search.recorder import Ledger
+from search.registry import load
+from search.retune import Relay, best_of, retuned_table, retunings, space_of
+
+
+@pytest.fixture(autouse=True)
+def no_git(monkeypatch):
+    monkeypatch.setattr(coordinating, "commit", lambda: ("c" * 40, False))
+    monkeypatch.setattr(coordinating, "versions", dict)
+
+
+class Retuned:
+    """The toy's table 1 and its arms' own searches."""
+
+    def __init__(self, bench):
+        self.bench, self.ledger = bench, None
+        self.plan = bench.plan()
+        self.several = retunings(bench.entry, self.plan)
+
+    def open(self):
+        if self.ledger is not None:
+            self.ledger.__exit__()
+        self.ledger = Ledger(self.bench.folder).__enter__()
+        common = {"name": "bench", "data_hash": "d" * 64}
+
+        def make(plan, **more):
+            return lambda: Coordinator(self.bench.entry, plan, self.ledger, self.bench.folder, **common, **more)
+
+        return Relay([make(self.plan), *(make(one.plan, retuned=(one.name, one.arms)) for one in self.several)])
+
+    def finish(self, relay, restart_every=0):
+        count = 0
+        while not relay.finished():
+            active = relay.next()
+            if active is None:  # what was left stood in the ledger
+                assert relay.finished()
+                break
+            end(self.bench, relay, active, val=int(active.run.key[:4], 16) / 65536)
+            count += 1
+            if restart_every and count % restart_every == 0:
+                relay = self.open()
+        return relay
+
+
+@pytest.fixture
+def retuned(bench, tmp_path):
+    made = []
+
+    def make(name="a", **request):
+        made.append(Retuned(bench(pack=None, folder=tmp_path / name, tables=["1"], **({"trials": 4, "repeats": 2} | request))))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.ledger is not None:
+            one.ledger.__exit__()
+
+
+def test_each_arm_is_searched_over_what_it_does_not_fix_itself(toy):
+    plan = make_plan(toy, preset="quick", data_hash="d", tables=["1"])
+    spaces = {arm.name: set(space_of(toy, plan, arm)) for arm in plan.tables[0].arms}
+    assert spaces == {"plain": {"form", "bend", "rate"}, "bent, a little": {"bend", "rate"}, "slow": {"form", "bend"}}
+
+
+def test_what_changes_nothing_for_an_arm_is_not_searched_for_it():
+    supcam = load("supcam")
+    plan = make_plan(supcam, preset="quick", data_hash="d", tables=["2"])
+    spaces = {arm.name: set(space_of(supcam, plan, arm)) for arm in plan.tables[0].arms}
+    assert spaces["Scratch"] == {"finetune_rate", "weight_decay"}, "there is no pre-training to be tuned"
+    assert "margin.self" not in spaces["MoCo"] and "temperature" in spaces["MoCo"]
+    assert {"margin.self", "margin.class", "blend"} <= spaces["SupCAM (full)"]
+
+
+def test_equal_arms_of_two_tables_are_searched_once():
+    supcam = load("supcam")
+    several = retunings(supcam, make_plan(supcam, preset="quick", data_hash="d", tables=["2", "3", "5"]))
+    assert [one.arms for one in several if ("2", "SupCAM (full)") in one.arms] == [(("2", "SupCAM (full)"),)]
+    names = [one.name for one in several]
+    assert len(set(names)) == len(names) == 6 + 3 + 5, "an arm that fixes its own setting has another space than one that does not"
+    again = retunings(supcam, make_plan(supcam, preset="quick", data_hash="d", tables=["5"]))
+    assert set(one.name for one in again) <= set(names), "a search keeps its name whatever tables are asked for"
+
+
+def test_every_arm_gets_the_same_number_of_trials_and_its_best_runs_on_all_seeds(retuned):
+    one = retuned()
+    relay = one.finish(one.open())
+    assert relay.complete() and len(relay.all) == 4
+    assert [runner.told for runner in relay.all] == [4, 4, 4, 4]
+    winners = best_of(relay, one.plan, one.several)
+    assert set(winners) == {("1", "plain"), ("1", "bent, a little"), ("1", "slow")}
+    records = one.ledger.records.values()
+    for hashed, _ in winners.values():
+        assert {record["seed"] for record in records if record["config_hash"] == hashed and "test_accuracy" in record["metrics"]} == {0, 1}
+    assert winners["1", "slow"][1].rate == 0.01 and winners["1", "bent, a little"][1].form == "bent"
+
+
+def test_a_retuned_row_never_stands_in_a_table_with_rows_at_fixed_settings(retuned):
+    one = retuned()
+    relay = one.finish(one.open())
+    winners = best_of(relay, one.plan, one.several)
+    shape = {"number": "1", "title": "Form", "metric": "test_accuracy", "metrics": ["test_accuracy"], "baseline_arm": "plain", "arms": []}
+    table = retuned_table(one.plan.tables[0], shape, winners, one.plan)
+    assert table["number"] == "1-retuned" and [arm["name"] for arm in table["arms"]] == ["plain", "bent, a little", "slow"]
+    assert all(arm["published"] is None for arm in table["arms"])
+    for record in one.ledger.records.values():
+        fixed = record["config_hash"] in {arm.config_hash for arm in one.plan.tables[0].arms}
+        assert fixed or not any(name.startswith("1/") for name in record["arms"])
+
+
+def test_a_search_of_an_arm_is_no_trial_of_the_study_s_own_search(retuned):
+    one = retuned()
+    relay = one.finish(one.open())
+    own = {record["trial"] for record in one.ledger.records.values() if record["trial"] is not None}
+    assert own == set(range(4)) and relay.all[0].told == 4
+
+
+def test_killed_after_every_run_it_ends_the_same_and_trains_nothing_twice(retuned):
+    one, other = retuned("a"), retuned("b")
+    straight, broken = one.finish(one.open()), other.finish(other.open(), restart_every=1)
+    assert best_of(straight, one.plan, one.several) == best_of(broken, other.plan, other.several)
+    assert set(one.ledger.records) == set(other.ledger.records)
+    for bench in (one.bench, other.bench):
+        tested = [record["key"] for record in lines(bench) if "test_accuracy" in record["metrics"]]
+        assert len(tested) == len(set(tested))
+        assert max(sum(record["key"] == key for record in lines(bench)) for key in {record["key"] for record in lines(bench)}) <= 2

@@ -1,0 +1,219 @@
+"""What a search takes over from another study, what it spends, and that it cannot see the test part."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from driving import Bench
+from optuna.trial import TrialState
+from test_coordinator import end, lines, row, trials
+
+from search import coordinator as coordinating
+from search.coordinator import best_trial
+from search.sampling import Strategy
+from search.study import read_study
+from search.warm import warm_start
+from trainables.parts.errors import RequestError
+
+
+@pytest.fixture(autouse=True)
+def no_git(monkeypatch):
+    monkeypatch.setattr(coordinating, "commit", lambda: ("c" * 40, False))
+    monkeypatch.setattr(coordinating, "versions", dict)
+
+
+def searched(bench, value=lambda config: 0.9 - abs(config.rate - 0.05)):
+    _, c = bench.open()
+    while (active := c.next()) is not None:
+        end(bench, c, active, val=value(active.run.config))
+    bench.close()
+    return c
+
+
+@pytest.fixture
+def known(bench, tmp_path, toy_pack, monkeypatch):
+    """A study of eight trials, with its study.json; and what starts from it."""
+    source = bench(folder=tmp_path / "known", trials=8, repeats=1, tables=["none"])
+    searched(source)
+
+    def start(pack=toy_pack, **request):
+        one = bench(
+            folder=tmp_path / "new",
+            pack=pack,
+            **({"trials": 3, "repeats": 1, "tables": ["none"], "strategy": Strategy(source="known")} | request),
+        )
+        return one, warm_start(source.folder, one.entry, one.plan(), pack.hash)
+
+    start.source = source
+    return start
+
+
+def test_a_search_that_starts_from_another_is_told_its_trials_and_asks_its_best_points_after_the_published_one(known):
+    one, warm = known()
+    assert len(warm.trials) == 8 and warm.notes == ("the search starts from 8 configurations of known",)
+    _, c = one.open(warm=warm)
+    told = trials(c)[:8]
+    assert all(trial.state == TrialState.COMPLETE for trial in told)
+    assert sorted(trial.value for trial in told) == sorted(
+        record["metrics"]["val_accuracy"] for record in lines(known.source) if not record["arms"]
+    )
+    asked = [c.next().trial for _ in range(3)]
+    assert asked[0].params == {"form": "plain", "rate": 0.02}
+    best = sorted((trial for trial in told if trial.params != asked[0].params), key=lambda trial: -trial.value)
+    assert [trial.params for trial in asked[1:]] == [trial.params for trial in best[:2]]
+    assert c.next() is None, "what was taken over counts as no trial of this study"
+
+
+def test_the_best_of_a_study_is_never_one_that_was_taken_over(known):
+    one, warm = known()
+    _, c = one.open(warm=warm)
+    while (active := c.next()) is not None:
+        end(one, c, active, val=0.001)
+    assert best_trial(c.study).value == 0.001
+    assert {record["trial"] for record in lines(one)} == {8, 9, 10}
+
+
+def test_a_driver_that_dies_while_it_takes_over_goes_on_where_it_was(known, monkeypatch):
+    one, warm = known()
+    real, count = coordinating.optuna.Study.add_trial, []
+
+    def die(self, trial):
+        count.append(1)
+        if len(count) == 4:
+            raise KeyboardInterrupt
+        real(self, trial)
+
+    monkeypatch.setattr(coordinating.optuna.Study, "add_trial", die)
+    with pytest.raises(KeyboardInterrupt):
+        one.open(warm=warm)
+    _, c = one.open(warm=warm)
+    assert [trial.user_attrs["from"] for trial in trials(c)[:8]] == [known.key for known in warm.trials]
+    _, c = one.open(warm=warm)
+    assert len(trials(c)) == 8 + 3, "the published point and the best that differ from it wait"
+
+
+def test_scores_of_other_data_are_not_taken_over_but_the_best_points_are_asked_first(known, toy):
+    other = toy.procedure.synthesize(toy.procedure.config(), images=60, seed=1)
+    one, warm = known(pack=other)
+    assert not warm.trials and "made on other data" in warm.notes[0]
+    _, c = one.open(warm=warm)
+    assert len(trials(c)) <= 4 and c.next().trial.params == {"form": "plain", "rate": 0.02}
+    assert c.next().trial.params in [dict(point) for point in warm.first]
+
+
+def test_scores_under_other_settings_are_not_taken_over_either(known):
+    _, warm = known(overrides={"epochs": 3})
+    assert not warm.trials and "other settings" in warm.notes[0] and warm.first
+
+
+def test_what_is_no_study_of_this_procedure_is_refused(known, tmp_path, toy):
+    one, _ = known()
+    with pytest.raises(RequestError, match="holds no study"):
+        warm_start(tmp_path / "nowhere", one.entry, one.plan(), "d")
+    study = read_study(known.source.folder)
+    (known.source.folder / "study.json").write_text(json.dumps(study | {"procedure": "other"}))
+    with pytest.raises(RequestError, match="must be a study of toy, got one of other"):
+        warm_start(known.source.folder, one.entry, one.plan(), "d")
+
+
+# -- budgets ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_once_its_gpu_hours_are_spent_a_study_starts_nothing_and_ends_what_runs(bench):
+    one = bench(pack=None, trials=0, repeats=2, tables=["1"])
+    _, c = one.open(slots=2, max_gpu_seconds=2.0)
+    first, second = c.next(), c.next()
+    end(one, c, first)  # 1.5 s of its worker
+    assert c.spent == 1.5
+    end(one, c, second)
+    assert c.spent == 3.0 and c.next() is None and c.finished() and not c.complete()
+    _, c = one.open(max_gpu_seconds=2.0)
+    assert c.finished(), "what an earlier session spent counts"
+    _, c = one.open(max_gpu_seconds=100.0)
+    assert c.next() is not None
+
+
+def test_what_is_under_way_counts_against_the_hours(bench):
+    one = bench(pack=None, trials=0, repeats=2, tables=["1"])
+    _, c = one.open(slots=3, max_gpu_seconds=50.0)
+    active = c.next()
+    assert c.next() is not None
+    active.began -= 60
+    assert c.next() is None and not c.finished()
+
+
+def test_gpu_seconds_count_each_gpu_of_a_run(bench):
+    one = bench(pack=None, trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = one.open()
+    c.gpus = 2.0
+    active = c.next()
+    record = c._record(
+        active,
+        {
+            "end": "failed",
+            "kind": "error",
+            "message": "",
+            "started": "",
+            "ended": "",
+            "worker": "",
+            "device": "H100",
+            "peak_memory_bytes": None,
+        },
+    )
+    assert record["gpu_seconds"] == 2 * record["seconds"]
+
+
+# -- two objectives ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_with_two_objectives_optuna_is_told_score_and_size_and_nothing_is_stopped(bench, monkeypatch):
+    sizes = iter([100, 50, 70, 200, 10, 100, 100, 100, 100, 100])
+    monkeypatch.setattr(coordinating, "parameters_of", lambda path: next(sizes))
+    one = bench(pack=None, trials=4, repeats=1, tables=["none"], strategy=Strategy(scheduler="none", second="parameters"))
+    _, c = one.open()
+    values = []
+    for val in (0.9, 0.5, 0.4, 0.95):
+        active = c.next()
+        for epoch in (1, 2, 3):
+            assert not c.row(active.run.key, row(epoch=epoch, val_early=val / 9))
+        end(one, c, active, val=val)
+        values.append(tuple(trials(c)[-1].values))
+    assert values == [(0.9, 100.0), (0.5, 50.0), (0.4, 70.0), (0.95, 200.0)]
+    assert [trial.number for trial in coordinating.best_trials(c.study)] == [3, 0, 1], "trial 2 is worse and larger than trial 1"
+    _, again = one.open()
+    assert [tuple(trial.values) for trial in trials(again)] == values
+
+
+def test_the_size_of_a_model_is_read_from_its_file(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    save_file(
+        {"a": torch.zeros(3, 4), "b": torch.zeros(5, dtype=torch.float16), "steps": torch.zeros(9, dtype=torch.int64)}, tmp_path / "m"
+    )
+    assert coordinating.parameters_of(tmp_path / "m") == 17
+
+
+# -- the test part ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_with_garbage_for_a_test_part_every_decision_of_a_search_is_the_same(toy, toy_pack, tmp_path):
+    """Really trained: the search, early stopping, the race and its winner. Only the test metrics differ."""
+    parts = toy.procedure.parts(toy.procedure.config(), toy_pack, 0)
+    entry = replace(toy, procedure=replace(toy.procedure, parts=lambda config, pack, seed: parts))
+    labels = toy_pack.labels.copy()
+    labels[parts["test"]] = 1 - labels[parts["test"]]
+    garbage = replace(toy_pack, labels=labels)  # with the hash of the other: equal keys
+    seen = []
+    for name, pack in (("a", toy_pack), ("b", garbage)):
+        bench = Bench(entry, tmp_path / name, pack, trials=4, repeats=2, tables=["none"], strategy=Strategy(grace=1, startup=1))
+        _, c = bench.open()
+        bench.finish(c)
+        scores = {record["key"]: record["metrics"].get("test_accuracy") for record in c.ledger.records.values()}
+        seen.append((bench.trained, [(trial.params, trial.values, trial.state) for trial in trials(c)], c.outcome(), scores))
+        bench.close()
+    assert seen[0][:3] == seen[1][:3]
+    tested = [key for key, value in seen[0][3].items() if value is not None]
+    assert all(seen[0][3][key] == pytest.approx(1 - seen[1][3][key]) for key in tested), "the garbage was there to be seen"
+    assert any(seen[0][3][key] != seen[1][3][key] for key in tested)
