@@ -292,4 +292,5 @@ def test_an_empty_study_folder_reports_without_records(say, images, tmp_path):
     write(home, study)
     status, _, error = say("supcam", "report", "--data", images, "--preset", "quick")
     assert status == 0 and (home / "report.html").exists() and not error
-    assert json.loads((home / "study.json").read_text()) == study
+    left = json.loads((home / "study.json").read_text())
+    assert {name: value for name, value in left.items() if name != "check"} == study

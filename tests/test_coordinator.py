@@ -788,7 +788,7 @@ def test_the_files_of_a_long_search_stay_as_many_as_those_of_a_short_one(study):
     assert max(files for files, _ in counts) <= 2 * 10 and max(stages for _, stages in counts) <= 10
     assert kept(bench) == (2 * 4, 4)
     records = c.ledger.records
-    assert len(records) == 80 + 2 and all(record["history"] for record in records.values() if record["status"] == "pruned")
+    assert len(records) == 80 + 4 and all(record["history"] for record in records.values() if record["status"] == "pruned")
     best_key = best_trial(c.study).user_attrs["key"]
     assert (bench.folder / "checkpoints" / best_key / MODEL).exists() and records[best_key]["metrics"]["val_accuracy"] > 0.56
     assert all((bench.folder / "checkpoints" / run.key / MODEL).exists() for run in c.plan.runs)

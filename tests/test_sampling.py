@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import optuna
 import pytest
-from driving import Bench
+from driving import END, Bench
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -89,7 +89,7 @@ def test_a_proposal_is_a_function_of_the_seed_and_the_number(toy, tmp_path, samp
             _, c = bench.open()  # a new driver for each
             active = c.next()
             points.append(active.trial.params)
-            c.lost(active.run.key)
+            c.row(active.run.key, {"end": "failed", "kind": "error", "message": "broken"} | END)
         bench.close()
     assert points[:4] == points[4:] and len({str(point) for point in points}) == 4
 
@@ -140,7 +140,7 @@ def test_a_grid_asks_the_published_point_first_then_each_point_once_and_ends(toy
     points = []
     while (active := c.next()) is not None and active.trial is not None:
         points.append(active.trial.params)
-        c.lost(active.run.key)
+        c.row(active.run.key, {"end": "failed", "kind": "error", "message": "broken"} | END)
         if len(points) % 3 == 0:
             _, c = bench.open()
     bench.close()
