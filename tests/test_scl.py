@@ -661,6 +661,12 @@ def test_a_karyotype_that_lacks_classes_is_refused_unless_that_is_wanted(setting
     assert len(scl.read(folder, replace(READ, whole_karyotype=False)).classes) == 22
     external = scl.read(folder, READ, KARYOTYPE)  # an external set may lack some
     assert external.classes == KARYOTYPE and "no image of class 4, Y" in external.notes
+    (folder / "manifest.csv").unlink(missing_ok=True)  # folders decide
+    (folder / "marker").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(some.images[0]).save(folder / "marker" / name)
+    with pytest.raises(RequestError, match="has none of 4, Y"):  # a folder that is no chromosome's does not make up for those that lack
+        scl.read(folder, READ)
 
 
 def test_a_white_external_set_is_read_as_the_same_images_on_black(setting, tmp_path):
