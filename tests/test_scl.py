@@ -705,6 +705,15 @@ def test_the_synthetic_sets_of_both_hospitals_are_drawn_at_one_scale_where_that_
     assert sides == pytest.approx([25, 25], abs=1.1)
 
 
+def test_the_external_hospital_is_drawn_at_the_asked_scale_whatever_it_is():
+    sides = []
+    for normal_side in (30.0, 60.0):
+        config = replace(TINY, canvas=128, input_size=64, normal_side=normal_side)
+        pack = scl.synthesize_external(config, images=60, seed=0)["reverse_stain"]
+        sides.append(float(np.median([np.ptp(np.argwhere(image), axis=0).max() + 1 for image in pack.images])))
+    assert sides == pytest.approx([15, 30], abs=1.1)
+
+
 # ------------------------------------------------------------------------------------------------------ the synthetic set
 
 

@@ -509,7 +509,10 @@ def synthesize(config: SclConfig, *, images: int, seed: int) -> Pack:
 def synthesize_external(config: SclConfig, *, images: int, seed: int) -> dict[str, Pack]:
     """Beside it: other individuals at another hospital, reverse stain and another scale."""
     people, homologues = (round(images / 46), 2) if images >= 6 * 46 else (max(2, round(images / 23.5)), 1)
-    drawn = karyotype_set(people, homologues=homologues, size=config.input_size, canvas=config.canvas, seed=seed, hospital="reverse_stain")
+    drawn = karyotype_set(
+        people, homologues=homologues, size=config.input_size, canvas=config.canvas, seed=seed, hospital="reverse_stain",
+        normal_side=config.normal_side,
+    )  # fmt: skip
     return {"reverse_stain": drawn}
 
 
