@@ -661,6 +661,12 @@ def test_a_karyotype_that_lacks_classes_is_refused_unless_that_is_wanted(setting
     assert len(scl.read(folder, replace(READ, whole_karyotype=False)).classes) == 22
     external = scl.read(folder, READ, KARYOTYPE)  # an external set may lack some
     assert external.classes == KARYOTYPE and "no image of class 4, Y" in external.notes
+    (folder / "manifest.csv").unlink(missing_ok=True)  # folders decide
+    (folder / "marker").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(some.images[0]).save(folder / "marker" / name)
+    with pytest.raises(RequestError, match="has none of 4, Y"):  # a folder that is no chromosome's does not make up for those that lack
+        scl.read(folder, READ)
 
 
 def test_a_white_external_set_is_read_as_the_same_images_on_black(setting, tmp_path):
@@ -697,6 +703,15 @@ def test_the_synthetic_sets_of_both_hospitals_are_drawn_at_one_scale_where_that_
     packs = [scl.synthesize(config, images=300, seed=0), scl.synthesize_external(config, images=300, seed=0)["reverse_stain"]]
     sides = [np.median([np.ptp(np.argwhere(image), axis=0).max() + 1 for image in pack.images]) for pack in packs]
     assert sides == pytest.approx([25, 25], abs=1.1)
+
+
+def test_the_external_hospital_is_drawn_at_the_asked_scale_whatever_it_is():
+    sides = []
+    for normal_side in (30.0, 60.0):
+        config = replace(TINY, canvas=128, input_size=64, normal_side=normal_side)
+        pack = scl.synthesize_external(config, images=60, seed=0)["reverse_stain"]
+        sides.append(float(np.median([np.ptp(np.argwhere(image), axis=0).max() + 1 for image in pack.images])))
+    assert sides == pytest.approx([15, 30], abs=1.1)
 
 
 # ------------------------------------------------------------------------------------------------------ the synthetic set

@@ -442,7 +442,7 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
         return pack
     found = []
     gone = [name for name in KARYOTYPE if name not in pack.classes]
-    if config.whole_karyotype and gone and set(pack.classes) < set(KARYOTYPE):
+    if config.whole_karyotype and gone and not set(KARYOTYPE).isdisjoint(pack.classes):
         found.append(
             f"a karyotype has 24 classes and every batch one image of each, '{folder}' has none of {', '.join(gone)}; "
             "add images, or train on the classes that are there with whole_karyotype=false"
@@ -509,7 +509,10 @@ def synthesize(config: SclConfig, *, images: int, seed: int) -> Pack:
 def synthesize_external(config: SclConfig, *, images: int, seed: int) -> dict[str, Pack]:
     """Beside it: other individuals at another hospital, reverse stain and another scale."""
     people, homologues = (round(images / 46), 2) if images >= 6 * 46 else (max(2, round(images / 23.5)), 1)
-    drawn = karyotype_set(people, homologues=homologues, size=config.input_size, canvas=config.canvas, seed=seed, hospital="reverse_stain")
+    drawn = karyotype_set(
+        people, homologues=homologues, size=config.input_size, canvas=config.canvas, seed=seed, hospital="reverse_stain",
+        normal_side=config.normal_side,
+    )  # fmt: skip
     return {"reverse_stain": drawn}
 
 
