@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def predictions(study: Study, key: str, part: str = "test") -> Predictions | Non
         fits = whole and probability.ndim == 2 and len(index) == len(label) == len(probability) > 0 and probability.shape[1] > 0
         if not fits or not ((probability >= 0) & (probability <= 1 + 1e-6)).all() or label.min() < 0 or label.max() >= probability.shape[1]:
             raise ValueError
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise Damaged(f"the predictions of run {key[:12]} are damaged") from None
     return Predictions(index, label, probability)
 
@@ -100,7 +101,7 @@ def images(study: Study, slug: str = "") -> Images | None:
         pixels = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, OverflowError):
         raise Damaged(f"{name}/images.npy cannot be read") from None
     if not (isinstance(pixels, np.ndarray) and is_picture(pixels[None], (4, 5))):
         raise Damaged(f"{name}/images.npy holds no 8-bit images")
@@ -120,7 +121,7 @@ def arrays(study: Study, key: str) -> Mapping[str, np.ndarray]:
             for name in file.files:
                 if name in _SHAPES or name in _PICTURES:
                     found[name] = file[name]
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error):
         raise Damaged(f"artefacts.npz of run {key[:12]} cannot be read") from None
     for name, array in list(found.items()):
         axes, whole = _SHAPES.get(name, (0, True))
@@ -142,5 +143,5 @@ def _json(path: Path, name: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise Damaged(f"{name} cannot be read as JSON") from None

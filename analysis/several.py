@@ -102,7 +102,7 @@ def write_comparison(first_dir: str | Path, second_dir: str | Path, out: str | P
             interval(p.interval, True) or "–",
             str(p.paired or "–"),
         ]
-        lines.append("| " + " | ".join([markdown(p.table), markdown(p.arm), title(p.metric), *values]) + " |")
+        lines.append("| " + " | ".join([markdown(p.table), markdown(p.arm), markdown(title(p.metric)), *values]) + " |")
     page = templates().get_template("comparison.html.j2").render(first=first, second=second, pairs=pairs, facts=facts, **_assets())
     files = {"comparison.csv": text.getvalue(), "comparison.md": "\n".join([*lines, ""]), "comparison.html": page}
     return tuple(write_file(Path(out) / name, content.encode()) for name, content in files.items())

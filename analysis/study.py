@@ -229,7 +229,7 @@ def _read_asked(path: Path, warnings: list[str]) -> dict[str, Any]:
     except FileNotFoundError:
         warnings.append("study.json is missing: there are no tables, only the runs")
         return {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         warnings.append("study.json cannot be read as JSON: there are no tables, only the runs")
         return {}
     if asked is None:

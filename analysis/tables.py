@@ -68,7 +68,9 @@ def to_markdown(summary: Summary) -> str:
     """Two tables: every metric as mean ± standard deviation; the ranking metric with intervals, published value and differences."""
     metrics = summary.table.metrics
     lines = [f"### {markdown(heading(summary))}", ""]
-    lines += _markdown_row(["Arm", "n", *(f"{title(m)} %" for m in metrics), *(["Not completed"] if _any_reason(summary) else [])])
+    lines += _markdown_row(
+        ["Arm", "n", *(f"{markdown(title(m))} %" for m in metrics), *(["Not completed"] if _any_reason(summary) else [])]
+    )
     lines += _markdown_row(["---", *["---:"] * (1 + len(metrics)), *(["---"] if _any_reason(summary) else [])])
     for row in summary.rows:
         cells = [
@@ -77,7 +79,7 @@ def to_markdown(summary: Summary) -> str:
             *(_bold(row.cells[m]) or markdown(row.state) or "–" for m in metrics),
         ]
         lines += _markdown_row([*cells, *([markdown("; ".join(row.reasons))] if _any_reason(summary) else [])])
-    name = title(summary.table.metric)
+    name = markdown(title(summary.table.metric))
     lines += [
         "",
         *_markdown_row(
@@ -210,6 +212,8 @@ def markdown(text: str) -> str:
 
 
 _TEX = {
+    "[": "{[}",  # the first of a row would be an option of the \\ or \midrule before it
+    "*": "{*}",
     "\\": "\\textbackslash{}",
     "{": "\\{",
     "}": "\\}",

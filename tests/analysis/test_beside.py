@@ -134,6 +134,11 @@ def spoil(folder: Path, how: str) -> None:
             (run / "artefacts.npz").write_bytes(b"")
         elif how == "artefacts cut":
             (run / "artefacts.npz").write_bytes((run / "artefacts.npz").read_bytes()[:500])
+        elif how == "artefacts with a spoilt stream":
+            np.savez_compressed(run / "artefacts.npz", embedding=np.random.default_rng(0).normal(size=(9, 4)))
+            content = bytearray((run / "artefacts.npz").read_bytes())
+            content[200:260] = b"\xff" * 60
+            (run / "artefacts.npz").write_bytes(content)
         elif how == "artefacts of odd shapes":
             np.savez(
                 run / "artefacts.npz", embedding=np.zeros(3), index=np.zeros((2, 2)), heat=np.array(["a"]), nearest_image=np.zeros((2, 2))
@@ -162,6 +167,7 @@ SPOILT = {  # what is wrong -> the word that must stand in the report, '' where 
     "index outside the pack": "",
     "artefacts of 0 bytes": "artefacts.npz of run",
     "artefacts cut": "artefacts.npz of run",
+    "artefacts with a spoilt stream": "artefacts.npz of run",
     "artefacts of odd shapes": "",
     "artefacts with objects": "artefacts.npz of run",
     "embedding not finite": "",

@@ -186,7 +186,14 @@ def test_runs_on_other_data_are_never_counted(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "word"),
-    [(None, "missing"), ("", "empty"), ("{", "cannot be read"), ("[1]", "not a study's file"), ('{"x": 1}', "not a study's file")],
+    [
+        (None, "missing"),
+        ("", "empty"),
+        ("{", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        ("[1]", "not a study's file"),
+        ('{"x": 1}', "not a study's file"),
+    ],
 )
 def test_a_study_file_that_cannot_be_used_leaves_the_runs(made, content, word):
     (made / "study.json").unlink()
