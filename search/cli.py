@@ -545,7 +545,7 @@ class _Request:
         """External test sets by name: the folders named, or those that come with the built-in set. RequestError with every fault of every set."""
         from search.study import External, external_names, external_packs, name_external, read_study
         from trainables.parts.errors import RequestError
-        from trainables.parts.inspection import shared_images
+        from trainables.parts.inspection import shared_files, shared_images
 
         found: dict[str, External] = {}
         faults: list[str] = []
@@ -555,7 +555,8 @@ class _Request:
             except RequestError as fault:
                 faults += [f"--external {folder}: {line}" for line in fault.faults]
                 continue
-            if both := shared_images(pack, other):
+            folders = self.given.data is not None and not any((place / "data.json").exists() for place in (self.given.data, folder))
+            if both := shared_files(self.given.data, folder) if folders else shared_images(pack, other):
                 faults.append(f"--external {folder}: {both}; an external set must hold other images than the study's own")
             found[slug] = External(str(folder), other)
         if faults:

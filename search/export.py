@@ -135,6 +135,8 @@ def model_card(study: Mapping[str, Any], record: Mapping[str, Any], why: str, pa
     if timm_settings is not None:
         channels, side, _ = timm_settings["pretrained_cfg"]["input_size"]
         kind = "gray images with a black background, padded to a square canvas" if channels == 1 else "colour images"
+        if record["params"].get("normal_side"):
+            kind += f" (first cropped to their foreground and scaled, a whole set by one factor, to a median length of {record['params']['normal_side']:g} px)"
         timm_words = (
             f'\nor with timm alone: `timm.create_model("local-dir:PATH/TO/best", pretrained=True)`. It takes {kind}, as (N, {channels}, {side}, {side}),\n'
             "scaled as `config.json` says: (x / 255 - mean) / std.\n"

@@ -144,3 +144,22 @@ def test_what_plain_means_reach_stands_in_the_study_instead_of_size(bench, toy):
     data = read_study(study.folder)["data"]
     assert data["baselines"] == found
     assert data["size_baseline"] is None
+
+
+def test_the_same_images_are_known_under_another_frame_and_polarity_and_whatever_their_scale(tmp_path):
+    from PIL import Image
+
+    from trainables.parts.inspection import shared_files
+
+    chance = np.random.default_rng(0)
+    for name, frame, white in (("one", 4, False), ("other", 9, True)):
+        for number in range(3):
+            gray = np.zeros((12 + 2 * frame, 10 + 2 * frame), np.uint8)
+            known = np.random.default_rng(number).integers(60, 250, (12, 10))
+            fresh = chance.integers(60, 250, (12, 10))
+            gray[frame : frame + 12, frame : frame + 10] = known if number < 2 or name == "one" else fresh
+            path = tmp_path / name / "a" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(255 - gray if white else gray).save(path)
+    assert shared_files(tmp_path / "one", tmp_path / "other").startswith("2 images in both sets: a/0.png = a/0.png")
+    assert shared_files(tmp_path / "one", tmp_path / "one").startswith("3 images")

@@ -692,7 +692,7 @@ def test_sets_of_two_magnifications_and_frames_are_read_at_one_scale(setting, tm
     files = [tmp_path / "b" / name for name in small.files]
     images, _, notes, faults_of = scl.read_files(files, config)
     assert np.array_equal(images, small.images) and faults_of == []
-    assert any("set the scale" in note for note in notes)
+    assert any("set their scale" in note for note in notes)
     alone, _, few, _ = scl.read_files(files[:3], config)
     assert any("too few" in note for note in few)
     assert not np.array_equal(alone, small.images[:3])  # three files are no set: they keep their scale
@@ -784,3 +784,15 @@ def test_tables_name_the_papers_rows_and_change_at_most_two_fields():
                 assert {(wanted.number, arm.published, name) for name in (wanted.dataset, wanted.external_dataset)} <= rows_of
     published = {arm.published for wanted in STUDY.tables if wanted.number == "1" for arm in wanted.arms}
     assert published == {arm for _, number, arm, _ in table if number == "1"}
+
+
+def test_a_set_that_lacks_kinds_is_told_what_sets_its_scale_and_names_without_individuals_are_refused(setting, tmp_path):
+    config = replace(TINY, normal_side=20.0)
+    folder = folder_of(tmp_path / "part", setting.pack)
+    pack = scl.read(folder, config, (*setting.pack.classes, "unseen"))
+    assert scl.SCALE in pack.notes and scl.SCALE not in scl.read(folder, config, setting.pack.classes).notes
+    (folder / "manifest.csv").unlink()
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        path.rename(path.with_name(f"{number}.png"))
+    with pytest.raises(RequestError, match="names have none"):
+        scl.read(folder, replace(config, patients="prefix"), setting.pack.classes)

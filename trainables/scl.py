@@ -28,6 +28,9 @@ from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
 
 LEAST_TEMPERATURE = 0.01  # the paper's t, which multiplies, is at most 100 [decided: CLIP's]
 PRIVATE = "scl."  # stored tensors that timm does not know
+SCALE = (
+    "these images together set their scale: whole karyotypes are needed, a few kinds of chromosomes alone come out too large or too small"
+)
 
 
 @dataclass(frozen=True)
@@ -436,10 +439,16 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
     (5 s for 14,002 images)."""
     pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal_side=config.normal_side)
     if config.patients == "prefix":
+        if nameless := [file for file in pack.files if "_" not in Path(file).name]:
+            raise RequestError(
+                f"patients=prefix takes the individual from a file's name up to its first _, {len(nameless)} names have none: {few(nameless)}; "
+                "rename them, or give a manifest with the column patient"
+            )
         owners = [Path(file).name.partition("_")[0] for file in pack.files]
         pack = make_pack(pack.images, pack.labels, pack.classes, pack.files, owners, pack.areas, pack.notes)
     if classes is not None:
-        return pack
+        lacks = config.normal_side and len(np.unique(pack.labels)) < len(classes)
+        return replace(pack, notes=(*pack.notes, SCALE)) if lacks else pack
     found = []
     gone = [name for name in KARYOTYPE if name not in pack.classes]
     if config.whole_karyotype and gone and not set(KARYOTYPE).isdisjoint(pack.classes):
@@ -473,13 +482,14 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
 def read_files(paths: list[Path], config: SclConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     """Images as the classifier was trained on, their names, what was done to them, and what is wrong with files. With normal_side the files
     count as one set, so a few of them, which have no median length worth the name, are taken at their own scale."""
-    enough = len(paths) >= len(KARYOTYPE)
-    images, _, notes, broken = read_images(paths, config.canvas, config.input_size, normal_side=config.normal_side if enough else 0.0)
+    fewest = len(KARYOTYPE)
+    images, _, notes, broken = read_images(paths, config.canvas, config.input_size, normal_side=config.normal_side, fewest=fewest)
     if config.normal_side:
         notes.append(
-            "these images together set the scale: give whole karyotypes of one magnification; a few kinds of chromosomes alone come out too large or too small"
-            if enough
-            else f"{len(paths)} images are too few to tell their scale: they are taken as if they had that of the training images; give whole karyotypes"
+            SCALE
+            if len(paths) >= fewest
+            else f"{len(paths)} images are too few to tell their scale: they are right only where half of all chromosomes of their magnification are "
+            f"longer than {config.normal_side:g} px; give whole karyotypes, at least {fewest} images"
         )
     return images, {"file": [str(path) for path in paths]}, notes, broken
 

@@ -233,11 +233,13 @@ def read_images(
     tolerance: int = TOLERANCE,
     names: Sequence[str] | None = None,
     normal_side: float = 0.0,
+    fewest: int = 1,
 ) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files.
 
     normal_side above 0, in pixels: each image is cropped to its foreground and all are scaled by one factor, so that half of them have
-    a longer side than this, whatever the magnification of the set and the frames of its images; blind to labels."""
+    a longer side than this, whatever the magnification of the set and the frames of its images; blind to labels. Fewer than `fewest` images
+    have no such length worth the name: they are cropped, and keep their scale."""
     if not 1 <= size <= canvas:
         raise RequestError(f"size must lie between 1 and the canvas ({canvas}), got {size}; choose a smaller size or a larger canvas")
     names = [str(path) for path in paths] if names is None else names
@@ -269,7 +271,7 @@ def read_images(
     with warnings.catch_warnings():  # one filter around all threads: Pillow warns about metadata, which is not used
         warnings.simplefilter("ignore")
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            if normal_side and (known := [length for length in pool.map(side, range(len(paths))) if length]):
+            if normal_side and len(paths) >= fewest and (known := [length for length in pool.map(side, range(len(paths))) if length]):
                 factor = normal_side / float(np.median(known))
             results = list(pool.map(one, range(len(paths))))
     unreadable = [f"{names[i]} ({result})" for i, result in enumerate(results) if isinstance(result, str)]
@@ -284,7 +286,9 @@ def read_images(
             f"{count(white)} with a white background inverted"
             + (f", {len(good) - white} with a black one kept" if white < len(good) else "")
         )
-    if normal_side:
+    if normal_side and len(paths) < fewest:
+        notes.append("cropped to the foreground")
+    elif normal_side:
         notes.append(f"cropped to the foreground and scaled by {factor:.2f}: half of the images are longer than {normal_side:g} px")
     if large:
         notes.append(f"{count(large)} larger than {canvas} px scaled down")

@@ -31,6 +31,7 @@ from trainables.parts.data import (
     count,
     decode,
     few,
+    foreground_box,
     groups_of,
     list_folder,
     make_pack,
@@ -313,6 +314,30 @@ def size_baseline(pack: Pack, folds: int = 5, seed: int = 0) -> dict[str, float]
     error = float(np.sqrt(clusters / (clusters - 1) * ((hits - accuracy * sizes) ** 2).sum())) / len(pack)
     reach = float(scipy.stats.t.ppf(0.975, clusters - 1)) * error
     return {"accuracy": accuracy, "low": max(0.0, accuracy - reach), "high": min(1.0, accuracy + reach), "folds": folds}
+
+
+def shared_files(one: str | Path, other: str | Path) -> str:
+    """How many images stand in both folders, in words; '' where none does. Compared as decoded, polarity undone and frames cut off, before
+    anything is scaled: two sets may be scaled by different factors."""
+    found = []
+    for folder in (Path(one), Path(other)):
+        files = list_folder(folder).files
+        with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            warnings.simplefilter("ignore")  # Pillow's, about metadata
+            keys = list(pool.map(_foreground_key, [folder / name for name in files]))
+        found.append({key: name for key, name in zip(keys, files, strict=True) if key})
+    both = [(found[0][key], name) for key, name in found[1].items() if key in found[0]]
+    return f"{count(len(both))} in both sets: {few([f'{mine} = {theirs}' for mine, theirs in both], 3)}" if both else ""
+
+
+def _foreground_key(path: Path) -> bytes:
+    """16 bytes, equal where the foreground is; empty for an image without any, or one that cannot be read."""
+    try:
+        gray = foreground_box(decode(path).gray)
+    except UnreadableError:
+        return b""
+    head = f"{gray.shape}".encode()
+    return hashlib.blake2b(head + np.ascontiguousarray(gray).tobytes(), digest_size=16).digest() if gray.any() else b""
 
 
 def shared_images(one: Pack, other: Pack) -> str:
