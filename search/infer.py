@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.stats import beta
 
-from search.export import confusion_csv, open_export
+from search.export import SETTINGS, confusion_csv, open_export
 from trainables.parts.checkpoint import write_atomically
 from trainables.parts.errors import RequestError
 
@@ -45,7 +45,9 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console) -> int:
     entry, config, tensors, classes = open_export(best)
     pack = entry.procedure.read(data, config, classes)
     judged = entry.procedure.evaluate(config, tensors, pack, np.arange(len(pack.labels)), _device())
-    for note in pack.notes:
+    known = json.loads((best / SETTINGS).read_text()).get("data_hash") == pack.hash
+    own = ("this is the data that the model was trained on: its test part alone stands in metrics.json of the export",) if known else ()
+    for note in (*own, *pack.notes):
         console.print(f"note: {note}", markup=False)
     table = Table("metric", "value", title=escape(f"{best} on {data}: {len(pack.labels)} images"))
     for name, value in judged.metrics.items():

@@ -2,12 +2,14 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from search import export as exporting
 from search.infer import _confusion_table, binomial_interval, evaluate, predict
 from trainables.parts.errors import RequestError
 
@@ -100,3 +102,13 @@ def test_many_classes_are_told_one_by_one_and_a_few_as_a_matrix():
     paper = Paper()
     paper.console.print(_confusion_table(np.eye(2, dtype=int), ["a", "b"]))
     assert "truth \\ predicted" in paper.text()
+
+
+def test_the_data_that_a_model_was_trained_on_is_no_new_test_and_that_is_said(exported, toy, toy_pack, pictures, monkeypatch):
+    exported()
+    again = replace(toy, procedure=replace(toy.procedure, read=lambda folder, config, classes=None: toy_pack))
+    for entry, said in ((toy, False), (again, True)):
+        monkeypatch.setattr(exporting, "load", lambda name, entry=entry: entry)
+        paper = Paper()
+        evaluate(exported.folder / "best", pictures, None, paper.console)
+        assert ("was trained on" in paper.text()) == said
