@@ -29,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--price-per-hour must be 0 or more, got {given.price_per_hour}")
     if bool(given.studies) == bool(given.compare):
         parser.error("give one or more STUDY_DIR, or --compare STUDY_A STUDY_B")
+    if given.light and len(given.studies) != 1:
+        parser.error("--light is for the report of one study; leave it out for merged studies and comparisons")
+    if given.price_per_hour is not None and given.compare:
+        parser.error("--price-per-hour is for a report: a comparison states no money; leave it out")
     if given.out and len(given.studies) == 1:
         parser.error("--out is for merged studies and comparisons; the report of one study is written into its own folder")
     try:

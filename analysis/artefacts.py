@@ -32,6 +32,9 @@ _SHAPES = {  # array -> (number of axes, whole numbers); what is of another shap
 }
 _PICTURES = {"heat_image": (3, 4), "nearest_image": (4, 5)}
 MOST_POINTS = 1_000
+_MOST_BYTES = 256 * 2**20  # of artefacts.npz unpacked; what a run leaves is a few MB
+_MOST_GROUPS = 10_000  # classes or clusters: a number above it would have a name for each built
+_MOST_ROWS = 200  # of a matrix that is drawn
 
 
 class Damaged(ValueError):
@@ -118,9 +121,13 @@ def arrays(study: Study, key: str) -> Mapping[str, np.ndarray]:
     try:
         # opened here: numpy leaves a file open that turns out to be no archive
         with (folder / "artefacts.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            if sum(entry.file_size for entry in file.zip.infolist()) > _MOST_BYTES:
+                raise Damaged(f"artefacts.npz of run {key[:12]} would unpack to more than {_MOST_BYTES // 2**20} MB and is not read")
             for name in file.files:
                 if name in _SHAPES or name in _PICTURES:
                     found[name] = file[name]
+    except Damaged:
+        raise
     except (OSError, ValueError, EOFError, KeyError, AttributeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error):
         raise Damaged(f"artefacts.npz of run {key[:12]} cannot be read") from None
     for name, array in list(found.items()):
@@ -128,9 +135,18 @@ def arrays(study: Study, key: str) -> Mapping[str, np.ndarray]:
         good = (
             is_picture(array, _PICTURES[name]) if name in _PICTURES else array.ndim == axes and array.dtype.kind in ("iu" if whole else "f")
         )
-        if not good or not array.size:
+        if not good or not array.size or not _bounded(name, array):
             del found[name]
     return found
+
+
+def _bounded(name: str, array: np.ndarray) -> bool:
+    """Whether it can be drawn: 8-bit heat, groups numbered from 0 (-1 is none of them) and not without end, a matrix that fits a page."""
+    if name == "heat":
+        return array.dtype == np.uint8
+    if name in ("label", "cluster"):
+        return bool(int(array.min()) >= -1 and int(array.max()) <= _MOST_GROUPS)
+    return name != "cluster_by_type" or max(array.shape) <= _MOST_ROWS
 
 
 def is_picture(array: np.ndarray, axes: tuple[int, int]) -> bool:

@@ -84,8 +84,13 @@ class Drawing:
     def svg(self, figure: Figure | None = None) -> str:
         """figure: `column`, or the figure itself."""
         out = io.StringIO()
-        self._save(figure or self.figure, out, "svg", {"Date": None, "Creator": None, "Title": self.words})
+        self._save(figure or self.figure, out, "svg", {"Date": None, "Creator": None, "Title": self._title})
         return out.getvalue()
+
+    @property
+    def _title(self) -> str:
+        """`words` as far as UTF-8 can hold them: half a character becomes a question mark."""
+        return self.words.encode(errors="replace").decode()
 
     def pdf(self, figure: Figure | None = None) -> bytes:
         """For a paper: fonts embedded, no links, which would lead nowhere there."""
@@ -93,7 +98,7 @@ class Drawing:
         figure = figure or self.figure
         for artist in figure.findobj(Collection):
             artist.set_urls([None])
-        self._save(figure, out, "pdf", {"CreationDate": None, "Creator": None, "Producer": None, "Title": self.words})
+        self._save(figure, out, "pdf", {"CreationDate": None, "Creator": None, "Producer": None, "Title": self._title})
         return out.getvalue()
 
     def png(self) -> bytes:

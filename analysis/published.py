@@ -66,18 +66,24 @@ def verdict(gain: float, interval: Interval, theirs: float, their_interval: Inte
     """What became of the paper's difference between an arm and the baseline arm, in words; '' where one of the two is missing."""
     if math.isnan(gain) or math.isnan(theirs):
         return ""
-    same = gain * theirs > 0 or (gain == 0 and theirs == 0)
+    sure = interval.low > 0 or interval.high < 0  # neither without an interval
+    if theirs == 0:
+        return (
+            "the paper has no difference, ours excludes 0" if sure else "compatible: the paper has no difference, ours is not told from 0"
+        )
     ours_holds = interval.low <= theirs <= interval.high
     theirs_holds = their_interval.low <= gain <= their_interval.high
-    if same:
+    if gain * theirs > 0:
         if ours_holds and theirs_holds:
-            return "confirmed: same order, and each difference lies within the other's interval"
+            return (
+                "confirmed: same order, and each difference lies within the other's interval"
+                if sure
+                else "compatible: same order, each difference lies within the other's interval, ours includes 0"
+            )
         if ours_holds:
             return "same order; the published difference lies within our interval"
         return "same order" if math.isnan(interval.low) else "same order, another size"
-    if math.isnan(interval.low) or interval.low <= 0 <= interval.high:
-        return "order not seen, within our uncertainty"
-    return "order reversed"
+    return "order reversed" if sure else "order not seen, within our uncertainty"
 
 
 def verdict_of_words(published: Published, completed: int, diverged: int) -> str:

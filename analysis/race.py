@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.statistics import mean_std
-from analysis.study import Study, mapping, plural
+from analysis.study import Study, finite, listed, mapping, plural, whole
 
 
 def finalists(study: Study) -> tuple[Mapping[str, Any], ...]:
@@ -29,7 +29,7 @@ def losers(study: Study) -> frozenset[str]:
 def words(study: Study) -> tuple[str, ...]:
     """What each finalist has on fresh seeds, who won, and by how much the search had flattered it."""
     race = mapping(study.asked.get("race"))
-    seeds = [seed for seed in race.get("seeds") or [] if isinstance(seed, int)]
+    seeds = [seed for seed in map(whole, listed(race.get("seeds"))) if seed is not None]
     if len(finalists(study)) < 2 or not seeds or study.metric not in study.usable:
         return ()
     runs = study.usable[(study.usable["status"] == "completed") & study.usable["seed"].isin(seeds) & study.usable[study.metric].notna()]
@@ -37,9 +37,9 @@ def words(study: Study) -> tuple[str, ...]:
     sign = 1 if study.maximize else -1
     for one in finalists(study):
         values = 100 * runs.loc[runs["config_hash"] == one["config_hash"], study.metric].to_numpy()
-        score, mean = one.get("score"), mean_std(values)[0]
+        mean = mean_std(values)[0]
         known = f"{mean:.2f} % over {plural(len(values), 'seed')}" if len(values) else "no score"
-        seen = 100 * float(score) if isinstance(score, int | float) and not math.isnan(score) else math.nan
+        seen = 100 * finite(one.get("score"))
         out = mapping(one.get("out"))
         stopped = f", out: {out['why']}" if out.get("why") else ""
         parts.append(f"{one.get('name')} {known}{'' if math.isnan(seen) else f' (the search had seen {seen:.2f} %)'}{stopped}")

@@ -10,7 +10,10 @@ document.querySelectorAll("table.sortable").forEach((table) => {
       const up = head.getAttribute("aria-sort") === "descending" || (!head.hasAttribute("aria-sort") && head.classList.contains("left"));
       table.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+      const value = (row) => {
+        const given = row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+        return given === "–" ? "" : given;
+      };
       const rows = [...table.tBodies[0].rows];
       rows.sort((a, b) => {
         const [x, y] = [value(a), value(b)];
@@ -44,7 +47,10 @@ document.querySelectorAll("svg a").forEach((link) => {
   for (const name of ["mouseenter", "focus"]) link.addEventListener(name, show);
   for (const name of ["mouseleave", "blur"]) link.addEventListener(name, hide);
 });
-addEventListener("hashchange", () => {
-  const details = document.getElementById(location.hash.slice(1))?.querySelector("details");
-  if (details) details.open = true;
-});
+const openRun = () => {
+  const row = document.getElementById(location.hash.slice(1));
+  const details = row?.querySelector("details");
+  if (details && row.id.startsWith("run-")) details.open = true;
+};
+addEventListener("hashchange", openRun);
+openRun();

@@ -31,8 +31,8 @@ from analysis.choice import Best, best
 from analysis.drawing import Drawing, alone, inline
 from analysis.run_figures import artefact_words
 from analysis.statistics import Interval, t_interval
-from analysis.study import STATUSES, Study, load, mapping, plural, without_folders
-from analysis.summary import Summary, clip, is_share, summarize, title
+from analysis.study import STATUSES, Study, finite, load, mapping, plural, without_folders
+from analysis.summary import Summary, clip, is_share, summarize, test_over_train, title
 
 _RUNS_SHOWN = 400  # rows of the table of runs; more would make the page slow and no reader goes through them
 
@@ -97,19 +97,19 @@ def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "ful
     files: dict[str, bytes] = {}
     for summary in summaries:
         for ending, write in (("csv", tb.to_csv), ("md", tb.to_markdown), ("tex", tb.to_tex)):
-            files[f"tables/table-{summary.table.slug}.{ending}"] = write(summary).encode()
+            files[f"tables/table-{summary.table.slug}.{ending}"] = encoded(write(summary))
     runs = _runs_shown(study, summaries, winner)
     links = {key: f"#run-{i}" for i, key in enumerate(runs["key"], 1)}
     trials = search.trial_table(study)
     beside = look(study, summaries, winner)
     drawings = fg.draw(study, trials, summaries, winner, links, beside, light=figures == "light")
-    files["tables/per-class.csv"] = tb.classes_to_csv(beside.pairing, beside.classes).encode()
+    files["tables/per-class.csv"] = encoded(tb.classes_to_csv(beside.pairing, beside.classes))
     pictures = {}
     printing = _print(study.folder, drawings) if figures == "full" else None
     for drawing in drawings:
         svg = drawing.svg()
         endings = ["svg"]
-        files[f"figures/{drawing.name}.svg"] = alone(svg).encode()
+        files[f"figures/{drawing.name}.svg"] = encoded(alone(svg))
         if figures == "full":
             files[f"figures/{drawing.name}.png"] = drawing.png()
             endings += ["png"] + (["pdf"] if drawing.column is None else ["-column.svg", "-column.pdf"])
@@ -121,16 +121,15 @@ def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "ful
         )
     page = _page(study, price_per_hour, trials, summaries, winner, runs, links, pictures, beside)
     for name in ("report.html", "report.md"):
-        files[name] = templates().get_template(f"{name}.j2").render(page).encode()
+        files[name] = encoded(templates().get_template(f"{name}.j2").render(page))
     paths = tuple(write_file(study.folder / name, content) for name, content in files.items())
-    if printing is not None:
-        paths += printing()
-    return Report(paths, time.perf_counter() - began, study.warnings)
+    printed, words = printing() if printing is not None else ((), ())
+    return Report(paths + printed, time.perf_counter() - began, study.warnings + words)
 
 
-def _print(folder: Path, drawings: Sequence[Drawing]) -> Callable[[], tuple[Path, ...]]:
+def _print(folder: Path, drawings: Sequence[Drawing]) -> Callable[[], tuple[tuple[Path, ...], tuple[str, ...]]]:
     """Write what a paper takes (PDF, at the width of a column where the figure can live there) in a process of its own: it costs as much as
-    all the rest. Goes out: a function that waits for the files and names them.
+    all the rest. Goes out: a function that waits for the files and names them, and says in words what went wrong.
     A fork, for figures cannot be sent to another process; not under Ray, whose threads and channels do not outlive one."""
     wanted: dict[Path, Callable[[], bytes]] = {}
     for drawing in drawings:
@@ -141,29 +140,35 @@ def _print(folder: Path, drawings: Sequence[Drawing]) -> Callable[[], tuple[Path
             wanted[own.with_name(f"{own.name}-column.svg")] = partial(_column_svg, drawing, drawing.column)
             wanted[own.with_name(f"{own.name}-column.pdf")] = partial(drawing.pdf, drawing.column)
 
-    def write() -> tuple[Path, ...]:
-        return tuple(write_file(path, draw()) for path, draw in wanted.items())
+    def write() -> tuple[tuple[Path, ...], tuple[str, ...]]:
+        return tuple(write_file(path, draw()) for path, draw in wanted.items()), ()
 
     if "ray" in sys.modules:
         return write
     process = multiprocessing.get_context("fork").Process(target=write)
     process.start()
 
-    def wait() -> tuple[Path, ...]:
+    def wait() -> tuple[tuple[Path, ...], tuple[str, ...]]:
         process.join()
         if process.exitcode:
-            raise RuntimeError(f"the figures could not be written as PDF (exit status {process.exitcode})")
-        return tuple(wanted)
+            said = f"the process that writes the figures as PDF ended with exit status {process.exitcode}, some are missing or old: "
+            return (), (said + "write the report again with `python -m analysis STUDY_DIR`",)
+        return tuple(wanted), ()
 
     return wait
 
 
 def _column_svg(drawing: Drawing, column: Figure) -> bytes:
-    return alone(drawing.svg(column)).encode()
+    return encoded(alone(drawing.svg(column)))
 
 
 def file_name(name: str, ending: str) -> str:
     return f"{name}{ending if ending.startswith('-') else '.' + ending}"
+
+
+def encoded(text: str) -> bytes:
+    """UTF-8; half a character, which JSON can hold and a file name can be read as, becomes a question mark."""
+    return text.encode(errors="replace")
 
 
 def write_file(path: Path, content: bytes) -> Path:
@@ -278,19 +283,21 @@ def _gain(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> 
     mine = done[done["config_hash"] == winner.config_hash].set_index("seed")[study.metric] * 100
     named = [(a.config_hash, a.name) for s in summaries for a in s.table.arms if not a.overrides and s.table.number != "search"]
     named += [(a.config_hash, a.name) for s in summaries for a in s.table.arms if a.name == s.baseline]
+    ratio = test_over_train(study, [winner.config_hash], study.metric)
     over, gain, ends, pairs = "", math.nan, Interval(math.nan, math.nan), 0
     for config_hash, name in named:
         theirs = done[done["config_hash"] == config_hash].set_index("seed")[study.metric] * 100
         both = sorted(set(mine.index) & set(theirs.index))
         if config_hash != winner.config_hash and both:
             difference = np.array([mine[s] - theirs[s] for s in both])
-            over, gain, ends, pairs = name, float(difference.mean()), t_interval(difference), len(both)
+            both_ratio = test_over_train(study, [winner.config_hash, config_hash], study.metric)
+            over, gain, ends, pairs = name, float(difference.mean()), t_interval(difference, both_ratio), len(both)
             break
     tested = "test_" + study.metric.removeprefix("val_")
     test = done.loc[done["config_hash"] == winner.config_hash, tested].dropna() * 100 if tested in done else pd.Series(dtype=float)
     spread = f" ± {tb.number(float(test.std()))}" if len(test) > 1 else ""
     words = "" if test.empty else f"{title(tested)} {tb.number(float(test.mean()))} %{spread}"
-    return Gain(float(mine.mean()), float(mine.std()), clip(study.metric, t_interval(mine)), over, gain, ends, pairs, words)
+    return Gain(float(mine.mean()), float(mine.std()), clip(study.metric, t_interval(mine, ratio)), over, gain, ends, pairs, words)
 
 
 def _health(study: Study, summaries: tuple[Summary, ...], price: float | None) -> Health:
@@ -303,8 +310,8 @@ def _health(study: Study, summaries: tuple[Summary, ...], price: float | None) -
     stages = [rows[k].tolist() for k in ("stage_hashes", "stages_reused", "stage_seconds")]
     for hashes, taken, seconds in zip(*stages, strict=True):
         for stage, value in hashes.items():
-            if stage not in taken and isinstance(seconds.get(stage), (int, float)):
-                trained[stage, str(value)] = max(float(seconds[stage]), trained.get((stage, str(value)), 0.0))
+            if stage not in taken and not math.isnan(took := finite(seconds.get(stage))):
+                trained[stage, str(value)] = max(took, trained.get((stage, str(value)), 0.0))
     for hashes, taken, _ in zip(*stages, strict=True):
         if taken:
             reused += len(taken)
@@ -320,10 +327,10 @@ def _health(study: Study, summaries: tuple[Summary, ...], price: float | None) -
 def _size_baseline(study: Study) -> str:
     """What image and foreground area alone reach, in words; '' where it was not measured."""
     given = mapping(mapping(study.asked.get("data")).get("size_baseline"))
-    share, low, high = (given.get(k) for k in ("accuracy", "low", "high"))
-    if not all(isinstance(v, (int, float)) for v in (share, low, high)):
+    share, low, high = (finite(given.get(k)) for k in ("accuracy", "low", "high"))
+    if any(map(math.isnan, (share, low, high))):
         return ""
-    return f"The size of an image and of its foreground alone give {100 * float(share or 0):.1f} % ({100 * float(low or 0):.1f} to {100 * float(high or 0):.1f}) accuracy."
+    return f"The size of an image and of its foreground alone give {100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f}) accuracy."
 
 
 def _changed(study: Study, winner: Best | None) -> tuple[tuple[str, str, str], ...]:
@@ -403,7 +410,8 @@ def _baselines(study: Study) -> tuple[tuple[str, ...], tuple[tuple[str, dict[str
     given = mapping(study.asked.get("data")).get("baselines")
     rows = []
     for entry in map(mapping, given if isinstance(given, list) else []):
-        values = {str(k): 100 * v for k, v in mapping(entry.get("metrics")).items() if isinstance(v, (int, float)) and math.isfinite(v)}
+        numbers = {str(k): finite(v) for k, v in mapping(entry.get("metrics")).items()}
+        values = {k: 100 * v for k, v in numbers.items() if not math.isnan(v)}
         if isinstance(entry.get("name"), str) and values:
             rows.append((entry["name"], values))
     return tuple(dict.fromkeys(m for _, values in rows for m in values)), tuple(rows)

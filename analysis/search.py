@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import race
 from analysis.statistics import mean_std
-from analysis.study import Study, mapping, plural
+from analysis.study import Study, finite, mapping, plural
 from analysis.summary import title
 
 _HALVES = 200  # random halves of the trials, and permutations of their scores
@@ -92,7 +92,7 @@ def parameters(study: Study) -> tuple[Parameter, ...]:
 
 
 def _plain(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return not math.isnan(finite(value))
 
 
 def importances(study: Study, trials: pd.DataFrame) -> tuple[Importance, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from analysis import statistics as st
-from analysis.report import Report, templates, write_file, write_report
+from analysis.report import Report, encoded, templates, write_file, write_report
 from analysis.statistics import NONE, Interval
-from analysis.study import Study, StudyError, load, mapping
+from analysis.study import Study, StudyError, listed, load, mapping, text_of, whole
 from analysis.summary import Cell, summarize, title
 from analysis.tables import interval, markdown, number, plus_minus
 
@@ -36,25 +37,26 @@ class Pair:
 
 def compare(first: Study, second: Study) -> tuple[Pair, ...]:
     """Arms of the same table and name. On the same data they are paired by seed (two commits); on different data nothing is paired and
-    the interval is Welch's."""
+    the interval is Welch's. Where splits are redrawn per seed both have Nadeau and Bengio's variance, as the tables have."""
     same = _data_hash(first) == _data_hash(second) != ""
-    others = {(s.table.number, r.arm.name): r for s in summarize(second) for r in s.rows}
+    others = {(s.table.number, r.arm.name): (r, s.ratio) for s in summarize(second) for r in s.rows}
     pairs = []
     for summary in summarize(first):
         for row in summary.rows:
-            other = others.get((summary.table.number, row.arm.name))
+            other, ratio = others.get((summary.table.number, row.arm.name), (None, 0.0))
             metric = summary.table.metric
             if other is not None and metric in other.cells:
-                pairs.append(_pair(summary.table.number, row.arm.name, row.cells[metric], other.cells[metric], same))
+                ratios = (summary.ratio, ratio)
+                pairs.append(_pair(summary.table.number, row.arm.name, row.cells[metric], other.cells[metric], same, ratios))
     return tuple(pairs)
 
 
-def _pair(table: str, arm: str, a: Cell, b: Cell, same: bool) -> Pair:
+def _pair(table: str, arm: str, a: Cell, b: Cell, same: bool, ratios: tuple[float, float]) -> Pair:
     theirs = dict(b.values)
     differences = np.array([theirs[s] - v for s, v in a.values if s in theirs]) if same else np.array([])
     if differences.size:
-        return Pair(table, arm, a.metric, a, b, float(differences.mean()), st.t_interval(differences), differences.size)
-    ends = st.welch_interval(b.array, a.array) if a.n > 1 and b.n > 1 else NONE
+        return Pair(table, arm, a.metric, a, b, float(differences.mean()), st.t_interval(differences, max(ratios)), differences.size)
+    ends = st.welch_interval(b.array, a.array, ratios[1], ratios[0]) if a.n > 1 and b.n > 1 else NONE
     return Pair(table, arm, a.metric, a, b, b.mean - a.mean, ends, 0)
 
 
@@ -105,7 +107,7 @@ def write_comparison(first_dir: str | Path, second_dir: str | Path, out: str | P
         lines.append("| " + " | ".join([markdown(p.table), markdown(p.arm), markdown(title(p.metric)), *values]) + " |")
     page = templates().get_template("comparison.html.j2").render(first=first, second=second, pairs=pairs, facts=facts, **_assets())
     files = {"comparison.csv": text.getvalue(), "comparison.md": "\n".join([*lines, ""]), "comparison.html": page}
-    return tuple(write_file(Path(out) / name, content.encode()) for name, content in files.items())
+    return tuple(write_file(Path(out) / name, encoded(content)) for name, content in files.items())
 
 
 _FACTS = (
@@ -131,9 +133,14 @@ def _assets() -> dict[str, str]:
 
 
 def merge(study_dirs: Sequence[str | Path], out: str | Path) -> Path:
-    """Writes one study folder with the tables, seeds and records of several, trials renumbered. StudyError unless procedure and data agree."""
+    """Writes one study folder with the tables, seeds and records of several, trials renumbered. StudyError unless procedure, preset and
+    data agree."""
     studies = [load(d) for d in study_dirs]
-    for word, value in (("procedure", lambda s: s.procedure), ("data hash", _data_hash)):
+    for word, value in (
+        ("procedure", lambda s: s.procedure),
+        ("preset", lambda s: text_of(s.asked.get("preset"))),
+        ("data hash", _data_hash),
+    ):
         found = sorted({value(s) for s in studies})
         if len(found) > 1:
             raise StudyError(
@@ -143,27 +150,40 @@ def merge(study_dirs: Sequence[str | Path], out: str | Path) -> Path:
         (Path(out) / "study.json").samefile(s.folder / "study.json") for s in studies if (s.folder / "study.json").exists()
     ):
         raise StudyError("the merged study would overwrite one of its parts; give another --out")
-    asked = dict(studies[0].asked)
     tables: dict[str, dict[str, Any]] = {}
-    for table in (t for s in studies for t in s.asked.get("tables", []) if isinstance(t, dict)):
-        known = tables.setdefault(str(table.get("number")), {**table, "arms": []})
-        there = {a.get("config_hash") for a in known["arms"]}
-        known["arms"] += [a for a in table.get("arms", []) if isinstance(a, dict) and a.get("config_hash") not in there]
-    seeds = sorted({seed for s in studies for seed in s.seeds})
-    asked |= {"study": " + ".join(s.name for s in studies), "tables": list(tables.values()), "seeds": seeds, "repeats": len(seeds)}
-    asked["trials"] = sum(t for s in studies if isinstance(t := s.asked.get("trials"), int))
     lines, first = [], 0
     for study in studies:
+        for given in map(mapping, listed(study.asked.get("tables"))):
+            table = _renumbered(given, first) if given.get("number") == "search" else given
+            known = tables.setdefault(str(table.get("number")), {**table, "arms": []})
+            there = {text_of(a.get("config_hash")) for a in known["arms"]}
+            known["arms"] += [a for a in map(mapping, listed(table.get("arms"))) if a and text_of(a.get("config_hash")) not in there]
         for key in study.records["key"]:
             record = study.detail(key)
-            if record.get("trial") is not None:
-                record["trial"] += first
-            lines.append(json.dumps(record) + "\n")
+            trial = whole(record.get("trial"))
+            arms = [_moved(str(a), first, "search/") for a in listed(record.get("arms"))]
+            lines.append(json.dumps(record | {"trial": None if trial is None else trial + first, "arms": arms}) + "\n")
         numbers = study.records["trial"].dropna()
         first += int(numbers.max()) + 1 if len(numbers) else 0
-    write_file(Path(out) / "records.jsonl", "".join(lines).encode())
-    write_file(Path(out) / "study.json", json.dumps(asked, indent=1).encode())
+    seeds = sorted({seed for s in studies for seed in s.seeds})
+    asked = dict(studies[0].asked)
+    asked |= {"study": " + ".join(s.name for s in studies), "tables": list(tables.values()), "seeds": seeds, "repeats": len(seeds)}
+    asked["trials"] = sum(whole(s.asked.get("trials")) or 0 for s in studies)
+    write_file(Path(out) / "records.jsonl", encoded("".join(lines)))
+    write_file(Path(out) / "study.json", encoded(json.dumps(asked, indent=1)))
     return Path(out)
+
+
+def _renumbered(table: Mapping[str, Any], first: int) -> dict[str, Any]:
+    """The table of a search, whose arms are called by their trials, with trial numbers that begin at `first`."""
+    arms = [a | {"name": _moved(text_of(a.get("name")), first)} for a in map(mapping, listed(table.get("arms"))) if a]
+    return {**table, "arms": arms, "baseline_arm": _moved(text_of(table.get("baseline_arm")), first) or None}
+
+
+def _moved(name: str, first: int, before: str = "") -> str:
+    """`trial 3` -> `trial 9` for first = 6; another name stays."""
+    found = re.fullmatch(rf"{before}trial (\d{{1,9}})", name)
+    return f"{before}trial {int(found[1]) + first}" if found else name
 
 
 def write_merged(study_dirs: Sequence[str | Path], out: str | Path, price_per_hour: float | None = None) -> Report:

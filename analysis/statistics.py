@@ -46,12 +46,14 @@ def t_interval(values: ArrayLike, test_over_train: float = 0.0, level: float = L
     return Interval(float(x.mean()) - half, float(x.mean()) + half)
 
 
-def welch_interval(a: ArrayLike, b: ArrayLike) -> Interval:
-    """Welch's interval of the mean of a minus the mean of b, for runs that cannot be paired; none below two values each."""
+def welch_interval(a: ArrayLike, b: ArrayLike, a_ratio: float = 0.0, b_ratio: float = 0.0) -> Interval:
+    """Welch's interval of the mean of a minus the mean of b, for runs that cannot be paired; none below two values each.
+
+    a_ratio, b_ratio: n_test/n_train of each side as in `t_interval`, where its splits are drawn anew per seed."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if x.size < 2 or y.size < 2:
         return NONE
-    one, two = x.var(ddof=1) / x.size, y.var(ddof=1) / y.size
+    one, two = float(x.var(ddof=1)) * (1 / x.size + a_ratio), float(y.var(ddof=1)) * (1 / y.size + b_ratio)
     middle = float(x.mean() - y.mean())
     if one + two == 0:
         return Interval(middle, middle)

@@ -106,42 +106,42 @@ class Study:
 
     @property
     def name(self) -> str:
-        return _text(self.asked.get("study")) or self.folder.resolve().name
+        return text_of(self.asked.get("study")) or self.folder.resolve().name
 
     @property
     def procedure(self) -> str:
-        return _text(self.asked.get("procedure")) or next(iter(sorted(self.records["procedure"].dropna().unique())), "unknown")
+        return text_of(self.asked.get("procedure")) or next(iter(sorted(self.records["procedure"].dropna().unique())), "unknown")
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        seeds = [int(s) for s in _list(self.asked.get("seeds")) if isinstance(s, int)]
+        seeds = [s for s in map(whole, listed(self.asked.get("seeds"))) if s is not None]
         return tuple(seeds) or tuple(sorted({int(s) for s in self.records["seed"].dropna()}))
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(str(c) for c in _list(mapping(self.asked.get("data")).get("classes")))
+        return tuple(str(c) for c in listed(mapping(self.asked.get("data")).get("classes")))
 
     @property
     def parts(self) -> dict[str, int]:
         """Images by part: train, val, test."""
         parts = mapping(mapping(self.asked.get("data")).get("parts"))
-        return {str(k): v for k, v in parts.items() if isinstance(v, int) and v > 0}
+        return {str(k): v for k, v in parts.items() if (whole(v) or 0) > 0}
 
     @property
     def external_images(self) -> dict[str, int]:
         """Images of each external set by its slug."""
-        sets = map(mapping, _list(mapping(self.asked.get("data")).get("external")))
-        return {_text(s.get("slug")): s["images"] for s in sets if _text(s.get("slug")) and isinstance(s.get("images"), int)}
+        sets = map(mapping, listed(mapping(self.asked.get("data")).get("external")))
+        return {text_of(s.get("slug")): s["images"] for s in sets if text_of(s.get("slug")) and whole(s.get("images")) is not None}
 
     @property
     def metric(self) -> str:
         """What the search maximises or minimises."""
-        return _text(mapping(self.asked.get("objective")).get("metric")) or "val_accuracy"
+        return text_of(mapping(self.asked.get("objective")).get("metric")) or "val_accuracy"
 
     @property
     def intermediate(self) -> str:
         """What the search watches during a run."""
-        return _text(mapping(self.asked.get("objective")).get("intermediate")) or self.metric
+        return text_of(mapping(self.asked.get("objective")).get("intermediate")) or self.metric
 
     @property
     def maximize(self) -> bool:
@@ -173,9 +173,9 @@ class Study:
         rows = []
         for key in keys:
             record = self.detail(key)
-            for entry in _list(record.get("history")):
-                if isinstance(entry, Mapping) and _text(entry.get("stage")) and not math.isnan(_number(entry.get("epoch"))):
-                    numbers = {str(k): _number(v) for k, v in entry.items() if k != "stage"}
+            for entry in listed(record.get("history")):
+                if isinstance(entry, Mapping) and text_of(entry.get("stage")) and not math.isnan(finite(entry.get("epoch"))):
+                    numbers = {str(k): finite(v) for k, v in entry.items() if k != "stage"}
                     run = {k: record[k] for k in ("key", "seed", "config_hash")}
                     rows.append({**run, "stage": entry["stage"], **numbers})
         return pd.DataFrame(rows, columns=None if rows else ["key", "seed", "config_hash", "stage", "epoch"])
@@ -187,7 +187,7 @@ class Study:
             given = mapping(self.detail(key).get("confusion")).get(part)
             try:
                 matrix = np.array(given, dtype=np.float64)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):  # an integer of hundreds of digits is no count
                 continue
             square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0 and np.isfinite(matrix).all()
             if square and (total is None or total.shape == matrix.shape):
@@ -245,23 +245,23 @@ def _read_asked(path: Path, warnings: list[str]) -> dict[str, Any]:
 
 def _read_tables(asked: Mapping[str, Any], warnings: list[str]) -> tuple[Table, ...]:
     tables, slugs = [], set()
-    for given in _list(asked.get("tables")):
+    for given in listed(asked.get("tables")):
         entry = mapping(given)
-        number, metric = _text(entry.get("number")), _text(entry.get("metric"))
+        number, metric = text_of(entry.get("number")), text_of(entry.get("metric"))
         if not number or not metric:
             warnings.append("a table of study.json has no number or no metric and is left out")
             continue
         arms = []
-        for raw in _list(entry.get("arms")):
+        for raw in listed(entry.get("arms")):
             arm = mapping(raw)
-            name, config_hash = _text(arm.get("name")), _text(arm.get("config_hash"))
+            name, config_hash = text_of(arm.get("name")), text_of(arm.get("config_hash"))
             if name and config_hash:
-                arms.append(Arm(name, config_hash, _text(arm.get("published")) or None, mapping(arm.get("overrides"))))
+                arms.append(Arm(name, config_hash, text_of(arm.get("published")) or None, mapping(arm.get("overrides"))))
             else:
                 warnings.append(f"an arm of table {number} has no name or no config_hash and is left out")
-        named = (str(m) for m in _list(entry.get("metrics")))
+        named = (str(m) for m in listed(entry.get("metrics")))
         metrics = tuple(dict.fromkeys([metric, *(m for m in named if not m.endswith("_kmeans_std"))]))
-        title, *more = (_text(entry.get(k)) for k in ("title", "dataset", "baseline_arm", "external_dataset", "published_number"))
+        title, *more = (text_of(entry.get(k)) for k in ("title", "dataset", "baseline_arm", "external_dataset", "published_number"))
         dataset, baseline, external, theirs = (word or None for word in more)
         table = Table(number, title or f"Table {number}", metric, metrics, tuple(arms), dataset, baseline, external, theirs)
         if table.slug in slugs:
@@ -303,7 +303,7 @@ class _Columns:
             column += self._shared(cells) if name in _SHARED else cells
         metrics, params = ([mapping(r.get(k)) for r in self._waiting] for k in ("metrics", "params"))
         for name in set().union(*metrics):
-            self._metric(name).extend([_number(m.get(name)) for m in metrics])
+            self._metric(name).extend([finite(m.get(name)) for m in metrics])
         for name in set().union(*params):
             self._param(name).extend(self._shared([p.get(name) for p in params]))
         self.count += len(self._waiting)
@@ -315,7 +315,7 @@ class _Columns:
             column[row] = _cells(name, [record])[0]
         metrics, params = mapping(record.get("metrics")), mapping(record.get("params"))
         for name in self.metrics.keys() | metrics.keys():
-            self._metric(name)[row] = _number(metrics.get(name))
+            self._metric(name)[row] = finite(metrics.get(name))
         for name in self.params.keys() | params.keys():
             self._param(name)[row] = params.get(name)
 
@@ -436,7 +436,7 @@ def _parse(line: bytes) -> Any:
 
 def _names_a_run(record: Mapping[str, Any]) -> bool:
     key, config_hash = record["key"], record.get("config_hash")
-    named = isinstance(key, str) and key and isinstance(config_hash, str) and _whole(record.get("seed")) is not None
+    named = isinstance(key, str) and key and isinstance(config_hash, str) and whole(record.get("seed")) is not None
     return bool(named) and record["status"] in STATUSES
 
 
@@ -446,17 +446,17 @@ def _cells(name: str, records: list[dict[str, Any]]) -> list[Any]:
         return [_reason(r) for r in records]
     if name in ("error", "error_kind"):
         word = "message" if name == "error" else "kind"
-        return [_text(mapping(r.get("error")).get(word)) or None for r in records]
+        return [text_of(mapping(r.get("error")).get(word)) or None for r in records]
     given = [r.get(name) for r in records]
     if name in _TEXTS:
         return [v if type(v) is str and v else None for v in given]
     if name in _NUMBERS:
-        return [_number(v) for v in given]
+        return [finite(v) for v in given]
     if name in ("arms", "stages_reused"):
-        return [tuple(map(str, _list(v))) for v in given]
+        return [tuple(map(str, listed(v))) for v in given]
     if name in ("stage_seconds", "stage_hashes"):
         return [mapping(v) for v in given]
-    return [_whole(v) for v in given] if name == "trial" else given
+    return [whole(v) for v in given] if name == "trial" else given
 
 
 def _merge(found: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
@@ -480,20 +480,20 @@ def _merge(found: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
         chosen["metrics"] = {**theirs, **mine}
         if "confusion" in other:
             chosen["confusion"] = {**mapping(other["confusion"]), **mapping(chosen.get("confusion"))}
-        chosen["arms"] = tuple(sorted({*map(str, _list(chosen.get("arms"))), *map(str, _list(other.get("arms")))}))
+        chosen["arms"] = tuple(sorted({*map(str, listed(chosen.get("arms"))), *map(str, listed(other.get("arms")))}))
         for k in ("trial", "checkpoint"):
             chosen[k] = other.get(k) if chosen.get(k) is None else chosen[k]
     if top > 1 and any(r["status"] in ("completed", "diverged") and r["status"] != chosen["status"] for r in found):
         clash.add("status")
-    trials = [t for r in found if (t := _whole(r.get("trial"))) is not None]
-    if trials and _whole(chosen.get("trial")) is None:
+    trials = [t for r in found if (t := whole(r.get("trial"))) is not None]
+    if trials and whole(chosen.get("trial")) is None:
         chosen = {**chosen, "trial": min(trials)}
     return chosen, ", ".join(sorted(clash))
 
 
 def _frame(columns: _Columns, asked: Mapping[str, Any], warnings: list[str]) -> pd.DataFrame:
     frame = columns.frame()
-    procedure, data_hash = _text(asked.get("procedure")), _text(mapping(asked.get("data")).get("hash"))
+    procedure, data_hash = text_of(asked.get("procedure")), text_of(mapping(asked.get("data")).get("hash"))
     frame["known"] = True
     for column, wanted, word in (("procedure", procedure, "procedure"), ("data_hash", data_hash, "data set")):
         strange = frame["known"] & (frame[column] != wanted) if wanted else pd.Series(False, index=frame.index)
@@ -526,7 +526,7 @@ def _reason(record: Mapping[str, Any]) -> str:
     if record["status"] == "diverged":
         return "diverged"
     error = mapping(record.get("error"))
-    kind, message = _text(error.get("kind")), _text(error.get("message"))
+    kind, message = text_of(error.get("kind")), text_of(error.get("message"))
     first = without_folders(message.strip().splitlines()[0]) if message.strip() else ""
     return _REASONS.get(kind) or (first[:117] + "..." if len(first) > 120 else first) or "failed without a message"
 
@@ -537,11 +537,11 @@ def without_folders(text: str) -> str:
 
 
 def _same(a: Any, b: Any) -> bool:
-    a, b = _number(a), _number(b)
+    a, b = finite(a), finite(b)
     return a == b or (math.isnan(a) and math.isnan(b))
 
 
-def _number(value: Any) -> float:
+def finite(value: Any) -> float:
     """A finite float, else nan."""
     if type(value) is float:
         return value if math.isfinite(value) else math.nan
@@ -554,16 +554,16 @@ def _number(value: Any) -> float:
     return number if math.isfinite(number) else math.nan
 
 
-def _whole(value: Any) -> int | None:
+def whole(value: Any) -> int | None:
     """A whole number that a column of 64 bits can hold, else None."""
     return value if type(value) is int and -(2**63) <= value < 2**63 else None
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _list(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else []
 
 

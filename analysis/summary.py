@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,6 +104,7 @@ class Summary:
     tau: Tau
     ranked: int  # arms that have both a published and a measured mean
     notes: tuple[str, ...]
+    ratio: float = 0.0  # n_test / n_train where every seed draws its own split, for Nadeau and Bengio's variance; else 0
 
 
 def title(metric: str) -> str:
@@ -136,7 +137,7 @@ def summarize(study: Study) -> tuple[Summary, ...]:
 
 
 def _summary(study: Study, table: Table) -> Summary:
-    ratio = _test_over_train(study, table)
+    ratio = test_over_train(study, [a.config_hash for a in table.arms], table.metric)
     rows = [_row(study, table, arm, ratio) for arm in table.arms]
     baseline = next((r for r in rows if r.is_baseline), None)
     if baseline is not None:
@@ -154,17 +155,19 @@ def _summary(study: Study, table: Table) -> Summary:
         tau,
         len(both),
         (*_notes(table, rows, baseline, tau, len(both), ratio), *_of_kmeans(study, table, rows)),
+        ratio,
     )
 
 
-def _test_over_train(study: Study, table: Table) -> float:
-    """n_test / n_train where the runs of the table draw their split anew per seed, else 0."""
+def test_over_train(study: Study, hashes: Sequence[str], metric: str) -> float:
+    """n_test / n_train where a run of these configurations drew its split anew per seed, else 0. For a validation metric n_val / n_train."""
     redrawn = study.usable.get("param.split_per_seed")
     parts = study.parts
     if redrawn is None or not parts.get("train"):
         return 0.0
-    mine = study.usable["config_hash"].isin([a.config_hash for a in table.arms])
-    return parts.get("test", 0) / parts["train"] if (redrawn[mine] == True).any() else 0.0  # noqa: E712  (a column of objects)
+    mine = study.usable["config_hash"].isin(hashes)
+    judged = parts.get("val" if metric.startswith("val_") else "test", 0)
+    return judged / parts["train"] if (redrawn[mine] == True).any() else 0.0  # noqa: E712  (a column of objects)
 
 
 def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked: int, ratio: float) -> tuple[str, ...]:
@@ -177,18 +180,11 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
         if least * count >= 0.05:
             need = next(n for n in range(1, 99) if st.smallest_p(n) * count < 0.05)
             notes.append(
-                f"{plural(max(pairs), 'seed')} are too few for any p below 0.05: the exact paired test of one arm cannot give less than {least:.3g}, and "
+                f"{plural(max(pairs), 'seed')} {'is' if max(pairs) == 1 else 'are'} too few for any p below 0.05: the exact paired test of one arm cannot give less than {least:.3g}, and "
                 f"{'Holm makes it ' + format(min(1.0, least * count), '.3g') + ' for ' + plural(count, 'comparison') if count > 1 else 'there is one comparison'}. "
                 f"{need} seeds would allow it. Read the intervals instead."
             )
-    if sum(r.cells[table.metric].bold for r in rows):
-        exact = _exact_for_bold(rows, table.metric)
-        rule = (
-            "exact paired permutation test"
-            if exact
-            else "Student's paired test (too few seeds for the exact one; it takes differences to be normal)"
-        )
-        notes.append(f"Bold: not significantly worse than the best of the table by the {rule}, Holm over the table at 0.05.")
+    notes += _of_bold(rows, table.metric, ratio)
     if ratio:
         notes.append(
             f"Every seed draws its own split, so training parts overlap: intervals and Student's tests use Nadeau and Bengio's variance "
@@ -316,28 +312,58 @@ def _with_holm(rows: list[Row], metric: str) -> list[Row]:
 
 
 def _with_bold(rows: list[Row], metric: str, ratio: float) -> list[Row]:
-    """Marks the best mean and every arm that is not significantly worse than it. One arm alone, or without pairs, is not marked."""
-    able = [r for r in rows if r.cells[metric].n]
-    if len(able) < 2:
+    """Marks the best mean and every arm that is not significantly worse than it; where no arm can be tested against it, none."""
+    top, pairs = _pairs_with_top(rows, metric)
+    exact = _exact_for_bold(pairs, ratio)
+    testable = _testable(pairs, exact)
+    if top is None or not any(testable):
         return rows
-    top = max(able, key=lambda r: r.cells[metric].mean)
-    exact = _exact_for_bold(rows, metric)
-    p = []
-    for row in rows:
-        differences = _differences(row.cells[metric], top.cells[metric]) if row is not top else np.array([])
-        p.append(st.permutation_p(differences) if exact else st.t_p(differences, ratio))
-    adjusted = st.holm(p)
-    return [_with(r, metric, bold=r is top or bool(q >= 0.05)) for r, q in zip(rows, adjusted, strict=True)]
+    p = [(st.permutation_p(d) if exact else st.t_p(d, ratio)) if able else math.nan for d, able in zip(pairs, testable, strict=True)]
+    worse = [q < 0.05 for q in st.holm(p)]  # nan is not below
+    return [_with(r, metric, bold=bool(r.cells[metric].n and not w)) for r, w in zip(rows, worse, strict=True)]
 
 
-def _exact_for_bold(rows: list[Row], metric: str) -> bool:
-    """Whether there are enough seeds for the exact test to call any arm worse, after Holm over the table."""
-    able = [r.cells[metric] for r in rows if r.cells[metric].n]
-    if len(able) < 2:
-        return False
-    top = max(able, key=lambda c: c.mean)
-    pairs = [_differences(c, top).size for c in able if c is not top]
-    return st.smallest_p(min(pairs)) * len(pairs) < 0.05
+def _of_bold(rows: list[Row], metric: str, ratio: float) -> list[str]:
+    """What bold means in this table, and which arms could not be tested."""
+    top, pairs = _pairs_with_top(rows, metric)
+    if top is None:
+        return []
+    exact = _exact_for_bold(pairs, ratio)
+    testable = _testable(pairs, exact)
+    if not any(testable):
+        return ["Nothing is bold: no arm has two seeds in common with the best, so none is testable against it."]
+    rule = (
+        "exact paired permutation test"
+        if exact
+        else "corrected Student's paired test (Nadeau and Bengio; it takes differences to be normal)"
+        if ratio
+        else "Student's paired test (too few seeds for the exact one; it takes differences to be normal)"
+    )
+    words = [f"Bold: not significantly worse than the best of the table by the {rule}, Holm over the table at 0.05."]
+    left = [r.arm.name for r, able in zip(rows, testable, strict=True) if r is not top and r.cells[metric].n and not able]
+    if left:
+        words.append(f"Bold, but not testable (too few seeds in common with the best): {', '.join(left)}.")
+    return words
+
+
+def _pairs_with_top(rows: list[Row], metric: str) -> tuple[Row | None, list[np.ndarray]]:
+    """The arm with the best mean (None where fewer than two have one), and each row's differences to it; none for itself."""
+    able = [r for r in rows if r.cells[metric].n]
+    top = max(able, key=lambda r: r.cells[metric].mean) if len(able) > 1 else None
+    none = np.array([])
+    return top, [none if top is None or r is top else _differences(r.cells[metric], top.cells[metric]) for r in rows]
+
+
+def _exact_for_bold(pairs: list[np.ndarray], ratio: float) -> bool:
+    """Whether arms have the seeds for the exact test to call one worse, after Holm over those; never where splits are redrawn, for it knows no
+    correction."""
+    sizes = [d.size for d, able in zip(pairs, _testable(pairs, True), strict=True) if able]
+    return bool(sizes) and not ratio and st.smallest_p(max(sizes)) * len(sizes) < 0.05
+
+
+def _testable(pairs: list[np.ndarray], exact: bool) -> list[bool]:
+    """Which arms the test could call worse at all."""
+    return [d.size > 0 and st.smallest_p(d.size) < 0.05 if exact else d.size > 1 for d in pairs]
 
 
 def _with(row: Row, metric: str, **changes: Any) -> Row:
