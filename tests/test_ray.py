@@ -55,7 +55,10 @@ def test_a_study_runs_shares_and_reuses_and_the_same_command_again_does_nothing(
     asked = json.loads((study / "study.json").read_text())
     warm = {(row["params"]["rate"], row["seed"]) for row in finals.values()}
     began = Counter((stage, epoch) for _, stage, epoch, _ in shell.epochs())
-    assert began["warm", "1"] == len(warm) == len(list((study / "stages").iterdir()))
+    assert began["warm", "1"] == len(warm)
+    kept = {path.name for path in (study / "stages").iterdir()}  # those that tables or the best need, no others of the search
+    tabled = {row["stage_hashes"]["warm"] for row in finals.values() if any(not arm.startswith("search/") for arm in row["arms"])}
+    assert tabled <= kept and len(kept) <= len(warm)
     assert began["tune", "1"] == len(finals)
     # processes are reused
     assert len({pid for pid, *_ in shell.epochs()}) <= (os.cpu_count() or 1)
@@ -74,13 +77,10 @@ def test_a_study_runs_shares_and_reuses_and_the_same_command_again_does_nothing(
 
     before = {path: path.stat().st_mtime_ns for path in study.rglob("*.safetensors")}
     epochs = shell.epochs()
-    started = time.monotonic()
     again = check(shell("toy", "--storage", "s"))
-    seconds = time.monotonic() - started
     assert "0 of them now" in again.stdout and "starting" not in again.stdout
     assert shell.epochs() == epochs and records(study) == rows
     assert {path: path.stat().st_mtime_ns for path in study.rglob("*.safetensors")} == before
-    assert seconds < 60
 
     refused = shell("toy", "--storage", "s", "--set", "rate=0.5", "--repeats", "1")
     assert refused.returncode == 2
