@@ -9,6 +9,7 @@ import io
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import fake
@@ -145,6 +146,14 @@ def spoil(folder: Path, how: str) -> None:
             )
         elif how == "artefacts with objects":
             np.savez(run / "artefacts.npz", embedding=np.array([{}, None], dtype=object))
+        elif how == "artefacts that unpack to 300 MB":
+            with zipfile.ZipFile(run / "artefacts.npz", "w", zipfile.ZIP_DEFLATED) as file, file.open("heat.npy", "w") as entry:
+                for _ in range(300):
+                    entry.write(bytes(2**20))
+        elif how == "heat of 64 bits, a cluster of 2 billion and a matrix of 500 rows":
+            arrays = dict(np.load(run / "artefacts.npz"))
+            arrays |= {"heat": arrays["heat"].astype(np.int64), "cluster": arrays["label"] + 2_000_000_000}
+            np.savez(run / "artefacts.npz", **arrays | {"cluster_by_type": np.ones((500, 4), dtype=np.int64)})
         elif how == "embedding not finite":
             np.savez(run / "artefacts.npz", embedding=np.full((9, 4), np.nan), index=np.arange(9), label=np.zeros(9, dtype=np.int64))
     if how == "no images":
@@ -170,6 +179,8 @@ SPOILT = {  # what is wrong -> the word that must stand in the report, '' where 
     "artefacts with a spoilt stream": "artefacts.npz of run",
     "artefacts of odd shapes": "",
     "artefacts with objects": "artefacts.npz of run",
+    "artefacts that unpack to 300 MB": "would unpack to more than 256 MB and is not read",
+    "heat of 64 bits, a cluster of 2 billion and a matrix of 500 rows": "",
     "embedding not finite": "",
     "no images": "",
     "images of 0 bytes": "data/images.npy cannot be read",

@@ -6,8 +6,10 @@ import copy
 import csv
 import io
 import json
+import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -19,6 +21,8 @@ import pytest
 from scipy import stats
 
 import analysis
+from analysis import drawing
+from analysis.report import _gain
 
 ASKED, RECORDS = fake.study_and_records()
 EVIL = "<script>alert(1)</script>\"'&|`*_$%#{}\\"
@@ -115,6 +119,82 @@ def test_the_same_records_in_another_order_give_the_same_bytes(folder, tmp_path)
     assert len(written) > 15
     different = [p.name for p in written if p.read_bytes() != (other / p.relative_to(folder)).read_bytes()]
     assert different == []
+
+
+def test_half_a_character_in_any_name_or_note_becomes_a_question_mark(tmp_path):
+    asked, half = copy.deepcopy(ASKED), "x\ud800y"
+    asked["study"] = asked["data"]["classes"][0] = asked["tables"][0]["arms"][0]["name"] = asked["tables"][0]["baseline_arm"] = half
+    asked["data"]["notes"] = [half]
+    fake.write(tmp_path, asked, RECORDS)
+    fake.leave(tmp_path, asked, RECORDS, heat=False)
+    (tmp_path / "data/data.json").write_text(json.dumps({"files": [half] * 600}))
+    assert analysis.write_report(tmp_path).warnings == ()
+    for name in ("report.html", "report.md", "tables/table-2.csv", "tables/per-class.csv"):
+        assert "x?y" in (tmp_path / name).read_text(encoding="utf-8"), name
+
+
+@pytest.mark.parametrize("status", [3, -9])
+def test_a_process_that_dies_over_the_pdf_files_is_a_warning_and_the_report_is_there(tmp_path, monkeypatch, status):
+    monkeypatch.setattr(drawing.Drawing, "pdf", lambda *_: os._exit(3) if status > 0 else os.kill(os.getpid(), 9))
+    report = analysis.write_report(fake.make(tmp_path))
+    assert any(f"exit status {status}" in w and "write the report again" in w for w in report.warnings)
+    assert (tmp_path / "report.html").exists() and not [p for p in report.paths if p.suffix == ".pdf"]
+
+
+def test_whole_numbers_of_hundreds_of_digits_are_missing_values(tmp_path):
+    asked, records, huge = copy.deepcopy(ASKED), copy.deepcopy(RECORDS), 10**400
+    asked["data"] |= {"baselines": [{"name": "pixels", "metrics": {"test_f1": huge, "test_accuracy": 0.31}}]}
+    asked["data"]["size_baseline"] = {"accuracy": huge, "low": 0, "high": 1}
+    asked["data"]["parts"]["train"] = asked["trials"] = huge
+    asked |= {"seeds": [0, 1, 2, huge], "space": {**asked["space"], "margin": {"low": 0, "high": huge}}}
+    for r in records:
+        r["confusion"] = {"test": [[huge, 0], [0, 1]]}
+        r["stage_seconds"] = {"pretrain": huge}
+    analysis.write_report(fake.write(tmp_path, asked, records), figures="light")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| pixels | 31.00 |" in text and "foreground alone" not in text
+
+
+def test_the_gain_of_the_winner_is_corrected_where_splits_are_redrawn(tmp_path):
+    width = []
+    for redrawn in (False, True):
+        asked, records = copy.deepcopy(ASKED), copy.deepcopy(RECORDS)
+        for r in records:
+            r["params"]["split_per_seed"] = redrawn
+        study = analysis.load(fake.write(tmp_path / str(redrawn), asked, records))
+        found = _gain(study, analysis.summarize(study), analysis.best(study))
+        assert found.pairs == 3
+        width.append(found.gain_interval.high - found.gain_interval.low)
+    assert width[1] / width[0] == pytest.approx((1 + 3 * 60 / 360) ** 0.5)  # judged on the validation part
+
+
+STUB = """
+const el = (text, value) => ({textContent: text, dataset: value === undefined ? {} : {value}, append() {}, classList: {contains: () => false},
+  childNodes: [], attributes: {}, listeners: {}, hasAttribute(n) { return n in this.attributes }, getAttribute(n) { return this.attributes[n] },
+  setAttribute(n, v) { this.attributes[n] = v }, removeAttribute(n) { delete this.attributes[n] }, addEventListener(n, f) { this.listeners[n] = f }});
+const rows = ["2", "–", "10", ""].map((t) => ({cells: [el(t)]}));
+const heads = [el("h")], buttons = [], details = {open: false};
+const body = {rows, append(...r) { body.rows = r }};
+const table = {tBodies: [body], querySelectorAll: () => heads};
+global.document = {createElement: () => { const made = el(""); buttons.push(made); return made }, body: el(""),
+  querySelectorAll: (q) => q.startsWith("table") ? [table] : [],
+  getElementById: (id) => id === "run-1" ? {id, querySelector: () => details} : null};
+global.location = {hash: "#run-1"};
+global.addEventListener = () => {};
+require("vm").runInThisContext(require("fs").readFileSync(process.argv[1], "utf8"));
+const order = () => { buttons[0].listeners.click(); return body.rows.map((r) => r.cells[0].textContent) };
+console.log(JSON.stringify([details.open, order(), order()]));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node on this machine")
+def test_a_page_opened_at_a_run_shows_its_details_and_dashes_sort_last_both_ways():
+    script = Path(analysis.__file__).parent / "report.js"
+    ran = subprocess.run(["node", "-e", STUB, str(script)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    opened, down, up = json.loads(ran.stdout)
+    assert opened
+    assert (down[:2], up[:2]) == (["10", "2"], ["2", "10"])
 
 
 def test_the_page_is_one_file_without_network_and_of_modest_size(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 from pathlib import Path
 
 import fake
@@ -86,7 +87,64 @@ def test_a_merged_study_never_overwrites_one_of_its_parts(tmp_path, capsys):
     assert (a / "records.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("wrong", [[], ["a", "--compare", "a", "b"], ["a", "--out", "x"], ["a", "--price-per-hour", "-1"]])
+def test_a_part_with_a_text_for_a_trial_and_no_tables_is_merged_all_the_same(tmp_path):
+    asked, records = copy.deepcopy(ASKED), copy.deepcopy(RECORDS)
+    asked["tables"] = None
+    for r in records:
+        r["trial"] = "two"
+        r["key"] = fake.digest([r["key"], "later"])
+    asked["trials"] = "many"
+    study = analysis.load(merge([fake.make(tmp_path / "a"), fake.write(tmp_path / "b", asked, records)], tmp_path / "out"))
+    assert (len(study.records), len(study.tables)) == (2 * len(RECORDS), 2)
+    assert sorted(study.records["trial"].dropna()) == list(range(6))
+
+
+def test_studies_of_two_presets_are_not_merged(tmp_path, capsys):
+    b = fake.write(tmp_path / "b", {**ASKED, "preset": "paper"}, RECORDS)
+    assert main([str(fake.make(tmp_path / "a")), str(b), "--out", str(tmp_path / "out")]) == 2
+    assert "differ in their preset (paper, quick)" in capsys.readouterr().err
+
+
+def test_the_arms_of_a_search_are_renumbered_as_its_trials_are(tmp_path):
+    parts = []
+    for part in "ab":
+        asked, records = copy.deepcopy(ASKED), copy.deepcopy(RECORDS)
+        for r in records:
+            r["params"]["part"] = part
+            r["config_hash"], r["key"] = fake.digest([r["config_hash"], part]), fake.digest([r["key"], part])
+        best = next(r for r in records if r["trial"] == 3)
+        best["arms"] = ["search/trial 3"]
+        arms = [{"name": "trial 3", "config_hash": best["config_hash"], "overrides": {}}]
+        asked["tables"] = [{"number": "search", "title": "t", "metric": "val_accuracy", "metrics": ["val_accuracy"], "arms": arms}]
+        parts.append(fake.write(tmp_path / part, asked, records))
+    study = analysis.load(merge(parts, tmp_path / "out"))
+    assert [a.name for a in study.tables[0].arms] == ["trial 3", "trial 9"]
+    for arm in study.tables[0].arms:
+        row = study.records[study.records["config_hash"] == arm.config_hash].iloc[0]
+        assert (f"trial {row['trial']}", row["arms"]) == (arm.name, (f"search/{arm.name}",))
+
+
+def test_pairs_of_studies_that_redraw_their_splits_have_the_corrected_interval(tmp_path):
+    wide = []
+    for redrawn in (False, True):
+        paths = []
+        for name, by in (("a", 0.0), ("b", 0.01)):
+            path = moved(tmp_path / f"{name}{redrawn}", by)
+            records = [json.loads(line) for line in (path / "records.jsonl").read_text().splitlines()]
+            for r in records:
+                r["params"]["split_per_seed"] = redrawn
+                r["metrics"] = {k: v + by * r["seed"] ** 2 for k, v in r["metrics"].items()}
+            paths.append(fake.write(path, ASKED, records))
+        pair = next(p for p in compare(*map(analysis.load, paths)) if p.arm == "MoCo")
+        assert pair.paired == 3
+        wide.append(pair.interval.high - pair.interval.low)
+    assert wide[1] / wide[0] == pytest.approx((1 + 3 * 180 / 360) ** 0.5)
+
+
+REFUSED = [["a", "b", "--light"], ["--compare", "a", "b", "--light"], ["--compare", "a", "b", "--price-per-hour", "2"]]
+
+
+@pytest.mark.parametrize("wrong", [[], ["a", "--compare", "a", "b"], ["a", "--out", "x"], ["a", "--price-per-hour", "-1"], *REFUSED])
 def test_a_request_that_contradicts_itself_ends_with_status_two(wrong):
     with pytest.raises(SystemExit) as ended:
         main(wrong)

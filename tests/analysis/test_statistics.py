@@ -154,6 +154,12 @@ def test_the_published_gain_has_welchs_interval():
     assert math.isnan(pub.published_gain(*cells, None)[1].low)
 
 
+def test_an_unpaired_interval_grows_with_the_overlap_of_redrawn_splits():
+    a, b = RNG.normal(93, 0.3, 10), RNG.normal(92, 0.3, 10)
+    plain, redrawn = st.welch_interval(a, b), st.welch_interval(a, b, 0.5, 0.5)
+    assert (redrawn.high - redrawn.low) / (plain.high - plain.low) == pytest.approx((1 + 10 * 0.5) ** 0.5)
+
+
 @pytest.mark.parametrize(
     ("gain", "ours", "published", "theirs", "word"),
     [
@@ -163,6 +169,9 @@ def test_the_published_gain_has_welchs_interval():
         (1.0, (math.nan, math.nan), 5.0, (4.0, 6.0), "same order"),
         (-0.2, (-1, 0.6), 1.0, (0.5, 1.5), "order not seen, within our uncertainty"),
         (-2.0, (-3, -1), 1.0, (0.5, 1.5), "order reversed"),
+        (1.0, (-0.5, 2.5), 1.2, (0.9, 1.5), "compatible: same order, each difference lies within the other's interval, ours includes 0"),
+        (-2.0, (-3, -1), 0.0, (-1, 1), "the paper has no difference, ours excludes 0"),
+        (-2.0, (-5, 1), 0.0, (-1, 1), "compatible: the paper has no difference, ours is not told from 0"),
         (math.nan, (math.nan, math.nan), 1.0, (0.5, 1.5), ""),
     ],
 )

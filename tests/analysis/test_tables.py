@@ -11,6 +11,8 @@ import fake
 import pytest
 
 import analysis
+from analysis import statistics as st
+from analysis.tables import tex
 
 ASKED, RECORDS = fake.study_and_records(seeds=10, trials=0)
 
@@ -74,11 +76,50 @@ def test_published_values_of_the_right_table_and_data_set_are_taken(tmp_path):
     assert cells(summaries(tmp_path / "b", asked)["2"])["MoCo"].published is None
 
 
+def test_letters_that_the_font_of_plain_latex_lacks_are_mapped_or_a_question_mark():
+    assert tex("«é» Ðą Ł") == "$\\ll$é$\\gg$ ?? Ł"
+
+
+def with_only(name: str, kept: int, seeds: int = 10) -> list:
+    """The records, of arm `name` of table 2 only so many seeds."""
+    config_hash = next(a["config_hash"] for a in ASKED["tables"][0]["arms"] if a["name"] == name)
+    return [r for r in fake.study_and_records(seeds=seeds, trials=0)[1] if r["config_hash"] != config_hash or r["seed"] < kept]
+
+
+def test_one_arm_with_one_seed_is_not_testable_and_leaves_the_others_their_exact_test(tmp_path):
+    summary = summaries(tmp_path, ASKED, with_only("MoCo", 1))["2"]
+    notes = " ".join(summary.notes)
+    assert "exact paired permutation test, Holm" in notes and "too few seeds for the exact" not in notes
+    assert "not testable (too few seeds in common with the best): MoCo." in notes
+    assert cells(summary)["MoCo"].bold  # far below the best, but nothing showed it
+    assert not cells(summary)["Training from scratch"].bold
+
+
+def test_with_one_seed_for_all_nothing_is_bold_and_the_grammar_is_right(tmp_path):
+    summary = summaries(tmp_path, *fake.study_and_records(seeds=1))["2"]
+    assert not any(c.bold for c in cells(summary).values())
+    assert any("Nothing is bold" in n for n in summary.notes)
+    assert any(n.startswith("1 seed is too few") for n in summary.notes)
+
+
+def test_where_splits_are_redrawn_bold_is_by_the_corrected_t_test_even_with_ten_seeds(tmp_path):
+    records = copy.deepcopy(RECORDS)
+    for r in records:
+        r["params"]["split_per_seed"] = True
+    summary = summaries(tmp_path, ASKED, records)["2"]
+    assert any("by the corrected Student's paired test" in n for n in summary.notes)
+    found = {n: c for n, c in cells(summary).items() if c.n}
+    top = max(found.values(), key=lambda c: c.mean)
+    others = {n: st.t_p([dict(c.values)[s] - v for s, v in top.values], 0.5) for n, c in found.items() if c is not top}
+    adjusted = dict(zip(others, st.holm(list(others.values())), strict=True))
+    assert {n: found[n].bold for n in others} == {n: bool(p >= 0.05) for n, p in adjusted.items()}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX on this machine")
 def test_a_real_latex_compiles_every_table_without_an_overfull_line(tmp_path):
     asked = copy.deepcopy(ASKED)
-    asked["tables"][1]["arms"][0]["name"] = 'm_1 & 50 % of #{x} ~ ^ \\ "q" <b> | λ ≥ µ é 漢'
+    asked["tables"][1]["arms"][0]["name"] = 'm_1 & 50 % of #{x} ~ ^ \\ "q" <b> | λ ≥ µ é 漢 «x» ÐđąŁħŋ'
     for arm, name in zip(asked["tables"][0]["arms"], ("[0.1] x", "*[2pt]"), strict=False):
         arm["name"] = name
     asked["tables"].append({**asked["tables"][0], "number": "9", "metrics": ["test_accuracy"], "title": "Narrow 100 %"})
