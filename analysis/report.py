@@ -128,32 +128,34 @@ def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "ful
 
 
 def _print(folder: Path, drawings: Sequence[Drawing]) -> Callable[[], tuple[tuple[Path, ...], tuple[str, ...]]]:
-    """Write what a paper takes (PDF, at the width of a column where the figure can live there) in a process of its own: it costs as much as
-    all the rest. Goes out: a function that waits for the files and names them, and says in words what went wrong.
-    A fork, for figures cannot be sent to another process; not under Ray, whose threads and channels do not outlive one."""
-    wanted: dict[Path, Callable[[], bytes]] = {}
-    for drawing in drawings:
-        own = folder / "figures" / drawing.name
+    """Write what a paper takes (PDF, at the width of a column where the figure can live there) in two processes beside this one: it costs as
+    much as all the rest. Goes out: a function that waits for the files and names them, and says in words what went wrong.
+    Forks, for figures cannot be sent to another process; not under Ray, whose threads and channels do not outlive one."""
+    wanted: tuple[dict[Path, Callable[[], bytes]], ...] = ({}, {})
+    for number, drawing in enumerate(drawings):
+        own, half = folder / "figures" / drawing.name, wanted[number % 2]
         if drawing.column is None:
-            wanted[own.with_name(f"{own.name}.pdf")] = drawing.pdf
+            half[own.with_name(f"{own.name}.pdf")] = drawing.pdf
         else:
-            wanted[own.with_name(f"{own.name}-column.svg")] = partial(_column_svg, drawing, drawing.column)
-            wanted[own.with_name(f"{own.name}-column.pdf")] = partial(drawing.pdf, drawing.column)
+            half[own.with_name(f"{own.name}-column.svg")] = partial(_column_svg, drawing, drawing.column)
+            half[own.with_name(f"{own.name}-column.pdf")] = partial(drawing.pdf, drawing.column)
 
-    def write() -> tuple[tuple[Path, ...], tuple[str, ...]]:
-        return tuple(write_file(path, draw()) for path, draw in wanted.items()), ()
+    def write(*halves: dict[Path, Callable[[], bytes]]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+        return tuple(write_file(path, draw()) for half in halves for path, draw in half.items()), ()
 
     if "ray" in sys.modules:
-        return write
-    process = multiprocessing.get_context("fork").Process(target=write)
-    process.start()
+        return partial(write, *wanted)
+    processes = [multiprocessing.get_context("fork").Process(target=write, args=(half,)) for half in wanted if half]
+    for process in processes:
+        process.start()
 
     def wait() -> tuple[tuple[Path, ...], tuple[str, ...]]:
-        process.join()
-        if process.exitcode:
-            said = f"the process that writes the figures as PDF ended with exit status {process.exitcode}, some are missing or old: "
+        for process in processes:
+            process.join()
+        if ends := [process.exitcode for process in processes if process.exitcode]:
+            said = f"a process that writes the figures as PDF ended with exit status {ends[0]}, some are missing or old: "
             return (), (said + "write the report again with `python -m analysis STUDY_DIR`",)
-        return tuple(wanted), ()
+        return tuple(path for half in wanted for path in half), ()
 
     return wait
 
