@@ -386,6 +386,9 @@ def test_a_tile_with_its_label_file_gives_a_row_for_each_cell_and_any_other_imag
     assert np.array_equal(images[4], picture(32, 32))
     (source / "Labels" / "a.mat").write_bytes(b"")
     assert len(read_any(paths[:1])[2]) == 1
+    (source / "Labels" / "a.mat").unlink()
+    images, columns, faults = read_any(paths[:1])
+    assert len(images) == 0 and columns["file"] == [] and "no label file Labels/*.mat" in faults[0]
 
 
 # ------------------------------------------------------------------------------------------------------ drawn cells

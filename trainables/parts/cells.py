@@ -473,8 +473,8 @@ def read_any(paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, list[object]]
     for path in paths:
         for download in DOWNLOADS.values():
             labels = path.parent.parent / download.labels / (path.stem + download.ending)
-            if path.parent.name == download.images and labels.is_file():
-                tile = cut_tile(download, str(path), path, labels)
+            if path.parent.name == download.images and labels.parent.is_dir():  # a tile, which is no cell even where its file is missing
+                tile = cut_tile(download, str(path), path, labels if labels.is_file() else None)
                 faults += [f"{path}: {fault}" for fault in tile.faults]
                 parts.append(tile.crops)
                 rows = [(cell.name, (cell.left + cell.right) / 2, (cell.top + cell.bottom) / 2) for cell in tile.cells]
