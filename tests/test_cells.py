@@ -1,5 +1,7 @@
 """Cells cut out of hand-made downloads, with every fault that a download can have; drawn cells."""
 
+import shutil
+
 import numpy as np
 import pytest
 import references
@@ -329,6 +331,15 @@ def test_tiles_are_found_in_every_part_of_a_download_in_the_order_of_their_numbe
         consep(tmp_path / "CoNSeP" / part, {f"t_{number}": (1, 2, 3, 4) for number in (10, 9, 1)})
     names = [name for name, _, _ in find_tiles(tmp_path, DOWNLOADS["consep"])]
     assert names == [f"CoNSeP/{part}/t_{number}" for part in ("Test", "Train") for number in (1, 9, 10)]
+
+
+def test_a_part_whose_labels_are_missing_as_a_whole_is_told_tile_by_tile(tmp_path, capsys):
+    for part in ("Train", "Test"):
+        consep(tmp_path / "data" / part, {"a": (1, 2, 3, 4)})
+    shutil.rmtree(tmp_path / "data" / "Test" / "Labels")
+    status, pack, _, err = prepare("consep", tmp_path / "data", tmp_path, capsys)
+    assert status == 1 and len(pack) == 4 and err == ["Test/a: no label file Labels/*.mat of this name"]
+    assert find_tiles(tmp_path / "data" / "Test", DOWNLOADS["consep"]) == []
 
 
 # ------------------------------------------------------------------------------------------------------ sets and files

@@ -279,18 +279,18 @@ DOWNLOADS = {
 
 
 def find_tiles(folder: Path, download: Download) -> list[tuple[str, Path | None, Path | None]]:
-    """(name, image, labels) of all tiles at or below a folder, sorted; None for what is missing."""
+    """(name, image, labels) of all tiles at or below a folder, sorted; None for what is missing. None at all where no folder has both."""
     found: dict[tuple[str, str], list[Path | None]] = {}
+    whole = False
     for root, inside, _ in os.walk(folder):
         inside[:] = sorted(name for name in inside if not name.startswith((".", "__")))
-        if not {download.images, download.labels} <= set(inside):
-            continue
+        whole |= {download.images, download.labels} <= set(inside)
         base = Path(root)
         for place, endings, index in ((download.images, SUFFIXES, 0), (download.labels, (download.ending,), 1)):
-            for path in (base / place).iterdir():
+            for path in (base / place).iterdir() if place in inside else ():
                 if path.suffix.lower() in endings and not path.name.startswith("."):
                     found.setdefault((base.relative_to(folder).as_posix(), path.stem), [None, None])[index] = path
-    order = sorted(found, key=lambda key: (key[0], [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key[1])]))
+    order = sorted(found if whole else (), key=lambda key: (key[0], [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key[1])]))
     return [((f"{key[0]}/" if key[0] != "." else "") + key[1], found[key][0], found[key][1]) for key in order]
 
 
