@@ -163,7 +163,8 @@ def test_the_whole_set_decides_how_a_tile_is_read_and_a_word_decides_otherwise(t
     assert prepare("consep", source, tmp_path / "1", capsys)[1].labels.tolist() == [2, 3, 2, 3]
     assert prepare("consep7", source, tmp_path / "2", capsys)[1].labels.tolist() == [2, 2, 2, 2]
     source = consep(tmp_path / "more", {"a": (3, 4, 3, 4), "b": (7, 1, 2, 3)})
-    assert prepare("consep", source, tmp_path / "3", capsys)[1].labels.tolist()[:4] == [2, 2, 2, 2]
+    pack = prepare("consep", source, tmp_path / "3", capsys)[1]
+    assert pack.labels.tolist()[:4] == [2, 2, 2, 2] and "1 cell in b, of 2 tiles" in pack.notes[-1]
     status, pack, _, err = prepare("consep4", source, tmp_path / "4", capsys)
     assert status == 1 and pack.labels.tolist() == [2, 3, 2, 3, 0, 1, 2] and err == ["b: cell 1: type must be 1 to 4, got 7"]
 

@@ -290,7 +290,9 @@ def find_tiles(folder: Path, download: Download) -> list[tuple[str, Path | None,
             for path in (base / place).iterdir() if place in inside else ():
                 if path.suffix.lower() in endings and not path.name.startswith("."):
                     found.setdefault((base.relative_to(folder).as_posix(), path.stem), [None, None])[index] = path
-    order = sorted(found if whole else (), key=lambda key: (key[0], [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key[1])]))
+    order = sorted(
+        found if whole else (), key=lambda key: (key[0], [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key[1])])
+    )
     return [((f"{key[0]}/" if key[0] != "." else "") + key[1], found[key][0], found[key][1]) for key in order]
 
 
@@ -318,6 +320,7 @@ def prepare_consep(source: Path, out: Path, types: int | None = None) -> int:
     how = "as asked for" if types else "types above 4 are there" if scheme == 7 else "no tile has a type above 4"
     print(f"labels: {'the seven published types, merged to four' if scheme == 7 else 'four types, merged already'} ({how}; consep7 or consep4 in place of consep decides it)")  # fmt: skip
     groups = CONSEP_SCHEMES[scheme]
+    above = [tile.name for tile in tiles for cell in tile.cells if cell.kind > 4]
     for tile in tiles:
         for i in reversed([i for i, cell in enumerate(tile.cells) if cell.kind not in groups]):
             tile.faults.append(f"cell {tile.cells[i].name}: type must be 1 to {scheme}, got {tile.cells[i].kind}")
@@ -325,6 +328,11 @@ def prepare_consep(source: Path, out: Path, types: int | None = None) -> int:
             tile.crops = np.delete(tile.crops, i, 0)
         tile.cells = [replace(cell, kind=groups[cell.kind]) for cell in tile.cells]
     notes = ["the patient of a tile is not published: each tile counts as a patient of its own"]
+    if above and types is None:
+        few_words = (
+            f"types above 4, which made it seven: {count(len(above), 'cell')} in {few(sorted(set(above)))}, of {count(len(tiles), 'tile')}"
+        )
+        notes.append(f"{few_words}; where the set is merged already and these are faults, prepare it as consep4")
     return _pack(tiles, DOWNLOADS["consep"], CONSEP_CLASSES, lambda name: name, notes, out)
 
 
