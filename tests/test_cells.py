@@ -246,6 +246,21 @@ def test_no_damage_to_a_label_file_is_a_traceback(tmp_path, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("kind", [ZeroDivisionError, UnboundLocalError])  # what SciPy raises for one flipped byte of a tag
+def test_whatever_scipy_raises_is_a_fault_of_its_file(tmp_path, capsys, monkeypatch, kind):
+    source = consep(tmp_path / "data", {"a": (1, 2, 3, 4), "b": (1, 2, 3, 4)})
+    whole = scipy.io.loadmat
+
+    def tripping(path, **more):
+        if path.stem == "a":
+            raise kind("damaged")
+        return whole(path, **more)
+
+    monkeypatch.setattr(scipy.io, "loadmat", tripping)
+    status, pack, _, err = prepare("consep", source, tmp_path, capsys)
+    assert status == 1 and len(pack) == 4 and err == ["a: not a readable .mat file (damaged)"]
+
+
 def test_where_nothing_can_be_packed_nothing_is_written(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     status, pack, _, err = prepare("consep", tmp_path / "empty", tmp_path, capsys)
