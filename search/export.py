@@ -59,6 +59,7 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     settings = {
         "schema": SCHEMA, "procedure": record["procedure"], "classes": list(pack.classes), "config": record["params"], "study": study["study"],
         "seed": record["seed"], "key": record["key"], "data_hash": record["data_hash"], "commit": record["commit"], "versions": record["versions"],
+        "timm": timm_settings is not None,
     }  # fmt: skip
     (temporary / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
     (temporary / "metrics.json").write_text(
@@ -182,8 +183,10 @@ def exported_key(best: Path) -> str | None:
         settings = json.loads((best / SETTINGS).read_text())
     except (OSError, ValueError):
         return None
-    whole = all((best / name).is_file() for name in (MODEL_FILE, "config.json", "metrics.json", "README.md"))
-    return str(settings["key"]) if whole and isinstance(settings, dict) and "key" in settings else None
+    if not isinstance(settings, dict) or "key" not in settings:
+        return None
+    needed = (MODEL_FILE, "metrics.json", "README.md", *(("config.json",) if settings.get("timm", True) else ()))
+    return str(settings["key"]) if all((best / name).is_file() for name in needed) else None
 
 
 def open_export(best: Path) -> tuple[Entry, Any, dict[str, Tensor], tuple[str, ...]]:

@@ -1,5 +1,7 @@
 """Cells cut out of hand-made downloads, with every fault that a download can have; drawn cells."""
 
+import shutil
+
 import numpy as np
 import pytest
 import references
@@ -161,7 +163,8 @@ def test_the_whole_set_decides_how_a_tile_is_read_and_a_word_decides_otherwise(t
     assert prepare("consep", source, tmp_path / "1", capsys)[1].labels.tolist() == [2, 3, 2, 3]
     assert prepare("consep7", source, tmp_path / "2", capsys)[1].labels.tolist() == [2, 2, 2, 2]
     source = consep(tmp_path / "more", {"a": (3, 4, 3, 4), "b": (7, 1, 2, 3)})
-    assert prepare("consep", source, tmp_path / "3", capsys)[1].labels.tolist()[:4] == [2, 2, 2, 2]
+    pack = prepare("consep", source, tmp_path / "3", capsys)[1]
+    assert pack.labels.tolist()[:4] == [2, 2, 2, 2] and "1 cell in b, of 2 tiles" in pack.notes[-1]
     status, pack, _, err = prepare("consep4", source, tmp_path / "4", capsys)
     assert status == 1 and pack.labels.tolist() == [2, 3, 2, 3, 0, 1, 2] and err == ["b: cell 1: type must be 1 to 4, got 7"]
 
@@ -241,6 +244,21 @@ def test_no_damage_to_a_label_file_is_a_traceback(tmp_path, capsys):
         path.write_bytes(bytes(damaged))
         assert PREPARE["consep"](source, tmp_path / f"{number}") in (0, 1, 2)
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, UnboundLocalError])  # what SciPy raises for one flipped byte of a tag
+def test_whatever_scipy_raises_is_a_fault_of_its_file(tmp_path, capsys, monkeypatch, kind):
+    source = consep(tmp_path / "data", {"a": (1, 2, 3, 4), "b": (1, 2, 3, 4)})
+    whole = scipy.io.loadmat
+
+    def tripping(path, **more):
+        if path.stem == "a":
+            raise kind("damaged")
+        return whole(path, **more)
+
+    monkeypatch.setattr(scipy.io, "loadmat", tripping)
+    status, pack, _, err = prepare("consep", source, tmp_path, capsys)
+    assert status == 1 and len(pack) == 4 and err == ["a: not a readable .mat file (damaged)"]
 
 
 def test_where_nothing_can_be_packed_nothing_is_written(tmp_path, capsys):
@@ -331,6 +349,15 @@ def test_tiles_are_found_in_every_part_of_a_download_in_the_order_of_their_numbe
     assert names == [f"CoNSeP/{part}/t_{number}" for part in ("Test", "Train") for number in (1, 9, 10)]
 
 
+def test_a_part_whose_labels_are_missing_as_a_whole_is_told_tile_by_tile(tmp_path, capsys):
+    for part in ("Train", "Test"):
+        consep(tmp_path / "data" / part, {"a": (1, 2, 3, 4)})
+    shutil.rmtree(tmp_path / "data" / "Test" / "Labels")
+    status, pack, _, err = prepare("consep", tmp_path / "data", tmp_path, capsys)
+    assert status == 1 and len(pack) == 4 and err == ["Test/a: no label file Labels/*.mat of this name"]
+    assert find_tiles(tmp_path / "data" / "Test", DOWNLOADS["consep"]) == []
+
+
 # ------------------------------------------------------------------------------------------------------ sets and files
 
 
@@ -386,6 +413,9 @@ def test_a_tile_with_its_label_file_gives_a_row_for_each_cell_and_any_other_imag
     assert np.array_equal(images[4], picture(32, 32))
     (source / "Labels" / "a.mat").write_bytes(b"")
     assert len(read_any(paths[:1])[2]) == 1
+    (source / "Labels" / "a.mat").unlink()
+    images, columns, faults = read_any(paths[:1])
+    assert len(images) == 0 and columns["file"] == [] and "no label file Labels/*.mat" in faults[0]
 
 
 # ------------------------------------------------------------------------------------------------------ drawn cells

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -126,6 +127,16 @@ def test_a_checkpoint_that_is_gone_is_said_with_the_way_out(exported):
     with pytest.raises(RequestError, match="the checkpoint of the chosen run is gone"):
         exported()
     assert not (exported.folder / "best").exists()
+
+
+def test_an_export_that_timm_cannot_load_is_whole_without_timms_settings(exported, toy, toy_pack):
+    record, best = exported(), exported.folder / "best"
+    plain = replace(toy, procedure=replace(toy.procedure, timm_settings=lambda config, classes: None))
+    ledger, _ = exported.bench.open()
+    exporting.export(plain, exported.folder, read_study(exported.folder), ledger, toy_pack, record, "chosen")
+    assert not (best / "config.json").exists() and exported_key(best) == record["key"]
+    (best / "metrics.json").unlink()
+    assert exported_key(best) is None
 
 
 def test_half_an_export_counts_as_none(exported):

@@ -10,7 +10,6 @@ import os
 import re
 import sys
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 from PIL import Image
-from scipy.io.matlab import MatReadError
 from scipy.ndimage import find_objects, gaussian_filter
 
 from trainables.parts.data import (
@@ -137,7 +135,7 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
         found = scipy.io.loadmat(path, variable_names=keys)
     except NotImplementedError:
         raise UnreadableError("a MATLAB 7.3 file; save it again with -v7") from None
-    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, MemoryError, MatReadError, zlib.error) as fault:
+    except Exception as fault:  # noqa: BLE001 (a flipped byte fails in SciPy in a dozen ways, ZeroDivisionError and UnboundLocalError among them)
         raise UnreadableError(f"not a readable .mat file ({(str(fault).splitlines() or ['damaged'])[0][:60]})") from None
     arrays = {key: found[key] for key in keys if key in found}
     odd = [key for key, value in arrays.items() if not isinstance(value, np.ndarray) or value.dtype.kind not in "iufb"]
@@ -279,18 +277,20 @@ DOWNLOADS = {
 
 
 def find_tiles(folder: Path, download: Download) -> list[tuple[str, Path | None, Path | None]]:
-    """(name, image, labels) of all tiles at or below a folder, sorted; None for what is missing."""
+    """(name, image, labels) of all tiles at or below a folder, sorted; None for what is missing. None at all where no folder has both."""
     found: dict[tuple[str, str], list[Path | None]] = {}
+    whole = False
     for root, inside, _ in os.walk(folder):
         inside[:] = sorted(name for name in inside if not name.startswith((".", "__")))
-        if not {download.images, download.labels} <= set(inside):
-            continue
+        whole |= {download.images, download.labels} <= set(inside)
         base = Path(root)
         for place, endings, index in ((download.images, SUFFIXES, 0), (download.labels, (download.ending,), 1)):
-            for path in (base / place).iterdir():
+            for path in (base / place).iterdir() if place in inside else ():
                 if path.suffix.lower() in endings and not path.name.startswith("."):
                     found.setdefault((base.relative_to(folder).as_posix(), path.stem), [None, None])[index] = path
-    order = sorted(found, key=lambda key: (key[0], [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key[1])]))
+    order = sorted(
+        found if whole else (), key=lambda key: (key[0], [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key[1])])
+    )
     return [((f"{key[0]}/" if key[0] != "." else "") + key[1], found[key][0], found[key][1]) for key in order]
 
 
@@ -318,6 +318,7 @@ def prepare_consep(source: Path, out: Path, types: int | None = None) -> int:
     how = "as asked for" if types else "types above 4 are there" if scheme == 7 else "no tile has a type above 4"
     print(f"labels: {'the seven published types, merged to four' if scheme == 7 else 'four types, merged already'} ({how}; consep7 or consep4 in place of consep decides it)")  # fmt: skip
     groups = CONSEP_SCHEMES[scheme]
+    above = [tile.name for tile in tiles for cell in tile.cells if cell.kind > 4]
     for tile in tiles:
         for i in reversed([i for i, cell in enumerate(tile.cells) if cell.kind not in groups]):
             tile.faults.append(f"cell {tile.cells[i].name}: type must be 1 to {scheme}, got {tile.cells[i].kind}")
@@ -325,6 +326,11 @@ def prepare_consep(source: Path, out: Path, types: int | None = None) -> int:
             tile.crops = np.delete(tile.crops, i, 0)
         tile.cells = [replace(cell, kind=groups[cell.kind]) for cell in tile.cells]
     notes = ["the patient of a tile is not published: each tile counts as a patient of its own"]
+    if above and types is None:
+        few_words = (
+            f"types above 4, which made it seven: {count(len(above), 'cell')} in {few(sorted(set(above)))}, of {count(len(tiles), 'tile')}"
+        )
+        notes.append(f"{few_words}; where the set is merged already and these are faults, prepare it as consep4")
     return _pack(tiles, DOWNLOADS["consep"], CONSEP_CLASSES, lambda name: name, notes, out)
 
 
@@ -473,8 +479,8 @@ def read_any(paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, list[object]]
     for path in paths:
         for download in DOWNLOADS.values():
             labels = path.parent.parent / download.labels / (path.stem + download.ending)
-            if path.parent.name == download.images and labels.is_file():
-                tile = cut_tile(download, str(path), path, labels)
+            if path.parent.name == download.images and labels.parent.is_dir():  # a tile, which is no cell even where its file is missing
+                tile = cut_tile(download, str(path), path, labels if labels.is_file() else None)
                 faults += [f"{path}: {fault}" for fault in tile.faults]
                 parts.append(tile.crops)
                 rows = [(cell.name, (cell.left + cell.right) / 2, (cell.top + cell.bottom) / 2) for cell in tile.cells]
