@@ -1,6 +1,8 @@
 """Cells cut out of hand-made downloads, with every fault that a download can have; drawn cells."""
 
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -441,3 +443,19 @@ def test_drawn_types_differ_in_size_and_each_image_does_not_depend_on_the_others
     assert dark[1] < dark[2]
     with pytest.raises(RequestError, match="at least 60"):
         cell_set(40)
+
+
+def test_a_label_file_that_ends_the_reader_itself_is_a_fault_of_its_tile_and_the_rest_goes_on(tmp_path, capsys, monkeypatch):
+    """One changed byte in an uncompressed file crashes SciPy's reader; whichever byte that is in a version of SciPy, the process dies."""
+    consep(tmp_path / "set", {name: (1, 2, 3, 4) for name in "123"})
+    real = scipy.io.loadmat
+
+    def dying(path, **more):
+        if path.stem == "2":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(path, **more)
+
+    monkeypatch.setattr(scipy.io, "loadmat", dying)
+    status, pack, _, errors = prepare("consep", tmp_path / "set", tmp_path, capsys)
+    assert status == 1 and len(errors) == 1 and errors[0].startswith("2: its files are damaged")
+    assert len(pack) == 8 and set(pack.patients) == {"1", "3"}

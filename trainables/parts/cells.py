@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import csv
 import math
+import multiprocessing
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -361,8 +364,30 @@ def _cut_all(source: Path, download: Download) -> tuple[list[Tile] | None, int]:
             file=sys.stderr,
         )
         return None, 2
-    with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:  # decoding, decompression and scaling let go of the interpreter
-        return list(pool.map(lambda job: cut_tile(download, *job), found)), 0
+    return _apart(partial(cut_tile, download), found), 0
+
+
+def _apart(work: Callable[..., Tile], jobs: Sequence[tuple[str, Path | None, Path | None]]) -> list[Tile]:
+    """work(*job) of each job, in processes beside this one: one changed byte of a label file can end SciPy's reader, and its process with it.
+    A tile whose process dies alone too has that as its fault."""
+    results: list[Tile | None] = [None] * len(jobs)
+
+    def attempt(some: Sequence[int], processes: int) -> None:
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork")) as pool:
+            waiting = {index: pool.submit(work, *jobs[index]) for index in some}
+            for index, future in waiting.items():
+                with suppress(BrokenProcessPool):
+                    results[index] = future.result()
+
+    attempt(range(len(jobs)), max(1, min(32, os.cpu_count() or 1, len(jobs))))
+    for index in [index for index, result in enumerate(results) if result is None]:
+        attempt([index], 1)
+    return [
+        Tile(job[0], faults=["its files are damaged so that reading them ended the reader (SciPy); replace the label file"])
+        if result is None
+        else result
+        for job, result in zip(jobs, results, strict=True)
+    ]
 
 
 def _pack(
