@@ -74,6 +74,18 @@ def words_to(log: Path) -> Iterator[Console]:
 
 
 @contextmanager
+def beside(work: Callable[[], None], stop: threading.Event) -> Iterator[None]:
+    """`work` in a thread of its own, which must end soon after `stop` is set: at the end of the block."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
 def live(console: Console, name: str, look: Callable[[], Progress]) -> Iterator[None]:
     """Show `look()` once a second on a terminal, or as a line when something has ended (at most every 15 s) elsewhere."""
     started, stop = time.monotonic(), threading.Event()
@@ -90,13 +102,8 @@ def live(console: Console, name: str, look: Callable[[], Progress]) -> Iterator[
                 while not stop.wait(1.0):
                     view.update(render(name, look(), elapsed()), refresh=True)
 
-            thread = threading.Thread(target=redraw, daemon=True)
-            thread.start()
-            try:
+            with beside(redraw, stop):
                 yield
-            finally:
-                stop.set()
-                thread.join()
         return
 
     def lines() -> None:
@@ -109,10 +116,5 @@ def live(console: Console, name: str, look: Callable[[], Progress]) -> Iterator[
                 text = f"{name}: {progress.done} done, {progress.running} running, {progress.waiting} waiting{best}, {duration(elapsed())} gone, about {duration(progress.seconds_left)} left"
                 console.print(text, markup=False)
 
-    thread = threading.Thread(target=lines, daemon=True)
-    thread.start()
-    try:
+    with beside(lines, stop):
         yield
-    finally:
-        stop.set()
-        thread.join()

@@ -22,7 +22,7 @@ import grpc  # type: ignore[import-untyped]  # this and yaml come with Ray
 import yaml  # type: ignore[import-untyped]
 
 from search.coordinator import Active, Coordinator
-from search.progress import duration
+from search.progress import beside, duration
 from search.retune import Relay
 from trainables.parts.errors import ClusterLost, RequestError
 from trainables.parts.execution import read_processes
@@ -302,13 +302,8 @@ def _watched(coordinator: Coordinator | Relay, workers: int, patience: float) ->
                     f"{_name(active)}: no sign of life for {duration(silence)}; its process was killed to start it again"
                 )
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with beside(watch, ended):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _name(active: Active) -> str:

@@ -18,6 +18,7 @@ from search import coordinator as coordinating
 from search import registry
 from search.coordinator import JOURNAL, best_trial, open_journal
 from search.sampling import Strategy
+from search_spaces._declare import Arm, Table
 from trainables.parts.execution import FLIGHT, MODEL, RESULT, Outcome
 
 SUPCAM = registry.load("supcam")
@@ -820,25 +821,25 @@ def test_models_of_an_earlier_command_s_tables_stay_in_a_later_search(study):
     assert tabled <= {path.parent.name for path in bench.folder.glob(f"checkpoints/*/{MODEL}")} and len(tabled) == 3
 
 
-@pytest.mark.skip(
-    reason="the published point is kept now, as it stands beside the winner: the test needs another point that a table comes to ask for"
-)
 def test_a_trial_whose_model_was_not_kept_is_trained_again_for_a_table_and_says_so(study):
-    bench = study(trials=2, repeats=1, tables=["none"], strategy=Strategy(finalists=1))
+    bench = study(trials=3, repeats=1, tables=["none"], strategy=Strategy(finalists=1))
     _, c = bench.open()
-    for val in (0.1, 0.9):
+    for val in (0.2, 0.1, 0.9):
         end(bench, c, c.next(), val=val)
     end(bench, c, c.next())  # the best one's test metrics
     end(bench, c, c.next())  # and those of the published settings
     assert c.complete()
-    bench.request |= {"tables": ["1"], "arms": ["plain"]}  # the published point, which was trial 0
+    lost = trials(c)[1]
+    table = Table("9", "What was not kept", "Toys", "again", (Arm("again", lost.params),))
+    bench.entry = replace(bench.entry, study=replace(bench.entry.study, tables=(table,)))
+    bench.request |= {"tables": ["9"]}
     _, c = bench.open()
     assert any("trained again" in note and note.startswith("1 run") for note in c.notes)
     active = c.next()
-    assert active.run.key == trials(c)[0].user_attrs["key"] and active.again
+    assert active.run.key == lost.user_attrs["key"] and active.again
     end(bench, c, active, val=0.1)
     record = c.ledger.records[active.run.key]
-    assert record["again"] and record["trial"] == 0 and "test_accuracy" in record["metrics"] and c.complete()
+    assert record["again"] and record["trial"] == 1 and "test_accuracy" in record["metrics"] and c.complete()
     assert (bench.folder / active.folder / MODEL).exists()
     _, c = bench.open()
     assert c.complete() and not c.notes
