@@ -1,5 +1,5 @@
 """Kills a study at random moments and at every failpoint, until it ends; then proves that it ended as if undisturbed.
-`python -m tests.chaos --kills 50 --seed 0` (the toy procedure, minutes) or `--procedure supcam --preset quick` (an hour). Comes in: words.
+`python tests/chaos.py --kills 50 --seed 0` (the toy procedure, minutes) or `--procedure supcam --preset quick` (an hour). Comes in: words.
 Goes out: exit status 0, and one line of numbers; or 1 with what was violated. The study's own options follow `--`: `-- --trials 4`."""
 
 import argparse
@@ -56,7 +56,7 @@ class Study:
     """One study that is killed and started again. `log` is where its processes' words go."""
 
     def __init__(self, home: Path, procedure: str, words: list[str], name: str) -> None:
-        from tests.driving import QUIET, TOY
+        from driving import QUIET, TOY
 
         self.words = ["-m", "search", procedure, *words, "--storage", str(home / name)]
         self.home, self.folder, self.log = home, home / name, home / f"{name}.log"
@@ -178,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     from search.history import check
     from search.registry import load
 
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python tests/chaos.py", description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="at random moments, beside the failpoints")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and of what is killed")
     parser.add_argument("--procedure", default="toy")

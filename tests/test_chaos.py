@@ -1,4 +1,4 @@
-"""The short form of `python -m tests.chaos`, for CI. The long one takes `--kills 50` and every failpoint."""
+"""The short form of `python tests/chaos.py`, for CI. The long one takes `--kills 50` and every failpoint."""
 
 import subprocess
 import sys
@@ -15,6 +15,6 @@ FAILPOINTS = "ledger.half,optuna.tell,run.started,stage.renamed,result.written"
 @pytest.mark.timeout(1200)
 def test_a_study_that_is_killed_again_and_again_ends_as_if_undisturbed():
     words = ["--kills", "2", "--seed", "1", "--failpoints", FAILPOINTS, "--", "--trials", "2", "--repeats", "1", "--tables", "1"]
-    done = subprocess.run([sys.executable, "-m", "tests.chaos", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, str(ROOT / "tests" / "chaos.py"), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 kills at random moments" in done.stdout and "5 failpoints" in done.stdout
