@@ -5,6 +5,7 @@ ledger, tells Optuna what it missed, and queues what remains.
 
 How points are proposed and runs are stopped early is `sampling`'s; which of the search's configurations is the best, `racing`'s."""
 
+import bisect
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from safetensors import safe_open
 
-from search.plan import Plan, PlannedRun, applies, planned_run, point_of, search_config
+from search.plan import BASELINE, Plan, PlannedRun, applies, planned_run, point_of, search_config
 from search.racing import BROKEN, Race, race
 from search.recorder import SCHEMA, STOP, Ledger, commit, now, versions
 from search.registry import Entry
@@ -41,7 +42,6 @@ from trainables.parts.procedure import config_from, config_values
 JOURNAL = "optuna.journal"
 STAGES_KEPT = 10  # results of stages that a later trial may share (the search draws nothing continuous for them), last used first
 STARTS = 3  # how often a run whose process dies before it has begun is placed again
-PUBLISHED = "published settings"  # the plan's baseline, as a row of the search's table
 
 
 def open_journal(path: Path) -> JournalStorage:
@@ -159,6 +159,9 @@ class Coordinator:
         self.table_stages = {value for run in plan.runs for value in run.stages.values()}
         self.idle: dict[str, bool] = {}  # stages of the search's ended runs, last used last; whether no other trial can share it
         self.candidates: list[Candidate] | None = None  # once the search has ended
+        self.ranking: list[
+            optuna.trial.FrozenTrial
+        ] = []  # as `best_trials` has it, kept up to date: of many trials, one look costs milliseconds
         self.told = 0  # trials of this study that have ended; imported ones are not counted
         self.number = 0  # of the next trial
         self.first = 0  # trials that were there, or were put in front, before the sampler was asked
@@ -202,6 +205,7 @@ class Coordinator:
         trials = study.get_trials(deepcopy=False)
         self.told = sum(trial.state.is_finished() and "from" not in trial.user_attrs for trial in trials)
         self.number = len(trials)
+        self.ranking = best_trials(study)
         for frozen in trials:
             if frozen.state == TrialState.RUNNING:
                 self._take_up(study, frozen)
@@ -218,12 +222,19 @@ class Coordinator:
                 load_if_exists=True,
             )
 
+    def _own(self, record: Mapping[str, Any]) -> int | None:
+        """The number of the trial of this search that a record is of; None where it is of none."""
+        of = record.get("retuned")
+        if self.retuned is None:
+            return record.get("trial")
+        return of.get("trial") if isinstance(of, Mapping) and of.get("search") == self.retuned[0] else None
+
     def _whole_study(self) -> optuna.Study:
-        """The Optuna study if it agrees with the ledger; else the file is set aside and the study made again from the ledger. A trial that
-        has no record is then asked for again. The search of an arm shares the file with the study's own, which is looked at first."""
-        if self.retuned is not None:
-            return self._load_study()
+        """The Optuna study if it agrees with the ledger; else it is set aside and made again from the ledger. A trial that has no record is
+        then asked for again. The search of an arm shares the file with the study's own and with others: the file is set aside only where it
+        cannot be read, and they are then made again when their turn comes."""
         path = self.folder / JOURNAL
+        lost = not path.exists() or not path.stat().st_size
         study = None
         asked: dict[int, dict[str, Any]] = {}
         try:
@@ -236,30 +247,49 @@ class Coordinator:
             fault = f"{type(problem).__name__}: {problem}".splitlines()[0]
         if study is not None and not fault:
             return study
-        damaged = path.exists() and bool(path.read_bytes())
-        if damaged:
-            os.replace(path, path.with_suffix(".damaged"))
-        path.unlink(missing_ok=True)
-        for lock in self.folder.glob(f"{JOURNAL}.lock*"):
-            lock.unlink()
+        told = {number: record for record in self.ledger.records.values() if isinstance(number := self._own(record), int)}
+        if study is not None and self.retuned is not None:
+            optuna.delete_study(study_name=study.study_name, storage=study._storage)
+            found = f"{JOURNAL} did not have what the records have of the search of {self.retuned[1][0][1]} ({fault})"
+        else:
+            if not lost:
+                os.replace(path, path.with_suffix(".damaged"))
+            path.unlink(missing_ok=True)
+            for lock in self.folder.glob(f"{JOURNAL}.lock*"):
+                lock.unlink()
+            found = (
+                f"{JOURNAL} was damaged ({fault}) and set aside as {path.with_suffix('.damaged').name}"
+                if not lost
+                else f"{JOURNAL} was lost"
+            )
         study = self._load_study()
         if self.warm is not None:
             import_trials(study, self.warm)
-        told = {record["trial"]: record for record in self.ledger.records.values() if isinstance(record.get("trial"), int)}
-        for number in range(len(study.get_trials(deepcopy=False)), max([*told, *asked], default=-1) + 1):
-            study.add_trial(self._trial_of(told.get(number), asked.get(number, {})))
-        found = (
-            f"{JOURNAL} was damaged ({fault}) and set aside as {path.with_suffix('.damaged').name}" if damaged else f"{JOURNAL} was lost"
-        )
-        self.notes.append(f"{found}; the search goes on from the {len(told)} trial(s) in the records")
+        imported = len(study.get_trials(deepcopy=False))
+        asked = dict(enumerate(self._in_front(), imported)) | {number: params for number, params in asked.items() if params}
+        if told or any(self._known(params) for params in asked.values()):
+            for number in range(imported, max([*told, *asked]) + 1):
+                params = asked.get(number, {})
+                study.add_trial(self._trial_of(told.get(number) or self._known(params), params))
+        self.notes.append(f"{found}; the search goes on from the {self._recorded(study)} trial(s) in the records")
         return study
+
+    @staticmethod
+    def _recorded(study: optuna.Study) -> int:
+        return sum(trial.state.is_finished() and "from" not in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+
+    def _known(self, params: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The record of the run that a point stands for, where it has ended; None for a point that lacks values too."""
+        run = self._run_of(params)
+        whole = bool(params) and set(point_of(run.config, self.plan.space) or ()) == set(params)
+        return self.ledger.records[run.key] if whole and self._ended(run) else None
 
     def _contradiction(self, study: optuna.Study) -> str:
         """In what the Optuna study is not what the ledger says; '' if in nothing."""
         records = self.ledger.records
         trials = study.get_trials(deepcopy=False)
         for record in records.values():
-            number = record.get("trial")
+            number = self._own(record)
             if number is None:
                 continue
             if not (isinstance(number, int) and 0 <= number < len(trials)):
@@ -301,23 +331,32 @@ class Coordinator:
             user_attrs={"key": record["key"]} | ({} if completed or pruned else {"reason": _reason(record)}),
         )
 
-    def _put_in_front(self, study: optuna.Study) -> None:
-        """What is known before anything is proposed, once: another study's trials, then the published point (what is found must beat it),
-        then that study's best points. A driver may die in between; what is there already is not put there again."""
+    def _in_front(self) -> list[dict[str, Any]]:
+        """Points that are asked before anything is proposed: the baseline's (what is found must beat it), then another study's best."""
         point = point_of(self.plan.baseline, self.plan.space)
+        found: list[dict[str, Any]] = []
+        for known in (*([point] if point is not None else []), *(self.warm.first if self.warm is not None else ())):
+            if dict(known) not in found:
+                found.append(dict(known))
+        return found
+
+    def _put_in_front(self, study: optuna.Study) -> None:
+        """What is known before anything is proposed, once: another study's trials, then `_in_front`. A driver may die in between; what is
+        there already is not put there again."""
         if "in front" not in study.user_attrs and any(
             trial.state != TrialState.WAITING and "from" not in trial.user_attrs for trial in study.trials
         ):
-            study.set_user_attr("in front", (len(self.warm.trials) if self.warm is not None else 0) + bool(point))  # older, or made again
+            study.set_user_attr("in front", (len(self.warm.trials) if self.warm is not None else 0) + len(self._in_front()))  # made again
         if "in front" not in study.user_attrs:
             if self.warm is not None:
                 import_trials(study, self.warm)
-            for known in (*([point] if point is not None else []), *(self.warm.first if self.warm is not None else ())):
-                if dict(known) not in [trial.system_attrs.get("fixed_params") for trial in study.get_trials(deepcopy=False)]:
-                    study.enqueue_trial(dict(known))
+            for known in self._in_front():
+                if known not in [trial.system_attrs.get("fixed_params") for trial in study.get_trials(deepcopy=False)]:
+                    study.enqueue_trial(known)
             study.set_user_attr("in front", len(study.get_trials(deepcopy=False)))
         self.first = int(study.user_attrs["in front"])
         if self.plan.strategy.sampler == "grid":
+            point = point_of(self.plan.baseline, self.plan.space)
             without = [point] if point is not None else []
             values = config_values(self.plan.baseline)
             self.grid = grid_order(self.plan.space, values, self.plan.strategy, self.plan.seeds[0], without)
@@ -485,27 +524,27 @@ class Coordinator:
         )
 
     def _finalists(self) -> list[Candidate]:
-        """The search's best configurations by its own score, the earliest of equals, and the published settings; once it has ended."""
+        """The search's best configurations by its own score, the earliest of equals, and the baseline; once it has ended."""
         if self.candidates is None:
             assert self.study is not None
             found: dict[str, Candidate] = {}
-            published = planned_run(self.entry.procedure, self.plan.baseline, self.plan.seeds[0], self.data_hash)
-            for trial in best_trials(self.study):
+            baseline = planned_run(self.entry.procedure, self.plan.baseline, self.plan.seeds[0], self.data_hash)
+            for trial in self.ranking:
                 config = search_config(self.plan.baseline, self.plan.space, trial.params)
                 hashed = planned_run(self.entry.procedure, config, self.plan.seeds[0], self.data_hash).config_hash
-                name = self._published_name() if hashed == published.config_hash else f"trial {trial.number}"
+                name = self._baseline_name() if hashed == baseline.config_hash else f"trial {trial.number}"
                 found.setdefault(hashed, Candidate(name, config, hashed, trial.number, trial.values[0]))
                 if len(found) == self.plan.strategy.finalists:
                     break
-            if found and published.config_hash not in found and not self.entry.procedure.faults(self.plan.baseline, None, None):
-                found[published.config_hash] = Candidate(
-                    self._published_name(), self.plan.baseline, published.config_hash, None, self._score(published)
+            if found and baseline.config_hash not in found and not self.entry.procedure.faults(self.plan.baseline, None, None):
+                found[baseline.config_hash] = Candidate(
+                    self._baseline_name(), self.plan.baseline, baseline.config_hash, None, self._score(baseline)
                 )
             self.candidates = list(found.values())
         return self.candidates
 
-    def _published_name(self) -> str:
-        return PUBLISHED if self.retuned is None else "as it stands in its table"
+    def _baseline_name(self) -> str:
+        return BASELINE if self.retuned is None else "as it stands in its table"
 
     def _score(self, run: PlannedRun) -> float | None:
         """A run's validation score; BROKEN where it ended without one, None where it has not ended."""
@@ -519,7 +558,7 @@ class Coordinator:
         if not self._search_ended() or not self._finalists():
             return None
         of = {one.hash: one for one in self._finalists()}
-        kept = next((one.hash for one in of.values() if one.name == PUBLISHED), None)
+        kept = next((one.hash for one in of.values() if one.name == BASELINE), None)
 
         def score(hashed: str, seed: int) -> float | None:
             return self._score(planned_run(self.entry.procedure, of[hashed].config, seed, self.data_hash))
@@ -528,7 +567,7 @@ class Coordinator:
         return race(list(of), kept, self.plan.seeds[1:], score, sign, stop=self.plan.strategy.second is None)
 
     def _to_confirm(self) -> list[PlannedRun]:
-        """Once every trial has ended: the next seeds of the race, on validation data; then the winner and the published settings on every
+        """Once every trial has ended: the next seeds of the race, on validation data; then the winner and the baseline on every
         seed, which alone are evaluated on the test part."""
         state = self.race()
         if state is None:
@@ -539,7 +578,7 @@ class Coordinator:
             return [self.planned.get(run.key, run) for run in runs if run.key not in self.active]
         last = []
         for one in of.values():
-            if one.hash == state.winner or one.name == PUBLISHED:
+            if one.hash == state.winner or one.name == BASELINE:
                 names = [f"search/{one.name}"] if self.retuned is None else [f"{table}-retuned/{arm}" for table, arm in self.retuned[1]]
                 for seed in self.plan.seeds:
                     run = planned_run(self.entry.procedure, one.config, seed, self.data_hash)
@@ -689,17 +728,17 @@ class Coordinator:
         return [*self._to_confirm(), *(active.run for active in (*self.resumed, *self.active.values()))]
 
     def _best_keys(self) -> set[str]:
-        """The runs of those that may still win, on every seed; once the race is decided, those of its winner and of the published settings."""
+        """The runs of those that may still win, on every seed; once the race is decided, those of its winner and of the baseline."""
         if self.study is None:
             return set()
         state = self.race()
         if state is not None and state.winner is not None:
-            configs = [one.config for one in self._finalists() if one.hash == state.winner or one.name == PUBLISHED]
+            configs = [one.config for one in self._finalists() if one.hash == state.winner or one.name == BASELINE]
         elif state is not None:
             configs = [one.config for one in self._finalists()]
         else:
             found: dict[str, Any] = {}
-            for trial in best_trials(self.study):
+            for trial in self.ranking:
                 config = search_config(self.plan.baseline, self.plan.space, trial.params)
                 found.setdefault(config_hash(self.entry.procedure, config), config)
                 if len(found) == self.plan.strategy.finalists:
@@ -712,12 +751,16 @@ class Coordinator:
         hashes = record.get("stage_hashes", {})
         if any(not arm.startswith("search/") for arm in record.get("arms", ())):
             self.table_stages |= set(hashes.values())
-        elif record["status"] != "failed" and "retuned" not in record:  # its words stay; and what an arm's own search needs
+        elif record["status"] != "failed" and self._alone(record):  # the words of a failed one stay
             self.searched.add(record["key"])
             for name, value in hashes.items():
                 if stages is None or value in stages:
                     self.idle.pop(value, None)
                     self.idle[value] = self._once(name, record["params"])
+
+    def _alone(self, record: Mapping[str, Any]) -> bool:
+        """Whether this search, the study's own or that of an arm, is the one that wanted a record."""
+        return (record.get("retuned") or {}).get("search") == (None if self.retuned is None else self.retuned[0])
 
     def _survey(self) -> None:
         """What an earlier driver left; files that it was writing when it was killed are deleted."""
@@ -731,10 +774,10 @@ class Coordinator:
         self.searched &= {path.name for path in (self.folder / "checkpoints").glob("*")}
 
     def free(self) -> None:
-        """Delete the models of ended runs that only the search wanted and that are not its best, and the stages that none but they used and
+        """Delete the models of ended runs that only this search wanted and that are not its best, and the stages that none but they used and
         none will share. Their records stay, and so does all that stands in a table of this command or an earlier one. Without a search
         nothing is deleted: which trial is the best is then not known."""
-        if self.study is None or self.retuned is not None:
+        if self.study is None:
             return
         best = self._best_keys()
         wanted = self._wanted()
@@ -780,12 +823,11 @@ class Coordinator:
             metrics[self.plan.strategy.second] = float(parameters_of(self.folder / active.folder / MODEL))
         on_gpu = ending["device"] not in ("", "cpu")
         old = self.ledger.records.get(run.key, {})
-        number = active.trial.number if active.trial else old.get("trial")
-        own = (
-            {"trial": number}
-            if self.retuned is None
-            else {"trial": old.get("trial"), "retuned": {"search": self.retuned[0], "trial": number}}
-        )
+        number = active.trial.number if active.trial else self._own(old)
+        if self.retuned is None:
+            own = {"trial": number} | ({"retuned": old["retuned"]} if "retuned" in old else {})
+        else:
+            own = {"trial": old.get("trial"), "retuned": {"search": self.retuned[0], "trial": number}}
         return {
             "schema": SCHEMA, "study": self.name, "procedure": self.entry.procedure.name, "key": run.key, "arms": list(run.arms),
             **own, "seed": run.seed, "status": status, "params": config_values(run.config),
@@ -814,6 +856,7 @@ class Coordinator:
         self.told += 1
         if record["status"] == "completed":
             study.tell(trial, self._values(record))
+            self._rank(study, trial.number)
         elif record["status"] == "pruned":
             scores = [row[self.entry.study.intermediate] for row in record["history"] if self.entry.study.intermediate in row]
             for step in set(range(1, len(scores) + 1)) - self.reported.get(trial.number, set()):  # an equal point, told from the ledger
@@ -824,6 +867,13 @@ class Coordinator:
             study.tell(trial, state=TrialState.FAIL)
         failpoint("optuna.told")
         self.reported.pop(trial.number, None)
+
+    def _rank(self, study: optuna.Study, number: int) -> None:
+        """Take a completed trial into the ranking."""
+        if self.plan.strategy.second:
+            self.ranking = best_trials(study)
+        else:
+            bisect.insort(self.ranking, study.get_trials(deepcopy=False)[number], key=_rank_of(study))
 
     # -- what is shown --------------------------------------------------------------------------------------------------------------
 
@@ -899,22 +949,27 @@ def _suggest(trial: optuna.trial.Trial, name: str, distribution: optuna.distribu
     raise TypeError(f"a space holds Optuna's float, int and categorical distributions, got {type(distribution).__name__}")
 
 
+def _worth(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> list[float]:
+    """A trial's values, more being better."""
+    signs = (1 if direction == optuna.study.StudyDirection.MAXIMIZE else -1 for direction in study.directions)
+    return [sign * value for sign, value in zip(signs, trial.values or (), strict=True)]
+
+
+def _rank_of(study: optuna.Study) -> Callable[[optuna.trial.FrozenTrial], tuple[float, int]]:
+    return lambda trial: (-_worth(study, trial)[0], trial.number)
+
+
 def best_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """The study's own completed trials, the best validation score first, the earliest of equals; of two objectives, those on the front."""
     completed = [one for one in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if "from" not in one.user_attrs]
-    signs = [1 if direction == optuna.study.StudyDirection.MAXIMIZE else -1 for direction in study.directions]
-
-    def worth(trial: optuna.trial.FrozenTrial) -> list[float]:
-        return [sign * value for sign, value in zip(signs, trial.values or (), strict=True)]
-
-    if len(signs) > 1:
-        every = [worth(trial) for trial in completed]
+    if len(study.directions) > 1:
+        every = [_worth(study, trial) for trial in completed]
         completed = [
             trial
             for trial, mine in zip(completed, every, strict=True)
             if not any(all(a >= b for a, b in zip(other, mine, strict=True)) and other != mine for other in every)
         ]
-    return sorted(completed, key=lambda trial: (-worth(trial)[0], trial.number))
+    return sorted(completed, key=_rank_of(study))
 
 
 def best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial | None:

@@ -71,7 +71,7 @@ class _Facts:
         return str(self.study["data"]["hash"])
 
     def arms(self) -> Iterator[tuple[str, str, str, int]]:
-        """(table, arm, configuration's hash, seed) of all that is planned. The search's own table compares with the published settings, which
+        """(table, arm, configuration's hash, seed) of all that is planned. The search's own table compares with the baseline, which
         it does not train by itself."""
         for table in self.study["tables"]:
             for arm in table["arms"]:

@@ -18,6 +18,8 @@ from trainables.parts.errors import RequestError
 from trainables.parts.execution import config_hash, digest, stage_hashes
 from trainables.parts.procedure import Procedure, config_from, config_values
 
+BASELINE = "baseline settings"  # what every arm and trial changes, as a row of the search's own table
+
 
 @dataclass(frozen=True)
 class PlannedRun:

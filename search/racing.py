@@ -6,7 +6,7 @@ score as well as the best configuration, and because seeds that cannot change th
 Rule. Seeds come one after the other; a seed is judged when every candidate still in the race has ended it. The leader has the best mean
 over the seeds so far. A candidate is out when its run broke; or when it is worse than the leader by a paired one-sided t test at 0.05,
 from three seeds on; or when what is left cannot mend it, from two seeds on: it would stay behind even if each seed to come went its way
-by twice the widest spread over seeds that any candidate has shown. The published settings run to the end: they are what the winner is compared with. Where all broke, the search's best stands."""
+by twice the widest spread over seeds that any candidate has shown. The baseline runs to the end: it is what the winner is compared with. Where all broke, the search's best stands."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -32,8 +32,8 @@ class Race:
 
 
 def race(candidates: Sequence[str], kept: str | None, seeds: Sequence[int], score: Score, sign: int = 1, stop: bool = True) -> Race:
-    """candidates: in the order in which ties are broken, the search's best first; kept: runs to the end whatever its scores (the published
-    settings), or None; seeds: fresh ones, in order; sign: -1 where less is better; stop=False: all run to the end."""
+    """candidates: in the order in which ties are broken, the search's best first; kept: runs to the end whatever its scores (the
+    baseline), or None; seeds: fresh ones, in order; sign: -1 where less is better; stop=False: all run to the end."""
     scores: dict[str, list[float]] = {name: [] for name in candidates}
     out: dict[str, tuple[int, str]] = {}
     for done, seed in enumerate(seeds, 1):

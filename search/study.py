@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import distribution_to_json
 
-from search.plan import Plan, PlannedTable
+from search.plan import BASELINE, Plan, PlannedTable
 from search.recorder import commit, now, versions
 from search.registry import Entry
 from trainables.parts.checkpoint import sealed, unsealed, write_atomically
@@ -227,15 +227,15 @@ def _differences(was: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def with_confirmation(
     study: Mapping[str, Any], baseline_hash: str, best_hash: str, name: str, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The study with the table of the search's best point, on all seeds, beside the published settings."""
+    """The study with the table of the search's best point, on all seeds, beside the baseline."""
     example = study["tables"][0] if study["tables"] else {"metric": "test_accuracy", "metrics": ["test_accuracy"]}
     arms = [
-        {"name": "published settings", "published": None, "config_hash": baseline_hash, "overrides": {}},
+        {"name": BASELINE, "published": None, "config_hash": baseline_hash, "overrides": {}},
         {"name": name, "published": None, "config_hash": best_hash, "overrides": dict(overrides)},
     ]
     table = {
-        "number": "search", "title": "Best configuration of the search, on fresh seeds", "metric": example["metric"], "metrics": example["metrics"],
-        "dataset": "", "baseline_arm": "published settings", "arms": arms if best_hash != baseline_hash else arms[:1],
+        "number": "search", "title": "Best configuration of the search, on every seed", "metric": example["metric"], "metrics": example["metrics"],
+        "dataset": "", "baseline_arm": BASELINE, "arms": arms if best_hash != baseline_hash else arms[:1],
     }  # fmt: skip
     return with_table(study, table)
 

@@ -198,7 +198,7 @@ def test_the_best_points_race_on_fresh_seeds_and_the_winner_alone_is_tested_besi
         last.append((active.run.arms, active.run.seed))
         assert c.job(active)["evaluate_test"]
         end(bench, c, active)
-    assert last == [((name,), seed) for name in ("search/trial 2", "search/published settings") for seed in (0, 1, 2)]
+    assert last == [((name,), seed) for name in ("search/trial 2", "search/baseline settings") for seed in (0, 1, 2)]
     assert c.complete() and c.next() is None
     assert c.ledger.records[placed[2].run.key]["trial"] == 2  # its test metrics were added, and it is still the trial's record
     tested = {record["config_hash"] for record in c.ledger.records.values() if "test_accuracy" in record["metrics"]}
@@ -827,7 +827,7 @@ def test_a_trial_whose_model_was_not_kept_is_trained_again_for_a_table_and_says_
     for val in (0.2, 0.1, 0.9):
         end(bench, c, c.next(), val=val)
     end(bench, c, c.next())  # the best one's test metrics
-    end(bench, c, c.next())  # and those of the published settings
+    end(bench, c, c.next())  # and those of the baseline
     assert c.complete()
     lost = trials(c)[1]
     table = Table("9", "What was not kept", "Toys", "again", (Arm("again", lost.params),))

@@ -1,10 +1,11 @@
 """Every arm of a table searched for with the same budget, over one ledger."""
 
+import optuna
 import pytest
 from test_coordinator import end, lines
 
 from search import coordinator as coordinating
-from search.coordinator import Coordinator
+from search.coordinator import JOURNAL, Coordinator
 from search.plan import make_plan
 from search.recorder import Ledger
 from search.registry import load
@@ -131,3 +132,43 @@ def test_killed_after_every_run_it_ends_the_same_and_trains_nothing_twice(retune
         tested = [record["key"] for record in lines(bench) if "test_accuracy" in record["metrics"]]
         assert len(tested) == len(set(tested))
         assert max(sum(record["key"] == key for record in lines(bench)) for key in {record["key"] for record in lines(bench)}) <= 2
+
+
+@pytest.mark.parametrize("harm", ["lost", "damaged"])
+def test_arms_searches_are_made_again_from_the_records_where_the_journal_is_gone(retuned, harm):
+    one = retuned()
+    relay = one.finish(one.open())
+    before, winners, count = dict(one.ledger.records), best_of(relay, one.plan, one.several), len(lines(one.bench))
+    journal = one.bench.folder / JOURNAL
+    journal.unlink() if harm == "lost" else journal.write_bytes(journal.read_bytes()[:700] + b"\0\0\n" + journal.read_bytes()[700:])
+    relay = one.finish(one.open())
+    assert relay.complete() and len(relay.all) == 4 and [runner.told for runner in relay.all] == [4, 4, 4, 4]
+    assert best_of(relay, one.plan, one.several) == winners
+    assert one.ledger.records == before and len(lines(one.bench)) == count, "nothing is trained again"
+    notes = [words for runner in relay.all for words in runner.notes if JOURNAL in words]
+    assert harm in notes[0] and len(notes) > 1, "and those of arms that have records of their own"
+    assert all("goes on from the" in words for words in notes)
+
+
+def test_an_arm_s_search_that_lost_a_trial_in_the_journal_goes_on_with_it(retuned):
+    one = retuned()
+    relay = one.finish(one.open())
+    winners, trained = best_of(relay, one.plan, one.several), len(lines(one.bench))
+    broken = relay.all[2].study  # that of the second arm
+    optuna.delete_study(study_name=broken.study_name, storage=broken._storage)
+    relay = one.finish(one.open())
+    assert best_of(relay, one.plan, one.several) == winners and len(lines(one.bench)) == trained
+    assert [runner.told for runner in relay.all] == [4, 4, 4, 4]
+
+
+def test_of_an_arm_s_search_the_models_of_tables_and_of_its_best_alone_are_kept(retuned):
+    one = retuned(trials=8)
+    relay = one.finish(one.open())
+    kept = {path.name for path in (one.bench.folder / "checkpoints").iterdir()}
+    wins = {hashed for hashed, _ in best_of(relay, one.plan, one.several).values()}
+    wins |= {arm.config_hash for table in one.plan.tables for arm in table.arms}
+    wins |= {candidate["config_hash"] for candidate in relay.all[0].outcome()["finalists"]}  # those of the study's own search
+    needed = {key for key, record in one.ledger.records.items() if record["config_hash"] in wins}
+    assert kept <= needed, "no model of a trial that lost"
+    assert {key for key in needed if any("retuned/" in arm or arm.startswith("1/") for arm in one.ledger.records[key]["arms"])} <= kept
+    assert len(kept) < len(one.ledger.records)

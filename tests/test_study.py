@@ -142,10 +142,10 @@ def test_the_best_of_the_search_stands_beside_the_published_settings(compose):
     new = with_confirmation(study, "a" * 32, "b" * 32, "trial 1", {"rate": 0.05})
     assert [table["number"] for table in new["tables"]] == ["1", "search"] and len(study["tables"]) == 1
     assert [(arm["name"], arm["overrides"]) for arm in new["tables"][1]["arms"]] == [
-        ("published settings", {}),
+        ("baseline settings", {}),
         ("trial 1", {"rate": 0.05}),
     ]
     again = with_confirmation(new, "a" * 32, "a" * 32, "trial 0", {})
-    assert [arm["name"] for arm in again["tables"][1]["arms"]] == ["published settings"], "the best point is the published one"
+    assert [arm["name"] for arm in again["tables"][1]["arms"]] == ["baseline settings"], "the best point is the published one"
     assert [table["number"] for table in again["tables"]] == ["1", "search"]
     assert [table["number"] for table in compose(old=again, tables=["2"])["tables"]] == ["1", "2", "search"]

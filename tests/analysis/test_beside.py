@@ -369,14 +369,14 @@ def test_a_search_that_found_nothing_better_is_a_sentence_and_no_table(tmp_path)
             **asked["tables"][1],
             "number": "search",
             "title": "Best",
-            "arms": [asked["tables"][0]["arms"][5] | {"name": "published settings"}],
+            "arms": [asked["tables"][0]["arms"][5] | {"name": "baseline settings"}],
         }
     )
     analysis.write_report(fake.write(tmp_path, asked, RECORDS), figures="light")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     part = text[text.index('id="table-search"') :]
     part = part[: part.index("</section>")]
-    assert "found nothing better than <strong>published settings</strong>" in part
+    assert "found nothing better than <strong>baseline settings</strong>" in part
     assert "<table" not in part
 
 
