@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-from importlib.util import find_spec
 
 import pytest
 from test_coordinator import end, row
@@ -116,7 +115,6 @@ def in_a_process(code, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("mlflow") is None, reason="the extra mlflow is not installed")
 def test_mlflow_s_local_store_holds_each_run_once(tmp_path):
     code = """
 one = Loggers("s", folder, ["mlflow"], lambda words: sys.exit(words) or print(words))
@@ -135,7 +133,6 @@ print(json.dumps(sorted([run.data.tags["key"][0], run.info.status, run.data.metr
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("wandb") is None, reason="the extra wandb is not installed")
 def test_weights_and_biases_writes_offline_runs(tmp_path):
     code = """
 said = []
