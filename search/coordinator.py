@@ -214,13 +214,16 @@ class Coordinator:
     def _load_study(self) -> optuna.Study:
         signs = [self.entry.study.direction.upper(), *(["MINIMIZE"] if self.plan.strategy.second else [])]
         with storage(self.folder / JOURNAL):
-            return optuna.create_study(
+            study = optuna.create_study(
                 storage=open_journal(self.folder / JOURNAL),
                 study_name=self.name if self.retuned is None else f"{self.name} retuned {self.retuned[0]}",
                 directions=[optuna.study.StudyDirection[sign] for sign in signs],
                 pruner=make_pruner(self.plan.strategy),
                 load_if_exists=True,
             )
+            if study.metric_names is None:  # as optuna-dashboard shows them
+                study.set_metric_names([self.entry.study.objective, *([self.plan.strategy.second] if self.plan.strategy.second else [])])
+            return study
 
     def _own(self, record: Mapping[str, Any]) -> int | None:
         """The number of the trial of this search that a record is of; None where it is of none."""

@@ -4,8 +4,9 @@ Pure: a function of the ledger alone, so that a driver that starts again decides
 score as well as the best configuration, and because seeds that cannot change the choice need not be paid for.
 
 Rule. Seeds come one after the other; a seed is judged when every candidate still in the race has ended it. The leader has the best mean
-over the seeds so far. A candidate is out when its run broke; or when it is worse than the leader by a paired one-sided t test at 0.05,
-from three seeds on; or when what is left cannot mend it, from two seeds on: it would stay behind even if each seed to come went its way
+over the seeds so far. A candidate is out when its run broke; or when it is worse than the leader by a paired one-sided t test,
+from three seeds on, at 0.05 over all seeds at which that is asked (Bonferroni: one that is as good would else be lost in a quarter of all
+races over ten seeds); or when what is left cannot mend it, from two seeds on: it would stay behind even if each seed to come went its way
 by twice the widest spread over seeds that any candidate has shown. The baseline runs to the end: it is what the winner is compared with. Where all broke, the search's best stands."""
 
 import math
@@ -54,7 +55,8 @@ def race(candidates: Sequence[str], kept: str | None, seeds: Sequence[int], scor
         for name in candidates:
             if stop and name not in out and name != leader:
                 widest = max(max(all_of) - min(all_of) for all_of in scores.values() if all_of)
-                reason = _worse(scores[name], scores[leader], widest, len(seeds) - done)
+                looks = max(1, len(seeds) - TEST_FROM + 1)
+                reason = _worse(scores[name], scores[leader], widest, len(seeds) - done, LEVEL / looks)
                 if reason:
                     out[name] = (done, reason)
     leader = _leader(scores, candidates, out)
@@ -71,8 +73,9 @@ def _leader(scores: Mapping[str, Sequence[float]], candidates: Sequence[str], ou
     return max(able, key=lambda name: (round(math.fsum(scores[name]) / len(scores[name]), 12), -candidates.index(name)))
 
 
-def _worse(mine: Sequence[float], best: Sequence[float], widest: float, left: int) -> str:
-    """Why a candidate is out, or ''. Scores by seed, more is better; widest: spread over seeds of a candidate; left: seeds to come."""
+def _worse(mine: Sequence[float], best: Sequence[float], widest: float, left: int, level: float) -> str:
+    """Why a candidate is out, or ''. Scores by seed, more is better; widest: spread over seeds of a candidate; left: seeds to come; level: of
+    the test at one seed."""
     count = len(mine)
     behind = [b - a for a, b in zip(mine, best, strict=True)]
     mean = math.fsum(behind) / count
@@ -81,6 +84,6 @@ def _worse(mine: Sequence[float], best: Sequence[float], widest: float, left: in
     if count >= TEST_FROM and mean > 0:
         spread = math.sqrt(math.fsum((one - mean) ** 2 for one in behind) / (count - 1))
         p = 0.0 if spread == 0 else float(student.sf(mean / spread * math.sqrt(count), count - 1))
-        if p < LEVEL:
+        if p < level:
             return f"worse than the leader by {100 * mean:.2f} points (paired t test over {count} seeds, one-sided p = {p:.3f})"
     return ""
