@@ -57,6 +57,7 @@ SETTINGS = (
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()
 ANSWER_SECONDS = 5  # a head answers in milliseconds
 ROOM_SECONDS = 5
+ANSWER_OF_NODE_SECONDS = 180  # to start a process: seconds on a free machine, a minute on a busy one
 
 
 @dataclass(frozen=True)
@@ -257,19 +258,24 @@ def _alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
-def _sees(study: str) -> bool:
-    return os.access(study, os.W_OK) and (Path(study) / "study.json").exists()
-
-
 def _check_running(resources: Resources, study: Path) -> None:
     """RequestError if a node of a running cluster does not see the study's folder, or if others use all that a run needs. Both would only show
     as runs that fail, or wait."""
+
+    def sees(study: str) -> bool:  # sent as it is, so that a node need not import torch to answer
+        return os.access(study, os.W_OK) and os.path.exists(os.path.join(study, "study.json"))
+
     looks = {}
     for node in _alive():
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        looks[ray.remote(_sees).options(num_cpus=0, scheduling_strategy=there).remote(str(study))] = node["NodeManagerHostname"]
-    done, late = ray.wait(list(looks), num_returns=len(looks), timeout=60)
-    blind = sorted({looks[look] for look in late} | {looks[look] for look in done if not ray.get(look)})
+        looks[ray.remote(sees).options(num_cpus=0, scheduling_strategy=there).remote(str(study))] = node["NodeManagerHostname"]
+    done, late = ray.wait(list(looks), num_returns=len(looks), timeout=ANSWER_OF_NODE_SECONDS)
+    if late:
+        raise RequestError(
+            f"of the cluster's nodes, {', '.join(sorted({looks[look] for look in late}))} did not start a process within "
+            f"{ANSWER_OF_NODE_SECONDS} s; is it overloaded, or does its environment differ?"
+        )
+    blind = sorted({looks[look] for look in done if not ray.get(look)})
     if blind:
         raise RequestError(
             f"--storage must be a folder that every node can see and write, got {study.parent}; not so on {', '.join(blind)}"

@@ -431,4 +431,7 @@ def test_a_storage_that_the_nodes_cannot_write_is_refused_by_name(two_nodes: Any
         tuner._check_running(share, study)
         with pytest.raises(RequestError, match="every node can see"):
             tuner._check_running(share, tmp_path / "elsewhere")
+        monkeypatch.setattr(tuner, "ANSWER_OF_NODE_SECONDS", 0)
+        with pytest.raises(RequestError, match="did not start a process within 0 s"):
+            tuner._check_running(share, study)
     assert not ray.is_initialized()

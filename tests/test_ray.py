@@ -158,14 +158,12 @@ def test_two_workers_for_each_run_end_with_one_worker_s_result(shell):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
 
 
-@pytest.mark.parametrize(("trouble", "kind"), [("memory", "out_of_memory"), ("exit", "worker_killed")])
-def test_a_group_of_workers_that_fails_leaves_its_reason_too(shell, trouble, kind):
-    done = check(
-        shell("toy", *SMALL, "--arms", "plain", "--set", f"trouble={trouble}", "--workers-per-run", "2", "--storage", "s"), status=1
-    )
-    (row,) = records(shell.home / "s" / "toy-quick-synthetic")
-    assert row["error"]["kind"] == kind, row["error"]
-    assert row["error"]["message"] in done.stderr
+def test_a_group_of_workers_that_fails_leaves_its_reason_too(shell):
+    words = ("toy", "--repeats", "1", "--trials", "0", "--tables", "T", "--arms", "memory,exit", "--workers-per-run", "2", "--storage", "s")
+    done = check(shell(*words), status=1)
+    rows = {row["arms"][0]: row["error"] for row in records(shell.home / "s" / "toy-quick-synthetic")}
+    assert {arm: error["kind"] for arm, error in rows.items()} == {"T/memory": "out_of_memory", "T/exit": "worker_killed"}
+    assert all(error["message"] in done.stderr for error in rows.values())
 
 
 def test_ctrl_c_stops_with_one_line_and_the_same_command_goes_on(shell):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d
 from torch import Tensor, distributed, nn
 
 
@@ -58,6 +57,8 @@ class _GlobalNormAct(_GlobalNorm):
 
 
 def _synchronise(module: nn.Module) -> nn.Module:
+    from timm.layers import BatchNormAct2d  # three seconds, which the processes that only place a run's workers can do without
+
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             new: nn.Module = (_GlobalNormAct if isinstance(child, BatchNormAct2d) else _GlobalNorm)(
