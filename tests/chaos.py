@@ -191,14 +191,10 @@ def main(arguments: list[str] | None = None) -> int:
     words = ["--preset", given.preset, *(given.request or REQUEST.get(given.procedure, ("--repeats", "2")))]
     names = {"all": list(NAMES), "none": []}.get(given.failpoints) if given.failpoints in ("all", "none") else given.failpoints.split(",")
     assert names is not None
-    first = ("splits", "data", "study")  # passed by the first command alone
-    names.sort(
-        key=lambda name: (
-            first.index(name.split(".")[0]) if name.split(".")[0] in first else 9,
-            name in IN_A_RUN,
-            name.startswith(("report", "export")),
-        )
-    )
+    order = ["splits", "data", "study", "optuna", "ledger", "files"]  # the first three are passed by the first command alone
+    last = ["export", "report"]  # an export by the end of a study, which comes once; a report by every command
+    order += sorted({name.split(".")[0] for name in NAMES} - {*order, *last}) + last
+    names.sort(key=lambda name: order.index(name.split(".")[0]))
     home = given.keep or Path(tempfile.mkdtemp(prefix="chaos"))
     home.mkdir(exist_ok=True)
     before = set(map(int, filter(str.isdecimal, os.listdir("/proc"))))
