@@ -678,6 +678,7 @@ class _Request:
             common: dict[str, Any] = {
                 "name": self.name, "data_hash": pack.hash, "retry_failed": self.given.retry_failed, "external": external_names(study),
                 "deadline": None if self.given.max_hours is None else time.monotonic() + 3600 * self.given.max_hours,
+                "judged": len(self.entry.procedure.parts(plan.baseline, pack, plan.seeds[0])["val"]),
                 "max_gpu_seconds": None if self.given.max_gpu_hours is None else 3600 * self.given.max_gpu_hours,
             }  # fmt: skip
             arms = retunings(self.entry, plan) if self.given.retune else ()

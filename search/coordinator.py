@@ -125,6 +125,7 @@ class Coordinator:
         max_gpu_seconds: float | None = None,
         warm: Warm | None = None,
         retuned: tuple[str, tuple[tuple[str, str], ...]] | None = None,
+        judged: int | None = None,
         on_change: Callable[["Coordinator"], None] = lambda coordinator: None,
     ) -> None:
         self.entry, self.plan, self.ledger, self.folder = entry, plan, ledger, folder
@@ -134,6 +135,7 @@ class Coordinator:
         self.gpus = 1.0  # of one run, where it uses any
         self.on_record: Callable[[Mapping[str, Any]], None] = lambda record: None  # told of each ended run; must not raise
         self.warm = warm
+        self.judged = judged  # images of the validation part: what a score on the way is the mean over
         self.retuned = retuned  # the search of an arm of its own: its name, and each (table, arm)
         self.external = tuple(external)
         self.last_looks = tuple(f"{part}_{entry.procedure.headline[0]}" for part in ("test", *(f"external_{word}" for word in external)))
@@ -218,7 +220,7 @@ class Coordinator:
                 storage=open_journal(self.folder / JOURNAL),
                 study_name=self.name if self.retuned is None else f"{self.name} retuned {self.retuned[0]}",
                 directions=[optuna.study.StudyDirection[sign] for sign in signs],
-                pruner=make_pruner(self.plan.strategy),
+                pruner=make_pruner(self.plan.strategy, self.judged, self.entry.study.direction == "maximize"),
                 load_if_exists=True,
             )
             if study.metric_names is None:  # as optuna-dashboard shows them

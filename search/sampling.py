@@ -24,18 +24,19 @@ SECOND = ("parameters",)
 FINITE = 50  # values: a numeric dimension with more is no dimension of a grid unless --grid says how many points
 LARGEST = 100_000  # points of a grid
 REDUCTION = 3  # a rung keeps one in three
+DOUBT = 2.0  # standard errors
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """What a search is asked to do beside its number of trials. What is known of the defaults: benchmarks/README.md, "How many epochs a
-    search needs"."""
+    """What a search is asked to do beside its number of trials. The defaults are argued in benchmarks/README.md, "How many epochs a search
+    needs"."""
 
     sampler: str = "tpe"
     scheduler: str = "asha"
     grid: int | None = None  # points of each numeric dimension with more values than that
     grace: int = 2  # validations before the first run may be stopped
-    startup: int = 3  # trials that end by themselves before any is stopped
+    startup: int = 2  # trials that end by themselves before any is stopped
     finalists: int = 3  # configurations that are run on fresh seeds
     second: str | None = None  # what is made small beside the score: parameters
     source: str | None = None  # the study that this one starts from
@@ -163,26 +164,43 @@ def grid_order(
 # -- early stopping ---------------------------------------------------------------------------------------------------------------------
 
 
-def make_pruner(strategy: Strategy) -> optuna.pruners.BasePruner:
+def make_pruner(strategy: Strategy, judged: int | None = None, maximize: bool = True) -> optuna.pruners.BasePruner:
     """Successive halving without waiting (ASHA): at `grace` validations, and at each tripling, the best third of those that came so far
-    goes on. hyperband: several of them, with longer and longer grace. Nothing is stopped before `startup` trials have ended by themselves:
-    Optuna's halving would stop the second trial of a study for being behind the first."""
+    goes on. hyperband: several of them, with longer and longer grace. A run that they would stop goes on all the same
+
+    - before `startup` trials have ended by themselves: Optuna's halving would stop the second trial of a study for being behind the first;
+    - where it is not behind the best score at its step by more than DOUBT standard errors of a share of `judged` images (the validation
+      part; None: any difference counts): a search that has found a good region proposes points of it, and a third of equals is chance."""
     if strategy.scheduler == "none":
         return optuna.pruners.NopPruner()
-    if strategy.scheduler == "hyperband":
-        return _Patient(optuna.pruners.HyperbandPruner(min_resource=strategy.grace, reduction_factor=REDUCTION), strategy.startup)
-    return _Patient(optuna.pruners.SuccessiveHalvingPruner(min_resource=strategy.grace, reduction_factor=REDUCTION), strategy.startup)
+    halving = optuna.pruners.HyperbandPruner if strategy.scheduler == "hyperband" else optuna.pruners.SuccessiveHalvingPruner
+    return _Cautious(halving(min_resource=strategy.grace, reduction_factor=REDUCTION), strategy.startup, judged, 1 if maximize else -1)
 
 
-class _Patient(optuna.pruners.BasePruner):
-    """Another pruner's word, once enough trials have ended by themselves."""
+class _Cautious(optuna.pruners.BasePruner):
+    """Another pruner's word, where there is no doubt of it."""
 
-    def __init__(self, inner: optuna.pruners.BasePruner, startup: int) -> None:
-        self.inner, self.startup = inner, startup
+    def __init__(self, inner: optuna.pruners.BasePruner, startup: int, judged: int | None, sign: int) -> None:
+        self.inner, self.startup, self.judged, self.sign = inner, startup, judged, sign
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         stop = self.inner.prune(study, trial)  # always asked: it notes the rungs that the trial has reached
         if not stop:
             return False
-        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return sum(bool(one.intermediate_values) for one in ended) >= self.startup
+        trials = study.get_trials(deepcopy=False)
+        ended = sum(one.state == TrialState.COMPLETE and bool(one.intermediate_values) for one in trials)
+        if ended < self.startup:
+            return False
+        step = trial.last_step
+        if step is None:
+            return False
+        seen = {one.number: self.sign * one.intermediate_values[step] for one in trials if step in one.intermediate_values}
+        mine = seen.pop(trial.number)
+        best = max((score for score in seen.values() if not math.isnan(score)), default=-math.inf)
+        return not best - mine <= DOUBT * _standard_error(self.sign * best, self.judged)  # and so for a score that is no number
+
+
+def _standard_error(share: float, count: int | None) -> float:
+    """Of a share of `count` images."""
+    share = min(max(share, 0.0), 1.0)
+    return math.sqrt(share * (1 - share) / count) if count else 0.0

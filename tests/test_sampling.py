@@ -1,6 +1,7 @@
 """Samplers, early stopping and grids, as a study is asked for them."""
 
 import itertools
+import math
 
 import numpy as np
 import optuna
@@ -175,10 +176,10 @@ def test_words_that_are_no_choice_are_refused_all_at_once(toy):
 # -- early stopping ---------------------------------------------------------------------------------------------------------------------
 
 
-def stopped_at(strategy, curves):
+def stopped_at(strategy, curves, judged=None):
     """The step at which each trial is stopped, None where it ends; one after the other."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize", pruner=make_pruner(strategy), study_name="s")
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(strategy, judged), study_name="s")
     found = []
     for curve in curves:
         trial, stop = study.ask(), None
@@ -196,12 +197,34 @@ FALLING = [[0.9 - 0.1 * number] * 6 for number in range(6)]  # each trial is wor
 
 
 def test_nothing_is_stopped_before_a_few_trials_have_ended_and_then_not_before_its_grace():
-    assert stopped_at(Strategy(), FALLING) == [None, None, None, 2, 2, 2]
-    assert stopped_at(Strategy(grace=3), FALLING) == [None, None, None, 3, 3, 3]
+    assert stopped_at(Strategy(), FALLING) == [None, None, 2, 2, 2, 2]
+    assert stopped_at(Strategy(grace=3), FALLING) == [None, None, 3, 3, 3, 3]
 
 
 def test_without_patience_the_second_trial_would_be_stopped_at_once():
     assert stopped_at(Strategy(grace=1, startup=1), FALLING) == [None, 1, 1, 1, 1, 1]
+
+
+def test_who_is_behind_by_less_than_the_validation_part_can_tell_goes_on():
+    curves = [[0.80] * 3, [0.74] * 3, [0.70] * 3]  # of 100 images at 0.80, a standard error is 0.04
+    assert stopped_at(Strategy(grace=1, startup=1), curves, judged=100) == [None, None, 1]
+    assert stopped_at(Strategy(grace=1, startup=1), curves, judged=10_000) == [None, 1, 1]
+    assert stopped_at(Strategy(grace=1, startup=1), curves, judged=10) == [None, None, None]
+
+
+def test_where_less_is_better_the_doubt_is_of_the_least():
+    study = optuna.create_study(direction="minimize", pruner=make_pruner(Strategy(grace=1, startup=1), 100, maximize=False))
+    found = []
+    for score in (0.20, 0.26, 0.30):
+        trial = study.ask()
+        trial.report(score, 1)
+        found.append(trial.should_prune())
+        study.tell(trial, None if found[-1] else score, state=TrialState.PRUNED if found[-1] else TrialState.COMPLETE)
+    assert found == [False, False, True]
+
+
+def test_a_score_that_is_no_number_is_stopped_and_stops_nobody():
+    assert stopped_at(Strategy(grace=1, startup=1), [[0.5], [math.nan, 0.5], [0.6]]) == [None, 1, None]
 
 
 def test_the_best_so_far_is_never_stopped():
