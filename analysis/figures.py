@@ -24,7 +24,7 @@ from analysis.tables import heading, plus_minus
 _CURVES = 8  # arms in one training figure; more cannot be told apart
 
 
-def draw(
+def plan(
     study: Study,
     trials: pd.DataFrame,
     summaries: tuple[Summary, ...],
@@ -32,39 +32,53 @@ def draw(
     links: Mapping[str, str],
     beside: Beside,
     light: bool = False,
-) -> tuple[Drawing, ...]:
-    """All figures for which the study has data. links: record key -> address of the run in the report. light: no column width."""
+) -> list[Callable[[], list[Drawing]]]:
+    """What makes each figure for which the study has data, in the page's order; none depends on another, so that several processes can
+    share them. links: record key -> address of the run in the report. light: no column width."""
     found = importances(study, trials)
+    one = partial(_one, light=light)
+    parts: list[Callable[[], list[Drawing]]] = [
+        partial(one, partial(arms, s, study, links), both=True) for s in summaries if s.rows and not lone(s)
+    ]
+    for make in (
+        partial(search_figures.history, study, trials, links),
+        partial(search_figures.curves, study, trials, links),
+        partial(search_figures.importance, found),
+        partial(search_figures.slices, study, trials, found, links),
+        partial(search_figures.parallel, study, trials),
+        partial(pareto.drawing, study, trials, links),
+        partial(search_figures.timeline, study, links),
+    ):
+        parts.append(partial(one, make))
 
-    def both(make: Callable[[float], Drawing | None]) -> Drawing | None:
-        """At full width, with the same at column width."""
-        drawing = make(WIDTH)
-        if drawing is not None and not light:
-            with style(COLUMN):
-                narrow = make(COLUMN)
-                drawing.column = narrow.figure if narrow is not None else None
-        return drawing
+    def page(name: str, words: str, rows: list[Row], width: float = WIDTH) -> Drawing | None:
+        return training(study, name, words, rows, study.history(k for row in rows for k in row.keys), width)
 
+    parts += [partial(one, partial(page, *what), both=True) for what in curve_pages(study, summaries)]
+    parts += [
+        partial(one, partial(confusion, study, best, part), both=True) for part in ("", *(str(e["slug"]) for e in external_sets(study)))
+    ]
+    parts.append(partial(one, partial(run_figures.calibration, beside), both=True))
+    parts.append(partial(_several, partial(run_figures.of_artefacts, study, beside, light)))
+    return parts
+
+
+def _one(make: Callable[..., Drawing | None], both: bool = False, light: bool = False) -> list[Drawing]:
+    """A figure at full width; both: with the same at column width where it can live there."""
     with style():
-        parts: list[Drawing | None] = [both(partial(arms, s, study, links)) for s in summaries if s.rows and not lone(s)]
-        parts += [
-            search_figures.history(study, trials, links),
-            search_figures.curves(study, trials, links),
-            search_figures.importance(found),
-            search_figures.slices(study, trials, found, links),
-            search_figures.parallel(study, trials),
-            pareto.drawing(study, trials, links),
-            search_figures.timeline(study, links),
-        ]
-        for name, words, rows in curve_pages(study, summaries):
-            curves = study.history(k for row in rows for k in row.keys)
-            parts.append(both(partial(training, study, name, words, rows, curves)))
-        parts.append(both(partial(confusion, study, best, "")))
-        for entry in external_sets(study):
-            parts.append(both(partial(confusion, study, best, str(entry["slug"]))))
-        parts.append(both(partial(run_figures.calibration, beside)))
-        parts += run_figures.of_artefacts(study, beside, light)
-    return tuple(d for d in parts if d is not None)
+        drawing = make()
+    if drawing is None:
+        return []
+    if both and not light:
+        with style(COLUMN):
+            narrow = make(width=COLUMN)
+            drawing.column = narrow.figure if narrow is not None else None
+    return [drawing]
+
+
+def _several(make: Callable[[], list[Drawing | None]]) -> list[Drawing]:
+    with style():
+        return [drawing for drawing in make() if drawing is not None]
 
 
 def lone(summary: Summary) -> bool:

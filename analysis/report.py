@@ -13,9 +13,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -23,7 +22,6 @@ from urllib.parse import quote
 import jinja2
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis import artefacts, search, search_figures
 from analysis import figures as fg
@@ -117,66 +115,81 @@ def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "ful
     links = {key: f"#run-{i}" for i, key in enumerate(runs["key"], 1)}
     trials = search.trial_table(study)
     beside = look(study, summaries, winner)
-    drawings = fg.draw(study, trials, summaries, winner, links, beside, light=figures == "light")
+    makers = fg.plan(study, trials, summaries, winner, links, beside, light=figures == "light")
+    pictures, drawn, words = _draw(study.folder / "figures", makers, figures == "full")
     files["tables/per-class.csv"] = encoded(tb.classes_to_csv(beside.pairing, beside.classes))
-    pictures = {}
-    printing = _print(study.folder, drawings) if figures == "full" else None
-    for drawing in drawings:
-        svg = drawing.svg()
-        endings = ["svg"]
-        files[f"figures/{drawing.name}.svg"] = encoded(alone(svg))
-        if figures == "full":
-            files[f"figures/{drawing.name}.png"] = drawing.png()
-            endings += ["png"] + (["pdf"] if drawing.column is None else ["-column.svg", "-column.pdf"])
-        else:
-            kept = ("png", "pdf", "-column.svg", "-column.pdf")
-            endings += [e for e in kept if (study.folder / "figures" / file_name(drawing.name, e)).exists()]
-        pictures[drawing.name] = Picture(
-            inline(drawing, svg), drawing.words, tuple((_FORMATS[e], file_name(drawing.name, e)) for e in endings)
-        )
     page = _page(study, price_per_hour, trials, summaries, winner, runs, links, pictures, beside)
     for name in ("report.html", "report.md"):
         files[name] = encoded(templates().get_template(f"{name}.j2").render(page))
     paths = tuple(write_file(study.folder / name, content) for name, content in files.items())
-    printed, words = printing() if printing is not None else ((), ())
-    return Report(paths + printed, time.perf_counter() - began, study.warnings + words)
+    return Report(paths + drawn, time.perf_counter() - began, study.warnings + words)
 
 
-def _print(folder: Path, drawings: Sequence[Drawing]) -> Callable[[], tuple[tuple[Path, ...], tuple[str, ...]]]:
-    """Write what a paper takes (PDF, at the width of a column where the figure can live there) in two processes beside this one: it costs as
-    much as all the rest. Goes out: a function that waits for the files and names them, and says in words what went wrong.
-    Forks, for figures cannot be sent to another process; not under Ray, whose threads and channels do not outlive one."""
-    wanted: tuple[dict[Path, Callable[[], bytes]], ...] = ({}, {})
-    for number, drawing in enumerate(drawings):
-        own, half = folder / "figures" / drawing.name, wanted[number % 2]
-        if drawing.column is None:
-            half[own.with_name(f"{own.name}.pdf")] = drawing.pdf
-        else:
-            half[own.with_name(f"{own.name}-column.svg")] = partial(_column_svg, drawing, drawing.column)
-            half[own.with_name(f"{own.name}-column.pdf")] = partial(drawing.pdf, drawing.column)
+@dataclass(frozen=True)
+class _Made:
+    """A figure as the page takes it, and its files that were written."""
 
-    def write(*halves: dict[Path, Callable[[], bytes]]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-        return tuple(write_file(path, draw()) for half in halves for path, draw in half.items()), ()
+    name: str
+    picture: Picture
+    paths: tuple[Path, ...]
 
-    if "ray" in sys.modules:
-        return partial(write, *wanted)
-    processes = [multiprocessing.get_context("fork").Process(target=write, args=(half,)) for half in wanted if half]
-    for process in processes:
+
+def _draw(
+    folder: Path, makers: Sequence[Callable[[], list[Drawing]]], full: bool
+) -> tuple[dict[str, Picture], tuple[Path, ...], tuple[str, ...]]:
+    """Write all figures, in two processes: they are most of a report's time. Goes out: each by its name, in the order of `makers`, the files,
+    and in words what went wrong. Each process takes the next figure that nobody has; forks, for figures cannot be sent to another process;
+    not under Ray, whose threads and channels do not outlive a fork."""
+    context = multiprocessing.get_context("fork")
+    taken = context.Value("i", 0)
+
+    def work() -> dict[int, list[_Made]]:
+        made: dict[int, list[_Made]] = {}
+        while True:
+            with taken.get_lock():
+                number = taken.value
+                taken.value += 1
+            if number >= len(makers):
+                return made
+            made[number] = [_write(folder, drawing, full) for drawing in makers[number]()]
+
+    words: tuple[str, ...] = ()
+    if "ray" in sys.modules or os.cpu_count() == 1:
+        made = work()
+    else:
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=lambda: there.send(work()))
         process.start()
+        there.close()
+        made = work()
+        with here, suppress(EOFError):  # it died: said below
+            made |= here.recv()
+        process.join()
+        if process.exitcode:
+            said = f"a process that writes figures ended with exit status {process.exitcode}, PNG and PDF of some are missing or old: "
+            words = (said + "write the report again with `python -m analysis STUDY_DIR`",)
+            for number in set(range(len(makers))) - made.keys():
+                made[number] = [_write(folder, drawing, False) for drawing in makers[number]()]
+    found = [one for number in sorted(made) for one in made[number]]
+    return {one.name: one.picture for one in found}, tuple(path for one in found for path in one.paths), words
 
-    def wait() -> tuple[tuple[Path, ...], tuple[str, ...]]:
-        for process in processes:
-            process.join()
-        if ends := [process.exitcode for process in processes if process.exitcode]:
-            said = f"a process that writes the figures as PDF ended with exit status {ends[0]}, some are missing or old: "
-            return (), (said + "write the report again with `python -m analysis STUDY_DIR`",)
-        return tuple(path for half in wanted for path in half), ()
 
-    return wait
-
-
-def _column_svg(drawing: Drawing, column: Figure) -> bytes:
-    return encoded(alone(drawing.svg(column)))
+def _write(folder: Path, drawing: Drawing, full: bool) -> _Made:
+    """full: as PNG and for a paper too (PDF, at the width of a column where the figure can live there)."""
+    svg = drawing.svg()
+    content: dict[str, Callable[[], bytes]] = {"svg": lambda: encoded(alone(svg))}
+    if full:
+        content["png"] = drawing.png
+        if (column := drawing.column) is None:
+            content["pdf"] = drawing.pdf
+        else:
+            content["-column.svg"] = lambda: encoded(alone(drawing.svg(column)))
+            content["-column.pdf"] = lambda: drawing.pdf(column)
+    paths = {ending: folder / file_name(drawing.name, ending) for ending in _FORMATS}
+    written = [write_file(paths[ending], make()) for ending, make in content.items()]
+    endings = [ending for ending in _FORMATS if ending in content or (not full and paths[ending].exists())]
+    files = tuple((_FORMATS[ending], paths[ending].name) for ending in endings)
+    return _Made(drawing.name, Picture(inline(drawing, svg), drawing.words, files), tuple(written))
 
 
 def file_name(name: str, ending: str) -> str:

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -134,12 +135,31 @@ def test_half_a_character_in_any_name_or_note_becomes_a_question_mark(tmp_path):
 
 
 @pytest.mark.parametrize("status", [3, -9])
-def test_a_process_that_dies_over_the_pdf_files_is_a_warning_and_the_report_is_there(tmp_path, monkeypatch, status):
+def test_a_process_that_dies_over_figures_is_a_warning_and_the_report_is_there(tmp_path, monkeypatch, status):
     monkeypatch.delitem(sys.modules, "ray", raising=False)  # as in the report's own process, whatever was tested before in this one
-    monkeypatch.setattr(drawing.Drawing, "pdf", lambda *_: os._exit(3) if status > 0 else os.kill(os.getpid(), 9))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    here, pdf = os.getpid(), drawing.Drawing.pdf
+
+    def die(*words):
+        if os.getpid() == here:
+            time.sleep(0.5)  # so that the other gets a figure
+            return pdf(*words)
+        os._exit(3) if status > 0 else os.kill(os.getpid(), 9)
+
+    monkeypatch.setattr(drawing.Drawing, "pdf", die)
     report = analysis.write_report(fake.make(tmp_path))
     assert any(f"exit status {status}" in w and "write the report again" in w for w in report.warnings)
-    assert (tmp_path / "report.html").exists() and not [p for p in report.paths if p.suffix == ".pdf"]
+    page = (tmp_path / "report.html").read_text()
+    figures = {path.stem for path in (tmp_path / "figures").glob("*.svg") if not path.stem.endswith("-column")}
+    assert len(figures) > 5 and all(f'id="{name}-' in page for name in figures), "each figure is in the page"
+    assert len([p for p in report.paths if p.suffix == ".pdf"]) < len(figures)
+
+
+def test_one_process_or_two_write_the_same_bytes(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    other = fake.write(tmp_path / "study", ASKED, RECORDS)
+    analysis.write_report(other)
+    assert all((other / path.relative_to(folder)).read_bytes() == path.read_bytes() for path in folder.rglob("figures/*"))
 
 
 def test_whole_numbers_of_hundreds_of_digits_are_missing_values(tmp_path):
