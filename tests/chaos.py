@@ -129,8 +129,11 @@ def harass(study: Study, kills: int, failpoints: list[str], chance: random.Rando
             killed.update(f"failpoint {name}" for name in fired)
             left = [name for name in left if name not in fired]
             fruitless = 0 if fired else fruitless + 1
-            if not fired and status == 0:
-                study.words = more(study.words)  # all is done: something must be left to pass it
+            if not fired and status == 0:  # all is done: something must be left to pass it
+                if left[0].startswith("export"):
+                    shutil.rmtree(study.path / "best")
+                else:
+                    study.words = more(study.words)
             if fruitless > 4:
                 faults += [f"failpoint {name} was never passed" for name in batch]
                 left = [name for name in left if name not in batch]
@@ -191,9 +194,8 @@ def main(arguments: list[str] | None = None) -> int:
     words = ["--preset", given.preset, *(given.request or REQUEST.get(given.procedure, ("--repeats", "2")))]
     names = {"all": list(NAMES), "none": []}.get(given.failpoints) if given.failpoints in ("all", "none") else given.failpoints.split(",")
     assert names is not None
-    order = ["splits", "data", "study", "optuna", "ledger", "files"]  # the first three are passed by the first command alone
-    last = ["export", "report"]  # an export by the end of a study, which comes once; a report by every command
-    order += sorted({name.split(".")[0] for name in NAMES} - {*order, *last}) + last
+    order = ["splits", "data", "study"]  # passed by the first command alone
+    order += [*dict.fromkeys(name.split(".")[0] for name in IN_A_RUN), "optuna", "ledger", "files", "export", "report"]
     names.sort(key=lambda name: order.index(name.split(".")[0]))
     home = given.keep or Path(tempfile.mkdtemp(prefix="chaos"))
     home.mkdir(exist_ok=True)
