@@ -179,3 +179,13 @@ def test_every_figure_file_opens_on_its_own(browser, folder):
         page.goto(path.as_uri())
         assert page.evaluate("document.documentElement.getBoundingClientRect().width") > 100, path.name
         page.close()
+
+
+def test_what_is_folded_is_printed_too_but_for_the_words_of_each_run(opened):
+    seen = "() => [...document.querySelectorAll('details:not([open]) > :not(summary)')].map(e => [!!e.closest('td'), e.checkVisibility()])"
+    before = opened.page.evaluate(seen)
+    assert before and not any(visible for _, visible in before)
+    opened.page.emulate_media(media="print")
+    after = opened.page.evaluate(seen)
+    assert {visible for of_run, visible in after if not of_run} == {True}
+    assert {visible for of_run, visible in after if of_run} == {False}
