@@ -21,7 +21,16 @@ ROOT = Path(__file__).parent.parent
 PREY = ("driver", "worker", "raylet", "gcs_server")
 REQUEST = {
     "toy": ("--trials", "4", "--repeats", "2", "--tables", "1,2", "--set", "pause=0.3"),
-    "supcam": ("--trials", "4", "--repeats", "2", "--tables", "2"),
+    "supcam": (
+        "--trials",
+        "4",
+        "--repeats",
+        "2",
+        "--tables",
+        "2",
+        "--arms",
+        "Scratch,MoCo,MoCo + SupCon,SupCAM (full)",
+    ),  # no weights to load
 }
 
 
@@ -134,7 +143,7 @@ def harass(study: Study, kills: int, failpoints: list[str], chance: random.Rando
                     shutil.rmtree(study.path / "best")
                 else:
                     study.words = more(study.words)
-            if fruitless > 4:
+            if fruitless > 2:
                 faults += [f"failpoint {name} was never passed" for name in batch]
                 left = [name for name in left if name not in batch]
             continue
@@ -194,18 +203,11 @@ def main(arguments: list[str] | None = None) -> int:
     words = ["--preset", given.preset, *(given.request or REQUEST.get(given.procedure, ("--repeats", "2")))]
     names = {"all": list(NAMES), "none": []}.get(given.failpoints) if given.failpoints in ("all", "none") else given.failpoints.split(",")
     assert names is not None
-    order = ["splits", "data", "study"]  # passed by the first command alone
-    order += [*dict.fromkeys(name.split(".")[0] for name in IN_A_RUN), "optuna", "ledger", "files", "export", "report"]
-    names.sort(key=lambda name: order.index(name.split(".")[0]))
     home = given.keep or Path(tempfile.mkdtemp(prefix="chaos"))
     home.mkdir(exist_ok=True)
     before = set(map(int, filter(str.isdecimal, os.listdir("/proc"))))
     began = time.monotonic()
     disturbed, calm = Study(home, given.procedure, words, "disturbed"), Study(home, given.procedure, words, "calm")
-    killed, faults = harass(disturbed, given.kills, names, random.Random(given.seed), given.patience)
-    calm.words = [word.replace(str(disturbed.folder), str(calm.folder)) for word in disturbed.words]
-    if end(calm.start(), 10 * given.patience) != 0:
-        faults.append(f"the undisturbed study failed; see {calm.log}")
     sys.path.insert(0, str(home))
     import search_spaces
     import trainables
@@ -213,6 +215,15 @@ def main(arguments: list[str] | None = None) -> int:
     for package in (search_spaces, trainables):
         package.__path__ = [*package.__path__, str(home / package.__name__)]
     entry = load(given.procedure)
+    if entry.procedure.artefacts is None:
+        names = [name for name in names if not name.startswith("artefacts")]  # it leaves none
+    order = ["splits", "data", "study", "optuna", "ledger", "files"]  # the first three are passed by the first command alone
+    order += [*dict.fromkeys(name.split(".")[0] for name in IN_A_RUN), "export", "report"]
+    names.sort(key=lambda name: order.index(name.split(".")[0]))
+    killed, faults = harass(disturbed, given.kills, names, random.Random(given.seed), given.patience)
+    calm.words = [word.replace(str(disturbed.folder), str(calm.folder)) for word in disturbed.words]
+    if end(calm.start(), 10 * given.patience) != 0:
+        faults.append(f"the undisturbed study failed; see {calm.log}")
     for study in (disturbed, calm):
         history = check(study.path, entry)
         faults += [
