@@ -475,10 +475,10 @@ class _Request:
         except RequestError as fault:
             faults += fault.faults
         if self.given.source is not None and plan.trials:
-            from search.warm import warm_start
+            from search.warm import kept, warm_start
 
             try:
-                self.warm = warm_start(self.given.source, self.entry, plan, pack.hash)
+                self.warm = kept(self.folder, plan) or warm_start(self.given.source, self.entry, plan, pack.hash)
             except RequestError as fault:
                 faults += fault.faults
         if self.given.retune and (not plan.tables or not plan.trials or plan.strategy.second):
@@ -636,14 +636,17 @@ class _Request:
         from search.retune import Relay, Retuning, best_of, retuned_table, retunings
         from search.study import (
             check_writable,
+            chosen_by_searches,
             compose_study,
             external_names,
             read_study,
             store_data,
             store_external,
+            with_retunings,
             with_table,
             write_study,
         )
+        from search.warm import keep
         from trainables.parts.errors import StorageFault
 
         check_writable(self.folder)
@@ -674,14 +677,18 @@ class _Request:
                 }
                 pack = store_data(self.folder, pack, splits or {"split": self.entry.procedure.parts(plan.baseline, pack, plan.seeds[0])})
             store_external(self.folder, self.external)
+            if self.warm is not None:
+                keep(self.folder, self.warm)
+            arms = retunings(self.entry, plan) if self.given.retune else ()
+            study = with_retunings(study, arms)
             write_study(self.folder, study)
             common: dict[str, Any] = {
                 "name": self.name, "data_hash": pack.hash, "retry_failed": self.given.retry_failed, "external": external_names(study),
                 "deadline": None if self.given.max_hours is None else time.monotonic() + 3600 * self.given.max_hours,
+                "kept": frozenset(chosen_by_searches(old or {})),
                 "judged": len(self.entry.procedure.parts(plan.baseline, pack, plan.seeds[0])["val"]),
                 "max_gpu_seconds": None if self.given.max_gpu_hours is None else 3600 * self.given.max_gpu_hours,
             }  # fmt: skip
-            arms = retunings(self.entry, plan) if self.given.retune else ()
 
             def main() -> Coordinator:
                 steps: dict[str, Any] = {"with_search": self.step != "ablate", "with_tables": self.step != "tune", "warm": self.warm}
@@ -823,7 +830,7 @@ class _Request:
                 file=sys.stderr,
             )
             return 1
-        exported = self._export(study, ledger, pack)
+        exported = self._export(study, ledger, pack, complete=coordinator.complete())
         failpoint("report.begun")
         report = analysis.write_report(self.folder)
         failpoint("report.written")
@@ -844,21 +851,27 @@ class _Request:
             console.print(f"  {line}", markup=False)
         console.print(f"  tables   {_short(self.folder / 'tables')}", markup=False)
         console.print(f"  report   {_short(self.folder / 'report.html')}", markup=False)
-        console.print(f"  model    {_short(self.folder / 'best')}", markup=False)
+        if (self.folder / "best").exists():
+            console.print(f"  model    {_short(self.folder / 'best')}", markup=False)
         if len(report.warnings):
             for warning in report.warnings[:5]:
                 console.print(f"  note: {warning}", markup=False)
         return 0
 
-    def _export(self, study: dict[str, Any], ledger: "Ledger", pack: "Pack", anew: bool = False) -> list[str]:
-        """Words for the summary. `anew`: also where `best/` holds the chosen run already; it is replaced only by a proven one."""
+    def _export(self, study: dict[str, Any], ledger: "Ledger", pack: "Pack", anew: bool = False, complete: bool = True) -> list[str]:
+        """Words for the summary. `anew`: also where `best/` holds the chosen run already; it is replaced only by a proven one. Not `complete`:
+        a search goes on; what it alone wanted is not looked at on the test part, and its model may be gone."""
         import analysis
         from search.export import export, exported_key
+        from trainables.parts.execution import MODEL
 
         best = analysis.best(analysis.load(self.folder))
         if best is None:
             return ["no completed run to export"]
         chosen = ledger.records[best.key]
+        tested = f"test_{self.entry.procedure.headline[0]}" in chosen["metrics"]
+        if not complete and not (tested and (self.folder / "checkpoints" / chosen["key"] / MODEL).exists()):
+            return [f"best     so far {best.name}, on validation data; it is tested and exported when the search has ended"]
         words = f"best     {best.name}, seed {chosen['seed']}: {best.words}"
         if anew or exported_key(self.folder / "best") != chosen["key"]:
             export(self.entry, self.folder, study, ledger, pack, chosen, best.words)
@@ -911,9 +924,12 @@ class _Request:
         with Ledger(self.folder) as ledger:
             if not any(record["status"] == "completed" for record in ledger.records.values()):
                 raise RequestError(f"no run of {self.name} has completed, so there is nothing to export; repeat the study's command first")
-            for line in self._export(study, ledger, load_pack(self.folder / "data", verify=True), anew=True):
+            race = study.get("race") or {}
+            decided = not study["trials"] or (race.get("winner") is not None and race.get("trials") == study["trials"])
+            for line in self._export(study, ledger, load_pack(self.folder / "data", verify=True), anew=True, complete=decided):
                 self.console.print(line, markup=False)
-        self.console.print(f"model    {_short(self.folder / 'best')}", markup=False)
+        if (self.folder / "best").exists():
+            self.console.print(f"model    {_short(self.folder / 'best')}", markup=False)
         return 0
 
 

@@ -126,6 +126,7 @@ class Coordinator:
         warm: Warm | None = None,
         retuned: tuple[str, tuple[tuple[str, str], ...]] | None = None,
         judged: int | None = None,
+        kept: frozenset[str] = frozenset(),
         on_change: Callable[["Coordinator"], None] = lambda coordinator: None,
     ) -> None:
         self.entry, self.plan, self.ledger, self.folder = entry, plan, ledger, folder
@@ -135,6 +136,7 @@ class Coordinator:
         self.gpus = 1.0  # of one run, where it uses any
         self.on_record: Callable[[Mapping[str, Any]], None] = lambda record: None  # told of each ended run; must not raise
         self.warm = warm
+        self.kept = kept  # configurations that stand in tables which searches made: their models stay until a race is decided
         self.judged = judged  # images of the validation part: what a score on the way is the mean over
         self.retuned = retuned  # the search of an arm of its own: its name, and each (table, arm)
         self.external = tuple(external)
@@ -166,6 +168,7 @@ class Coordinator:
         ] = []  # as `best_trials` has it, kept up to date: of many trials, one look costs milliseconds
         self.told = 0  # trials of this study that have ended; imported ones are not counted
         self.number = 0  # of the next trial
+        self.waiting: deque[int] = deque()  # numbers of trials that are asked before new ones
         self.first = 0  # trials that were there, or were put in front, before the sampler was asked
         self.grid: list[dict[str, Any]] = []
         self.reported: dict[int, set[int]] = {}  # steps that Optuna knows, by trial
@@ -207,6 +210,7 @@ class Coordinator:
         trials = study.get_trials(deepcopy=False)
         self.told = sum(trial.state.is_finished() and "from" not in trial.user_attrs for trial in trials)
         self.number = len(trials)
+        self.waiting = deque(trial.number for trial in trials if trial.state == TrialState.WAITING)
         self.ranking = best_trials(study)
         for frozen in trials:
             if frozen.state == TrialState.RUNNING:
@@ -485,7 +489,7 @@ class Coordinator:
     def _ask(self) -> optuna.trial.Trial:
         """A new trial with a value for each dimension that applies."""
         assert self.study is not None
-        self.study.sampler = self._sampler(self.number)
+        self.study.sampler = self._sampler(self.waiting.popleft() if self.waiting else self.number)
         failpoint("optuna.ask")
         trial = self.study.ask()
         failpoint("optuna.asked")
@@ -596,7 +600,7 @@ class Coordinator:
         if state is None:
             return None
         return {
-            "winner": state.winner, "seeds": list(self.plan.seeds[1:]),
+            "winner": state.winner, "seeds": list(self.plan.seeds[1:]), "trials": self.plan.trials,
             "finalists": [
                 {
                     "name": one.name, "config_hash": one.hash, "trial": one.trial, "score": one.score,
@@ -785,6 +789,8 @@ class Coordinator:
         if self.study is None:
             return
         best = self._best_keys()
+        if (state := self.race()) is None or state.winner is None:
+            best |= {key for key in self.searched if self.ledger.records[key]["config_hash"] in self.kept}
         wanted = self._wanted()
         for key in sorted(self.searched - best - set(self.planned) - {run.key for run in wanted}):
             folder = self.folder / "checkpoints" / key

@@ -175,9 +175,9 @@ def _shared_stages(facts: _Facts) -> None:
         done = {stage: span[1] for life in record.get("lives", []) for stage, span in life["epochs"].items()}
         for stage, value in record["stage_hashes"].items():
             if stage in shared and done.get(stage) == getattr(config_from(facts.entry.procedure.config, record["params"]), shared[stage]):
-                trained.setdefault(value, {})[record["key"]] = record
+                trained.setdefault(value, {}).setdefault(record["key"], record)
     for value, runs in trained.items():
-        of_tables = [record for key, record in runs.items() if any(not arm.startswith("search/") for arm in facts.records[key]["arms"])]
+        of_tables = [record for record in runs.values() if any(not arm.startswith("search/") for arm in record["arms"])]  # as it trained
         damaged = any((facts.folder / "stages" / value).glob("*.damaged"))
         if len(of_tables) > 1 and not damaged:
             facts.violations.append(f"stage {value[:12]} was trained by {len(of_tables)} runs: {'; '.join(map(_name, of_tables))}")
@@ -188,48 +188,92 @@ def _shared_stages(facts: _Facts) -> None:
 
 
 def _trials(facts: _Facts) -> None:
-    """Optuna's study says what the ledger says. It is looked at in a copy: opening it may mend it."""
+    """Optuna's studies say what the ledger says: the search's own, and those of arms. They are looked at in a copy: opening may mend them."""
     path = facts.folder / JOURNAL
     recorded = {record["trial"]: record for record in facts.records.values() if record["trial"] is not None}
+    searches = facts.study.get("retuned", [])
     if not path.exists():
-        if recorded:
+        if recorded or searches:
             facts.violations.append(f"{JOURNAL} is missing, and {len(recorded)} trial(s) have records; the study's command makes it again")
         return
     with tempfile.TemporaryDirectory() as copy:
         shutil.copy(path, Path(copy) / JOURNAL)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            trials = optuna.load_study(study_name=facts.study["study"], storage=open_journal(Path(copy) / JOURNAL)).trials
+            journal = open_journal(Path(copy) / JOURNAL)
+            known = {
+                one.study_name: optuna.load_study(study_name=one.study_name, storage=journal).trials
+                for one in optuna.get_all_study_summaries(journal)
+            }
         except Exception as fault:  # noqa: BLE001 (a damaged journal fails in Optuna in any of a dozen ways)
             facts.violations.append(
                 f"{JOURNAL} cannot be read ({type(fault).__name__}); the study's command sets it aside and goes on from the records"
             )
             return
-    ended = sum(trial.state.is_finished() for trial in trials)
-    if ended < facts.study["trials"]:
-        facts.violations.append(f"{facts.study['trials']} trials were asked for, and {ended} have ended: the study has not")
-    for number in sorted(set(recorded) - {trial.number for trial in trials}):
-        facts.violations.append(f"trial {number} has a record, and Optuna does not know it")
-    objective, intermediate = facts.study["objective"]["metric"], facts.study["objective"]["intermediate"]
-    for trial in trials:
+    name = facts.study["study"]
+    _search(facts, "", facts.study["trials"], known.get(name, []), recorded)
+    _raced(facts, known.get(name, []))
+    for search in searches:
+        table, arm = search["arms"][0]
+        own = [record for record in facts.records.values() if (record.get("retuned") or {}).get("search") == search["search"]]
+        numbers = {record["retuned"]["trial"]: record for record in own if record["retuned"]["trial"] is not None}
+        _search(
+            facts, f"the search of {arm} (table {table}): ", search["trials"], known.get(f"{name} retuned {search['search']}", []), numbers
+        )
+        for table, arm in search["arms"]:
+            rows = [one["arms"] for one in facts.study["tables"] if one["number"] == f"{table}-retuned"]
+            if not any(row["name"] == arm for row in (rows[0] if rows else [])):
+                facts.violations.append(f"table {table}-retuned has no row {arm}: its search has not ended")
+
+
+def _raced(facts: _Facts, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
+    """The race of the search's best is that of all its trials and seeds, and is decided."""
+    if not any(trial.state == TrialState.COMPLETE and "from" not in trial.user_attrs for trial in trials):
+        return
+    race = facts.study.get("race") or {}
+    if (
+        race.get("winner") is None
+        or race.get("seeds") != facts.study["seeds"][1:]
+        or race.get("trials", facts.study["trials"]) != facts.study["trials"]
+    ):
+        facts.violations.append("the search's best configurations have not raced on all seeds: the study has not ended")
+
+
+def _search(
+    facts: _Facts, of: str, asked: int, trials: Sequence[optuna.trial.FrozenTrial], recorded: Mapping[int, Mapping[str, Any]]
+) -> None:
+    """of: words before each violation; recorded: its records by trial."""
+    own = [trial for trial in trials if "from" not in trial.user_attrs]
+    ended = sum(trial.state.is_finished() for trial in own)
+    if ended < asked:
+        facts.violations.append(f"{of}{asked} trials were asked for, and {ended} have ended: the study has not")
+    for number in sorted(set(recorded) - {trial.number for trial in own}):
+        facts.violations.append(f"{of}trial {number} has a record, and Optuna does not know it")
+    names = [facts.study["objective"]["metric"]]
+    if "second" in facts.study["objective"]:
+        names.append(facts.study["objective"]["second"]["metric"])
+    intermediate = facts.study["objective"]["intermediate"]
+    for trial in own:
         if not trial.state.is_finished() or "key" not in trial.user_attrs:
             continue  # said above, or a point that the procedure refused
         record = facts.records.get(trial.user_attrs["key"])
         if record is None:
-            facts.violations.append(f"trial {trial.number} was told, and has no record")
+            facts.violations.append(f"{of}trial {trial.number} was told, and has no record")
             continue
         told = [line for line in facts.lines if line["key"] == record["key"] and STATES[line["status"]] == trial.state]
         scores = [[row[intermediate] for row in line["history"] if intermediate in row] for line in told]
+        metrics = [[line["metrics"].get(name) for name in names] for line in told]
         if not told:
-            facts.violations.append(f"trial {trial.number} was told as {trial.state.name.lower()}, its record is {record['status']}")
-        elif trial.state == TrialState.COMPLETE and trial.value not in [line["metrics"].get(objective) for line in told]:
-            facts.violations.append(f"trial {trial.number} was told {trial.value}, its record says {record['metrics'].get(objective)}")
+            facts.violations.append(f"{of}trial {trial.number} was told as {trial.state.name.lower()}, its record is {record['status']}")
+        elif trial.state == TrialState.COMPLETE and list(trial.values or ()) not in metrics:
+            words = ", ".join(map(str, trial.values or ()))
+            facts.violations.append(f"{of}trial {trial.number} was told {words}, its record says {', '.join(map(str, metrics[-1]))}")
         elif (
             trial.intermediate_values
             and list(dict(sorted(trial.intermediate_values.items())).values()) not in scores
             and told[-1]["history"]
         ):
-            facts.violations.append(f"trial {trial.number} was told other values on its way than its record has")
+            facts.violations.append(f"{of}trial {trial.number} was told other values on its way than its record has")
 
 
 def _cells(facts: _Facts) -> None:

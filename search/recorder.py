@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import UnionType
 from typing import Any, BinaryIO, TextIO
 
 from trainables.parts.checkpoint import storage, write_atomically
@@ -22,6 +23,13 @@ from trainables.parts.failpoints import armed, die, failpoint
 SCHEMA = 1
 STOP = ".stop"  # while this file stands in a study's folder, its runs save a checkpoint after the epoch they are in, and end
 FINAL = ("completed", "pruned", "diverged", "failed")
+
+
+NEEDED: dict[str, type | UnionType] = {  # of a record, by whoever reads it
+    "key": str, "seed": int, "params": dict, "config_hash": str, "data_hash": str, "metrics": dict, "arms": list, "stage_hashes": dict,
+    "history": list, "trial": int | None, "error": dict | None,
+}  # fmt: skip
+_ABSENT = object()
 
 
 def now() -> str:
@@ -70,11 +78,9 @@ def record_of(line: bytes) -> dict[str, Any]:
         raise ValueError("not a record of this schema")
     if found is None and ("check" in record or "lives" in record):
         raise ValueError("a record without its check sum")
-    if not isinstance(record.get("key"), str):
-        raise ValueError("a record without a key")
-    for name in ("metrics", "params"):
-        if not isinstance(record.get(name, {}), dict):
-            raise ValueError(f"{name} is no dictionary")
+    for name, kind in NEEDED.items():
+        if not isinstance(record.get(name, _ABSENT), kind):
+            raise ValueError(f"{name} is missing, or is not what it should be")
     return record
 
 

@@ -62,6 +62,8 @@ def faults(strategy: Strategy, space: Mapping[str, Dimension], values: Mapping[s
     for word, count, low in (("--grace", strategy.grace, 1), ("--finalists", strategy.finalists, 1)):
         if count < low:
             found.append(f"{word} must be at least {low}, got {count}")
+    if strategy.sampler == "grid" and strategy.source is not None:
+        found.append("--from gives a sampler something to learn from, and --sampler grid learns nothing; leave one of them out")
     if strategy.sampler != "grid" or found:
         return found
     endless = [name for name, dimension in space.items() if steps_of(dimension.distribution, strategy.grid) is None]
@@ -201,6 +203,9 @@ class _Cautious(optuna.pruners.BasePruner):
 
 
 def _standard_error(share: float, count: int | None) -> float:
-    """Of a share of `count` images."""
-    share = min(max(share, 0.0), 1.0)
-    return math.sqrt(share * (1 - share) / count) if count else 0.0
+    """Of a share of `count` images, as if two more had been right and two wrong (Agresti and Coull 1998): all right is no certainty. For a
+    score that is no share (AMI) it is a rule of thumb."""
+    if not count:
+        return 0.0
+    share = (min(max(share, 0.0), 1.0) * count + 2) / (count + 4)
+    return math.sqrt(share * (1 - share) / (count + 4))

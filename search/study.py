@@ -40,13 +40,17 @@ def read_study(folder: Path) -> dict[str, Any] | None:
         if isinstance(study, dict):
             study = unsealed(study)
     except (ValueError, RecursionError) as fault:
-        raise RequestError(f"{path} is damaged ({fault}); restore it, or give the study another --name") from None
+        raise RequestError(
+            f"{path} is damaged ({fault}); delete it, and the command that began the study writes it anew, or give the study another --name"
+        ) from None
     if not isinstance(study, dict) or study.get("schema") != SCHEMA:
         raise RequestError(
             f"{path} is of schema {study.get('schema') if isinstance(study, dict) else '?'}, this version writes {SCHEMA}; give the study another --name"
         )
     if missing := [name for name in NEEDED if name not in study]:
-        raise RequestError(f"{path} is damaged ({', '.join(missing)} missing); restore it, or give the study another --name")
+        raise RequestError(
+            f"{path} is damaged ({', '.join(missing)} missing); delete it, and the command that began the study writes it anew, or give the study another --name"
+        )
     return study
 
 
@@ -238,6 +242,20 @@ def with_confirmation(
         "dataset": "", "baseline_arm": BASELINE, "arms": arms if best_hash != baseline_hash else arms[:1],
     }  # fmt: skip
     return with_table(study, table)
+
+
+def with_retunings(study: Mapping[str, Any], several: Iterable[Any]) -> dict[str, Any]:
+    """The study with the searches of arms that are asked for, so that it is known from the folder when all have ended."""
+    asked = {one["search"]: one for one in study.get("retuned", [])}
+    for one in several:
+        asked[one.name] = {"search": one.name, "arms": [list(arm) for arm in one.arms], "trials": one.plan.trials}
+    return dict(study) | ({"retuned": list(asked.values())} if asked else {})
+
+
+def chosen_by_searches(study: Mapping[str, Any]) -> set[str]:
+    """Configurations that stand in tables which searches made: their models stay until another one has won."""
+    tables = (table for table in study.get("tables", []) if table["number"] == "search" or table["number"].endswith("-retuned"))
+    return {arm["config_hash"] for table in tables for arm in table["arms"]}
 
 
 def with_table(study: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@ Comes in: its folder and this study's plan. Goes out: trials for the sampler, po
 Exists because a space that was searched once need not be searched from nothing. Scores are only taken over where they mean the same: the
 same data, and the same settings beside the searched ones. Of any other study of the procedure the best points are asked first."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ from search.plan import Plan, point_of, search_config
 from search.recorder import Ledger
 from search.registry import Entry
 from search.study import read_study
+from trainables.parts.checkpoint import sealed, unsealed, write_atomically
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import config_hash
 from trainables.parts.procedure import config_from
 
 ASKED_FIRST = 3  # of the other study's best points
+KEPT = "from.json"  # in the folder of the study that starts from another
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,29 @@ class Warm:
     first: tuple[Mapping[str, Any], ...]
     space: Mapping[str, Any]  # name -> distribution
     notes: tuple[str, ...] = ()
+
+
+def keep(folder: Path, warm: Warm) -> None:
+    """Write what a search started from into its study: the other study may grow, or be moved, and trial numbers count from here."""
+    known = [
+        {"key": one.key, "point": dict(one.point), "score": one.score, "curve": {str(k): v for k, v in one.curve.items()}}
+        for one in warm.trials
+    ]
+    values = sealed({"source": warm.source, "trials": known, "first": [dict(point) for point in warm.first], "notes": list(warm.notes)})
+    write_atomically(folder / KEPT, lambda path: path.write_text(json.dumps(values) + "\n"))
+
+
+def kept(folder: Path, plan: Plan) -> Warm | None:
+    """What `keep` wrote; None where there is nothing, or nothing that can be read."""
+    try:
+        values = unsealed(json.loads((folder / KEPT).read_text()))
+        trials = tuple(
+            Known(one["key"], one["point"], one["score"], {int(k): v for k, v in one["curve"].items()}) for one in values["trials"]
+        )
+        distributions = {name: dimension.distribution for name, dimension in plan.space.items()}
+        return Warm(values["source"], trials, tuple(values["first"]), distributions, tuple(values["notes"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def warm_start(folder: Path, entry: Entry, plan: Plan, data_hash: str) -> Warm:

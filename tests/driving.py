@@ -166,6 +166,7 @@ class Inside:
         self.toy, self.storage, self.trained = toy, storage, []
         self.study = storage / "toy-quick-synthetic"
         self.checkpoint_seconds = 0.0
+        self.most: int | None = None  # runs of one command, after which it ends as at a limit of hours
 
     def __call__(self, *words: str) -> int:
         from search import cli
@@ -177,9 +178,12 @@ class Inside:
         from search.tuner import _Scheduler, _Searcher
 
         searcher, scheduler = _Searcher(coordinator, {}), _Scheduler(coordinator)
+        before = len(self.trained)
         while (job := searcher.suggest(str(len(self.trained)))) != _Searcher.FINISHED:
             if job is not None:
                 self.work(coordinator, scheduler, job)
+            if self.most is not None and len(self.trained) - before >= self.most:
+                coordinator.stop()
 
     def work(self, coordinator: Coordinator, scheduler, job: dict) -> None:
         from types import SimpleNamespace

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
+from test_recorder import record
 
 from search import coordinator as coordinating
 from search import registry
@@ -503,7 +504,7 @@ def test_a_pruned_run_is_trained_to_its_end_when_a_table_comes_to_want_it(study)
     bench = study(trials=1, repeats=1, tables=["1"], arms=["slow"])
     ledger, c = bench.open(with_search=False)
     run = c.plan.runs[0]
-    ledger.append({"schema": 1, "key": run.key, "status": "pruned", "metrics": {}, "trial": 4, "arms": [], "seed": 0})
+    ledger.append(record(run.key, "pruned", trial=4))
     _, again = bench.open(with_search=False)
     active = again.next()
     assert active.run.key == run.key

@@ -125,3 +125,48 @@ def test_the_command_line_says_it_and_ends_with_status_1(inside, made, capsys):
     assert inside("check") == 0 and "no violation" in capsys.readouterr().out
     rewrite(inside.study, nudge)
     assert inside("check") == 1 and "violation: table 1, plain, test_accuracy" in capsys.readouterr().out
+
+
+# -- studies that have not ended, or are searched otherwise ------------------------------------------------------------------------------
+
+
+def test_a_search_by_two_objectives_is_looked_at_too(toy, inside):
+    assert inside("--objective", "score,parameters", "--scheduler", "none", "--trials", "3", "--tables", "none", "--repeats", "1") == 0
+    assert check(inside.study, toy).violations == ()
+
+    def lighter(records):
+        for record in records:
+            record["metrics"]["parameters"] = 1.0
+
+    rewrite(inside.study, lighter)
+    assert any("was told" in words and "1.0" in words for words in check(inside.study, toy).violations)
+
+
+def test_searches_of_arms_that_have_not_ended_are_named_until_they_have(toy, inside):
+    words = ("--retune", "--tables", "1", "--trials", "2", "--repeats", "1")
+    inside.most = 4
+    inside(*words)
+    history = check(inside.study, toy)
+    assert any("trials were asked for" in violation and "the search of" in violation for violation in history.violations)
+    assert any("1-retuned has no row" in violation for violation in history.violations)
+    inside.most = None
+    assert inside(*words) == 0
+    assert check(inside.study, toy).violations == ()
+
+
+def test_trials_that_came_from_another_study_are_none_of_this_one_s(toy, inside):
+    common = ("--trials", "4", "--tables", "none", "--repeats", "1", "--scheduler", "none", "--sampler", "random")
+    assert inside("--name", "one", *common) == 0
+    inside.study = inside.storage / "two"
+    inside.most = 1
+    inside("--name", "two", "--from", str(inside.storage / "one"), *common)
+    assert any("4 trials were asked for" in violation for violation in check(inside.study, toy).violations)
+
+
+def test_a_race_that_is_not_decided_is_named(toy, inside):
+    words = ("--trials", "3", "--tables", "none", "--scheduler", "none", "--sampler", "random")
+    assert inside(*words, "--repeats", "2") == 0
+    assert check(inside.study, toy).violations == ()
+    inside.most = 1
+    inside(*words, "--repeats", "3")
+    assert any("have not raced on all seeds" in violation for violation in check(inside.study, toy).violations)

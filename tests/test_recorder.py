@@ -15,7 +15,10 @@ from trainables.parts.errors import RequestError
 
 
 def record(key, status="completed", **more):
-    return {"schema": 1, "key": key, "status": status, "metrics": {}} | more
+    return {
+        "schema": 1, "key": key, "status": status, "metrics": {}, "seed": 0, "params": {}, "config_hash": "c", "data_hash": "d", "arms": [],
+        "stage_hashes": {}, "history": [], "trial": None, "error": None,
+    } | more  # fmt: skip
 
 
 def test_what_is_appended_is_read_again_and_the_newest_of_a_key_stands(tmp_path):
@@ -91,7 +94,8 @@ def test_a_torn_last_line_is_set_aside_wherever_it_is_torn(cut, tmp_path_factory
 
 def test_damaged_lines_in_the_middle_are_set_aside_and_the_rest_stands(tmp_path):
     bad = [b"\xff\xfe\x00", b"[]", b'{"schema": 2, "key": "x", "status": "completed"}', b'{"schema": 1, "status": "completed"}',
-           b'{"schema": 1, "key": "x", "status": "running"}', b"null"]  # fmt: skip
+           b'{"schema": 1, "key": "x", "status": "running"}', b"null",
+           b'{"schema": 1, "status": "completed", "key": "x"}']  # fmt: skip
     good = [json.dumps(record(key)).encode() for key in "ab"]
     (tmp_path / "records.jsonl").write_bytes(b"\n".join([good[0], *bad, b"", good[1]]) + b"\n")
     with Ledger(tmp_path) as ledger:

@@ -212,6 +212,10 @@ def test_who_is_behind_by_less_than_the_validation_part_can_tell_goes_on():
     assert stopped_at(Strategy(grace=1, startup=1), curves, judged=10) == [None, None, None]
 
 
+def test_one_image_of_twelve_is_no_difference_even_from_all_right():
+    assert stopped_at(Strategy(grace=1, startup=1), [[1.0], [11 / 12], [0.2]], judged=12) == [None, None, 1]
+
+
 def test_where_less_is_better_the_doubt_is_of_the_least():
     study = optuna.create_study(direction="minimize", pruner=make_pruner(Strategy(grace=1, startup=1), 100, maximize=False))
     found = []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from driving import END
+from test_recorder import record
 
 from search import cli, coordinator, recorder
 from search.history import check
@@ -118,14 +119,14 @@ def test_a_disk_that_is_full_when_the_report_is_written_says_so_and_all_records_
 
 def test_a_ledger_in_which_half_a_line_was_written_is_cut_back(tmp_path, monkeypatch):
     with Ledger(tmp_path) as ledger:
-        ledger.append({"schema": 1, "key": "a", "status": "completed", "metrics": {}})
+        ledger.append(record("a"))
         before = ledger.path.read_bytes()
         monkeypatch.setattr(recorder.os, "fsync", full)
         with pytest.raises(StorageFault, match="No space left on device"):
-            ledger.append({"schema": 1, "key": "b", "status": "completed", "metrics": {}})
+            ledger.append(record("b"))
         monkeypatch.undo()
         assert ledger.path.read_bytes() == before and list(ledger.records) == ["a"]
-        ledger.append({"schema": 1, "key": "c", "status": "completed", "metrics": {}})
+        ledger.append(record("c"))
     with Ledger(tmp_path) as again:
         assert list(again.records) == ["a", "c"] and not again.warnings
 

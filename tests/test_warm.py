@@ -1,6 +1,7 @@
 """What a search takes over from another study, what it spends, and that it cannot see the test part."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from test_coordinator import end, lines, row, trials
 
 from search import coordinator as coordinating
 from search.coordinator import best_trial
+from search.recorder import record_of
 from search.sampling import Strategy
 from search.study import read_study
 from search.warm import warm_start
@@ -217,3 +219,81 @@ def test_with_garbage_for_a_test_part_every_decision_of_a_search_is_the_same(toy
     tested = [key for key, value in seen[0][3].items() if value is not None]
     assert all(seen[0][3][key] == pytest.approx(1 - seen[1][3][key]) for key in tested), "the garbage was there to be seen"
     assert any(seen[0][3][key] != seen[1][3][key] for key in tested)
+
+
+# -- a search that goes on -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [2, 13])
+def test_a_study_that_is_asked_for_more_and_stops_halfway_reports_and_goes_on(toy, inside, seed):
+    """Its old winner's model is still there, and nothing but what stands in a table has been judged on the test part."""
+    words = ("--tables", "none", "--scheduler", "none", "--sampler", "random", "--seed", str(seed))
+    assert inside(*words, "--trials", "5", "--repeats", "2") == 0
+    best = (inside.study / "best" / "karyotune.json").read_bytes()
+    for more in (("--trials", "5", "--repeats", "3"), ("--trials", "14", "--repeats", "3")):
+        inside.most = 1 if more[1] == "5" else 6
+        assert inside(*words, *more) == 0
+        study = json.loads((inside.study / "study.json").read_text())
+        records = [record_of(line) for line in (inside.study / "records.jsonl").read_bytes().splitlines()]
+        tested = {record["config_hash"] for record in records if "test_accuracy" in record["metrics"]}
+        tabled = {arm["config_hash"] for table in study["tables"] for arm in table["arms"]}
+        assert tested <= tabled
+        for record in records:
+            if record["config_hash"] in tabled and record["status"] == "completed":
+                assert (inside.study / record["checkpoint"]).exists(), "its model stays until another one has won"
+        assert (inside.study / "best" / "karyotune.json").read_bytes() == best
+        inside.most = None
+        assert inside(*words, *more) == 0
+        best = (inside.study / "best" / "karyotune.json").read_bytes()
+
+
+def test_an_unfinished_search_s_best_is_not_tested_and_not_exported(toy, inside, capsys):
+    inside.most = 2
+    assert inside("--trials", "6", "--tables", "none", "--repeats", "2", "--scheduler", "none") == 0
+    assert "it is tested and exported when the search has ended" in capsys.readouterr().out
+    assert not (inside.study / "best").exists()
+    assert b"test_accuracy" not in (inside.study / "records.jsonl").read_bytes()
+    assert inside("export") == 0 and not (inside.study / "best").exists()
+
+
+def test_a_study_that_started_from_another_goes_on_as_it_began_whatever_became_of_that(toy, inside):
+    common = ("--trials", "6", "--tables", "none", "--repeats", "1", "--scheduler", "none", "--sampler", "random")
+    other = inside.storage / "one"
+    assert inside("--name", "one", *common) == 0
+    inside.study = inside.storage / "two"
+    inside.most = 3
+    inside("--name", "two", "--seed", "1", "--from", str(other), *common)
+    assert inside("--name", "one", *common[:1], "9", *common[2:]) == 0, "the other one grows"
+    (inside.study / "optuna.journal").unlink()
+    inside.most = None
+    before = len(inside.trained)
+    assert inside("--name", "two", "--seed", "1", "--from", str(other), *common) == 0
+    ran = {record_of(line)["trial"] for line in (inside.study / "records.jsonl").read_bytes().splitlines()}
+    assert len(inside.trained) - before <= 6 and len(ran - {None}) == 6, "six trials in all"
+    again = len(inside.trained)
+    assert inside("--name", "two", "--seed", "1", "--from", str(other), *common) == 0 and len(inside.trained) == again
+    shutil.rmtree(other)
+    assert inside("--name", "two", "--seed", "1", "--from", str(other), *common) == 0
+
+
+def test_a_grid_learns_nothing_from_another_study(inside, capsys):
+    assert inside("--sampler", "grid", "--grid", "2", "--from", str(inside.storage / "one")) == 2
+    assert "--sampler grid learns nothing" in capsys.readouterr().err
+
+
+def test_a_search_made_again_from_records_with_gaps_asks_no_point_twice(toy, inside):
+    words = ("--trials", "10", "--tables", "none", "--repeats", "1", "--scheduler", "none", "--sampler", "grid", "--grid", "3")
+    inside.most = 6
+    assert inside(*words) == 0
+    path = inside.study / "records.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    gone = [line for line in lines if record_of(line.rstrip())["trial"] in (2, 4)]
+    path.write_bytes(b"".join(line for line in lines if line not in gone))
+    for line in gone:
+        shutil.rmtree(inside.study / "checkpoints" / record_of(line.rstrip())["key"], ignore_errors=True)
+    (inside.study / "optuna.journal").unlink()
+    inside.most = None
+    assert inside(*words) == 0
+    records = {record["key"]: record for record in map(record_of, path.read_bytes().splitlines())}
+    points = [json.dumps(record["params"], sort_keys=True) for record in records.values() if record["trial"] is not None]
+    assert len(points) == len(set(points)) == 10
