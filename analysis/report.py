@@ -158,7 +158,13 @@ def _draw(
         made = work()
     else:
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=lambda: there.send(work()))
+
+        def other() -> None:
+            here.close()  # its own copy: nobody could else tell it that this process is gone
+            with suppress(BrokenPipeError):
+                there.send(work())
+
+        process = context.Process(target=other)
         process.start()
         there.close()
         made = work()

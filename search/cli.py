@@ -958,7 +958,8 @@ class _Reporter:
     def stop(self) -> None:
         """None is at work afterwards: an older report must not be written over the last one. Its writes are whole or not at all."""
         if self.process is not None:
-            self.process.terminate()
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGTERM)  # the process that draws beside it too
             self.process.wait()
 
 

@@ -57,6 +57,7 @@ SETTINGS = (
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()
 ANSWER_SECONDS = 5  # a head answers in milliseconds
 ROOM_SECONDS = 5
+LOOK_SECONDS, LOOKS = 2.0, 4  # how often Ray's own processes are looked for, and how often in a row they must be gone
 ANSWER_OF_NODE_SECONDS = 180  # to start a process: seconds on a free machine, a minute on a busy one
 
 
@@ -294,13 +295,25 @@ def _check_running(resources: Resources, study: Path) -> None:
         )
 
 
+class _Gone(BaseException):
+    """Ray's own processes have ended; Tune would wait for them for ever."""
+
+
 @contextmanager
 def _watched(coordinator: Coordinator | Relay, workers: int, patience: float) -> Iterator[None]:
-    """Kill processes of runs that hang (see `Coordinator.stalled`): Tune then starts the run again from its last checkpoint."""
+    """Kill processes of runs that hang (see `Coordinator.stalled`): Tune then starts the run again from its last checkpoint. And end Tune
+    where it waits though the cluster is gone: a killed raylet leaves it asking for ever."""
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(min(30.0, patience / 5)):
+        looked, lost = time.monotonic(), 0
+        while not ended.wait(LOOK_SECONDS):
+            lost = lost + 1 if _gone() else 0
+            if lost == LOOKS and threading.main_thread().ident is not None:  # it may yet notice by itself
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+            if time.monotonic() - looked < min(30.0, patience / 5):
+                continue
+            looked = time.monotonic()
             for active, silence in coordinator.stalled(patience):
                 with suppress(OSError, ray.exceptions.RayError):
                     _kill(coordinator.folder / active.folder, workers)
@@ -308,8 +321,15 @@ def _watched(coordinator: Coordinator | Relay, workers: int, patience: float) ->
                     f"{_name(active)}: no sign of life for {duration(silence)}; its process was killed to start it again"
                 )
 
-    with beside(watch, ended):
-        yield
+    def leave(number: int, frame: object) -> None:
+        raise _Gone
+
+    before = signal.signal(signal.SIGUSR2, leave)  # SIGUSR1 is Tune's own
+    try:
+        with beside(watch, ended):
+            yield
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 def _name(active: Active) -> str:
@@ -371,7 +391,7 @@ def carry_out(
     try:
         with _watched(coordinator, resources.workers, patience):
             tuner.fit()
-    except Exception as fault:
+    except (Exception, _Gone) as fault:
         gone = _gone()
         if not gone:
             raise

@@ -201,3 +201,19 @@ def test_a_second_driver_is_turned_away_while_the_first_is_at_work(shell):
     second = shell("toy", *SMALL, "--set", "pause=0.5", "--storage", "s")
     assert second.returncode == 2 and "another search is at work on this study" in second.stderr
     assert driver.wait(600) == 0
+
+
+def test_a_killed_raylet_ends_the_command_and_the_same_one_goes_on(shell):
+    """Tune itself would ask its dead cluster for ever."""
+    import subprocess
+
+    words = ("toy", *SMALL, "--arms", "plain", "--set", "pause=0.5", "--set", "warm_epochs=20", "--storage", "s")
+    driver = shell.start(*words, stderr=subprocess.PIPE)
+    wait_for(shell.epochs)
+    children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text().split()
+    (raylet,) = (pid for pid in children if b"/raylet " in Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" "))
+    os.kill(int(raylet), signal.SIGKILL)
+    _, fault = driver.communicate(timeout=120)
+    assert driver.returncode == 1 and "Ray's own processes have ended" in fault and "the same command continues" in fault
+    check(shell(*words))
+    assert [row["status"] for row in records(shell.home / "s" / "toy-quick-synthetic")] == ["completed"]

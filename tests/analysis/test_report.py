@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import io
@@ -362,3 +363,35 @@ def test_shared_stages_are_counted_as_saved_work(tmp_path):
 def test_fake_records_have_the_keys_of_the_contract():
     assert json.loads(json.dumps(RECORDS[0]))["schema"] == 1
     assert {r["status"] for r in RECORDS} == {"completed", "pruned", "diverged", "failed"}
+
+
+def test_a_report_that_is_killed_leaves_no_process_behind(tmp_path):
+    """The process that draws beside it has its end of the pipe alone."""
+    folder = fake.make(tmp_path / "study")
+    code = (
+        "import sys, time\nimport analysis\nfrom analysis import drawing\npng = drawing.Drawing.png\n"
+        "def slow(self):\n    time.sleep(0.3)\n    return png(self)\n"
+        f"drawing.Drawing.png = slow\nanalysis.write_report({str(folder)!r})\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    leader = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
+
+    def of_its_session():
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+                if int(session) == leader.pid and state != "Z":
+                    found.append(path)
+        return found
+
+    limit = time.monotonic() + 60
+    while len(of_its_session()) < 2 and leader.poll() is None:
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    assert leader.poll() is None, "it has two processes while it draws"
+    leader.kill()
+    leader.wait()
+    while of_its_session():
+        assert time.monotonic() < limit, "a process is left"
+        time.sleep(0.1)
