@@ -142,6 +142,7 @@ def test_a_search_by_two_objectives_is_looked_at_too(toy, inside):
     assert any("was told" in words and "1.0" in words for words in check(inside.study, toy).violations)
 
 
+@pytest.mark.slow
 def test_searches_of_arms_that_have_not_ended_are_named_until_they_have(toy, inside):
     words = ("--retune", "--tables", "1", "--trials", "2", "--repeats", "1")
     inside.most = 4
@@ -163,6 +164,7 @@ def test_trials_that_came_from_another_study_are_none_of_this_one_s(toy, inside)
     assert any("4 trials were asked for" in violation for violation in check(inside.study, toy).violations)
 
 
+@pytest.mark.slow
 def test_a_race_that_is_not_decided_is_named(toy, inside):
     words = ("--trials", "3", "--tables", "none", "--scheduler", "none", "--sampler", "random")
     assert inside(*words, "--repeats", "2") == 0

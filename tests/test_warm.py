@@ -224,6 +224,7 @@ def test_with_garbage_for_a_test_part_every_decision_of_a_search_is_the_same(toy
 # -- a search that goes on -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [2, 13])
 def test_a_study_that_is_asked_for_more_and_stops_halfway_reports_and_goes_on(toy, inside, seed):
     """Its old winner's model is still there, and nothing but what stands in a table has been judged on the test part."""
@@ -256,6 +257,7 @@ def test_an_unfinished_search_s_best_is_not_tested_and_not_exported(toy, inside,
     assert inside("export") == 0 and not (inside.study / "best").exists()
 
 
+@pytest.mark.slow
 def test_a_study_that_started_from_another_goes_on_as_it_began_whatever_became_of_that(toy, inside):
     common = ("--trials", "6", "--tables", "none", "--repeats", "1", "--scheduler", "none", "--sampler", "random")
     other = inside.storage / "one"
