@@ -184,9 +184,18 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[Machines]:
     """A Ray cluster: the one at `address` (auto, or HOST:PORT), or a new one on this machine for the time of the call.
     RequestError, within seconds, if there is none at that address or it refuses us."""
     if address is None:  # "local": None would join whatever cluster this machine runs already
-        ray.init(
-            address="local", num_cpus=cpus, log_to_driver=False, include_dashboard=True, logging_level=logging.ERROR, namespace="karyotune"
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                log_to_driver=False,
+                include_dashboard=True,
+                logging_level=logging.ERROR,
+                namespace="karyotune",
+            )
+        except Exception as fault:  # Ray's own errors, and a bare Exception where a process of it ends as it starts
+            ray.shutdown()
+            raise ClusterLost(f"Ray did not start ({' '.join(str(fault).split())[:200]})") from fault
     else:
         _join(address)
     try:

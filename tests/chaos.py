@@ -149,9 +149,13 @@ def harass(study: Study, kills: int, failpoints: list[str], chance: random.Rando
             continue
         driver, before = study.start(), kills
         while kills > 0:
-            if end(driver, chance.uniform(0.5, 12.0)) is not None:
+            prey, moment = chance.choice(PREY), chance.uniform(0.5, 12.0)
+            if prey == "worker":  # it comes late, and most moments would be before it
+                limit = time.monotonic() + 60
+                while find(driver.pid, prey) is None and driver.poll() is None and time.monotonic() < limit:
+                    time.sleep(0.1)
+            if end(driver, moment) is not None:
                 break
-            prey = chance.choice(PREY)
             pid = find(driver.pid, prey)
             if pid is None:
                 continue

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from search.tuner import Machines, _Scheduler, _Searcher, _to_come, share_out
-from trainables.parts.errors import RequestError
+from trainables.parts.errors import ClusterLost, RequestError
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "cluster.yaml").read_text()
@@ -227,6 +227,17 @@ def test_machines_that_the_autoscaler_may_add_count_as_long_as_they_are_not_ther
     assert to_come == (GPU_NODE,) * 4
     assert share_out(Machines((HEAD,), to_come, True), None, 1).slots == 4
     assert len(_to_come(bootstrap, [HEAD, GPU_NODE])) == 3
+
+
+def test_a_ray_that_does_not_start_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from search import tuner
+
+    def start(**words: Any) -> None:
+        raise Exception("The current node timed out\nduring startup.")  # as Ray does where its raylet is killed meanwhile
+
+    monkeypatch.setattr(tuner.ray, "init", start)
+    with pytest.raises(ClusterLost, match=r"^Ray did not start \(The current node timed out during startup\.\)$"), tuner.cluster(None):
+        pass
 
 
 def test_a_run_is_lost_when_tune_gives_it_up_and_not_when_tune_tries_again() -> None:
