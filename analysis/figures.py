@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -51,10 +51,11 @@ def plan(
     ):
         parts.append(partial(one, make))
 
-    def page(name: str, words: str, rows: list[Row], width: float = WIDTH) -> Drawing | None:
-        return training(study, name, words, rows, study.history(k for row in rows for k in row.keys), width)
+    def page(name: str, words: str, rows: list[Row]) -> Callable[..., Drawing | None]:
+        curves = cache(lambda: study.history(k for row in rows for k in row.keys))  # for both widths
+        return lambda width=WIDTH: training(study, name, words, rows, curves(), width)
 
-    parts += [partial(one, partial(page, *what), both=True) for what in curve_pages(study, summaries)]
+    parts += [partial(one, page(*what), both=True) for what in curve_pages(study, summaries)]
     parts += [
         partial(one, partial(confusion, study, best, part), both=True) for part in ("", *(str(e["slug"]) for e in external_sets(study)))
     ]

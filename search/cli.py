@@ -917,6 +917,7 @@ class _Request:
 
     def _export_alone(self) -> int:
         from search.recorder import Ledger
+        from search.study import race_decided
         from trainables.parts.data import load_pack
         from trainables.parts.errors import RequestError
 
@@ -924,8 +925,7 @@ class _Request:
         with Ledger(self.folder) as ledger:
             if not any(record["status"] == "completed" for record in ledger.records.values()):
                 raise RequestError(f"no run of {self.name} has completed, so there is nothing to export; repeat the study's command first")
-            race = study.get("race") or {}
-            decided = not study["trials"] or (race.get("winner") is not None and race.get("trials") == study["trials"])
+            decided = not study["trials"] or race_decided(study)
             for line in self._export(study, ledger, load_pack(self.folder / "data", verify=True), anew=True, complete=decided):
                 self.console.print(line, markup=False)
         if (self.folder / "best").exists():

@@ -163,9 +163,7 @@ class Coordinator:
         self.table_stages = {value for run in plan.runs for value in run.stages.values()}
         self.idle: dict[str, bool] = {}  # stages of the search's ended runs, last used last; whether no other trial can share it
         self.candidates: list[Candidate] | None = None  # once the search has ended
-        self.ranking: list[
-            optuna.trial.FrozenTrial
-        ] = []  # as `best_trials` has it, kept up to date: of many trials, one look costs milliseconds
+        self.ranking: list[optuna.trial.FrozenTrial] = []  # as `best_trials` has it, kept up to date: one look at many takes milliseconds
         self.told = 0  # trials of this study that have ended; imported ones are not counted
         self.number = 0  # of the next trial
         self.waiting: deque[int] = deque()  # numbers of trials that are asked before new ones
@@ -208,7 +206,7 @@ class Coordinator:
         study = self._whole_study()
         self._put_in_front(study)
         trials = study.get_trials(deepcopy=False)
-        self.told = sum(trial.state.is_finished() and "from" not in trial.user_attrs for trial in trials)
+        self.told = self._recorded(study)
         self.number = len(trials)
         self.waiting = deque(trial.number for trial in trials if trial.state == TrialState.WAITING)
         self.ranking = best_trials(study)
@@ -228,7 +226,7 @@ class Coordinator:
                 load_if_exists=True,
             )
             if study.metric_names is None:  # as optuna-dashboard shows them
-                study.set_metric_names([self.entry.study.objective, *([self.plan.strategy.second] if self.plan.strategy.second else [])])
+                study.set_metric_names(self._measures())
             return study
 
     def _own(self, record: Mapping[str, Any]) -> int | None:
@@ -365,10 +363,8 @@ class Coordinator:
             study.set_user_attr("in front", len(study.get_trials(deepcopy=False)))
         self.first = int(study.user_attrs["in front"])
         if self.plan.strategy.sampler == "grid":
-            point = point_of(self.plan.baseline, self.plan.space)
-            without = [point] if point is not None else []
             values = config_values(self.plan.baseline)
-            self.grid = grid_order(self.plan.space, values, self.plan.strategy, self.plan.seeds[0], without)
+            self.grid = grid_order(self.plan.space, values, self.plan.strategy, self.plan.seeds[0], self._in_front())
 
     def _take_up(self, study: optuna.Study, frozen: optuna.trial.FrozenTrial) -> None:
         """A trial that was asked and never told: a driver died. Tell it from the ledger, or go on with its run."""
@@ -857,8 +853,11 @@ class Coordinator:
 
     def _values(self, record: Mapping[str, Any]) -> list[float]:
         """What Optuna is told of a completed run."""
-        names = (self.entry.study.objective, *([self.plan.strategy.second] if self.plan.strategy.second else []))
-        return [float(record["metrics"][name]) for name in names]
+        return [float(record["metrics"][name]) for name in self._measures()]
+
+    def _measures(self) -> list[str]:
+        """The metrics that the search goes by."""
+        return [self.entry.study.objective, *([self.plan.strategy.second] if self.plan.strategy.second else [])]
 
     def _tell(self, study: optuna.Study, trial: optuna.trial.Trial, record: Mapping[str, Any]) -> None:
         """PRUNED with its intermediate values, FAIL for diverged and failed, COMPLETE with the validation score alone."""

@@ -20,7 +20,7 @@ from search.export import MODEL_FILE, exported_key
 from search.plan import run_key
 from search.recorder import Ledger, record_of
 from search.registry import Entry
-from search.study import read_study
+from search.study import race_decided, read_study
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import FLIGHT, MODEL, config_hash, stage_hashes
 from trainables.parts.procedure import config_from, stages_shared
@@ -230,12 +230,7 @@ def _raced(facts: _Facts, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
     """The race of the search's best is that of all its trials and seeds, and is decided."""
     if not any(trial.state == TrialState.COMPLETE and "from" not in trial.user_attrs for trial in trials):
         return
-    race = facts.study.get("race") or {}
-    if (
-        race.get("winner") is None
-        or race.get("seeds") != facts.study["seeds"][1:]
-        or race.get("trials", facts.study["trials"]) != facts.study["trials"]
-    ):
+    if not race_decided(facts.study):
         facts.violations.append("the search's best configurations have not raced on all seeds: the study has not ended")
 
 

@@ -37,6 +37,7 @@ def race(candidates: Sequence[str], kept: str | None, seeds: Sequence[int], scor
     baseline), or None; seeds: fresh ones, in order; sign: -1 where less is better; stop=False: all run to the end."""
     scores: dict[str, list[float]] = {name: [] for name in candidates}
     out: dict[str, tuple[int, str]] = {}
+    level = LEVEL / max(1, len(seeds) - TEST_FROM + 1)
     for done, seed in enumerate(seeds, 1):
         running = [name for name in candidates if name not in out or (name == kept and out[name][1] != _BROKE)]
         found = {name: score(name, seed) for name in running}
@@ -55,8 +56,7 @@ def race(candidates: Sequence[str], kept: str | None, seeds: Sequence[int], scor
         for name in candidates:
             if stop and name not in out and name != leader:
                 widest = max(max(all_of) - min(all_of) for all_of in scores.values() if all_of)
-                looks = max(1, len(seeds) - TEST_FROM + 1)
-                reason = _worse(scores[name], scores[leader], widest, len(seeds) - done, LEVEL / looks)
+                reason = _worse(scores[name], scores[leader], widest, len(seeds) - done, level)
                 if reason:
                     out[name] = (done, reason)
     leader = _leader(scores, candidates, out)

@@ -252,6 +252,13 @@ def with_retunings(study: Mapping[str, Any], several: Iterable[Any]) -> dict[str
     return dict(study) | ({"retuned": list(asked.values())} if asked else {})
 
 
+def race_decided(study: Mapping[str, Any]) -> bool:
+    """Whether the search's best configurations have raced on all seeds, after all its trials."""
+    race = study.get("race") or {}
+    asked = (study["seeds"][1:], study["trials"])
+    return race.get("winner") is not None and (race.get("seeds"), race.get("trials", study["trials"])) == asked
+
+
 def chosen_by_searches(study: Mapping[str, Any]) -> set[str]:
     """Configurations that stand in tables which searches made: their models stay until another one has won."""
     tables = (table for table in study.get("tables", []) if table["number"] == "search" or table["number"].endswith("-retuned"))

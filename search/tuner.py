@@ -312,14 +312,14 @@ class _Gone(BaseException):
 def _watched(coordinator: Coordinator | Relay, workers: int, patience: float) -> Iterator[None]:
     """Kill processes of runs that hang (see `Coordinator.stalled`): Tune then starts the run again from its last checkpoint. And end Tune
     where it waits though the cluster is gone: a killed raylet leaves it asking for ever."""
-    ended = threading.Event()
+    ended, main = threading.Event(), threading.get_ident()
 
     def watch() -> None:
         looked, lost = time.monotonic(), 0
         while not ended.wait(LOOK_SECONDS):
             lost = lost + 1 if _gone() else 0
-            if lost == LOOKS and threading.main_thread().ident is not None:  # it may yet notice by itself
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+            if lost == LOOKS:  # until then, Tune may notice by itself
+                signal.pthread_kill(main, signal.SIGUSR2)
             if time.monotonic() - looked < min(30.0, patience / 5):
                 continue
             looked = time.monotonic()
