@@ -3,6 +3,7 @@ Comes in: a job as plain values (what a Tune trial is given). Goes out: rows thr
 Each run is a Ray Train `TorchTrainer`: in local mode (no process group) for one worker, which costs 0.03 s, or a worker group with
 DistributedDataParallel. Checkpoints are the run's own files: a retried run, and a new driver, find them without Ray."""
 
+import functools
 import gc
 import json
 import os
@@ -71,6 +72,7 @@ def run_trial(job: dict[str, Any]) -> None:
         "peak_memory_bytes": _peak_memory(),
     }  # fmt: skip
     gc.collect()
+    _freeze()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     send(ending)
@@ -88,8 +90,6 @@ def _work(job: dict[str, Any], send: Report, workers: Workers) -> None:
     device = torch.device("cuda", torch.cuda.current_device()) if job["gpus"] and torch.cuda.is_available() else torch.device("cpu")
     study = Path(job["study"])
     entry = registry.load(job["procedure"])
-    if not gc.get_freeze_count():
-        gc.freeze()  # what the libraries have made at their import: looking through it again after each run takes 0.3 s
     folders = {"": study / "data"} | {name: study / "external" / name for name in job["external"]}
     for known in set(_packs) - set(map(str, folders.values())):
         del _packs[known]
@@ -109,6 +109,13 @@ def _work(job: dict[str, Any], send: Report, workers: Workers) -> None:
         checkpoint_seconds=job["checkpoint_seconds"],
         stopping=(study / STOP).exists,
     )
+
+
+@functools.cache
+def _freeze() -> None:
+    """Once a process, after its first run: what the libraries have made by then, half of it at their first use, need not be looked through
+    after each run (0.3 s). To ask Python whether that was done would count it all (0.1 s)."""
+    gc.freeze()
 
 
 class _Stopped(Exception):

@@ -32,6 +32,7 @@ os.environ.setdefault(
     "TUNE_DISABLE_SIGINT_HANDLER", "1"
 )  # its own handler would end the study as if it were done; the command line says what is
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how often a worker group's reports are taken; 2 s by default
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")  # no snapshots of Ray's own state: the ledger is what a study continues from
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a local cluster on loopback; --address takes the caller's own setting
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -164,15 +165,16 @@ class _Scheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         key, row = trial.config["key"], json.loads(result["row"])
+        stop = (
+            "end" in row
+        )  # at once: waiting for the function to return as well would cost its process a turn, and a reservation for nothing
         try:
-            stop = self.coordinator.row(key, row)
+            stop |= self.coordinator.row(key, row)
         except OSError as fault:
             self.coordinator.drop(key, str(fault))
-        if self.coordinator.halt is not None and "end" not in row:
+        if self.coordinator.halt is not None and not stop:
             self.coordinator.drop(key, self.coordinator.halt)
             stop = True
-        elif "end" in row:
-            stop = False
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def __getstate__(self) -> dict[str, Any]:

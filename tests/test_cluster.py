@@ -252,6 +252,30 @@ def test_a_run_is_lost_when_tune_gives_it_up_and_not_when_tune_tries_again() -> 
     assert lost == ["k"]
 
 
+@pytest.mark.parametrize(
+    ("row", "told", "decision"),
+    [({"epoch": 1}, False, "CONTINUE"), ({"epoch": 1}, True, "STOP"), ({"end": "completed"}, False, "STOP"), ({"end": "stopped"}, False, "STOP")],
+)  # fmt: skip
+def test_a_process_is_free_for_the_next_run_with_the_last_word_of_the_one_before(row: dict[str, Any], told: bool, decision: str) -> None:
+    heard: list[Any] = []
+    coordinator: Any = SimpleNamespace(row=lambda key, row: heard.append((key, row)) or told, halt=None)
+    trial = SimpleNamespace(config={"key": "k"})
+    assert _Scheduler(coordinator).on_trial_result(None, trial, {"row": json.dumps(row)}) == decision
+    assert heard == [("k", row)]
+
+
+def test_a_run_whose_record_the_disk_refuses_ends_and_stays_to_be_taken_up() -> None:
+    dropped: list[Any] = []
+
+    def row(key: str, row: dict[str, Any]) -> bool:
+        raise OSError("full")
+
+    coordinator: Any = SimpleNamespace(row=row, halt=None, drop=lambda *words: dropped.append(words))
+    trial = SimpleNamespace(config={"key": "k"})
+    assert _Scheduler(coordinator).on_trial_result(None, trial, {"row": '{"end": "completed"}'}) == "STOP"
+    assert dropped == [("k", "full")]
+
+
 # -- --address ------------------------------------------------------------------------------------------------------------------------
 
 
