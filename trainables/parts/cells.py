@@ -149,8 +149,9 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def consep_cells(path: Path, height: int, width: int) -> Tile:
-    """Cells of a CoNSeP label file for a tile of this size, with the types that the file gives (1 to 7); crops are not cut yet."""
+def consep_cells(path: Path, height: int, width: int, typed: bool = True) -> Tile:
+    """Cells of a CoNSeP label file for a tile of this size, with the types that the file gives (1 to 7); crops are not cut yet.
+    typed False: its types are not looked at, it need not have any, and `kind` is 0."""
     tile = Tile(path.stem)
     try:
         arrays = read_mat(path)
@@ -168,7 +169,7 @@ def consep_cells(path: Path, height: int, width: int) -> Tile:
     areas = np.bincount(mask.ravel())
     numbers = np.flatnonzero(areas)
     numbers = numbers[numbers > 0]
-    kinds, wrong = _kinds(arrays, mask, numbers)
+    kinds, wrong = _kinds(arrays, mask, numbers) if typed else (dict.fromkeys(numbers.tolist(), 0.0), "")
     if wrong:
         tile.faults.append(wrong)
         return tile
@@ -178,7 +179,7 @@ def consep_cells(path: Path, height: int, width: int) -> Tile:
             tile.faults.append(f"cell {number}: no pixel of inst_map belongs to it")
             continue
         kind = kinds[number]
-        if kind % 1 != 0 or not 1 <= kind <= 7:
+        if typed and (kind % 1 != 0 or not 1 <= kind <= 7):
             tile.faults.append(f"cell {number}: type must be 1 to 7, got {kind:g}")
             continue
         rows, columns = places[number - 1]
@@ -208,8 +209,9 @@ def _kinds(arrays: Mapping[str, np.ndarray], mask: np.ndarray, numbers: np.ndarr
     return {number: float(table[number].argmax()) for number in numbers.tolist()}, ""
 
 
-def nucls_cells(path: Path, height: int, width: int) -> Tile:
-    """Cells of a NuCLS table for a tile of this size; `kind` indexes NUCLS_CLASSES. A cell's name is its line, counted from 1 below the head."""
+def nucls_cells(path: Path, height: int, width: int, typed: bool = True) -> Tile:
+    """Cells of a NuCLS table for a tile of this size; `kind` indexes NUCLS_CLASSES. A cell's name is its line, counted from 1 below the head.
+    typed False: all its boxes, whatever it says of their types; `kind` is 0."""
     tile = Tile(path.stem)
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -222,16 +224,16 @@ def nucls_cells(path: Path, height: int, width: int) -> Tile:
         tile.faults.append("the table has no cell")
         return tile
     missing = [name for name in ("xmin", "ymin", "xmax", "ymax") if name not in columns]
-    if not any(name in columns for name in NUCLS_COLUMNS):
+    if typed and not any(name in columns for name in NUCLS_COLUMNS):
         missing.append(NUCLS_COLUMNS[0])
     if missing:
         tile.faults.append(f"columns missing: {', '.join(missing)}")
         return tile
     for number, row in enumerate(rows, 1):
         words = [str(row[name]).strip().lower().removeprefix("correction_") for name in NUCLS_COLUMNS if row.get(name)]
-        kind = next((NUCLS_TYPES[word] for word in words if word in NUCLS_TYPES), None)
+        kind = next((NUCLS_TYPES[word] for word in words if word in NUCLS_TYPES), None) if typed else 0
         without = [word for word in words if word in NUCLS_WITHOUT]
-        if words and (words[0] in NUCLS_WITHOUT or (kind is None and without)):
+        if typed and words and (words[0] in NUCLS_WITHOUT or (kind is None and without)):
             tile.untyped += 1
             continue
         if kind is None:
@@ -267,7 +269,7 @@ class Download:
     images: str  # folder of the tiles
     labels: str  # folder of the label files, beside it
     ending: str  # of label files
-    read: Callable[[Path, int, int], Tile]
+    read: Callable[..., Tile]  # (label file, height, width, typed=True)
     factor: int  # the window's side in sides of the cell (section 4.3)
     cells: int  # in the publication
     tiles: int
@@ -297,15 +299,15 @@ def find_tiles(folder: Path, download: Download) -> list[tuple[str, Path | None,
     return [((f"{key[0]}/" if key[0] != "." else "") + key[1], found[key][0], found[key][1]) for key in order]
 
 
-def cut_tile(download: Download, name: str, image: Path | None, labels: Path | None) -> Tile:
-    """All cells of a tile, cut out. What is wrong stands in the tile; nothing is raised."""
+def cut_tile(download: Download, name: str, image: Path | None, labels: Path | None, typed: bool = True) -> Tile:
+    """All cells of a tile, cut out; typed False: of those without a type too. What is wrong stands in the tile; nothing is raised."""
     if image is None or labels is None:
         return Tile(name, faults=[f"no label file {download.labels}/*{download.ending} of this name" if labels is None else f"no image of this name in {download.images}"])  # fmt: skip
     try:
         picture = read_picture(image)
     except UnreadableError as fault:
         return Tile(name, faults=[f"the image cannot be read ({fault})"])
-    tile = download.read(labels, *picture.shape[:2])
+    tile = download.read(labels, *picture.shape[:2], typed=typed)
     crops = [crop(picture, *window(cell, download.factor)) for cell in tile.cells]
     return replace(tile, name=name, crops=np.stack(crops) if crops else tile.crops)
 
@@ -497,7 +499,8 @@ def _pictures(paths: Sequence[Path], names: Sequence[str]) -> tuple[np.ndarray, 
 
 def read_any(paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, list[object]], list[str]]:
     """Files -> crops (N, 32, 32, 3), columns file, cell, x, y (the middle of the cell's box on its tile, pixels), faults.
-    A tile that lies as in a download, its label file beside it, gives one row a cell; any other image is one cell."""
+    A tile that lies as in a download, its label file beside it, gives one row a cell, whether the file knows its type or not; any other
+    image is one cell."""
     parts: list[np.ndarray] = [np.zeros((0, SIDE, SIDE, 3), np.uint8)]
     columns: dict[str, list[object]] = {"file": [], "cell": [], "x": [], "y": []}
     faults: list[str] = []
@@ -505,7 +508,7 @@ def read_any(paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, list[object]]
         for download in DOWNLOADS.values():
             labels = path.parent.parent / download.labels / (path.stem + download.ending)
             if path.parent.name == download.images and labels.parent.is_dir():  # a tile, which is no cell even where its file is missing
-                tile = cut_tile(download, str(path), path, labels if labels.is_file() else None)
+                tile = cut_tile(download, str(path), path, labels if labels.is_file() else None, typed=False)
                 faults += [f"{path}: {fault}" for fault in tile.faults]
                 parts.append(tile.crops)
                 rows = [(cell.name, (cell.left + cell.right) / 2, (cell.top + cell.bottom) / 2) for cell in tile.cells]
