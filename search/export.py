@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     settings = {
         "schema": SCHEMA, "procedure": record["procedure"], "classes": list(pack.classes), "config": record["params"], "study": study["study"],
         "seed": record["seed"], "key": record["key"], "data_hash": record["data_hash"], "commit": record["commit"], "versions": record["versions"],
-        "timm": timm_settings is not None,
+        "timm": timm_settings is not None, "scale": pack.scale,
     }  # fmt: skip
     (temporary / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
     (temporary / "metrics.json").write_text(
@@ -189,8 +190,20 @@ def exported_key(best: Path) -> str | None:
     return str(settings["key"]) if all((best / name).is_file() for name in needed) else None
 
 
-def open_export(best: Path) -> tuple[Entry, Any, dict[str, Tensor], tuple[str, ...]]:
-    """(procedure, configuration, weights, classes) of an export. RequestError with what is missing."""
+@dataclass(frozen=True)
+class Exported:
+    """What an export holds."""
+
+    entry: Entry
+    config: Any
+    tensors: dict[str, Tensor]
+    classes: tuple[str, ...]
+    scale: float  # `Pack.scale` of the training set
+    data_hash: str | None  # of all that it was trained and judged on
+
+
+def open_export(best: Path) -> Exported:
+    """RequestError with what is missing."""
     missing = [name for name in (MODEL_FILE, SETTINGS) if not (best / name).is_file()]
     if missing:
         raise RequestError(f"{best} is no export: {', '.join(missing)} missing; give the `best` folder of a study")
@@ -205,8 +218,10 @@ def open_export(best: Path) -> tuple[Entry, Any, dict[str, Tensor], tuple[str, .
         )
     try:
         entry = load(settings["procedure"])
-        return entry, config_from(entry.procedure.config, settings["config"]), tensors, tuple(settings["classes"])
-    except (KeyError, TypeError) as fault:
+        config = config_from(entry.procedure.config, settings["config"])
+        scale = float(settings.get("scale", 0.0))  # exports of before have none
+        return Exported(entry, config, tensors, tuple(settings["classes"]), scale, settings.get("data_hash"))
+    except (KeyError, TypeError, ValueError) as fault:
         raise RequestError(
             f"{best / SETTINGS} does not fit this version ({fault}); export it again: python -m search PROCEDURE export"
         ) from fault

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.stats import beta
 
-from search.export import SETTINGS, confusion_csv, open_export
+from search.export import confusion_csv, open_export
 from trainables.parts.checkpoint import write_atomically
 from trainables.parts.errors import RequestError
 
@@ -42,10 +42,11 @@ def binomial_interval(hits: int, n: int) -> tuple[float, float]:
 
 def evaluate(best: Path, data: Path, out: Path | None, console: Console) -> int:
     """Metrics of an export on a labelled folder whose classes are among the export's."""
-    entry, config, tensors, classes = open_export(best)
-    pack = entry.procedure.read(data, config, classes)
-    judged = entry.procedure.evaluate(config, tensors, pack, np.arange(len(pack.labels)), _device())
-    known = json.loads((best / SETTINGS).read_text()).get("data_hash") == pack.hash
+    found = open_export(best)
+    procedure, classes = found.entry.procedure, found.classes
+    pack = procedure.read(data, found.config, classes)
+    judged = procedure.evaluate(found.config, found.tensors, pack, np.arange(len(pack.labels)), _device())
+    known = found.data_hash == pack.hash
     own = ("this is the data that the model was trained on: its test part alone stands in metrics.json of the export",) if known else ()
     for note in (*own, *pack.notes):
         console.print(f"note: {note}", markup=False)
@@ -93,7 +94,8 @@ def _confusion_table(confusion: np.ndarray, classes: Sequence[str]) -> Table:
 
 def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> int:
     """A row for each image: file, prediction, a probability for each class. Folders stand for the images in them."""
-    entry, config, tensors, classes = open_export(best)
+    found = open_export(best)
+    procedure = found.entry.procedure
     paths: list[Path] = []
     faults = []
     for name in names:
@@ -109,12 +111,12 @@ def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> in
             faults.append(f"no such image: {path}")
     if faults:
         raise RequestError(*faults)
-    images, named, notes, broken = entry.procedure.read_images(paths, config)
+    images, named, notes, broken = procedure.read_images(paths, found.config, found.scale)
     if broken:
         raise RequestError(*broken)
     for note in notes:
         console.print(f"note: {note}", markup=False)
-    columns = named | entry.procedure.predict(config, tensors, images, classes, _device())
+    columns = named | procedure.predict(found.config, found.tensors, images, found.classes, _device())
 
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")

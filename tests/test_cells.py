@@ -410,7 +410,9 @@ def test_a_tile_with_its_label_file_gives_a_row_for_each_cell_and_any_other_imag
     images, columns, faults = read_any(paths)
     assert faults == [] and images.shape == (8, 32, 32, 3) and all(len(column) == 8 for column in columns.values())
     assert columns["file"] == [str(paths[0])] * 4 + [str(paths[1])] + [str(paths[2])] * 3
-    assert columns["cell"] == ["1", "2", "3", "4", "", "1", "2", "3"] and columns["x"][:2] == [43.0, 4.0] and columns["y"][:2] == [45.0, 3.0]
+    assert (
+        columns["cell"] == ["1", "2", "3", "4", "", "1", "2", "3"] and columns["x"][:2] == [43.0, 4.0] and columns["y"][:2] == [45.0, 3.0]
+    )
     assert (columns["x"][4], columns["y"][4]) == ("", "") and (columns["x"][7], columns["y"][7]) == (4.0, 7.0)
     assert np.array_equal(images[4], picture(32, 32))
     (source / "Labels" / "a.mat").write_bytes(b"")

@@ -174,11 +174,11 @@ def test_a_damaged_export_is_refused_with_what_to_do(exported, known_toy, damage
 
 def test_what_is_opened_is_what_was_trained(exported, known_toy, toy):
     record = exported()
-    entry, config, tensors, classes = open_export(exported.folder / "best")
-    assert (entry, classes) == (toy, ("dark", "bright"))
-    assert config == toy.procedure.config(**record["params"])
+    found = open_export(exported.folder / "best")
+    assert (found.entry, found.classes, found.data_hash) == (toy, ("dark", "bright"), record["data_hash"])
+    assert found.config == toy.procedure.config(**record["params"])
     trained = load_file(str(exported.folder / record["checkpoint"]))
-    assert all(torch.equal(tensors[name], trained[name]) for name in tensors)
+    assert all(torch.equal(found.tensors[name], trained[name]) for name in found.tensors)
 
 
 def test_the_same_study_s_journal_opens_in_optuna_and_in_its_dashboard(finished):

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from search import export as exporting
 from search.infer import _confusion_table, binomial_interval, evaluate, predict
+from search.study import read_study
 from trainables.parts.errors import RequestError
 
 
@@ -112,3 +113,23 @@ def test_the_data_that_a_model_was_trained_on_is_no_new_test_and_that_is_said(ex
         paper = Paper()
         evaluate(exported.folder / "best", pictures, None, paper.console)
         assert ("was trained on" in paper.text()) == said
+
+
+def test_the_reader_of_new_images_is_told_the_scale_of_the_training_set(exported, toy, toy_pack, pictures, monkeypatch, tmp_path):
+    heard = []
+
+    def read(paths, config, scale):
+        heard.append(scale)
+        return toy.procedure.read_images(paths, config)
+
+    record, best = exported(), exported.folder / "best"
+    exporting.export(
+        toy, exported.folder, read_study(exported.folder), exported.bench.open()[0], replace(toy_pack, scale=0.625), record, "chosen"
+    )
+    entry = replace(toy, procedure=replace(toy.procedure, read_images=read))
+    monkeypatch.setattr(exporting, "load", lambda name: entry)
+    assert predict(best, [str(pictures)], tmp_path / "p.csv", Paper().console) == 0
+    settings = json.loads((best / "karyotune.json").read_text())
+    (best / "karyotune.json").write_text(json.dumps({name: value for name, value in settings.items() if name != "scale"}))  # of before
+    assert predict(best, [str(pictures)], tmp_path / "p.csv", Paper().console) == 0
+    assert heard == [0.625, 0.0]

@@ -15,7 +15,7 @@ from trainables import scl
 from trainables.parts import losses
 from trainables.parts.checkpoint import load_state, save_state
 from trainables.parts.chromosomes import HOSPITALS, KARYOTYPE, karyotype_bands, karyotype_set
-from trainables.parts.data import TOLERANCE, make_pack, split
+from trainables.parts.data import TOLERANCE, load_pack, make_pack, save_pack, split
 from trainables.parts.encoders import create_backbone, standardise
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro
@@ -696,6 +696,9 @@ def test_sets_of_two_magnifications_and_frames_are_read_at_one_scale(setting, tm
     alone, _, few, _ = scl.read_files(files[:3], config)
     assert any("too few" in note for note in few)
     assert not np.array_equal(alone, small.images[:3])  # three files are no set: they keep their scale
+    assert small.scale == pytest.approx(2 * plain.scale, rel=0.03)
+    alone, _, few, _ = scl.read_files(files[:3], config, load_pack(save_pack(small, tmp_path / "packed")).scale)
+    assert np.array_equal(alone, small.images[:3]) and any("scaled as the training set was" in note for note in few)
 
 
 def test_the_synthetic_sets_of_both_hospitals_are_drawn_at_one_scale_where_that_is_asked_for():

@@ -458,7 +458,7 @@ def _noted(pack: Pack, config: CcrlConfig) -> Pack:
     )
 
 
-def read_files(paths: list[Path], config: CcrlConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
+def read_files(paths: list[Path], config: CcrlConfig, scale: float = 0.0) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     """Crops of one cell each, or whole tiles with their label file beside them, as in the downloads: a row a cell."""
     images, columns, broken = read_any(paths)
     return images, columns, [], broken

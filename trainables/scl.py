@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trainables.parts import losses
 from trainables.parts.chromosomes import KARYOTYPE, karyotype_set
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
-from trainables.parts.data import Pack, few, list_folder, make_pack, read_folder, read_images, shrink
+from trainables.parts.data import Pack, common_scale, count, few, list_folder, make_pack, read_folder, read_images, shrink
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, backbone_faults, create_backbone, size_arguments, standardise
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
@@ -445,7 +445,7 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
                 "rename them, or give a manifest with the column patient"
             )
         owners = [Path(file).name.partition("_")[0] for file in pack.files]
-        pack = make_pack(pack.images, pack.labels, pack.classes, pack.files, owners, pack.areas, pack.notes)
+        pack = replace(make_pack(pack.images, pack.labels, pack.classes, pack.files, owners, pack.areas, pack.notes), scale=pack.scale)
     if classes is not None:
         lacks = config.normal_side and len(np.unique(pack.labels)) < len(classes)
         return replace(pack, notes=(*pack.notes, SCALE)) if lacks else pack
@@ -479,19 +479,19 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
     return replace(pack, ties=ties, notes=(*pack.notes, note, *([tied] if ties else [])))
 
 
-def read_files(paths: list[Path], config: SclConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
+def read_files(paths: list[Path], config: SclConfig, scale: float = 0.0) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     """Images as the classifier was trained on, their names, what was done to them, and what is wrong with files. With normal_side the files
-    count as one set, so a few of them, which have no median length worth the name, are taken at their own scale."""
-    fewest = len(KARYOTYPE)
-    images, _, notes, broken = read_images(paths, config.canvas, config.input_size, normal_side=config.normal_side, fewest=fewest)
-    if config.normal_side:
-        notes.append(
-            SCALE
-            if len(paths) >= fewest
-            else f"{len(paths)} images are too few to tell their scale: they are right only where half of all chromosomes of their magnification are "
-            f"longer than {config.normal_side:g} px; give whole karyotypes, at least {fewest} images"
-        )
-    return images, {"file": [str(path) for path in paths]}, notes, broken
+    count as one set; a few of them, which have no median length worth the name, are scaled as the training set was, or else keep their scale."""
+    notes, factor = [], 0.0
+    if config.normal_side and len(paths) >= len(KARYOTYPE):
+        factor = common_scale(paths, config.normal_side)
+        notes.append(SCALE)
+    elif config.normal_side:
+        factor = scale or 1.0
+        how = "scaled as the training set was, which is right for the same magnification" if scale else "they keep their own"
+        notes.append(f"{count(len(paths))} are too few to tell their scale: {how}; give whole karyotypes, at least {len(KARYOTYPE)} images")
+    images, _, said, broken = read_images(paths, config.canvas, config.input_size, scale=factor)
+    return images, {"file": [str(path) for path in paths]}, [*notes, *said], broken
 
 
 def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any]:

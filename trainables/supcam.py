@@ -442,7 +442,9 @@ def predict(
     return prediction_columns(predict_logits(network, images, np.arange(len(images)), device), classes)
 
 
-def read_files(paths: list[Path], config: SupcamConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
+def read_files(
+    paths: list[Path], config: SupcamConfig, scale: float = 0.0
+) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     """Images as the classifier was trained on, their names, what was done to them, and what is wrong with files."""
     images, _, notes, broken = read_images(paths, config.canvas, config.input_size)
     return images, {"file": [str(path) for path in paths]}, notes, broken

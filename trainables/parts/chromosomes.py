@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
@@ -423,7 +423,7 @@ def karyotype_set(
     """Chromosomes of the 24 classes as a `Pack`, the same for equal arguments: of each individual 1-22, X, X or X, Y (every second one
     has a Y, the first too), two of each autosome or, with homologues=1, one of each kind. Each class has its own length, centromere and
     bands in all sets; an individual has a scale, a condensation, a stain and a blur. hospital: a word of HOSPITALS. normal_side: median length in
-    pixels to which the set is scaled, as `read_images` does; 0: as drawn."""
+    pixels to which the set is scaled, as `common_scale` does; 0: as drawn."""
     faults = []
     if not isinstance(individuals, int) or individuals < 2:
         faults.append(f"a set needs at least 2 individuals, got {individuals}; for example 24")
@@ -456,4 +456,5 @@ def karyotype_set(
     images = np.stack([on_canvas(rescale(gray, factor) if normal_side else gray, canvas, size) for gray in drawn])
     files = [f"{KARYOTYPE[label]}/p{who:05d}_{copy}.png" for label, who, copy in entries]
     notes = [f"synthetic: hospital {hospital}, seed {seed}, drawn at {canvas} px"]
-    return make_pack(images, [label for label, _, _ in entries], KARYOTYPE, files, [f"p{who:05d}" for _, who, _ in entries], areas, notes)
+    pack = make_pack(images, [label for label, _, _ in entries], KARYOTYPE, files, [f"p{who:05d}" for _, who, _ in entries], areas, notes)
+    return replace(pack, scale=factor if normal_side else 0.0)

@@ -15,7 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -46,6 +46,7 @@ class Pack:
     notes: tuple[str, ...]  # what was done to the images, in words
     areas: np.ndarray  # float64 (N, 2): image area and foreground area, in pixels of the original file
     ties: tuple[tuple[int, int], ...] = ()  # pairs that show the same thing: a split keeps them on one side
+    scale: float = 0.0  # the factor by which all were scaled, see `common_scale`; 0: taken as they are, or not known
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -226,33 +227,39 @@ def rescale(gray: np.ndarray, factor: float) -> np.ndarray:
     return shrink(gray, max(1, round(gray.shape[0] * factor)), max(1, round(gray.shape[1] * factor)))
 
 
+def common_scale(paths: Sequence[Path], normal_side: float, tolerance: int = TOLERANCE) -> float:
+    """The one factor by which a set must be scaled so that half of its images, cropped to their foreground, have a longer side than
+    `normal_side` pixels, whatever the magnification of the set and the frames of its images; blind to labels. 1 where none shows anything."""
+
+    def side(path: Path) -> int:
+        try:
+            gray = decode(path, tolerance).gray
+        except UnreadableError:
+            return 0  # `read_images` names it
+        return max(foreground_box(gray).shape) if gray.any() else 0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            known = [length for length in pool.map(side, paths) if length]
+    return normal_side / float(np.median(known)) if known else 1.0
+
+
 def read_images(
     paths: Sequence[Path],
     canvas: int = 224,
     size: int = 224,
     tolerance: int = TOLERANCE,
     names: Sequence[str] | None = None,
-    normal_side: float = 0.0,
-    fewest: int = 1,
+    scale: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files.
-
-    normal_side above 0, in pixels: each image is cropped to its foreground and all are scaled by one factor, so that half of them have
-    a longer side than this, whatever the magnification of the set and the frames of its images; blind to labels. Fewer than `fewest` images
-    have no such length worth the name: they are cropped, and keep their scale."""
+    scale above 0: each image is cropped to its foreground and scaled by this factor; 0: taken as it is."""
     if not 1 <= size <= canvas:
         raise RequestError(f"size must lie between 1 and the canvas ({canvas}), got {size}; choose a smaller size or a larger canvas")
     names = [str(path) for path in paths] if names is None else names
     images = np.zeros((len(paths), size, size), np.uint8)
     areas = np.zeros((len(paths), 2))
-    factor = 1.0
-
-    def side(i: int) -> int:
-        try:
-            gray = decode(paths[i], tolerance).gray
-        except UnreadableError:
-            return 0
-        return max(foreground_box(gray).shape) if gray.any() else 0
 
     def one(i: int) -> Decoded | str:
         try:
@@ -261,8 +268,8 @@ def read_images(
             return str(error)
         gray = decoded.gray
         areas[i] = gray.size, np.count_nonzero(gray)
-        if normal_side:
-            gray = rescale(foreground_box(gray), factor)
+        if scale:
+            gray = rescale(foreground_box(gray), scale)
         images[i] = on_canvas(gray, canvas, size)
         largest[i] = max(gray.shape)
         return Decoded(gray[:0], decoded.inverted, decoded.deep, decoded.pages)
@@ -271,8 +278,6 @@ def read_images(
     with warnings.catch_warnings():  # one filter around all threads: Pillow warns about metadata, which is not used
         warnings.simplefilter("ignore")
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            if normal_side and len(paths) >= fewest and (known := [length for length in pool.map(side, range(len(paths))) if length]):
-                factor = normal_side / float(np.median(known))
             results = list(pool.map(one, range(len(paths))))
     unreadable = [f"{names[i]} ({result})" for i, result in enumerate(results) if isinstance(result, str)]
     blank = [names[i] for i, result in enumerate(results) if isinstance(result, Decoded) and not images[i].any()]
@@ -286,10 +291,8 @@ def read_images(
             f"{count(white)} with a white background inverted"
             + (f", {len(good) - white} with a black one kept" if white < len(good) else "")
         )
-    if normal_side and len(paths) < fewest:
-        notes.append("cropped to the foreground")
-    elif normal_side:
-        notes.append(f"cropped to the foreground and scaled by {factor:.2f}: half of the images are longer than {normal_side:g} px")
+    if scale:
+        notes.append(f"cropped to the foreground and scaled by {scale:.2f}")
     if large:
         notes.append(f"{count(large)} larger than {canvas} px scaled down")
     if deep:
@@ -541,7 +544,7 @@ def read_folder(
     canvas: side of the square, in pixels, that images are padded to. size: side that this square is averaged down to.
     classes: names and order that are expected; a missing one becomes a note, an unknown one a fault. Without it the classes are what
     the folder holds, at least two, each with at least two images. group: the manifest's column that may not stand on two sides.
-    normal_side: see `read_images`; 0 takes images as they are."""
+    normal_side: see `common_scale`; 0 takes images as they are."""
     listing = list_folder(folder, group)
     faults, notes = list(listing.faults), list(listing.notes)
     if listing.parts is not None:
@@ -559,12 +562,15 @@ def read_folder(
         if gone and listing.files:
             notes.append(f"no image of class {', '.join(gone)}")
     paths = [Path(folder) / name for name in listing.files]
-    images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.files, normal_side)
+    scale = common_scale(paths, normal_side, tolerance) if normal_side else 0.0
+    images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.files, scale)
     faults += broken
     if faults:
         raise RequestError(*faults)
+    if scale:
+        notes.append(f"by one factor for all, so that half of them are longer than {normal_side:g} px")
     labels = [order.index(name) for name in listing.labels]
-    return make_pack(images, labels, order, listing.files, listing.patients, areas, [*said, *notes])
+    return replace(make_pack(images, labels, order, listing.files, listing.patients, areas, [*said, *notes]), scale=scale)
 
 
 # ----------------------------------------------------------------------------------------------------------------- on disk
@@ -593,6 +599,7 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
                 "notes": pack.notes,
                 "areas": pack.areas.tolist(),
                 "ties": pack.ties,
+                "scale": pack.scale,
             }
             with (building / "data.json").open("w", encoding="utf-8") as stream:
                 json.dump(sealed(about), stream)
@@ -661,6 +668,7 @@ def load_pack(folder: str | Path, verify: bool = False) -> Pack:
         tuple(about["notes"]),
         np.asarray(about["areas"], np.float64).reshape(-1, 2),
         tuple((int(i), int(j)) for i, j in about["ties"]),
+        float(about.get("scale", 0.0)),  # sets packed before it was kept have none
     )
     if verify and make_pack(images, pack.labels, pack.classes, pack.files, patients, pack.areas).hash != pack.hash:
         raise RequestError(f"packed data must agree with its hash, '{folder}' does not; read the images again")

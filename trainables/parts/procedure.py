@@ -107,8 +107,8 @@ class Procedure:
         [Any, tuple[str, ...]], dict[str, Any] | None
     ]  # (configuration, classes) -> timm's config.json of the exported model; None: timm has no such model
     read_images: Callable[
-        [list[Path], Any], tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]
-    ]  # (files, configuration) -> images as trained on, columns that name them ("file", ...), notes, faults; a file may give many images
+        [list[Path], Any, float], tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]
+    ]  # (files, configuration, the training set's `Pack.scale`) -> images as trained on, columns that name them ("file", ...), notes, faults; a file may give many images
     predict: Callable[
         [Any, Mapping[str, Tensor], np.ndarray, tuple[str, ...], torch.device], dict[str, list[Any]]
     ]  # -> columns, a value an image

@@ -126,7 +126,7 @@ def read(folder: Path, config: ToyConfig, classes: tuple[str, ...] | None = None
     return read_folder(folder, canvas=16, size=16, classes=classes)
 
 
-def read_files(paths: list[Path], config: ToyConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
+def read_files(paths: list[Path], config: ToyConfig, scale: float = 0.0) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     images, _, notes, broken = read_images(paths, 16, 16)
     return images, {"file": [str(path) for path in paths]}, notes, broken
 
