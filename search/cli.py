@@ -725,7 +725,7 @@ class _Request:
         with words_to(self.folder / "log.txt") as console:
             from search.tuner import carry_out, cluster, share_out
 
-            with live(console, self.name, coordinator.progress), cluster(self.given.address) as resources:
+            with live(console, self.name, coordinator.progress), cluster(self.given.address, self.given.workers_per_run > 1) as resources:
                 share = share_out(resources, self.given.gpus_per_run, self.given.workers_per_run)
                 coordinator.slots = share.slots
                 coordinator.gpus = share.gpus * share.workers or 1.0

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -108,6 +107,8 @@ def prove(best: Path, entry: Entry, record: Mapping[str, Any], sets: Judged, dev
     """Load what was written, by timm's one documented line (where timm has the model) and as plain tensors, and compare metrics with the record."""
     tensors = load_file(str(best / MODEL_FILE))
     if (best / "config.json").exists():
+        import timm  # three seconds, which a command with nothing to export can do without
+
         model = timm.create_model(f"local-dir:{best}", pretrained=True)
         state: dict[str, Tensor] = model.state_dict()
         if set(state) != set(tensors) or any(not torch.equal(state[name].cpu(), tensor) for name, tensor in tensors.items()):

@@ -165,9 +165,8 @@ class _Scheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         key, row = trial.config["key"], json.loads(result["row"])
-        stop = (
-            "end" in row
-        )  # at once: waiting for the function to return as well would cost its process a turn, and a reservation for nothing
+        # At the last row at once: waiting for the function to return as well would cost its process a turn, and a reservation for nothing.
+        stop = "end" in row
         try:
             stop |= self.coordinator.row(key, row)
         except OSError as fault:
@@ -182,16 +181,15 @@ class _Scheduler(FIFOScheduler):
 
 
 @contextmanager
-def cluster(address: str | None, cpus: int | None = None) -> Iterator[Machines]:
-    """A Ray cluster: the one at `address` (auto, or HOST:PORT), or a new one on this machine for the time of the call.
-    RequestError, within seconds, if there is none at that address or it refuses us."""
+def cluster(address: str | None, groups: bool = False) -> Iterator[Machines]:
+    """A Ray cluster: the one at `address` (auto, or HOST:PORT), or a new one on this machine for the time of the call. groups: runs have
+    several workers. RequestError, within seconds, if there is none at that address or it refuses us."""
     if address is None:  # "local": None would join whatever cluster this machine runs already
         try:
             ray.init(
                 address="local",
-                num_cpus=cpus,
                 log_to_driver=False,
-                include_dashboard=True,
+                include_dashboard=groups,  # Ray frees what a killed worker group held through it; ten processes and 200 MB else for nothing
                 logging_level=logging.ERROR,
                 namespace="karyotune",
             )

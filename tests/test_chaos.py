@@ -11,7 +11,6 @@ FAILPOINTS = "ledger.half,optuna.tell,run.started,stage.renamed,result.written"
 
 
 @pytest.mark.ray
-@pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_study_that_is_killed_again_and_again_ends_as_if_undisturbed():

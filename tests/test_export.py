@@ -75,7 +75,7 @@ def test_a_record_that_says_something_else_than_the_weights_is_noticed(exported)
 
 def test_a_timm_that_loads_other_weights_is_noticed(exported, monkeypatch):
     real = timm.create_model
-    monkeypatch.setattr(exporting.timm, "create_model", lambda name, **more: real("test_resnet", in_chans=1, num_classes=2))
+    monkeypatch.setattr(timm, "create_model", lambda name, **more: real("test_resnet", in_chans=1, num_classes=2))
     with pytest.raises(RuntimeError, match="loaded by timm"):
         exported()
 

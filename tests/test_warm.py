@@ -283,6 +283,7 @@ def test_a_grid_learns_nothing_from_another_study(inside, capsys):
     assert "--sampler grid learns nothing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_search_made_again_from_records_with_gaps_asks_no_point_twice(toy, inside):
     words = ("--trials", "10", "--tables", "none", "--repeats", "1", "--scheduler", "none", "--sampler", "grid", "--grid", "3")
     inside.most = 6

@@ -195,6 +195,7 @@ def left(folder: Path, name: str):
 # ------------------------------------------------------------------------------------------------------ the tests
 
 
+@pytest.mark.slow
 def test_gathered_rows_stand_in_the_order_of_the_workers_on_both(two):
     rows = torch.arange(6.0).view(3, 2)
     for found in left(two, "gather"):
@@ -226,6 +227,7 @@ def normalisation_inputs():
     return {"layers": layers, "x": x, "weight": torch.randn(6, 3, 4, 5, generator=chance)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "fused", "fused without activation", "frozen"])
 def test_global_normalisation_is_batch_norm_over_all_workers_with_its_gradients(two, name):
     given = normalisation_inputs()
@@ -261,6 +263,7 @@ def test_a_synchronised_model_evaluates_as_before_and_keeps_its_names(affine):
     assert torch.equal(other(x), wanted) and list(other.state_dict()) == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_two_workers_take_the_steps_of_one_on_the_same_global_batch(two, case):
     one = several_steps(case, Workers())
@@ -279,6 +282,7 @@ def test_two_workers_take_the_steps_of_one_on_the_same_global_batch(two, case):
         assert (one["task.queue.labels"] >= 0).all() and (one["task.queue.keys"].norm(dim=1) > 0.99).all()
 
 
+@pytest.mark.slow
 def test_a_whole_run_of_two_workers_is_that_of_one(two, tmp_path):
     pack = cluster_set(12, size=32, seed=0)
     one = execute(PROCEDURE, SMALL, seed=0, pack=pack, folder=tmp_path, evaluate_test=True)
@@ -291,17 +295,20 @@ def test_a_whole_run_of_two_workers_is_that_of_one(two, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_run_of_two_workers_goes_on_to_the_same_weights(two):
     straight, again = (load_state(two / name / MODEL)[0] for name in ("run", "again"))
     assert all(torch.equal(tensor, again[name]) for name, tensor in straight.items())
     assert read_outcome(two / "again").interruptions == 1
 
 
+@pytest.mark.slow
 def test_workers_agree_on_whether_a_shared_stage_is_there(two):
     straight, other = (load_state(two / name / MODEL)[0] for name in ("run", "one-sided"))
     assert all(torch.equal(tensor, other[name]) for name, tensor in straight.items())
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_on_one_worker_ends_both_at_that_step(two):
     said = {(two / f"diverged-{rank}").read_text() for rank in (0, 1)}
     assert said == {"the loss was not finite at epoch 1, step 2"}

@@ -130,11 +130,12 @@ def test_half_a_character_in_any_name_or_note_becomes_a_question_mark(tmp_path):
     fake.write(tmp_path, asked, RECORDS)
     fake.leave(tmp_path, asked, RECORDS, heat=False)
     (tmp_path / "data/data.json").write_text(json.dumps({"files": [half] * 600}))
-    assert analysis.write_report(tmp_path).warnings == ()
+    assert analysis.write_report(tmp_path, figures="light").warnings == ()
     for name in ("report.html", "report.md", "tables/table-2.csv", "tables/per-class.csv"):
         assert "x?y" in (tmp_path / name).read_text(encoding="utf-8"), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [3, -9])
 def test_a_process_that_dies_over_figures_is_a_warning_and_the_report_is_there(tmp_path, monkeypatch, status):
     monkeypatch.delitem(sys.modules, "ray", raising=False)  # as in the report's own process, whatever was tested before in this one
@@ -156,6 +157,7 @@ def test_a_process_that_dies_over_figures_is_a_warning_and_the_report_is_there(t
     assert len([p for p in report.paths if p.suffix == ".pdf"]) < len(figures)
 
 
+@pytest.mark.slow
 def test_one_process_or_two_write_the_same_bytes(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     other = fake.write(tmp_path / "study", ASKED, RECORDS)
@@ -365,6 +367,7 @@ def test_fake_records_have_the_keys_of_the_contract():
     assert {r["status"] for r in RECORDS} == {"completed", "pruned", "diverged", "failed"}
 
 
+@pytest.mark.slow
 def test_a_report_that_is_killed_leaves_no_process_behind(tmp_path):
     """The process that draws beside it has its end of the pipe alone."""
     folder = fake.make(tmp_path / "study")

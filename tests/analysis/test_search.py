@@ -82,7 +82,7 @@ def test_few_trials_have_no_importance_and_the_page_says_why(tmp_path):
     few = fake.make(tmp_path / "s", trials=6)
     study = analysis.load(few)
     assert search.importances(study, search.trial_table(study)) == ()
-    analysis.write_report(few)
+    analysis.write_report(few, figures="light")
     assert "importance of parameters would be noise" in (few / "report.html").read_text(encoding="utf-8")
 
 

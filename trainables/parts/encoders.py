@@ -8,7 +8,6 @@ import os
 import socket
 from urllib.parse import urlparse
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,6 +33,8 @@ def _hub_answers() -> bool:
 
 def backbone_faults(name: str) -> list[str]:
     """What is wrong with a backbone's name, and what stands near it. `resnet50`, or with published weights of one kind: `resnet50.a1_in1k`."""
+    import timm  # here and below: three seconds, which a command that builds no network can do without
+
     if not timm.is_model(name):
         names = timm.list_models()
         close = difflib.get_close_matches(name, names, n=3) or [known for known in names if name and name in known][:3]
@@ -47,6 +48,8 @@ def backbone_faults(name: str) -> list[str]:
 
 def size_arguments(name: str, input_size: int) -> dict[str, int]:
     """What timm must be told where a model takes one input size alone (ViT, Swin); nothing for the others."""
+    import timm
+
     settings = timm.get_pretrained_cfg(name)
     return {"img_size": input_size} if settings is not None and settings.fixed_input_size else {}
 
@@ -56,6 +59,8 @@ def create_backbone(name: str, *, channels: int, classes: int, weights: str, see
 
     weights: `random` (initialised from `seed`), or `imagenet` (timm's default published weights; its loader adapts the first layer to
     `channels`). RequestError for an unknown name, WeightsUnreachable when published weights are neither cached nor reachable."""
+    import timm
+
     if faults := backbone_faults(name):
         raise RequestError(*faults)
     if weights not in ("random", "imagenet"):

@@ -13,11 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import scipy.stats
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from trainables.parts.data import (
     PARTS,
@@ -293,6 +288,12 @@ def size_baseline(pack: Pack, folds: int = 5, seed: int = 0) -> dict[str, float]
 
     Logistic regression on log image area, log foreground area, their squares and product, cross-validated with patients and duplicates
     on one side. low, high: 95 % interval of the mean over groups as clusters (ratio estimator, Cochran 1977, with t of G - 1)."""
+    import scipy.stats  # here: more than a second, which a command that knows the answer can do without
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
     held = np.unique(pack.labels)
     groups = groups_of(pack)
     folds = min(folds, *(min(int((pack.labels == c).sum()), len(np.unique(groups[pack.labels == c]))) for c in held))
