@@ -77,6 +77,12 @@ class Active:
     def folder(self) -> str:
         return f"checkpoints/{self.run.key}"
 
+    @property
+    def name(self) -> str:
+        """As people call it."""
+        what = f"trial {self.trial.number}" if self.trial else self.run.key[:12]
+        return f"{next(iter(self.run.arms), what)}, seed {self.run.seed}"
+
 
 @dataclass
 class Progress:
@@ -710,6 +716,10 @@ class Coordinator:
         record = self.ledger.records[key]
         if record["status"] == "completed":
             self.seconds.append(time.monotonic() - active.began)
+        if "micro_batches" in record:
+            self.notes.append(
+                f"{active.name}: too large for the memory; each step was computed in {record['micro_batches']} slices, which is the same training"
+            )
         if self.study is not None:
             for trial in [*([active.trial] if active.trial else []), *self.listeners.pop(key, [])]:
                 self._tell(self.study, trial, record)
@@ -846,6 +856,7 @@ class Coordinator:
             "started": outcome.started if outcome else ending["started"], "ended": ending["ended"], "worker": ending["worker"],
             "interruptions": outcome.interruptions if outcome else 0, "lives": read_lives(self.folder / active.folder),
             **({"again": True} if active.again else {}),
+            **({"micro_batches": outcome.micro_batches} if outcome and outcome.micro_batches > 1 else {}),
             "checkpoint": f"{active.folder}/model.safetensors" if outcome else None,
             "error": {"kind": ending["kind"], "message": ending["message"]} if "kind" in ending else None,
             "peak_memory_bytes": ending["peak_memory_bytes"],

@@ -21,7 +21,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]  # this and yaml come with Ray
 import yaml  # type: ignore[import-untyped]
 
-from search.coordinator import Active, Coordinator
+from search.coordinator import Coordinator
 from search.progress import beside, duration
 from search.retune import Relay
 from trainables.parts.errors import ClusterLost, RequestError
@@ -327,7 +327,7 @@ def _watched(coordinator: Coordinator | Relay, workers: int, patience: float) ->
                 with suppress(OSError, ray.exceptions.RayError):
                     _kill(coordinator.folder / active.folder, workers)
                 coordinator.notes.append(
-                    f"{_name(active)}: no sign of life for {duration(silence)}; its process was killed to start it again"
+                    f"{active.name}: no sign of life for {duration(silence)}; its process was killed to start it again"
                 )
 
     def leave(number: int, frame: object) -> None:
@@ -339,10 +339,6 @@ def _watched(coordinator: Coordinator | Relay, workers: int, patience: float) ->
             yield
     finally:
         signal.signal(signal.SIGUSR2, before)
-
-
-def _name(active: Active) -> str:
-    return f"{next(iter(active.run.arms), f'trial {active.trial.number}' if active.trial else active.run.key[:12])}, seed {active.run.seed}"
 
 
 def _kill(folder: Path, workers: int) -> None:

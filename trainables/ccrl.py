@@ -23,6 +23,7 @@ from trainables.parts.clustering import assign, clustering_metrics, contingency,
 from trainables.parts.data import Pack
 from trainables.parts.encoders import backbone_faults, create_backbone, key_encoder_of, move_towards
 from trainables.parts.key_queue import KeyQueue
+from trainables.parts.micro import in_slices
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
@@ -277,7 +278,7 @@ class Pretrain(Task):
     def loss(self, batch: Batch) -> Tensor:
         part = self.workers.slice(len(batch.chosen))
         cells = self.train_cells.colour(batch.chosen[part])
-        query = self.query(self.see(cells, batch.views[0][part]))
+        query = in_slices(self.query, self.see(cells, batch.views[0][part]), self.setting.micro_batches)
         query = unit(self.predictor(query) if self.config.predictor else query)
         with torch.no_grad():
             keys = self.workers.gather(unit(self.key(self.see(cells, batch.views[1][part]))))  # (B, D) of the global batch

@@ -21,6 +21,7 @@ from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, backbone_faults, crea
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
 from trainables.parts.inspection import near_duplicates
+from trainables.parts.micro import in_slices
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed
@@ -271,7 +272,8 @@ class Train(Task):
         pair = 2 * self.classes
         draw = batch.views[part.start * pair : part.stop * pair]
         gray = self.train_images.gray(chosen.flatten())
-        embedding = self.model(standardise(apply_views(gray[:, None] / 255, draw, keep_background=True)))  # (G 2 C, D), Eq. 1
+        seen = standardise(apply_views(gray[:, None] / 255, draw, keep_background=True))
+        embedding = in_slices(self.model, seen, self.setting.micro_batches)  # (G 2 C, D), Eq. 1
         with torch.autocast(embedding.device.type, enabled=False):
             embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32)).view(*chosen.shape, -1)
             contrast, classification = self._losses(embedding)

@@ -30,6 +30,7 @@ from trainables.parts.encoders import (
 from trainables.parts.evaluation import classification_metrics, confusion_matrix, knn_accuracy
 from trainables.parts.inspection import near_duplicates
 from trainables.parts.key_queue import KeyQueue
+from trainables.parts.micro import in_slices
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
@@ -259,7 +260,7 @@ class Pretrain(Task):
         chosen = batch.primary[part]
         gray = self.train_images.gray(chosen)
         labels = self.train_images.labels[chosen.to(gray.device)]
-        query = self.query(self._view(gray, batch.views[0][part]))  # q = f_q(x_q), Eq. 1
+        query = in_slices(self.query, self._view(gray, batch.views[0][part]), self.setting.micro_batches)  # q = f_q(x_q), Eq. 1
         self.new_keys = []
         with torch.no_grad():
             key = self.key(self._view(gray, batch.views[1][part]))  # k+ = f_k(x_k)
@@ -393,7 +394,8 @@ class Finetune(Task):
         part = self.workers.slice(len(batch[0]))
         chosen = batch[0][part]
         gray = self.train_images.gray(chosen)
-        logits = self.model(standardise(apply_views(gray[:, None] / 255, batch[1][part])))
+        seen = standardise(apply_views(gray[:, None] / 255, batch[1][part]))
+        logits = in_slices(self.model, seen, self.setting.micro_batches)
         labels = self.train_images.labels[chosen.to(gray.device)]
         return F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
 

@@ -4,6 +4,7 @@ Comes in: a procedure, a configuration, a seed, data, and a folder of its own. G
 whatever moment it is killed at, calling it again goes on from the last checkpoint and ends with the same weights. What each process did
 for a run stands in its `epochs.log`, from which a check proves that nothing was trained twice."""
 
+import gc
 import hashlib
 import json
 import math
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +28,7 @@ from trainables.parts.data import Pack
 from trainables.parts.errors import Diverged, Interrupted, RequestError
 from trainables.parts.failpoints import failpoint
 from trainables.parts.loop import Fitting, fit
+from trainables.parts.micro import MICRO_BATCHES, each_alone
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, config_values
 from trainables.parts.workers import Workers
 
@@ -55,6 +58,7 @@ class Outcome:
     started: str = ""
     ended: str = ""
     interruptions: int = 0
+    micro_batches: int = 1  # above 1: it did not fit into memory otherwise, see `micro.in_slices`
 
 
 def digest(value: Any) -> str:
@@ -111,7 +115,17 @@ def execute(
     hashes = stage_hashes(procedure, config, seed, pack.hash)
     outcome = read_outcome(folder, hashes)
     if outcome is None or (evaluate_test and workers.rank == 0 and not _whole(folder, config, seed)):
-        outcome = _train(procedure, config, seed, pack, folder, store, report, device, workers, checkpoint_seconds, stopping)
+        train = partial(_train, procedure, config, seed, pack, folder, store, report, device, workers, checkpoint_seconds, stopping)
+        try:
+            outcome = train(micro_batches=1)
+        except _TooLarge:
+            outcome = None
+        if outcome is None:  # out here, where nothing holds the first try's tensors any more
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            _note(folder, f"\nlife {socket.gethostname()} {os.getpid()} {workers.rank}")
+            outcome = train(micro_batches=MICRO_BATCHES)
     if workers.rank:
         return outcome
     sets = {"val": pack} | (
@@ -222,6 +236,10 @@ def _add(outcome: Outcome, name: str, judged: Evaluation) -> None:
         outcome.predictions[name] = judged.predictions
 
 
+class _TooLarge(Exception):
+    """A step does not fit into memory, and gives the same in slices."""
+
+
 def _train(
     procedure: Procedure,
     config: Any,
@@ -234,10 +252,13 @@ def _train(
     workers: Workers,
     checkpoint_seconds: float,
     stopping: Callable[[], bool],
+    micro_batches: int,
 ) -> Outcome:
-    """All stages; leaves MODEL in the folder."""
+    """All stages; leaves MODEL in the folder. _TooLarge: memory is not enough, and a step can be done in slices."""
     outcome = Outcome(
-        started=datetime.now(UTC).isoformat(timespec="seconds"), stage_hashes=stage_hashes(procedure, config, seed, pack.hash)
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        stage_hashes=stage_hashes(procedure, config, seed, pack.hash),
+        micro_batches=micro_batches,
     )
     parts = procedure.parts(config, pack, seed)
     flight = _flight(folder, outcome.stage_hashes)
@@ -247,6 +268,7 @@ def _train(
         for name in ("epochs", "stages_reused", "stage_seconds", "started"):
             setattr(outcome, name, flight[1][name])
         outcome.interruptions = flight[1]["interruptions"] + 1
+        outcome.micro_batches = max(micro_batches, flight[1].get("micro_batches", 1))
     previous: dict[str, Tensor] | None = None
     last = (stages_of(procedure, config) or [None])[-1]
     for stage in stages_of(procedure, config):
@@ -263,7 +285,7 @@ def _train(
             for row in values["history"]:
                 report(row)
             continue
-        setting = Setting(pack, parts, seed, device, workers, previous)
+        setting = Setting(pack, parts, seed, device, workers, previous, micro_batches)
         epochs = getattr(config, stage.epochs)
         fitting = Fitting(stage.build(config, setting), setting)
         start, clock = 0, time.perf_counter()
@@ -293,7 +315,7 @@ def _train(
             ):
                 values = {
                     name: getattr(outcome, name)
-                    for name in ("history", "epochs", "stages_reused", "stage_seconds", "started", "interruptions")
+                    for name in ("history", "epochs", "stages_reused", "stage_seconds", "started", "interruptions", "micro_batches")
                 }
                 state = under("fitting", fitting.tensors())
                 save_state(folder / FLIGHT, state, values | {"stage": key, "epoch": row["epoch"]}, "checkpoint")
@@ -303,7 +325,12 @@ def _train(
             if stop and not (stage is last and row["epoch"] == getattr(config, stage.epochs)):  # else it is as good as done
                 raise Interrupted
 
-        fit(fitting, epochs=epochs, start=start, after_epoch=after_epoch)
+        try:
+            fit(fitting, epochs=epochs, start=start, after_epoch=after_epoch)
+        except (MemoryError, torch.cuda.OutOfMemoryError):
+            if micro_batches > 1 or workers.size > 1 or not each_alone(fitting.task):
+                raise
+            raise _TooLarge from None
         previous = {name: tensor.detach().to("cpu", copy=True) for name, tensor in fitting.task.result().items()}
         for name, tensor in previous.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

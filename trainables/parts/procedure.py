@@ -25,6 +25,7 @@ class Setting:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: Workers = field(default_factory=Workers)
     previous: Mapping[str, Tensor] | None = None  # what the stage before handed on
+    micro_batches: int = 1  # in how many slices a step's images go through the trained network, see `micro.in_slices`
 
 
 class Task(nn.Module):
