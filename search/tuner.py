@@ -31,6 +31,7 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # they write w
 os.environ.setdefault(
     "TUNE_DISABLE_SIGINT_HANDLER", "1"
 )  # its own handler would end the study as if it were done; the command line says what is
+os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "120")  # for a stopped run to leave its process; else the next one fails
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how often a worker group's reports are taken; 2 s by default
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")  # no snapshots of Ray's own state: the ledger is what a study continues from
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a local cluster on loopback; --address takes the caller's own setting
@@ -51,6 +52,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 SETTINGS = (
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
     "MALLOC_ARENA_MAX",
