@@ -5,10 +5,12 @@ a temporary name and renamed. Nothing of the clock goes into it: the same record
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import math
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -34,6 +36,7 @@ from analysis.statistics import Interval, t_interval
 from analysis.study import STATUSES, Study, finite, load, mapping, plural, without_folders
 from analysis.summary import Summary, clip, is_share, summarize, test_over_train, title
 
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies
 _RUNS_SHOWN = 400  # rows of the table of runs; more would make the page slow and no reader goes through them
 
 
@@ -106,6 +109,7 @@ def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "ful
     StudyError where there is no study. What is wrong inside it stands in the report and in `Report.warnings`."""
     began = time.perf_counter()
     study = load(study_dir)
+    _sweep(study.folder)
     summaries, winner = summarize(study), best(study)
     files: dict[str, bytes] = {}
     for summary in summaries:
@@ -160,6 +164,7 @@ def _draw(
         here, there = context.Pipe(duplex=False)
 
         def other() -> None:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # whoever kills the command has not this one working on for it
             here.close()  # its own copy: nobody could else tell it that this process is gone
             with suppress(BrokenPipeError):
                 there.send(work())
@@ -205,6 +210,14 @@ def file_name(name: str, ending: str) -> str:
 def encoded(text: str) -> bytes:
     """UTF-8; half a character, which JSON can hold and a file name can be read as, becomes a question mark."""
     return text.encode(errors="replace")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what reports that were killed left half written."""
+    for path in [*folder.glob(".*.partial"), *folder.glob("tables/.*.partial"), *folder.glob("figures/.*.partial")]:
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > 60:  # else another report may be at it
+                path.unlink()
 
 
 def write_file(path: Path, content: bytes) -> Path:

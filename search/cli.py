@@ -725,7 +725,11 @@ class _Request:
         with words_to(self.folder / "log.txt") as console:
             from search.tuner import carry_out, cluster, share_out
 
-            with live(console, self.name, coordinator.progress), cluster(self.given.address, self.given.workers_per_run > 1) as resources:
+            with (
+                live(console, self.name, coordinator.progress),
+                self._signals(coordinator, console),
+                cluster(self.given.address, self.given.workers_per_run > 1) as resources,
+            ):
                 share = share_out(resources, self.given.gpus_per_run, self.given.workers_per_run)
                 coordinator.slots = share.slots
                 coordinator.gpus = share.gpus * share.workers or 1.0
@@ -735,7 +739,7 @@ class _Request:
                 for record in list(coordinator.now.ledger.records.values()):
                     loggers(record)  # what an earlier command left unwritten
                 try:
-                    with self._signals(coordinator, console):
+                    if not coordinator.finished():  # a signal may have come while Ray started
                         carry_out(
                             coordinator, share, checkpoint_seconds=10.0 if self.preset == "quick" else 60.0,
                             patience=60 * self.given.stall_minutes,
@@ -815,7 +819,9 @@ class _Request:
 
         console, records = self.console, ledger.records
         if not records:
-            console.print("nothing has run yet; the same command goes on", markup=False)
+            limited = self.given.max_hours is not None or self.given.max_gpu_hours is not None
+            words = "the limit of hours was too short for a run; the same command without it, or with more, goes on"
+            console.print(words if limited else "nothing has run yet; the same command goes on", markup=False)
             return 0
         if not any(record["status"] == "completed" for record in records.values()):
             analysis.write_report(self.folder)

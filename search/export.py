@@ -3,6 +3,7 @@ Comes in: a study that has ended, and which run was chosen (without test data). 
 confusion matrix, a model card. Before it says that it is done it loads the files again and proves that they give the recorded metrics."""
 
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -56,12 +57,11 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     timm_settings = entry.procedure.timm_settings(config, pack.classes)
     if timm_settings is not None:
         (temporary / "config.json").write_text(json.dumps(timm_settings, indent=1) + "\n")
-    settings = {
+    settings: dict[str, Any] = {
         "schema": SCHEMA, "procedure": record["procedure"], "classes": list(pack.classes), "config": record["params"], "study": study["study"],
         "seed": record["seed"], "key": record["key"], "data_hash": record["data_hash"], "commit": record["commit"], "versions": record["versions"],
         "timm": timm_settings is not None, "scale": pack.scale,
     }  # fmt: skip
-    (temporary / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
     (temporary / "metrics.json").write_text(
         json.dumps({"chosen_by": why, "metrics": record["metrics"], "confusion": record["confusion"]}, indent=1) + "\n"
     )
@@ -69,6 +69,8 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
         if part != "val":
             (temporary / f"confusion_{part}.csv").write_text(confusion_csv(matrix, pack.classes))
     (temporary / "README.md").write_text(model_card(study, record, why, pack, timm_settings))
+    settings["files"] = {path.name: _sum_of(path) for path in sorted(temporary.iterdir())}
+    (temporary / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
     prove(temporary, entry, record, sets, device)
     best = folder / "best"
     old = folder / ".best.old"
@@ -188,7 +190,17 @@ def exported_key(best: Path) -> str | None:
     if not isinstance(settings, dict) or "key" not in settings:
         return None
     needed = (MODEL_FILE, "metrics.json", "README.md", *(("config.json",) if settings.get("timm", True) else ()))
-    return str(settings["key"]) if all((best / name).is_file() for name in needed) else None
+    try:
+        sums = dict(settings.get("files", {}))  # exports of before have none
+        whole = all((best / name).is_file() for name in needed) and all(_sum_of(best / name) == value for name, value in sums.items())
+    except (OSError, TypeError, ValueError):
+        return None
+    return str(settings["key"]) if whole else None
+
+
+def _sum_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

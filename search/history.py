@@ -16,11 +16,12 @@ import optuna
 from optuna.trial import TrialState
 
 from search.coordinator import JOURNAL, open_journal
-from search.export import MODEL_FILE, exported_key
+from search.export import exported_key
 from search.plan import run_key
 from search.recorder import Ledger, record_of
 from search.registry import Entry
 from search.study import race_decided, read_study
+from trainables.parts.checkpoint import load_state
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import FLIGHT, MODEL, config_hash, stage_hashes
 from trainables.parts.procedure import config_from, stages_shared
@@ -162,8 +163,8 @@ def _epochs(lives: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> It
             done[stage] = last
         saved |= life["saved"]
     if record["status"] == "completed":
-        for stage, epochs in record["epochs"].items():
-            if lives and stage in done and stage not in record["stages_reused"] and done[stage] != epochs:
+        for stage, epochs in record.get("epochs", {}).items():
+            if lives and stage in done and stage not in record.get("stages_reused", []) and done[stage] != epochs:
                 yield f"{done[stage]} epochs of {stage} were trained, and {epochs} are recorded"
 
 
@@ -271,6 +272,22 @@ def _search(
             facts.violations.append(f"{of}trial {trial.number} was told other values on its way than its record has")
 
 
+@dataclass(frozen=True)
+class _Cell:
+    arm: str
+    metric: str
+    mean: float  # in percent; nan where there is none
+    n: int
+
+
+def _read_cells(path: Path) -> list[_Cell]:
+    """ValueError, KeyError or TypeError where it is not as it was written."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            _Cell(row["arm"], row["metric"], float(row["mean"]) if row["mean"] else math.nan, int(row["n"])) for row in csv.DictReader(file)
+        ]
+
+
 def _cells(facts: _Facts) -> None:
     """Each number of a table's csv is the mean over its arm's records, computed here once more."""
     for table in facts.study["tables"]:
@@ -279,27 +296,32 @@ def _cells(facts: _Facts) -> None:
             facts.violations.append(f"{path.relative_to(facts.folder)} is missing; python -m search PROCEDURE report writes it")
             continue
         hashes = {arm["name"]: arm["config_hash"] for arm in table["arms"]}
-        with open(path, newline="", encoding="utf-8") as file:
-            cells = list(csv.DictReader(file))
-        for name in sorted(set(hashes) - {cell["arm"] for cell in cells}):
+        try:
+            cells = _read_cells(path)
+        except (OSError, ValueError, KeyError, TypeError, csv.Error):
+            facts.violations.append(
+                f"{path.relative_to(facts.folder)} is damaged, or was saved by another program; python -m search PROCEDURE report writes it again"
+            )
+            continue
+        for name in sorted(set(hashes) - {cell.arm for cell in cells}):
             facts.violations.append(f"table {table['number']} has no row {name}")
         for cell in cells:
             found = [
-                facts.records.get(run_key(facts.entry.procedure, hashes[cell["arm"]], seed, facts.data_hash), {})
+                facts.records.get(run_key(facts.entry.procedure, hashes[cell.arm], seed, facts.data_hash), {})
                 for seed in facts.study["seeds"]
-                if cell["arm"] in hashes
+                if cell.arm in hashes
             ]
             values = [
-                record["metrics"][cell["metric"]]
+                record["metrics"][cell.metric]
                 for record in found
-                if record and record["status"] == "completed" and cell["metric"] in record["metrics"]
+                if record and record["status"] == "completed" and cell.metric in record["metrics"]
             ]
             facts.cells += 1
             mean = 100 * math.fsum(values) / len(values) if values else math.nan
-            shown = float(cell["mean"]) if cell["mean"] else math.nan
-            if int(cell["n"]) != len(values) or (values and not abs(mean - shown) <= 0.005 + 1e-9):
+            if cell.n != len(values) or (values and not abs(mean - cell.mean) <= 0.005 + 1e-9):
+                says = "nothing" if math.isnan(cell.mean) else f"{cell.mean:.2f}"
                 facts.violations.append(
-                    f"table {table['number']}, {cell['arm']}, {cell['metric']}: the table says {cell['mean'] or 'nothing'} of {cell['n']}, "
+                    f"table {table['number']}, {cell.arm}, {cell.metric}: the table says {says} of {cell.n}, "
                     f"the records {mean:.2f} of {len(values)}; python -m search PROCEDURE report writes it again"
                 )
 
@@ -317,8 +339,14 @@ def _files(facts: _Facts) -> None:
     for _, _, hashed, seed in facts.arms():
         key = run_key(facts.entry.procedure, hashed, seed, facts.data_hash)
         record = facts.records.get(key)
-        if record is not None and record["status"] == "completed" and not (facts.folder / "checkpoints" / key / MODEL).exists():
+        if record is None or record["status"] != "completed":
+            continue
+        try:
+            load_state(facts.folder / "checkpoints" / key / MODEL)
+        except FileNotFoundError:
             facts.violations.append(f"{_name(record)}: its model is gone, and it stands in a table")
+        except RequestError:
+            facts.violations.append(f"{_name(record)}: its model is damaged, and it stands in a table")
     stages = {value for record in facts.records.values() for value in record["stage_hashes"].values()}
     for folder in sorted((facts.folder / "stages").glob("*")):
         if folder.name not in stages:
@@ -336,12 +364,12 @@ def _export(facts: _Facts) -> None:
         return
     key = exported_key(best)
     record = facts.records.get(key or "")
-    if record is None or not (best / MODEL_FILE).is_file():
-        facts.violations.append("best/ belongs to no record")
+    if record is None:
+        facts.violations.append("best/ is damaged, or belongs to no record; python -m search PROCEDURE export writes it again")
         return
     try:
         told = json.loads((best / "metrics.json").read_text())["metrics"]
     except (ValueError, KeyError, TypeError, OSError):
         told = {}
-    if any(record["metrics"].get(name) != value for name, value in told.items()) or not told:
+    if not isinstance(told, dict) or not told or any(record["metrics"].get(name) != value for name, value in told.items()):
         facts.violations.append(f"best/metrics.json is not what the record of {_name(record)} says")

@@ -44,7 +44,7 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console) -> int:
     """Metrics of an export on a labelled folder whose classes are among the export's."""
     found = open_export(best)
     procedure, classes = found.entry.procedure, found.classes
-    pack = procedure.read(data, found.config, classes)
+    pack = procedure.read(data, found.config, classes, found.scale)
     judged = procedure.evaluate(found.config, found.tensors, pack, np.arange(len(pack.labels)), _device())
     known = found.data_hash == pack.hash
     own = ("this is the data that the model was trained on: its test part alone stands in metrics.json of the export",) if known else ()

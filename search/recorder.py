@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import subprocess
+import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -84,6 +85,18 @@ def record_of(line: bytes) -> dict[str, Any]:
     return record
 
 
+_held: "weakref.WeakSet[Ledger]" = weakref.WeakSet()
+
+
+def _leave_locks() -> None:
+    """In a process that was forked off (for figures): the lock would live as long as it, though the command has died."""
+    for ledger in list(_held):
+        ledger.__exit__()
+
+
+os.register_at_fork(after_in_child=_leave_locks)
+
+
 class Ledger:
     """records.jsonl of one study, open for this process alone while it is used as a context.
 
@@ -100,6 +113,7 @@ class Ledger:
     def __enter__(self) -> "Ledger":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.path.with_name(".lock"), "w")
+        _held.add(self)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -117,6 +131,7 @@ class Ledger:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        _held.discard(self)
         for file in (self._file, self._lock):
             if file is not None:
                 file.close()
@@ -139,7 +154,12 @@ class Ledger:
         torn = bool(good) and not self.path.read_bytes().endswith(b"\n")
         if bad:
             self.warnings.append(
-                f"{self.path.name}: {len(bad)} line(s) that are no records (a torn write?) were set aside in records.torn; their runs are done again"
+                f"{self.path.name}: {len(bad)} line(s) that are no records (a torn write, or edited?) "
+                + (
+                    "were set aside in records.torn; their runs are done again"
+                    if repair
+                    else "; the study's command sets them aside, and does their runs again"
+                )
             )
         if repair and (bad or torn):
             if bad:

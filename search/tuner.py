@@ -123,9 +123,12 @@ class _Searcher(Searcher):
         super().__init__(metric="epoch", mode="max")
         self.coordinator, self.common = coordinator, common
         self.keys: dict[str, str] = {}  # of runs, by Tune's trial
+        self.trials: dict[str, Any] = {}  # Tune's trials of which it has not said that they ended
 
     def suggest(self, trial_id: str) -> Any:
         coordinator = self.coordinator
+        for name in [name for name, trial in self.trials.items() if trial.status == "ERROR"]:
+            self.on_trial_complete(name, error=True)  # its process could not take it up after another run: Tune says so to nobody
         if len(coordinator.active) >= coordinator.slots:
             return None
         try:
@@ -142,6 +145,7 @@ class _Searcher(Searcher):
         return coordinator.job(active) | self.common
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self.trials.pop(trial_id, None)
         if error:  # only here: a scheduler's on_trial_error is called before each retry too
             try:
                 self.coordinator.lost(self.keys[trial_id])
@@ -159,11 +163,14 @@ class _Searcher(Searcher):
 
 
 class _Scheduler(FIFOScheduler):
-    """Passes each row on; stops what the Coordinator stops."""
+    """Passes each row on; stops what the Coordinator stops. trials: where the Searcher looks for those that Tune has given up."""
 
-    def __init__(self, coordinator: Coordinator | Relay) -> None:
+    def __init__(self, coordinator: Coordinator | Relay, trials: dict[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.coordinator = coordinator
+        self.coordinator, self.trials = coordinator, trials
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self.trials[trial.trial_id] = trial
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         key, row = trial.config["key"], json.loads(result["row"])
@@ -380,12 +387,13 @@ def carry_out(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots)  # else one node is asked for after another, minutes each
     common = {"cpus": resources.cpus, "gpus": resources.gpus, "workers": resources.workers, "checkpoint_seconds": checkpoint_seconds}
     state = coordinator.folder / "ray"
+    searcher = _Searcher(coordinator, common)
     trainable = tune.with_resources(run_trial, PlacementGroupFactory(resources.bundles))
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=_Searcher(coordinator, common),
-            scheduler=_Scheduler(coordinator),
+            search_alg=searcher,
+            scheduler=_Scheduler(coordinator, searcher.trials),
             num_samples=sys.maxsize,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.config["key"][:12],

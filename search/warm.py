@@ -33,6 +33,7 @@ class Known:
     point: Mapping[str, Any]
     score: float | None  # mean over its seeds; None: stopped early
     curve: Mapping[int, float]  # of one that was stopped
+    second: float | None = None  # by the second objective, where there is one
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,13 @@ class Warm:
 def keep(folder: Path, warm: Warm) -> None:
     """Write what a search started from into its study: the other study may grow, or be moved, and trial numbers count from here."""
     known = [
-        {"key": one.key, "point": dict(one.point), "score": one.score, "curve": {str(k): v for k, v in one.curve.items()}}
+        {
+            "key": one.key,
+            "point": dict(one.point),
+            "score": one.score,
+            "curve": {str(k): v for k, v in one.curve.items()},
+            "second": one.second,
+        }
         for one in warm.trials
     ]
     values = sealed({"source": warm.source, "trials": known, "first": [dict(point) for point in warm.first], "notes": list(warm.notes)})
@@ -61,7 +68,8 @@ def kept(folder: Path, plan: Plan) -> Warm | None:
     try:
         values = unsealed(json.loads((folder / KEPT).read_text()))
         trials = tuple(
-            Known(one["key"], one["point"], one["score"], {int(k): v for k, v in one["curve"].items()}) for one in values["trials"]
+            Known(one["key"], one["point"], one["score"], {int(k): v for k, v in one["curve"].items()}, one.get("second"))
+            for one in values["trials"]
         )
         distributions = {name: dimension.distribution for name, dimension in plan.space.items()}
         return Warm(values["source"], trials, tuple(values["first"]), distributions, tuple(values["notes"]))
@@ -81,20 +89,23 @@ def warm_start(folder: Path, entry: Entry, plan: Plan, data_hash: str) -> Warm:
     ledger = Ledger(folder)
     ledger.read()
     theirs = config_from(entry.procedure.config, study["baseline"])
-    equal, other, outside = [], [], 0
+    equal, other, outside, unmeasured, second = [], [], 0, 0, plan.strategy.second
     sign = 1 if entry.study.direction == "maximize" else -1
     for hashed, records in _by_configuration(ledger, study["data"]["hash"]).items():
         config = config_from(entry.procedure.config, records[0]["params"])
-        if plan.strategy.second and any(plan.strategy.second not in record["metrics"] for record in records):
+        if second and any(second not in record["metrics"] for record in records):
+            unmeasured += 1
             continue
         point = point_of(config, plan.space)
         if point is None:
             outside += 1
         elif config_hash(entry.procedure, search_config(plan.baseline, plan.space, point)) == hashed and study["data"]["hash"] == data_hash:
-            equal.append(_known(hashed, point, records, entry))
+            equal.append(_known(hashed, point, records, entry, second))
         elif config_hash(entry.procedure, search_config(theirs, plan.space, point)) == hashed:
-            other.append(_known(hashed, point, records, entry))
+            other.append(_known(hashed, point, records, entry, second))
     able = [known for known in (equal or other) if known.score is not None]
+    if not able and unmeasured:
+        raise RequestError(f"--from {folder.name}: its runs were not measured by {second}, the second objective here; leave --from out")
     if not able:
         raise RequestError(f"--from {folder.name}: none of its configurations is a point of this search's space; leave --from out")
     able.sort(key=lambda known: (-sign * (known.score or 0.0), known.key))
@@ -122,10 +133,15 @@ def _by_configuration(ledger: Ledger, data_hash: str) -> dict[str, list[dict[str
     return found
 
 
-def _known(hashed: str, point: Mapping[str, Any], records: list[dict[str, Any]], entry: Entry) -> Known:
-    scores = [record["metrics"][entry.study.objective] for record in records if record["status"] == "completed"]
+def _known(hashed: str, point: Mapping[str, Any], records: list[dict[str, Any]], entry: Entry, second: str | None) -> Known:
+    completed = [record["metrics"] for record in records if record["status"] == "completed"]
     seen = [row[entry.study.intermediate] for row in records[0].get("history", []) if entry.study.intermediate in row]
-    return Known(hashed, point, sum(scores) / len(scores) if scores else None, {} if scores else dict(enumerate(seen, 1)))
+    if not completed:
+        return Known(hashed, point, None, dict(enumerate(seen, 1)))
+    score, other = (
+        sum(metrics[name] for metrics in completed) / len(completed) if name else None for name in (entry.study.objective, second)
+    )
+    return Known(hashed, point, score, {}, other)
 
 
 def import_trials(study: optuna.Study, warm: Warm) -> None:
@@ -137,7 +153,7 @@ def import_trials(study: optuna.Study, warm: Warm) -> None:
         study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.COMPLETE if known.score is not None else TrialState.PRUNED,
-                value=known.score,
+                values=None if known.score is None else [known.score, *([] if known.second is None else [known.second])],
                 params=dict(known.point),
                 distributions={name: warm.space[name] for name in known.point},
                 intermediate_values=dict(known.curve),

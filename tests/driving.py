@@ -177,7 +177,7 @@ class Inside:
         """What Tune does with the bridge of `search.tuner`, without its processes."""
         from search.tuner import _Scheduler, _Searcher
 
-        searcher, scheduler = _Searcher(coordinator, {}), _Scheduler(coordinator)
+        searcher, scheduler = _Searcher(coordinator, {}), _Scheduler(coordinator, {})
         before = len(self.trained)
         while (job := searcher.suggest(str(len(self.trained)))) != _Searcher.FINISHED:
             if job is not None:

@@ -244,12 +244,32 @@ def test_a_run_is_lost_when_tune_gives_it_up_and_not_when_tune_tries_again() -> 
     lost: list[str] = []
     run = SimpleNamespace(run=SimpleNamespace(key="k"))
     coordinator: Any = SimpleNamespace(active={}, slots=1, next=lambda: run, job=lambda active: {"key": "k"}, lost=lost.append)
-    searcher, scheduler = _Searcher(coordinator, {"cpus": 1}), _Scheduler(coordinator)
+    searcher, scheduler = _Searcher(coordinator, {"cpus": 1}), _Scheduler(coordinator, {})
     assert searcher.suggest("trial") == {"key": "k", "cpus": 1}
     scheduler.on_trial_error(None, SimpleNamespace(config={"key": "k"}))  # Tune calls this before each retry
     assert lost == []
     searcher.on_trial_complete("trial", error=True)
     assert lost == ["k"]
+
+
+def test_a_run_that_tune_gives_up_without_a_word_is_lost_too() -> None:
+    """As where the process of a stopped run does not come free: Tune marks the next run as failed, and tells no searcher."""
+    lost: list[str] = []
+    runs = iter([SimpleNamespace(run=SimpleNamespace(key="a")), SimpleNamespace(run=SimpleNamespace(key="b")), None, None])
+    coordinator: Any = SimpleNamespace(
+        active={}, slots=9, next=lambda: next(runs), job=lambda active: {"key": active.run.key}, lost=lost.append, finished=lambda: False
+    )
+    searcher = _Searcher(coordinator, {})
+    scheduler = _Scheduler(coordinator, searcher.trials)
+    trials = [SimpleNamespace(trial_id=name, status="RUNNING") for name in ("1", "2")]
+    for trial in trials:
+        searcher.suggest(trial.trial_id)
+        scheduler.on_trial_add(None, trial)
+    trials[0].status = trials[1].status = "ERROR"
+    searcher.on_trial_complete("2", error=True)  # of this one it was told
+    searcher.suggest("3")
+    searcher.suggest("3")
+    assert lost == ["b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +280,7 @@ def test_a_process_is_free_for_the_next_run_with_the_last_word_of_the_one_before
     heard: list[Any] = []
     coordinator: Any = SimpleNamespace(row=lambda key, row: heard.append((key, row)) or told, halt=None)
     trial = SimpleNamespace(config={"key": "k"})
-    assert _Scheduler(coordinator).on_trial_result(None, trial, {"row": json.dumps(row)}) == decision
+    assert _Scheduler(coordinator, {}).on_trial_result(None, trial, {"row": json.dumps(row)}) == decision
     assert heard == [("k", row)]
 
 
@@ -272,7 +292,7 @@ def test_a_run_whose_record_the_disk_refuses_ends_and_stays_to_be_taken_up() -> 
 
     coordinator: Any = SimpleNamespace(row=row, halt=None, drop=lambda *words: dropped.append(words))
     trial = SimpleNamespace(config={"key": "k"})
-    assert _Scheduler(coordinator).on_trial_result(None, trial, {"row": '{"end": "completed"}'}) == "STOP"
+    assert _Scheduler(coordinator, {}).on_trial_result(None, trial, {"row": '{"end": "completed"}'}) == "STOP"
     assert dropped == [("k", "full")]
 
 

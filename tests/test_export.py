@@ -152,6 +152,20 @@ def test_half_an_export_counts_as_none(exported):
     assert exported_key(best) is None
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.json", "README.md", "config.json"])
+def test_an_export_with_a_file_that_was_changed_is_not_taken_for_whole(exported, name):
+    record = exported()
+    best = exported.folder / "best"
+    assert exported_key(best) == record["key"]
+    before = (best / name).read_bytes()
+    (best / name).write_bytes(before[:-2] + b"x" + before[-1:])
+    assert exported_key(best) is None
+    (best / name).write_bytes(before)
+    settings = json.loads((best / "karyotune.json").read_text())
+    (best / "karyotune.json").write_text(json.dumps({key: value for key, value in settings.items() if key != "files"}))  # of before
+    assert exported_key(best) == record["key"]
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

@@ -111,7 +111,7 @@ def test_a_forged_ledger_is_found_out(toy, folder, change, words):
         (lambda folder: shutil.copytree(next((folder / "checkpoints").glob("*")), folder / "checkpoints" / "0123456789abcdef"), "belongs to no record"),
         (lambda folder: [path.unlink() for path in folder.glob(f"checkpoints/*/{MODEL}")], "its model is gone"),
         (lambda folder: shutil.rmtree(folder / "best"), "best/ is missing"),
-        (lambda folder: (folder / "best" / "metrics.json").write_text("{}"), "best/metrics.json is not"),
+        (lambda folder: (folder / "best" / "metrics.json").write_text("{}"), "best/ is damaged"),
     ],
     ids=["journal gone", "journal damaged", "table gone", "foreign model", "models gone", "best gone", "best's metrics"],
 )  # fmt: skip
@@ -140,6 +140,20 @@ def test_a_search_by_two_objectives_is_looked_at_too(toy, inside):
 
     rewrite(inside.study, lighter)
     assert any("was told" in words and "1.0" in words for words in check(inside.study, toy).violations)
+
+
+@pytest.mark.slow
+def test_a_search_by_two_objectives_starts_from_another_and_from_none_that_did_not_measure_both(toy, inside, capsys):
+    common = ("--trials", "3", "--tables", "none", "--repeats", "1", "--scheduler", "none", "--sampler", "random")
+    two = ("--objective", "score,parameters")
+    assert inside("--name", "one", *common, *two) == 0
+    assert inside("--name", "two", *common, *two, "--from", str(inside.study.parent / "one")) == 0
+    assert check(inside.study.parent / "two", toy).violations == ()
+    assert inside("--name", "two", *common, *two, "--from", str(inside.study.parent / "one")) == 0
+    assert inside("--name", "plain", *common) == 0
+    capsys.readouterr()
+    assert inside("--name", "three", *common, *two, "--from", str(inside.study.parent / "plain")) == 2
+    assert "were not measured by parameters" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -172,3 +186,39 @@ def test_a_race_that_is_not_decided_is_named(toy, inside):
     inside.most = 1
     inside(*words, "--repeats", "3")
     assert any("have not raced on all seeds" in violation for violation in check(inside.study, toy).violations)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_text(path.read_text().replace(",", ";")),  # as Excel saves it in many countries
+        lambda path: path.write_bytes(b"arm,metric,mean,n\n\xff\xfe,a,1,1\n"),
+        lambda path: path.write_text("arm,metric,mean,n\nplain,test_accuracy,abc,2\n"),
+        lambda path: path.write_text("arm,metric,mean,n\nplain\n"),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+)
+def test_a_table_that_another_program_saved_is_named(toy, folder, spoil):
+    spoil(folder / "tables" / "table-1.csv")
+    (words,) = check(folder, toy).violations
+    assert words.startswith("tables/table-1.csv is damaged, or was saved by another program")
+
+
+def test_a_flipped_bit_in_a_model_of_a_table_or_of_the_export_is_named(toy, folder):
+    record = completed([record_of(line) for line in (folder / "records.jsonl").read_bytes().splitlines()])
+    for path, words in (
+        (folder / "checkpoints" / record["key"] / MODEL, "its model is damaged, and it stands in a table"),
+        (folder / "best" / "model.safetensors", "best/ is damaged, or belongs to no record"),
+    ):
+        before = path.read_bytes()
+        path.write_bytes(before[:-1] + bytes([before[-1] ^ 4]))
+        (found,) = check(folder, toy).violations
+        assert words in found
+        path.write_bytes(before)
+    (folder / "best" / "metrics.json").write_text('{"metrics": 5}')
+    assert len(check(folder, toy).violations) == 1
+
+
+def test_a_record_of_before_some_fields_were_kept_is_no_traceback(toy, folder):
+    rewrite(folder, lambda records: records[0].pop("epochs") and records[0].pop("stages_reused") and None)
+    assert isinstance(check(folder, toy).violations, tuple)

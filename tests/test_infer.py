@@ -107,7 +107,7 @@ def test_many_classes_are_told_one_by_one_and_a_few_as_a_matrix():
 
 def test_the_data_that_a_model_was_trained_on_is_no_new_test_and_that_is_said(exported, toy, toy_pack, pictures, monkeypatch):
     exported()
-    again = replace(toy, procedure=replace(toy.procedure, read=lambda folder, config, classes=None: toy_pack))
+    again = replace(toy, procedure=replace(toy.procedure, read=lambda folder, config, classes=None, scale=0.0: toy_pack))
     for entry, said in ((toy, False), (again, True)):
         monkeypatch.setattr(exporting, "load", lambda name, entry=entry: entry)
         paper = Paper()

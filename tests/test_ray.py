@@ -185,7 +185,7 @@ def test_ctrl_c_stops_with_one_line_and_the_same_command_goes_on(shell):
 def test_a_time_limit_ends_cleanly_and_the_rest_follows(shell):
     words = ("toy", *SMALL, "--set", "pause=0.5", "--storage", "s")
     none = check(shell(*words, "--max-hours", "1e-9"))
-    assert "nothing has run yet" in none.stdout and not shell.epochs()
+    assert "too short for a run" in none.stdout and not shell.epochs()
     part = check(shell(*words, "--max-hours", str(9 / 3600)))
     study = shell.home / "s" / "toy-quick-synthetic"
     count = len(records(study)) if (study / "records.jsonl").exists() else 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -131,6 +132,27 @@ def test_a_second_driver_is_refused_and_let_in_once_the_first_has_gone_or_died(t
         holder.kill()
     with Ledger(tmp_path) as ledger:
         ledger.append(record("a"))
+
+
+def test_a_process_that_was_forked_off_does_not_hold_a_dead_command_s_study(tmp_path):
+    program = (
+        "import os, time\nfrom pathlib import Path\nfrom search.recorder import Ledger\n"
+        f"held = Ledger(Path({str(tmp_path)!r})).__enter__()\n"
+        "child = os.fork()\nif not child:\n    time.sleep(60)\nprint(child, flush=True)\ntime.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    with holder:
+        child = int(holder.stdout.readline())
+        try:
+            with pytest.raises(RequestError):
+                Ledger(tmp_path).__enter__()
+            holder.kill()
+            holder.wait()
+            os.kill(child, 0)  # it lives
+            with Ledger(tmp_path) as ledger:
+                ledger.append(record("a"))
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_the_commit_is_that_of_the_code_and_none_outside_of_a_checkout(tmp_path, monkeypatch):

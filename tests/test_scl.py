@@ -699,6 +699,11 @@ def test_sets_of_two_magnifications_and_frames_are_read_at_one_scale(setting, tm
     assert small.scale == pytest.approx(2 * plain.scale, rel=0.03)
     alone, _, few, _ = scl.read_files(files[:3], config, load_pack(save_pack(small, tmp_path / "packed")).scale)
     assert np.array_equal(alone, small.images[:3]) and any("scaled as the training set was" in note for note in few)
+    judged = make_pack(framed[:3], one.labels[:3], KARYOTYPE, one.files[:3], None, one.areas[:3])
+    few_files = folder_of(tmp_path / "few", judged)
+    read = scl.read(few_files, config, KARYOTYPE, small.scale)  # `evaluate` and `predict` see the same
+    assert np.array_equal(read.images, scl.read_files([few_files / name for name in read.files], config, small.scale)[0])
+    assert any("as the training set was" in note for note in read.notes) and scl.SCALE not in read.notes
 
 
 def test_the_synthetic_sets_of_both_hospitals_are_drawn_at_one_scale_where_that_is_asked_for():

@@ -440,7 +440,7 @@ def baselines(config: CcrlConfig, pack: Pack, parts: Mapping[str, np.ndarray]) -
 # ---------------------------------------------------------------------------------------------------------------- data
 
 
-def read(folder: Path, config: CcrlConfig, classes: tuple[str, ...] | None = None) -> Pack:
+def read(folder: Path, config: CcrlConfig, classes: tuple[str, ...] | None = None, scale: float = 0.0) -> Pack:
     """A packed set (`python -m search data prepare`), or a folder per type of images of one cell each."""
     return _noted(read_cells(folder, classes), config)
 

@@ -435,11 +435,13 @@ def _places(network: nn.Module, tensor: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------------- data
 
 
-def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None) -> Pack:
-    """A folder of images as this configuration sees it. RequestError where a karyotype lacks classes, or where the manifest's own split
-    has an individual on two sides. Without known individuals near duplicates are tied, so that no split parts them
-    (5 s for 14,002 images)."""
-    pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal_side=config.normal_side)
+def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None, scale: float = 0.0) -> Pack:
+    """A folder of images as this configuration sees it; scale: of the training set, for a folder of few images. RequestError where a
+    karyotype lacks classes, or where the manifest's own split has an individual on two sides. Without known individuals near duplicates
+    are tied, so that no split parts them (5 s for 14,002 images)."""
+    pack = read_folder(
+        folder, canvas=config.canvas, size=config.input_size, classes=classes, normal_side=config.normal_side, scale=scale, fewest=len(KARYOTYPE)
+    )  # fmt: skip
     if config.patients == "prefix":
         if nameless := [file for file in pack.files if "_" not in Path(file).name]:
             raise RequestError(
@@ -449,7 +451,7 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
         owners = [Path(file).name.partition("_")[0] for file in pack.files]
         pack = replace(make_pack(pack.images, pack.labels, pack.classes, pack.files, owners, pack.areas, pack.notes), scale=pack.scale)
     if classes is not None:
-        lacks = config.normal_side and len(np.unique(pack.labels)) < len(classes)
+        lacks = config.normal_side and len(np.unique(pack.labels)) < len(classes) and len(pack) >= len(KARYOTYPE)
         return replace(pack, notes=(*pack.notes, SCALE)) if lacks else pack
     found = []
     gone = [name for name in KARYOTYPE if name not in pack.classes]

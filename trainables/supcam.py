@@ -466,7 +466,7 @@ def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, A
     }  # fmt: skip
 
 
-def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = None) -> Pack:
+def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = None, scale: float = 0.0) -> Pack:
     """A folder of images as this configuration sees it; near duplicates are tied, so that no split parts them. The four types are in the
     paper's order when the folders are named so."""
     pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes)

@@ -398,3 +398,14 @@ def test_a_report_that_is_killed_leaves_no_process_behind(tmp_path):
     while of_its_session():
         assert time.monotonic() < limit, "a process is left"
         time.sleep(0.1)
+
+
+def test_what_a_killed_report_left_half_written_is_removed_and_what_another_is_writing_is_not(tmp_path):
+    folder = fake.make(tmp_path / "study")
+    (folder / "figures").mkdir()
+    old, new = folder / ".report.html.1.partial", folder / "figures" / ".a.svg.2.partial"
+    for path in (old, new):
+        path.write_text("half")
+    os.utime(old, (0, 0))
+    analysis.write_report(folder, figures="light")
+    assert not old.exists() and new.exists()

@@ -538,13 +538,15 @@ def read_folder(
     group: str = "patient",
     tolerance: int = TOLERANCE,
     normal_side: float = 0.0,
+    scale: float = 0.0,
+    fewest: int = 0,
 ) -> Pack:
     """A folder per class (or a manifest.csv with file, label, patient) -> Pack; RequestError with every fault of the folder at once.
 
     canvas: side of the square, in pixels, that images are padded to. size: side that this square is averaged down to.
     classes: names and order that are expected; a missing one becomes a note, an unknown one a fault. Without it the classes are what
     the folder holds, at least two, each with at least two images. group: the manifest's column that may not stand on two sides.
-    normal_side: see `common_scale`; 0 takes images as they are."""
+    normal_side: see `common_scale`; 0 takes images as they are. scale: of fewer than `fewest` images; 0: their own."""
     listing = list_folder(folder, group)
     faults, notes = list(listing.faults), list(listing.notes)
     if listing.parts is not None:
@@ -562,13 +564,17 @@ def read_folder(
         if gone and listing.files:
             notes.append(f"no image of class {', '.join(gone)}")
     paths = [Path(folder) / name for name in listing.files]
-    scale = common_scale(paths, normal_side, tolerance) if normal_side else 0.0
+    own = not scale or len(paths) >= fewest
+    if normal_side == 0 or own:
+        scale = common_scale(paths, normal_side, tolerance) if normal_side else 0.0
     images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.files, scale)
     faults += broken
     if faults:
         raise RequestError(*faults)
     if scale:
-        notes.append(f"by one factor for all, so that half of them are longer than {normal_side:g} px")
+        notes.append(
+            f"by one factor for all, so that half of them are longer than {normal_side:g} px" if own else "as the training set was"
+        )
     labels = [order.index(name) for name in listing.labels]
     return replace(make_pack(images, labels, order, listing.files, listing.patients, areas, [*said, *notes]), scale=scale)
 

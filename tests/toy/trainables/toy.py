@@ -122,7 +122,7 @@ def predict(config: Any, tensors: Mapping[str, Tensor], images: np.ndarray, clas
     return {"prediction": [classes[index] for index in logits_of(tensors, seen).argmax(1)]}
 
 
-def read(folder: Path, config: ToyConfig, classes: tuple[str, ...] | None = None) -> Pack:
+def read(folder: Path, config: ToyConfig, classes: tuple[str, ...] | None = None, scale: float = 0.0) -> Pack:
     return read_folder(folder, canvas=16, size=16, classes=classes)
 
 
