@@ -346,7 +346,7 @@ def _files(facts: _Facts) -> None:
         except FileNotFoundError:
             facts.violations.append(f"{_name(record)}: its model is gone, and it stands in a table")
         except RequestError:
-            facts.violations.append(f"{_name(record)}: its model is damaged, and it stands in a table")
+            facts.notes.append(f"{_name(record)}: its model is damaged and cannot be used; its numbers stand in its record")
     stages = {value for record in facts.records.values() for value in record["stage_hashes"].values()}
     for folder in sorted((facts.folder / "stages").glob("*")):
         if folder.name not in stages:
