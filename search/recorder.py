@@ -153,14 +153,10 @@ class Ledger:
                 bad.append(line)
         torn = bool(good) and not self.path.read_bytes().endswith(b"\n")
         if bad:
-            self.warnings.append(
-                f"{self.path.name}: {len(bad)} line(s) that are no records (a torn write, or edited?) "
-                + (
-                    "were set aside in records.torn; their runs are done again"
-                    if repair
-                    else "; the study's command sets them aside, and does their runs again"
-                )
-            )
+            what = "were set aside in records.torn; their runs are done again"
+            if not repair:
+                what = "are left where they are; the study's command sets them aside and does their runs again"
+            self.warnings.append(f"{self.path.name}: {len(bad)} line(s) that are no records (a torn write, or edited?) {what}")
         if repair and (bad or torn):
             if bad:
                 with storage(self.path), open(self.path.with_name("records.torn"), "ab") as aside:

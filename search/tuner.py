@@ -122,8 +122,7 @@ class _Searcher(Searcher):
     def __init__(self, coordinator: Coordinator | Relay, common: dict[str, Any]) -> None:
         super().__init__(metric="epoch", mode="max")
         self.coordinator, self.common = coordinator, common
-        self.keys: dict[str, str] = {}  # of runs, by Tune's trial
-        self.trials: dict[str, Any] = {}  # Tune's trials of which it has not said that they ended
+        self.trials: dict[str, Any] = {}  # Tune's, of which it has not said that they ended
 
     def suggest(self, trial_id: str) -> Any:
         coordinator = self.coordinator
@@ -141,16 +140,16 @@ class _Searcher(Searcher):
                 return Searcher.FINISHED
             time.sleep(0.02)  # a run waits for a stage of another; Tune asks again at once
             return None
-        self.keys[trial_id] = active.run.key
         return coordinator.job(active) | self.common
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self.trials.pop(trial_id, None)
-        if error:  # only here: a scheduler's on_trial_error is called before each retry too
+        trial = self.trials.pop(trial_id, None)
+        if error and trial is not None:  # only here: a scheduler's on_trial_error is called before each retry too
+            key = trial.config["key"]
             try:
-                self.coordinator.lost(self.keys[trial_id])
+                self.coordinator.lost(key)
             except OSError as fault:
-                self.coordinator.drop(self.keys[trial_id], str(fault))
+                self.coordinator.drop(key, str(fault))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # the Tuner pickles what it is given for its own restore, which is never used

@@ -244,8 +244,10 @@ def test_a_run_is_lost_when_tune_gives_it_up_and_not_when_tune_tries_again() -> 
     lost: list[str] = []
     run = SimpleNamespace(run=SimpleNamespace(key="k"))
     coordinator: Any = SimpleNamespace(active={}, slots=1, next=lambda: run, job=lambda active: {"key": "k"}, lost=lost.append)
-    searcher, scheduler = _Searcher(coordinator, {"cpus": 1}), _Scheduler(coordinator, {})
+    searcher = _Searcher(coordinator, {"cpus": 1})
+    scheduler = _Scheduler(coordinator, searcher.trials)
     assert searcher.suggest("trial") == {"key": "k", "cpus": 1}
+    scheduler.on_trial_add(None, SimpleNamespace(trial_id="trial", status="RUNNING", config={"key": "k"}))
     scheduler.on_trial_error(None, SimpleNamespace(config={"key": "k"}))  # Tune calls this before each retry
     assert lost == []
     searcher.on_trial_complete("trial", error=True)
@@ -261,7 +263,7 @@ def test_a_run_that_tune_gives_up_without_a_word_is_lost_too() -> None:
     )
     searcher = _Searcher(coordinator, {})
     scheduler = _Scheduler(coordinator, searcher.trials)
-    trials = [SimpleNamespace(trial_id=name, status="RUNNING") for name in ("1", "2")]
+    trials = [SimpleNamespace(trial_id=name, status="RUNNING", config={"key": key}) for name, key in (("1", "a"), ("2", "b"))]
     for trial in trials:
         searcher.suggest(trial.trial_id)
         scheduler.on_trial_add(None, trial)

@@ -565,16 +565,17 @@ def read_folder(
             notes.append(f"no image of class {', '.join(gone)}")
     paths = [Path(folder) / name for name in listing.files]
     own = not scale or len(paths) >= fewest
-    if normal_side == 0 or own:
-        scale = common_scale(paths, normal_side, tolerance) if normal_side else 0.0
+    if not normal_side:
+        scale = 0.0
+    elif own:
+        scale = common_scale(paths, normal_side, tolerance)
     images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.files, scale)
     faults += broken
     if faults:
         raise RequestError(*faults)
     if scale:
-        notes.append(
-            f"by one factor for all, so that half of them are longer than {normal_side:g} px" if own else "as the training set was"
-        )
+        all_by_one = f"scaled by one factor for all, so that half of them are longer than {normal_side:g} px"
+        notes.append(all_by_one if own else "scaled as the training set was, which is right for the same magnification")
     labels = [order.index(name) for name in listing.labels]
     return replace(make_pack(images, labels, order, listing.files, listing.patients, areas, [*said, *notes]), scale=scale)
 

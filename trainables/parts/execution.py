@@ -110,7 +110,7 @@ def execute(
     config = procedure.canonical(config)
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    _note(folder, f"\nlife {socket.gethostname()} {os.getpid()} {workers.rank}")
+    _begin(folder, workers)
     failpoint("run.started")
     hashes = stage_hashes(procedure, config, seed, pack.hash)
     outcome = read_outcome(folder, hashes)
@@ -124,7 +124,7 @@ def execute(
             gc.collect()
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-            _note(folder, f"\nlife {socket.gethostname()} {os.getpid()} {workers.rank}")
+            _begin(folder, workers)
             outcome = train(micro_batches=MICRO_BATCHES)
     if workers.rank:
         return outcome
@@ -186,6 +186,11 @@ def _note(folder: Path, line: str) -> None:
     """A line of the run's log, in one write: there whole, whenever the process dies."""
     with storage(folder / EPOCHS), open(folder / EPOCHS, "a", encoding="utf-8") as file:
         file.write(line + "\n")
+
+
+def _begin(folder: Path, workers: Workers) -> None:
+    """The line of the run's log after which stands what this try of this process does."""
+    _note(folder, f"\nlife {socket.gethostname()} {os.getpid()} {workers.rank}")
 
 
 def read_processes(folder: Path) -> list[tuple[str, int]]:

@@ -101,7 +101,7 @@ class Procedure:
     canonical: Callable[[Any], Any]
     faults: Callable[[Any, Pack | None, Mapping[str, np.ndarray] | None], list[str]]
     synthesize: Callable[..., Pack]  # (configuration, images=, seed=) -> the built-in set
-    read: Callable[..., Pack]  # (folder, config) -> Pack
+    read: Callable[..., Pack]  # (folder, configuration, classes=None, scale=0.0), the latter two of a training set -> Pack
     parts: Callable[[Any, Pack, int], dict[str, np.ndarray]]  # (configuration, pack, seed) -> the split
     evaluate: Callable[[Any, Mapping[str, Tensor], Pack, np.ndarray, torch.device], Evaluation]
     timm_settings: Callable[
