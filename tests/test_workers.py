@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from trainables import supcam
 from trainables.parts import execution
+from trainables.parts.batch_norm import AT_THE_END, renew_statistics
 from trainables.parts.checkpoint import load_state, save_state
 from trainables.parts.chromosomes import cluster_set
 from trainables.parts.errors import Diverged
@@ -37,6 +38,7 @@ CASES = {
     "fine-tuning, fused": (Finetune, replace(TINY, backbone="test_efficientnet")),
 }
 STEPS = 3
+RENEWED = ("full method", "fused normalisation", "fine-tuning, fused")
 
 
 SMALL = replace(TINY, pretrain_rate=1e-4, finetune_rate=1e-4)  # so that rounding does not grow over a whole run
@@ -114,6 +116,20 @@ class OneSidedStore(dict):
         self[key] = tensors
 
 
+def renewed(case, workers):
+    """The state of a stage whose statistics of batch normalisation were taken anew, in float32 as a run does."""
+    stage, config = CASES[case]
+    given = setting(workers)
+    task = stage(config, given)
+    renew_statistics(task, len(given.parts["train"]), AT_THE_END)
+    return task.state_dict()
+
+
+def renews(workers, folder):
+    for case in RENEWED:
+        save_state(folder / f"renewed {case}-{workers.rank}", renewed(case, workers), {})
+
+
 def whole_run(workers, folder):
     pack = cluster_set(12, size=32, seed=0)
     run = folder / "run"
@@ -163,7 +179,7 @@ def everything(rank, folder):
     meeting = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(minutes=1))
     workers = Workers(rank, 2)
-    for part in (gathers, normalise, steps_of_every_case, whole_run, diverges):
+    for part in (gathers, normalise, steps_of_every_case, renews, whole_run, diverges):
         try:
             part(workers, folder)
         except Exception:
@@ -280,6 +296,16 @@ def test_two_workers_take_the_steps_of_one_on_the_same_global_batch(two, case):
             assert torch.equal(first[name], tensor), name
     if CASES[case][0] is Pretrain:
         assert (one["task.queue.labels"] >= 0).all() and (one["task.queue.keys"].norm(dim=1) > 0.99).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", RENEWED)
+def test_two_workers_take_the_statistics_of_one(two, case):
+    one = renewed(case, Workers())
+    first, second = left(two, f"renewed {case}")
+    assert first.keys() == one.keys()
+    for name, tensor in one.items():
+        assert torch.equal(first[name], second[name]) and torch.allclose(first[name], tensor, rtol=1e-4, atol=1e-5), name
 
 
 @pytest.mark.slow

@@ -308,6 +308,13 @@ class Pretrain(Task):
         """About ten times in a training: it costs a pass over up to 2,000 cells and a clustering of them."""
         return epoch % max(1, self.config.pretrain_epochs // 10) == 0
 
+    def look(self, chosen: Tensor) -> None:
+        cells = standardise(self.train_cells.colour(chosen))
+        self.key(cells)
+        query = self.query(cells)
+        if self.config.predictor:
+            self.predictor(query)
+
     def validate(self) -> dict[str, float]:
         """On up to 2,000 validation cells, the same ones each time, with the key encoder: AMI of two K-means starts and the silhouette of these
         clusters, which needs no type. Beside them how old the queue's keys are, in steps, and how many it can hold."""

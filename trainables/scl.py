@@ -304,6 +304,9 @@ class Train(Task):
     def validate_at(self, epoch: int) -> bool:
         return epoch % max(1, self.config.epochs // 10) == 0
 
+    def look(self, chosen: Tensor) -> None:
+        self.model(standardise(self.train_images.gray(chosen)[:, None] / 255))
+
     def validate(self) -> dict[str, float]:
         """Accuracy on the validation part; this epoch's means of the two losses, and the temperature."""
         chosen = self.setting.parts["val"]

@@ -336,6 +336,11 @@ class Pretrain(Task):
         """About ten times in a pre-training: it costs a pass over up to 1,024 images."""
         return epoch % max(1, self.config.pretrain_epochs // 10) == 0
 
+    def look(self, chosen: Tensor) -> None:
+        images = standardise(self.train_images.gray(chosen)[:, None] / 255)
+        self.query(images)
+        self.key(images)
+
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Weighted nearest-neighbour accuracy of the query encoder: a fixed sample of the training part is the memory, the validation part asks."""
@@ -405,6 +410,9 @@ class Finetune(Task):
 
     def validate_at(self, epoch: int) -> bool:
         return epoch % max(1, self.config.finetune_epochs // 5) == 0
+
+    def look(self, chosen: Tensor) -> None:
+        self.model(standardise(self.train_images.gray(chosen)[:, None] / 255))
 
     def validate(self) -> dict[str, float]:
         logits = predict_logits(self.model, self.setting.pack.images, self.setting.parts["val"], self.setting.device)

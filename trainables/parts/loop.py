@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainables.parts.batch_norm import AT_THE_END, ON_THE_WAY, renew_statistics
 from trainables.parts.checkpoint import optimizer_tensors, part, restore_optimizer, under
 from trainables.parts.errors import Diverged
 from trainables.parts.procedure import Setting, Task
@@ -20,7 +21,7 @@ class Fitting:
     """A Task on its way through its epochs; `tensors()` is all that is needed to go on elsewhere."""
 
     def __init__(self, task: Task, setting: Setting) -> None:
-        self.task, self.workers, self.device, self.seed = task, setting.workers, setting.device, setting.seed
+        self.task, self.workers, self.device, self.seed, self.parts = task, setting.workers, setting.device, setting.seed, setting.parts
         self.mixed = self.device.type == "cuda"
         bf16 = self.mixed and torch.cuda.get_device_capability(self.device)[0] >= 8  # older cards only emulate it
         self.dtype = torch.bfloat16 if bf16 else torch.float16
@@ -68,15 +69,20 @@ class Fitting:
         mean = float(self.workers.mean(total / steps))
         return {"loss": mean, "learning_rate": rate, "seconds": time.perf_counter() - started}
 
+    def validate(self, last: bool) -> dict[str, float]:
+        """The task's `val_` metrics, with the statistics of batch normalisation that its weights have. last: what is handed on has the same."""
+        renew_statistics(self.task, len(self.parts["train"]), AT_THE_END if last else ON_THE_WAY)
+        return self.task.validate()
+
 
 def fit(fitting: Fitting, *, epochs: int, start: int = 0, after_epoch: Callable[[dict[str, Any]], None]) -> None:
     """Epochs start + 1 ... epochs; after each `after_epoch({"epoch", "loss", "learning_rate", "seconds", "val_..."})`.
     Diverged where any of them is not finite."""
     for epoch in range(start, epochs):
         row: dict[str, Any] = {"epoch": epoch + 1} | fitting.epoch(epoch)
-        if fitting.task.validate_at(epoch + 1) or epoch + 1 == epochs:
-            fitting.task.eval()
-            row |= fitting.task.validate()
+        last = epoch + 1 == epochs
+        if fitting.task.validate_at(epoch + 1) or last:
+            row |= fitting.validate(last)
         for name, value in row.items():
             if not math.isfinite(value):
                 raise Diverged(f"{name} was not finite at epoch {epoch + 1}")

@@ -32,7 +32,8 @@ class Task(nn.Module):
     """One stage in training. Its parameters, buffers and `optimizer` are the whole state: what `state_dict()` holds is what resumes.
 
     batches(epoch) yields batches that depend on (seed, epoch) alone; calling the task with one returns the scalar loss, the mean over the
-    batch (this worker's slice of it); `after_step` moves key encoders and queues; `learning_rate(epoch, fraction)` is the schedule."""
+    batch (this worker's slice of it); `after_step` moves key encoders and queues; `learning_rate(epoch, fraction)` is the schedule; `look` is what
+    batch normalisation takes its statistics from before the task is judged."""
 
     optimizer: torch.optim.Optimizer
 
@@ -55,6 +56,11 @@ class Task(nn.Module):
     def learning_rate(self, epoch: float) -> float:
         """The rate at `epoch` (fractional) of the schedule."""
         raise NotImplementedError
+
+    def look(self, chosen: Tensor) -> None:
+        """Pass the training images at these positions of the training part, without views, as they are judged, through every network that
+        has batch normalisation. Asked before each validation, and so before the result; never of a task without batch normalisation."""
+        raise NotImplementedError(f"{type(self).__name__} has batch normalisation and no `look`: see `batch_norm.renew_statistics`")
 
     def validate(self) -> dict[str, float]:
         """Cheap `val_` metrics after an epoch; nothing of the test part."""

@@ -91,6 +91,9 @@ class Fit(Task):
     def learning_rate(self, epoch: float) -> float:
         return self.config.rate
 
+    def look(self, chosen: Tensor) -> None:
+        self.model(see(self.setting.pack, self.index[chosen.numpy()]))
+
     def validate(self) -> dict[str, float]:
         if self.name == "tune":
             return {}
