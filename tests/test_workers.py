@@ -49,14 +49,19 @@ def setting(workers=None):
     return Setting(pack, supcam.split_of(TINY, pack, 0), seed=0, workers=workers or Workers())
 
 
+def in_float64(case, given):
+    stage, config = case
+    task = stage(config, given).double()
+    for backbone in [task.query, task.key] if stage is Pretrain else [task.model]:
+        backbone.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
+    return task
+
+
 def several_steps(case, workers):
     """Losses of STEPS steps, the mean over workers, and the state after them. In float64: in float32 a tiny network that has just been
     initialised makes differences of 1e-4 in the first loss out of the order in which two workers add, and of 1e-2 within three steps."""
-    stage, config = CASES[case]
     given = setting(workers)
-    task = stage(config, given).double().train()
-    for backbone in [task.query, task.key] if stage is Pretrain else [task.model]:
-        backbone.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
+    task = in_float64(CASES[case], given).train()
     fitting = Fitting(task, given)
     found = [
         workers.mean(fitting.step(batch, fitting.task.learning_rate(number / STEPS)))
@@ -117,10 +122,9 @@ class OneSidedStore(dict):
 
 
 def renewed(case, workers):
-    """The state of a stage whose statistics of batch normalisation were taken anew, in float32 as a run does."""
-    stage, config = CASES[case]
+    """The state of a stage whose statistics of batch normalisation were taken anew, in float64 as in `several_steps`."""
     given = setting(workers)
-    task = stage(config, given)
+    task = in_float64(CASES[case], given)
     renew_statistics(task, len(given.parts["train"]), AT_THE_END)
     return task.state_dict()
 
@@ -305,7 +309,7 @@ def test_two_workers_take_the_statistics_of_one(two, case):
     first, second = left(two, f"renewed {case}")
     assert first.keys() == one.keys()
     for name, tensor in one.items():
-        assert torch.equal(first[name], second[name]) and torch.allclose(first[name], tensor, rtol=1e-4, atol=1e-5), name
+        assert torch.equal(first[name], second[name]) and torch.allclose(first[name], tensor, rtol=1e-9), name
 
 
 @pytest.mark.slow
