@@ -24,7 +24,8 @@ SUPCAM = supcam.SupcamConfig(
     embedding_dim=8, ema_decay=0.9, finetune_epochs=2, finetune_batch=8,
 )  # fmt: skip
 SCL = scl.SclConfig(
-    canvas=160, input_size=32, split=(0.6, 0.2, 0.2), backbone="test_efficientnet", embedding_dim=16, epochs=2, steps_per_epoch=4, learning_rate=1e-3,
+    canvas=160, input_size=32, split=(0.6, 0.2, 0.2), backbone="test_efficientnet", embedding_dim=16, epochs=2, steps_per_epoch=4,
+    learning_rate=1e-3,
 )  # fmt: skip
 CCRL = ccrl.CcrlConfig(
     backbone="cell_preact_tiny", pretrain_epochs=2, warmup_epochs=0, pretrain_batch=8, queue_size=21, embedding_dim=6, projector_hidden=10,
@@ -119,7 +120,7 @@ class Small(Task):
 
 
 def by_hand(task):
-    """Mean and variance of each normalisation's input over all images, in float64 and NumPy: each batch is normalised by its own on the way."""
+    """Mean and variance of each normalisation's input over all images, in float64: each batch is normalised by its own on the way."""
     inputs = [[], []]
     for chosen in chosen_images(len(task.x), ON_THE_WAY):
         x = task.x[chosen].double().numpy()

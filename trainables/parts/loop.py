@@ -70,7 +70,7 @@ class Fitting:
         return {"loss": mean, "learning_rate": rate, "seconds": time.perf_counter() - started}
 
     def validate(self, last: bool) -> dict[str, float]:
-        """The task's `val_` metrics, with the statistics of batch normalisation that its weights have. last: what is handed on has the same."""
+        """The task's `val_` metrics, under its weights' own statistics of batch normalisation. last: what is handed on has the same."""
         renew_statistics(self.task, len(self.parts["train"]), AT_THE_END if last else ON_THE_WAY)
         return self.task.validate()
 

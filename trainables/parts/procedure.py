@@ -32,8 +32,8 @@ class Task(nn.Module):
     """One stage in training. Its parameters, buffers and `optimizer` are the whole state: what `state_dict()` holds is what resumes.
 
     batches(epoch) yields batches that depend on (seed, epoch) alone; calling the task with one returns the scalar loss, the mean over the
-    batch (this worker's slice of it); `after_step` moves key encoders and queues; `learning_rate(epoch, fraction)` is the schedule; `look` is what
-    batch normalisation takes its statistics from before the task is judged."""
+    batch (this worker's slice of it); `after_step` moves key encoders and queues; `learning_rate(epoch, fraction)` is the schedule; `look` is
+    what batch normalisation takes its statistics from before the task is judged."""
 
     optimizer: torch.optim.Optimizer
 
