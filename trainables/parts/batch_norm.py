@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from trainables.parts.procedure import Task
 from trainables.parts.randomness import generator
 
-# Training images, the same ones each time. With 500 scores lie 0.8 points from those of the whole part on average, with 2,000 0.3 points; 500 cost
-# 8 % of an epoch of the smallest networks (SupCAM's pre-training on a CPU), 2,000 a third, which is spent only on what is handed on.
+# Training images, the same ones each time. With 500 scores lie 0.8 points from those of the whole part on average, with 2,000 0.3 points.
+# 500 cost 8 % of an epoch of the smallest networks (SupCAM's pre-training on a CPU), 2,000 a third, spent only on what is handed on.
 ON_THE_WAY, AT_THE_END = 500, 2000
 BATCH = 128  # at most; as many as go through the network at once where it is judged
 
