@@ -23,7 +23,6 @@ from trainables.parts.clustering import assign, clustering_metrics, contingency,
 from trainables.parts.data import Pack
 from trainables.parts.encoders import backbone_faults, create_backbone, key_encoder_of, move_towards
 from trainables.parts.key_queue import KeyQueue
-from trainables.parts.micro import in_slices
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
@@ -185,8 +184,8 @@ class Encoder(nn.Module):
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Rows of unit length, at least float32: a length in half precision is too rough."""
-    return F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
+    """Rows of unit length."""
+    return F.normalize(rows, dim=1)
 
 
 def standardise(images: Tensor) -> Tensor:
@@ -214,7 +213,7 @@ class _Cells:
 
     def __init__(self, pack: Pack, indices: np.ndarray, device: torch.device) -> None:
         self.pack, self.indices, self.device = pack, indices, device
-        self.resident = torch.from_numpy(np.ascontiguousarray(pack.images[indices])).to(device) if device.type == "cuda" else None
+        self.resident = torch.from_numpy(np.ascontiguousarray(pack.images[indices])).to(device) if device.type != "cpu" else None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -278,19 +277,18 @@ class Pretrain(Task):
     def loss(self, batch: Batch) -> Tensor:
         part = self.workers.slice(len(batch.chosen))
         cells = self.train_cells.colour(batch.chosen[part])
-        query = in_slices(self.query, self.see(cells, batch.views[0][part]), self.setting.micro_batches)
-        query = unit(self.predictor(query) if self.config.predictor else query)
+        query = self.setting.apply(self.query, self.see(cells, batch.views[0][part]))
+        query = unit(self.setting.apply(self.predictor, query) if self.config.predictor else query)
         with torch.no_grad():
-            keys = self.workers.gather(unit(self.key(self.see(cells, batch.views[1][part]))))  # (B, D) of the global batch
+            keys = self.workers.gather(
+                unit(self.setting.apply(self.key, self.see(cells, batch.views[1][part])))
+            )  # (B, D) of the global batch
         self.new_keys = keys
-        with torch.autocast(query.device.type, enabled=False):
-            own = torch.arange(part.start, part.stop, device=query.device)
-            in_batch = query @ keys.T  # (N, B)
-            others = torch.cat([in_batch, query @ self.queue.keys.T], 1)
-            negative = torch.cat(
-                [own[:, None] != torch.arange(len(keys), device=query.device), self.queue.present.expand(len(query), -1)], 1
-            )
-            return losses.info_nce(in_batch.gather(1, own[:, None])[:, 0], others, self.config.temperature, negative)  # Eq. 2
+        own = torch.arange(part.start, part.stop, device=query.device)
+        in_batch = query @ keys.T  # (N, B)
+        others = torch.cat([in_batch, query @ self.queue.keys.T], 1)
+        negative = torch.cat([own[:, None] != torch.arange(len(keys), device=query.device), self.queue.present.expand(len(query), -1)], 1)
+        return losses.info_nce(in_batch.gather(1, own[:, None])[:, 0], others, self.config.temperature, negative)  # Eq. 2
 
     def after_step(self) -> None:
         """The key encoder follows (Eq. 1); then the batch's keys enter the queue, without labels."""

@@ -21,7 +21,6 @@ from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, backbone_faults, crea
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
 from trainables.parts.inspection import near_duplicates
-from trainables.parts.micro import in_slices
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed
@@ -273,10 +272,8 @@ class Train(Task):
         draw = batch.views[part.start * pair : part.stop * pair]
         gray = self.train_images.gray(chosen.flatten())
         seen = standardise(apply_views(gray[:, None] / 255, draw, keep_background=True))
-        embedding = in_slices(self.model, seen, self.setting.micro_batches)  # (G 2 C, D), Eq. 1
-        with torch.autocast(embedding.device.type, enabled=False):
-            embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32)).view(*chosen.shape, -1)
-            contrast, classification = self._losses(embedding)
+        embedding = self.setting.apply(self.model, seen)  # (G 2 C, D), Eq. 1
+        contrast, classification = self._losses(embedding.view(*chosen.shape, -1))
         self.sums = self.sums + torch.stack([contrast, classification]).detach()
         self.counted += 1
         return self.config.lambda1 * contrast + self.config.lambda2 * classification

@@ -30,7 +30,6 @@ from trainables.parts.encoders import (
 from trainables.parts.evaluation import classification_metrics, confusion_matrix, knn_accuracy
 from trainables.parts.inspection import near_duplicates
 from trainables.parts.key_queue import KeyQueue
-from trainables.parts.micro import in_slices
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
@@ -260,17 +259,16 @@ class Pretrain(Task):
         chosen = batch.primary[part]
         gray = self.train_images.gray(chosen)
         labels = self.train_images.labels[chosen.to(gray.device)]
-        query = in_slices(self.query, self._view(gray, batch.views[0][part]), self.setting.micro_batches)  # q = f_q(x_q), Eq. 1
+        query = self.setting.apply(self.query, self._view(gray, batch.views[0][part]))  # q = f_q(x_q), Eq. 1
         self.new_keys = []
         with torch.no_grad():
-            key = self.key(self._view(gray, batch.views[1][part]))  # k+ = f_k(x_k)
+            key = self.setting.apply(self.key, self._view(gray, batch.views[1][part]))  # k+ = f_k(x_k)
             self.new_keys.append((key, labels))
             composed = self._composed(batch, part, gray, labels)
             if composed is not None:
-                key_g = self.key(self._view(composed[0], batch.views[2][part]))  # k_g = f_k(x_g)
+                key_g = self.setting.apply(self.key, self._view(composed[0], batch.views[2][part]))  # k_g = f_k(x_g)
                 self.new_keys.append((key_g, composed[1]))
-        with torch.autocast(query.device.type, enabled=False):
-            return self._loss(query, labels)
+        return self._loss(query, labels)
 
     def _loss(self, query: Tensor, labels: Tensor) -> Tensor:
         """Eq. 13 or one of its arms, from queries (N, D), this step's keys and the queue before they enter it."""
@@ -400,9 +398,9 @@ class Finetune(Task):
         chosen = batch[0][part]
         gray = self.train_images.gray(chosen)
         seen = standardise(apply_views(gray[:, None] / 255, batch[1][part]))
-        logits = in_slices(self.model, seen, self.setting.micro_batches)
+        logits = self.setting.apply(self.model, seen)
         labels = self.train_images.labels[chosen.to(gray.device)]
-        return F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
+        return F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
 
     def learning_rate(self, epoch: float) -> float:
         """Multiplied by `rate_drop` after each of the epochs in `rate_drops`."""

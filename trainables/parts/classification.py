@@ -17,7 +17,7 @@ class PartImages:
     def __init__(self, pack: Pack, indices: np.ndarray, device: torch.device) -> None:
         self.pack, self.indices, self.device = pack, indices, device
         self.labels = torch.from_numpy(np.ascontiguousarray(pack.labels[indices])).to(device)
-        self.resident = torch.from_numpy(np.ascontiguousarray(pack.images[indices])).to(device) if device.type == "cuda" else None
+        self.resident = torch.from_numpy(np.ascontiguousarray(pack.images[indices])).to(device) if device.type != "cpu" else None
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -22,10 +22,7 @@ class Fitting:
 
     def __init__(self, task: Task, setting: Setting) -> None:
         self.task, self.workers, self.device, self.seed, self.parts = task, setting.workers, setting.device, setting.seed, setting.parts
-        self.mixed = self.device.type == "cuda"
-        bf16 = self.mixed and torch.cuda.get_device_capability(self.device)[0] >= 8  # older cards only emulate it
-        self.dtype = torch.bfloat16 if bf16 else torch.float16
-        self.scaler = torch.amp.GradScaler("cuda", enabled=self.mixed and not bf16)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=setting.precision == torch.float16)
         self.model = self.workers.parallel(task)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -42,8 +39,7 @@ class Fitting:
         """One optimiser step; the loss, a scalar still on the device."""
         for group in self.task.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(self.device.type, self.dtype, enabled=self.mixed):
-            loss = self.model(batch)
+        loss = self.model(batch)
         self.task.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.task.optimizer)
@@ -53,7 +49,7 @@ class Fitting:
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One pass over `task.batches(epoch)`, epoch counted from 0: {"loss", "learning_rate"}. Diverged where the loss is not finite;
-        on a GPU this is looked at every 20 steps, so that the device need not wait for the host."""
+        beside a CPU this is looked at every 20 steps, so that the device need not wait for the host."""
         self.task.train()
         started, total, steps, rate = time.perf_counter(), torch.zeros((), dtype=torch.float64, device=self.device), self.task.steps(), 0.0
         # Dropout and stochastic depth inside of a backbone (Swin has it by default) ask the process's own generators: they start each epoch
@@ -64,7 +60,9 @@ class Fitting:
                 rate = self.task.learning_rate(epoch + number / steps)
                 total += self.step(batch, rate)
                 # asked of the mean over the workers, so that all of them end at the same step and none waits for another
-                if (not self.mixed or number % 20 == 19 or number == steps - 1) and not math.isfinite(float(self.workers.mean(total))):
+                if (self.device.type == "cpu" or number % 20 == 19 or number == steps - 1) and not math.isfinite(
+                    float(self.workers.mean(total))
+                ):
                     raise Diverged(f"the loss was not finite at epoch {epoch + 1}, step {number + 1}")
         mean = float(self.workers.mean(total / steps))
         return {"loss": mean, "learning_rate": rate, "seconds": time.perf_counter() - started}

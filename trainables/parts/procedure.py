@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from trainables.parts.data import Pack
+from trainables.parts.micro import in_slices
+from trainables.parts.precision import half_precision, precision_of
 from trainables.parts.workers import Workers
 
 
@@ -26,10 +28,25 @@ class Setting:
     workers: Workers = field(default_factory=Workers)
     previous: Mapping[str, Tensor] | None = None  # what the stage before handed on
     micro_batches: int = 1  # in how many slices a step's images go through the trained network, see `micro.in_slices`
+    half: torch.dtype | None = None  # that the networks compute in; None: the device's own, see `precision.precision_of`
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The type that the networks compute in while they train; float32: as everything else."""
+        return self.half or precision_of(self.device)
+
+    def apply(self, network: nn.Module, rows: Tensor) -> Tensor:
+        """A network's rows for a batch of images or embeddings, at least float32. How a step's networks are asked, trained ones and key
+        encoders alike: the one place where anything is in half precision, so that views, composition, queue and losses cannot be."""
+        slices = self.micro_batches if torch.is_grad_enabled() else 1  # without a gradient no activation is held
+        with half_precision(rows.device, self.precision):
+            found = in_slices(network, rows, slices)
+        return found.to(torch.promote_types(found.dtype, torch.float32))
 
 
 class Task(nn.Module):
     """One stage in training. Its parameters, buffers and `optimizer` are the whole state: what `state_dict()` holds is what resumes.
+    `loss` asks its networks through `Setting.apply`; all else in it is float32 on every device.
 
     batches(epoch) yields batches that depend on (seed, epoch) alone; calling the task with one returns the scalar loss, the mean over the
     batch (this worker's slice of it); `after_step` moves key encoders and queues; `learning_rate(epoch, fraction)` is the schedule; `look` is

@@ -1,0 +1,259 @@
+"""What differs between training on a CPU and on a GPU, met without one: networks in half precision, a second device, its memory layout.
+Every arm of every table of every preset, made small, takes two steps of each stage through the loop's own step."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from pretend import DEVICE, Pretend, pretend_device
+from torch import nn
+
+from search.registry import load
+from trainables.parts.checkpoint import load_state, save_state
+from trainables.parts.execution import stages_of
+from trainables.parts.loop import Fitting, fit
+from trainables.parts.precision import precision_of
+from trainables.parts.procedure import Setting, config_from, config_values
+
+CPU = torch.device("cpu")
+SMALL = {  # sizes alone, and no published weights; what is computed is the preset's
+    "supcam": {
+        "input_size": 32, "pretrain_batch": 8, "queue_size": 12, "embedding_dim": 8, "finetune_batch": 8, "composition_draws": 3,
+        "split": (0.6, 0.2, 0.2), "weights": "random",
+    },
+    "scl": {"canvas": 160, "input_size": 32, "normal_side": 0.0, "embedding_dim": 16, "steps_per_epoch": 2, "split": (0.6, 0.2, 0.2)},
+    "ccrl": {"pretrain_batch": 16, "queue_size": 24, "kmeans_starts": 1},
+}  # fmt: skip
+IMAGES = {"supcam": 40, "scl": 24 * 12, "ccrl": 80}
+TINY = {  # of the same kind: pre-activation, attention with layer normalisation, convolutions with batch normalisation
+    "cell_preact": "cell_preact_tiny", "vit": "test_vit", "davit": "test_vit", "swin": "test_vit", "test_efficientnet": "test_efficientnet",
+    "": "test_resnet",
+}  # fmt: skip
+OWN = {  # the networks themselves, of each kind the smallest
+    "scl": ("vit_small_patch8_224", "davit_small", "swin_small_patch4_window7_224", "resnet34", "test_efficientnet"),
+    "supcam": ("resnet50", "densenet121"),
+    "ccrl": ("cell_preact_resnet18", "resnet18"),
+}
+
+
+def arms():
+    """(procedure, name, configuration) of all arms of all tables on all presets; equal configurations once."""
+    found = {}
+    for name, small in SMALL.items():
+        entry = load(name)
+        for preset, settings in entry.study.presets.items():
+            for table in entry.study.tables:
+                for arm in table.arms:
+                    values = config_values(entry.procedure.config()) | dict(settings.overrides) | dict(arm.overrides) | small
+                    values["backbone"] = next(tiny for kind, tiny in TINY.items() if values["backbone"].startswith(kind))
+                    config = entry.procedure.canonical(config_from(entry.procedure.config, values))
+                    found.setdefault((name, config), f"{name} {preset} {table.number} {arm.name}")
+    return [(name, title, config) for (name, config), title in found.items()]
+
+
+def kind(config):
+    """What of a configuration decides which operations a step has: words and switches, and whether a number is 0."""
+    return tuple(value if isinstance(value, str | bool) else value > 0 for value in vars(config).values() if not isinstance(value, tuple))
+
+
+def marked(cases):
+    """The first of each kind is quick, the others slow."""
+    seen = set()
+    for name, title, config in cases:
+        first = (name, kind(config)) not in seen
+        seen.add((name, kind(config)))
+        yield pytest.param(name, config, id=title, marks=() if first else pytest.mark.slow)
+
+
+ARMS = list(marked(arms()))
+FULL = {
+    name: config_from(
+        load(name).procedure.config,
+        config_values(load(name).procedure.config()) | dict(load(name).study.presets["quick"].overrides) | small,
+    )
+    for name, small in SMALL.items()
+}
+
+
+@cache
+def pack_of(name):
+    entry = load(name)
+    return entry.procedure.synthesize(config_from(entry.procedure.config, config_values(FULL[name])), images=IMAGES[name], seed=0)
+
+
+def setting_of(name, config, **more):
+    pack = pack_of(name)
+    return Setting(pack, load(name).procedure.parts(config, pack, 0), 3, **more)
+
+
+def fittings(name, config, previous=None, **more):
+    """Each stage's Fitting after two steps, with what its parameters were and its losses. previous: {stage: what it starts from}."""
+    handed = None
+    for stage in stages_of(load(name).procedure, config):
+        setting = setting_of(name, config, previous=previous[stage.name] if previous else handed, **more)
+        fitting = Fitting(stage.build(config, setting), setting)
+        fitting.task.train()
+        before = {key: value.detach().clone() for key, value in fitting.task.named_parameters()}
+        batches = fitting.task.batches(0)
+        losses = [float(fitting.step(next(batches), fitting.task.learning_rate(1.0))) for _ in range(2)]
+        yield stage.name, fitting, before, losses
+        handed = on_cpu(fitting.task.result())
+
+
+def on_cpu(tensors):
+    return {key: tensor.detach().to("cpu", copy=True) for key, tensor in tensors.items()}
+
+
+@cache
+def plain(name, config):
+    """In float32 on the CPU: {stage: (losses, state)}, and {stage: what it started from}."""
+    done, started = {}, {}
+    for stage, fitting, _, losses in fittings(name, config):
+        done[stage], started[stage] = (losses, on_cpu(fitting.task.state_dict())), fitting.task.setting.previous
+    return done, started
+
+
+def same(tensors, others):
+    assert tensors.keys() == others.keys()
+    return [key for key in tensors if not torch.equal(tensors[key].detach().cpu(), others[key].detach().cpu())] == []
+
+
+# ------------------------------------------------------------------------------------------------------ half precision
+
+
+@pytest.mark.parametrize(("name", "config"), ARMS)
+def test_an_arm_trains_with_its_networks_in_half_precision_and_all_else_in_float32(name, config, monkeypatch):
+    apply, rows, asked, types = Setting.apply, [], set(), {}
+
+    def record(self, network, images):
+        asked.update(network.modules())
+        rows.append(apply(self, network, images))
+        return rows[-1]
+
+    def look(module, inputs, output):
+        if module.training and isinstance(module, nn.Conv2d | nn.Linear):
+            types.setdefault(module, set()).add(output.dtype)
+
+    wanted, started = plain(name, config)
+    monkeypatch.setattr(Setting, "apply", record)
+    with nn.modules.module.register_module_forward_hook(look):
+        half = list(fittings(name, config, started, half=torch.bfloat16))
+    for stage, fitting, before, losses in half:
+        state, parameters = fitting.task.state_dict(), dict(fitting.task.named_parameters())
+        assert np.isfinite(losses).all() and all(bool(value.isfinite().all()) for value in state.values())
+        # bfloat16 keeps 8 bits: a cosine is off by up to a hundredth, its logit at a temperature of 0.07 by a seventh, which the mean over
+        # the batch evens out; the second step starts from other weights
+        assert losses == pytest.approx(wanted[stage][0], rel=0.1) and losses[0] == pytest.approx(wanted[stage][0][0], rel=0.05)
+        assert all(value.dtype == torch.float32 for value in state.values() if value.is_floating_point())
+        trained = {key for key, value in parameters.items() if value.requires_grad}
+        moved = {key for key in trained if not torch.equal(before[key], parameters[key])}
+        assert {key.partition(".")[0] for key in moved} == {key.partition(".")[0] for key in trained}
+        alone = {key for key, module in fitting.task.named_modules() if module in types and module not in asked}
+        assert alone <= {"classifier"}  # the scores of SCL belong to its loss
+    assert {kind for module in asked & types.keys() for kind in types[module]} == {torch.bfloat16}
+
+    taken = iter(rows)
+    monkeypatch.setattr(Setting, "apply", lambda self, network, images: next(taken).detach().requires_grad_(torch.is_grad_enabled()))
+    assert [losses for *_, losses in fittings(name, config, started)] == [losses for *_, losses in half]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "backbone"), [(name, backbone) for name, backbones in OWN.items() for backbone in backbones])
+def test_a_network_of_the_tables_trains_in_half_precision(name, backbone):
+    side = {} if name == "ccrl" else {"input_size": 64}
+    for _, fitting, before, losses in fittings(name, replace(FULL[name], backbone=backbone, **side), half=torch.bfloat16):
+        assert np.isfinite(losses).all()
+        assert any(not torch.equal(before[key], value) for key, value in fitting.task.named_parameters() if value.requires_grad)
+
+
+def test_the_type_of_a_device_is_the_one_that_it_is_fast_in(monkeypatch):
+    for capability, wanted in (((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda device, found=capability: found)
+        assert precision_of(torch.device("cuda", 0)) == wanted
+    assert precision_of(CPU) == torch.float32
+
+
+# ------------------------------------------------------------------------------------------------------ another device
+
+
+@pytest.mark.parametrize(("name", "config"), ARMS)
+def test_an_arm_trains_on_another_device_as_on_the_cpu(name, config):
+    wanted, _ = plain(name, config)
+    with pretend_device():
+        for stage, fitting, _, losses in fittings(name, config, device=DEVICE):
+            assert all(isinstance(tensor, Pretend) for tensor in fitting.task.state_dict().values())
+            if "vit" in config.backbone:  # a CPU has an attention of its own, which adds in another order
+                assert losses == pytest.approx(wanted[stage][0], rel=1e-5)
+            else:
+                assert losses == wanted[stage][0] and same(fitting.task.state_dict(), wanted[stage][1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_a_run_on_another_device_is_validated_saved_restored_and_judged_there(name, tmp_path):
+    config, procedure, previous = FULL[name], load(name).procedure, None
+    parts = procedure.parts(config, pack_of(name), 0)
+    tensors = {}
+    for device in (CPU, DEVICE):
+        with pretend_device():
+            for stage in stages_of(procedure, config):
+                setting = setting_of(name, config, previous=previous, device=device)
+                fitting, rows = Fitting(stage.build(config, setting), setting), []
+                fit(fitting, epochs=1, after_epoch=rows.append)
+                save_state(tmp_path / "s", fitting.tensors(), {})
+                other = Fitting(stage.build(config, setting), setting)
+                other.restore(load_state(tmp_path / "s")[0])
+                for one in (fitting, other):
+                    one.epoch(1)
+                assert same(fitting.tensors(), other.tensors())
+                assert all(tensor.device == device for tensor in other.task.state_dict().values())
+                previous = on_cpu(fitting.task.result())
+            judged = procedure.evaluate(config, previous, pack_of(name), parts["test"], device)
+            shown = procedure.artefacts(config, previous, pack_of(name), parts["test"], device) if procedure.artefacts else {}
+            tensors[device] = previous, rows, judged, shown
+            previous = None
+    (first, rows, judged, shown), (second, other_rows, other_judged, other_shown) = tensors.values()
+    assert same(first, second) and judged == other_judged
+    assert [row | {"seconds": 0} for row in rows] == [row | {"seconds": 0} for row in other_rows]
+    assert shown.keys() == other_shown.keys() and all(np.array_equal(shown[key], other_shown[key]) for key in shown)
+
+
+# ------------------------------------------------------------------------------------------------------ the device itself
+
+
+REFUSED = {
+    "a sum over two devices": lambda x: x + torch.ones(4),
+    "a product over two devices": lambda x: x[None] @ torch.ones(4, 1),
+    "a row of one device among those of the other": lambda x: torch.cat([x, torch.ones(2)]),
+    "an index of the device into the cpu": lambda x: torch.ones(4)[torch.arange(2, device=DEVICE)],
+    "a mask of the device over the cpu": lambda x: torch.ones(4)[x > 0],
+    "values of the cpu in the device's place": lambda x: x.clone().index_put_((torch.arange(2, device=DEVICE),), torch.ones(2)),
+    "values of the cpu among gathered": lambda x: x.gather(0, torch.tensor([0])),
+    "a generator of the cpu": lambda x: torch.rand(3, device=DEVICE, generator=torch.Generator()),
+    "a number of the device added to the cpu in place": lambda x: torch.ones(()).add_(x.sum()),
+    "an array": lambda x: x.numpy(),
+}
+
+
+@pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED)
+def test_the_pretended_device_refuses_what_a_gpu_refuses(call):
+    with pretend_device(), pytest.raises((RuntimeError, TypeError)):
+        call(torch.ones(4).to(DEVICE))
+
+
+def test_the_pretended_device_takes_what_a_gpu_takes():
+    with pretend_device():
+        x = torch.arange(4.0).to(DEVICE)
+        assert (x * torch.tensor(2.0))[torch.tensor([True, False, True, True])][torch.tensor([1, 2])].cpu().tolist() == [4.0, 6.0]
+        x[torch.tensor([0])] = torch.tensor(9.0)
+        assert float(x[0]) == 9 and x.device == DEVICE and torch.tensor([1.5], device=DEVICE).cpu().tolist() == [1.5]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED)
+def test_a_gpu_refuses_what_the_pretended_device_refuses(call, monkeypatch):
+    monkeypatch.setitem(globals(), "DEVICE", torch.device("cuda"))
+    with pytest.raises((RuntimeError, TypeError)):
+        call(torch.ones(4).cuda())
