@@ -175,6 +175,32 @@ def test_the_type_of_a_device_is_the_one_that_it_is_fast_in(monkeypatch):
     assert precision_of(CPU) == torch.float32
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_a_run_with_a_scaled_loss_goes_on_after_a_checkpoint_as_if_it_had_not_stopped(name, tmp_path):
+    config = FULL[name]
+    stage = stages_of(load(name).procedure, config)[0]
+
+    def fitting():
+        setting = setting_of(name, config, half=torch.float16)
+        made = Fitting(stage.build(config, setting), setting)
+        made.task.train()
+        return made, list(made.task.batches(0))[:2], made.task.learning_rate(1.0)
+
+    straight, batches, rate = fitting()
+    straight.scaler.load_state_dict(straight.scaler.state_dict() | {"scale": 2.0**120})
+    before = on_cpu(dict(straight.task.named_parameters()))
+    straight.step(batches[0], rate)  # its gradients are not finite: no step, half the scale
+    assert straight.scaler.get_scale() == 2.0**119 and same(before, dict(straight.task.named_parameters()))
+    assert all(bool(value.isfinite().all()) for value in straight.task.state_dict().values())
+    straight.scaler.load_state_dict(straight.scaler.state_dict() | {"scale": 256.0})
+    straight.step(batches[0], rate)
+    save_state(tmp_path / "s", straight.tensors(), {})
+    other, _, _ = fitting()
+    other.restore(load_state(tmp_path / "s")[0])
+    assert float(straight.step(batches[1], rate)) == float(other.step(batches[1], rate))
+    assert same(straight.tensors(), other.tensors()) and not same(before, dict(straight.task.named_parameters()))
+
+
 # ------------------------------------------------------------------------------------------------------ another device
 
 

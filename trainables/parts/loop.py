@@ -26,14 +26,14 @@ class Fitting:
         self.model = self.workers.parallel(task)
 
     def tensors(self) -> dict[str, Tensor]:
-        scaler = {name: torch.tensor(float(value)) for name, value in self.scaler.state_dict().items()}
+        scaler = {name: torch.tensor(value) for name, value in self.scaler.state_dict().items()}
         return under("task", self.task.state_dict()) | under("optimizer", optimizer_tensors(self.task.optimizer)) | under("scaler", scaler)
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.task.load_state_dict(part(tensors, "task"))
         restore_optimizer(self.task.optimizer, part(tensors, "optimizer"))
         if scaler := part(tensors, "scaler"):
-            self.scaler.load_state_dict({name: float(value) for name, value in scaler.items()})
+            self.scaler.load_state_dict({name: value.item() for name, value in scaler.items()})  # whole numbers stay whole, as it demands
 
     def step(self, batch: Any, rate: float) -> Tensor:
         """One optimiser step; the loss, a scalar still on the device."""
