@@ -246,6 +246,19 @@ def test_a_run_on_another_device_is_validated_saved_restored_and_judged_there(na
     assert shown.keys() == other_shown.keys() and all(np.array_equal(shown[key], other_shown[key]) for key in shown)
 
 
+@pytest.mark.parametrize("name", ["supcam", "ccrl"])
+def test_a_restored_optimiser_has_the_memory_layout_of_its_parameters(name, tmp_path):
+    stage = stages_of(load(name).procedure, FULL[name])[-1]
+    setting = setting_of(name, FULL[name])
+    [*_, (_, fitting, _, _)] = fittings(name, FULL[name])
+    save_state(tmp_path / "s", fitting.tensors(), {})
+    other = Fitting(stage.build(FULL[name], setting), setting)
+    other.restore(load_state(tmp_path / "s")[0])
+    states = [(parameter, value) for parameter, entry in other.task.optimizer.state.items() for value in entry.values() if value.ndim]
+    assert any(not parameter.is_contiguous() for parameter, _ in states)
+    assert all(value.stride() == parameter.stride() for parameter, value in states)
+
+
 # ------------------------------------------------------------------------------------------------------ the device itself
 
 

@@ -130,12 +130,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`."""
+    """The inverse of `optimizer_tensors`. Each tensor is laid out in memory as its parameter is: a file holds them contiguous, and beside
+    convolutions in channels-last order the optimiser would go through them one by one instead of all at once."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, entry in optimizer.state.items():
+        for key, tensor in entry.items():
+            if tensor.shape == parameter.shape:
+                entry[key] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
