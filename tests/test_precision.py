@@ -125,7 +125,7 @@ def same(tensors, others):
 
 @pytest.mark.parametrize(("name", "config"), ARMS)
 def test_an_arm_trains_with_its_networks_in_half_precision_and_all_else_in_float32(name, config, monkeypatch):
-    apply, rows, asked, types = Setting.apply, [], set(), {}
+    apply, step, rows, asked, types = Setting.apply, Fitting.step, [], set(), {}
 
     def record(self, network, images):
         asked.update(network.modules())
@@ -133,19 +133,23 @@ def test_an_arm_trains_with_its_networks_in_half_precision_and_all_else_in_float
         return rows[-1]
 
     def look(module, inputs, output):
-        if module.training and isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear):
             types.setdefault(module, set()).add(output.dtype)
+
+    def watched(self, batch, rate):
+        with nn.modules.module.register_module_forward_hook(look):
+            return step(self, batch, rate)
 
     wanted, started = plain(name, config)
     monkeypatch.setattr(Setting, "apply", record)
-    with nn.modules.module.register_module_forward_hook(look):
-        half = list(fittings(name, config, started, half=torch.bfloat16))
+    monkeypatch.setattr(Fitting, "step", watched)
+    half = list(fittings(name, config, started, half=torch.bfloat16))
     for stage, fitting, before, losses in half:
         state, parameters = fitting.task.state_dict(), dict(fitting.task.named_parameters())
         assert np.isfinite(losses).all() and all(bool(value.isfinite().all()) for value in state.values())
-        # bfloat16 keeps 8 bits: a cosine is off by up to a hundredth, its logit at a temperature of 0.07 by a seventh, which the mean over
-        # the batch evens out; the second step starts from other weights
-        assert losses == pytest.approx(wanted[stage][0], rel=0.1) and losses[0] == pytest.approx(wanted[stage][0][0], rel=0.05)
+        # From the same weights: bfloat16 keeps 8 bits, so that a cosine is off by up to a hundredth, its logit at a temperature of 0.07 by
+        # a seventh; the mean over the batch evens that out. What the second step starts from is no longer the same.
+        assert losses[0] == pytest.approx(wanted[stage][0][0], rel=0.05)
         assert all(value.dtype == torch.float32 for value in state.values() if value.is_floating_point())
         trained = {key for key, value in parameters.items() if value.requires_grad}
         moved = {key for key in trained if not torch.equal(before[key], parameters[key])}
@@ -162,8 +166,7 @@ def test_an_arm_trains_with_its_networks_in_half_precision_and_all_else_in_float
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "backbone"), [(name, backbone) for name, backbones in OWN.items() for backbone in backbones])
 def test_a_network_of_the_tables_trains_in_half_precision(name, backbone):
-    side = {} if name == "ccrl" else {"input_size": 64}
-    for _, fitting, before, losses in fittings(name, replace(FULL[name], backbone=backbone, **side), half=torch.bfloat16):
+    for _, fitting, before, losses in fittings(name, replace(FULL[name], backbone=backbone), half=torch.bfloat16):
         assert np.isfinite(losses).all()
         assert any(not torch.equal(before[key], value) for key, value in fitting.task.named_parameters() if value.requires_grad)
 
