@@ -130,8 +130,8 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`. Each tensor is laid out in memory as its parameter is: a file holds them contiguous, and beside
-    convolutions in channels-last order the optimiser would go through them one by one instead of all at once."""
+    """The inverse of `optimizer_tensors`. Each tensor is laid out in memory as its parameter is, as in a run without a break;
+    a file holds them contiguous."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
