@@ -11,13 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
+
+from search.signals import Signals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -176,35 +176,26 @@ def _study_parser() -> _Parser:
     return parser
 
 
-class _Stopped(KeyboardInterrupt):
-    """A signal has ended the command."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise _Stopped(number)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status. RequestError of any depth is printed line by line."""
+    signals = Signals()
+    with signals.heard():
+        return _main(list(sys.argv[1:] if arguments is None else arguments), signals)
+
+
+def _main(words: list[str], signals: Signals) -> int:
     from trainables.parts.errors import ClusterLost, RequestError, StorageFault
 
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, _stop)
     try:
-        return _dispatch(words)
+        return _dispatch(words, signals)
     except RequestError as fault:
         for line in fault.faults:
             print(f"search: {line}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as fault:
-        print(f"search: stopped; the same command continues: python -m search {shlex.join(words)}", file=sys.stderr)
-        return 128 + getattr(fault, "number", signal.SIGINT)
+    except KeyboardInterrupt:
+        with suppress(OSError):  # the terminal may be what is gone
+            print(f"search: stopped; the same command continues: python -m search {shlex.join(words)}", file=sys.stderr)
+        return 128 + (signals.last or signal.SIGINT)
     except ClusterLost as fault:
         print(f"search: {fault}; nothing that was recorded is lost, and the same command continues", file=sys.stderr)
         return 1
@@ -228,12 +219,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"search: {fault.filename or 'a file'} could not be written: {fault.strerror}; nothing that was recorded is lost. "
               "Make room, then the same command continues", file=sys.stderr)  # fmt: skip
         return 1
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _dispatch(words: list[str]) -> int:
+def _dispatch(words: list[str], signals: Signals) -> int:
     from trainables.parts.errors import RequestError
     from trainables.parts.failpoints import asked
 
@@ -261,7 +249,7 @@ def _dispatch(words: list[str]) -> int:
         raise RequestError(
             registry.unknown("procedure", words[0], registry.names()) if words[0] not in known else f"unexpected word {words[0]!r}"
         )
-    return _Request(words[0], _study_parser().parse_args(words[1:]), words).carry_out()
+    return _Request(words[0], _study_parser().parse_args(words[1:]), words, signals).carry_out()
 
 
 def _console() -> "Console":
@@ -367,7 +355,7 @@ def _strategy(given: argparse.Namespace) -> "Strategy":
 class _Request:
     """One `python -m search PROCEDURE ...`, from words to exit status."""
 
-    def __init__(self, name: str, given: argparse.Namespace, words: list[str]) -> None:
+    def __init__(self, name: str, given: argparse.Namespace, words: list[str], signals: Signals) -> None:
         from search import registry
 
         self.given = given
@@ -383,7 +371,7 @@ class _Request:
         self.folder = (given.storage / self.name).resolve()
         self.started = time.monotonic()
         self.external: dict[str, External] = {}
-        self.signal: int | None = None  # that asked for an end
+        self.signals = signals
         self.warm: Warm | None = None
 
     def _default_preset(self) -> str:
@@ -705,8 +693,8 @@ class _Request:
                 coordinator.now.notes.append(f"{path.relative_to(self.folder)}: was damaged, and was set aside; its run did without it")
             for note in [note for one in coordinator.all for note in one.notes]:
                 self.console.print(f"note: {note}", markup=False)
-            if self.signal is not None:
-                raise _Stopped(self.signal)
+            if self.signals.last is not None:
+                raise KeyboardInterrupt
             if coordinator.halt is not None:
                 raise StorageFault(coordinator.halt)
             study = self._with_confirmation(study, coordinator.all[0], plan)
@@ -723,12 +711,12 @@ class _Request:
 
         self.console.print(f"{self.name}: starting; log in {_short(self.folder / 'log.txt')}", markup=False)
         with words_to(self.folder / "log.txt") as console:
-            from search.tuner import carry_out, cluster, share_out
+            from search.tuner import carry_out, deaf_cluster, share_out
 
             with (
                 live(console, self.name, coordinator.progress),
-                self._signals(coordinator, console),
-                cluster(self.given.address, self.given.workers_per_run > 1) as resources,
+                deaf_cluster(self.signals, self.given.address, self.given.workers_per_run > 1) as resources,
+                self._orderly(coordinator, console),
             ):
                 share = share_out(resources, self.given.gpus_per_run, self.given.workers_per_run)
                 coordinator.slots = share.slots
@@ -739,35 +727,27 @@ class _Request:
                 for record in list(coordinator.now.ledger.records.values()):
                     loggers(record)  # what an earlier command left unwritten
                 try:
-                    if not coordinator.finished():  # a signal may have come while Ray started
-                        carry_out(
-                            coordinator, share, checkpoint_seconds=10.0 if self.preset == "quick" else 60.0,
-                            patience=60 * self.given.stall_minutes,
-                        )  # fmt: skip
+                    carry_out(
+                        coordinator, share, checkpoint_seconds=10.0 if self.preset == "quick" else 60.0,
+                        patience=60 * self.given.stall_minutes,
+                    )  # fmt: skip
                 finally:
                     reporter.stop()
                     loggers.stop()
         for words in told:
             self.console.print(f"note: {words}", markup=False)
 
-    @contextmanager
-    def _signals(self, coordinator: "Relay", console: "Console") -> Iterator[None]:
-        """SIGINT or SIGTERM: the first one has the runs in flight save a checkpoint and end; the second one ends all at once."""
+    def _orderly(self, coordinator: "Relay", console: "Console") -> AbstractContextManager[None]:
+        """The first signal has the runs in flight save a checkpoint and end; where none has a process, it ends all at once, like the second."""
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            if self.signal is not None:
-                raise _Stopped(number)
-            self.signal = number
+        def end() -> bool:
             coordinator.stop()
+            if not coordinator.at_work():
+                return False
             console.print(f"{self.name}: stopping; what runs saves its checkpoint after this epoch. Once more stops at once", markup=False)
+            return True
 
-        listened = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
-        kept = {number: signal.signal(number, stop) for number in listened}
-        try:
-            yield
-        finally:
-            for number, handler in kept.items():
-                signal.signal(number, handler)
+        return self.signals.orderly(end)
 
     def _mend(self, ledger: "Ledger", old: dict[str, Any] | None, pack: "Pack") -> list[str]:
         """Set aside packed images that are damaged or of a command that died before it wrote study.json; words for what was found."""

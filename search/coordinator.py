@@ -68,6 +68,7 @@ class Active:
     rows: list[dict[str, Any]] = field(default_factory=list)
     began: float = 0.0
     lives: int = 0  # processes that had worked on it when it was placed
+    placed: int = 0  # the same, when it was placed last: anew where its process is gone
     heard: float | None = None  # when it was last heard of
     losses: int = 0  # processes that died before they began with it
     again: bool = False  # it was trained before, and its model was not kept
@@ -402,7 +403,7 @@ class Coordinator:
                 active = take()
                 if active is not None:
                     active.began, active.heard = time.monotonic(), None
-                    active.lives = len(read_lives(self.folder / active.folder))
+                    active.lives = active.placed = len(read_lives(self.folder / active.folder))
                     active.again = self._gone(active.run)
                     self.active[active.run.key] = active
                     return active
@@ -437,6 +438,27 @@ class Coordinator:
         self.stop(why)
         with self.lock:
             self.active.pop(key, None)
+
+    def waits_again(self, key: str) -> None:
+        """The process of a run is gone, and Tune waits for a place to start another one."""
+        with self.lock:
+            if (active := self.active.get(key)) is not None:
+                active.placed = len(read_lives(self.folder / active.folder))
+
+    def at_work(self) -> bool:
+        """Whether a process is at work on a run; the others wait for a machine."""
+        with self.lock:
+            return any(len(read_lives(self.folder / active.folder)) > active.placed for active in list(self.active.values()))
+
+    def waits_in_vain(self) -> bool:
+        """Nothing may be started any more, and what Tune has been given waits for a machine: that may take for ever."""
+        with self.lock:
+            return bool(self.active) and self._over() and not self.at_work()
+
+    def abandon(self) -> None:
+        """Tune has ended. Its runs stay as their processes left them, and are taken up by the next command."""
+        with self.lock:
+            self.active.clear()
 
     def _free(self, run: PlannedRun) -> bool:
         """Whether no stage of the run is being trained by another one at this moment: it would be trained twice."""

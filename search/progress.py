@@ -2,7 +2,9 @@
 Comes in: a Coordinator's Progress. Goes out: a few lines on a terminal, redrawn in place; plain lines every half minute where there is no
 terminal. While it is up, whatever Ray, its processes or a library print goes to the study's log file."""
 
+import io
 import os
+import select
 import sys
 import threading
 import time
@@ -50,15 +52,37 @@ def render(name: str, progress: Progress, elapsed: float) -> RenderableType:
     )
 
 
+def _dead(handle: int) -> bool:
+    """Whether what is written there fails: the terminal is gone (ssh dropped), or whoever read the pipe."""
+    look = select.poll()
+    look.register(handle, select.POLLOUT)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in look.poll(0))
+
+
+class _Screen(io.TextIOWrapper):
+    """The real output, as long as it is there; the log where it is gone: a study does not end for want of a reader."""
+
+    def __init__(self, handle: int, log: int) -> None:
+        super().__init__(io.FileIO(handle, "w"), encoding="utf-8", errors="replace", write_through=True)
+        self.log, self.gone = log, False
+
+    def write(self, text: str) -> int:
+        if not self.gone and _dead(self.fileno()):
+            self.gone = True
+            os.dup2(self.log, self.fileno())
+        return super().write(text)
+
+
 @contextmanager
 def words_to(log: Path) -> Iterator[Console]:
-    """Send this process's and its children's standard output and error to `log`; yields a console on the real output."""
+    """Send this process's and its children's standard output and error to `log`; yields a console on the real output. Where that is gone
+    meanwhile, all words after it go to the log too."""
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    screen = os.fdopen(os.dup(kept[0]), "w", encoding="utf-8", errors="replace")
+    screen = _Screen(os.dup(kept[0]), file)
     try:
         os.dup2(file, 1)
         os.dup2(file, 2)
@@ -66,8 +90,8 @@ def words_to(log: Path) -> Iterator[Console]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os.dup2(kept[0], 1)
-        os.dup2(kept[1], 2)
+        for number, handle in enumerate(kept, 1):
+            os.dup2(file if _dead(handle) else handle, number)
         for handle in (*kept, file):
             os.close(handle)
         screen.close()
@@ -85,6 +109,10 @@ def beside(work: Callable[[], None], stop: threading.Event) -> Iterator[None]:
         thread.join()
 
 
+def _gone(console: Console) -> bool:
+    return isinstance(console.file, _Screen) and console.file.gone
+
+
 @contextmanager
 def live(console: Console, name: str, look: Callable[[], Progress]) -> Iterator[None]:
     """Show `look()` once a second on a terminal, or as a line when something has ended (at most every 15 s) elsewhere."""
@@ -99,7 +127,7 @@ def live(console: Console, name: str, look: Callable[[], Progress]) -> Iterator[
         ) as view:
 
             def redraw() -> None:
-                while not stop.wait(1.0):
+                while not stop.wait(1.0) and not _gone(console):
                     view.update(render(name, look(), elapsed()), refresh=True)
 
             with beside(redraw, stop):

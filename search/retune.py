@@ -176,6 +176,18 @@ class Relay:
         self.makers.clear()
         self.now.drop(key, why)
 
+    def at_work(self) -> bool:
+        return self.now.at_work()
+
+    def waits_in_vain(self) -> bool:
+        return self.now.waits_in_vain()
+
+    def abandon(self) -> None:
+        self.now.abandon()
+
+    def waits_again(self, key: str) -> None:
+        self.now.waits_again(key)
+
     def stalled(self, patience: float) -> list[tuple[Active, float]]:
         return self.now.stalled(patience)
 

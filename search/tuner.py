@@ -3,17 +3,19 @@ Comes in: a Coordinator and what a run may use. Goes out: nothing but the Coordi
 the next run, a Scheduler that passes rows on and stops runs, and the call of the Tuner. Ray's own experiment state is deleted at the end:
 it loses trials in a crash, and the ledger does not."""
 
+import functools
 import json
 import logging
 import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import yaml  # type: ignore[import-untyped]
 from search.coordinator import Coordinator
 from search.progress import beside, duration
 from search.retune import Relay
+from search.signals import Signals
 from trainables.parts.errors import ClusterLost, RequestError
 from trainables.parts.execution import read_processes
 
@@ -184,6 +187,9 @@ class _Scheduler(FIFOScheduler):
             stop = True
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self.coordinator.waits_again(trial.config["key"])
+
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
@@ -256,6 +262,48 @@ def _no_cluster(address: str, reason: str) -> RequestError:
     )
 
 
+@contextmanager
+def deaf_cluster(signals: Signals, address: str | None, groups: bool = False) -> Iterator[Machines]:
+    """`cluster`, whose processes on this machine do not hear what is sent to all processes of a terminal or a job, and are gone afterwards,
+    even where a signal cuts its end short."""
+    ours: list[Any] = []
+    try:
+        with ExitStack() as stack:
+            with signals.kept_from_children():
+                machines = stack.enter_context(cluster(address, groups))
+                node = ray._private.worker._global_node
+                ours += [] if node is None else [info.process for infos in node.all_processes.values() for info in infos]
+            for process in ours:  # ray.shutdown asks each with a SIGTERM that it does not hear, and would wait a second for it
+                process.terminate = functools.partial(_kill_with_all_below, process)
+            yield machines
+    finally:
+        for process in ours:
+            _kill_with_all_below(process)
+
+
+def _kill_with_all_below(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL to a process of ours and to all that it has started: agents of a raylet that is gone live on for half a minute and more."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGSTOP)  # it starts no more of them
+    below = _below(process.pid)
+    process.kill()
+    for pid in below:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def _below(pid: int) -> list[int]:
+    """All descendants of a process."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                found += [child, *_below(child)]
+    return found
+
+
 def _to_come(bootstrap: Path, here: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:
     """Nodes that the autoscaler may still add, from the configuration that `ray up` leaves on the head; none elsewhere. A cluster that starts
     with no worker would otherwise look as if it had no GPU. Workers that are here count against the limit."""
@@ -312,21 +360,21 @@ def _check_running(resources: Resources, study: Path) -> None:
         )
 
 
-class _Gone(BaseException):
-    """Ray's own processes have ended; Tune would wait for them for ever."""
+class _Left(BaseException):
+    """Tune would wait for ever: Ray's own processes have ended, or its runs wait for machines and are not wanted any more."""
 
 
 @contextmanager
 def _watched(coordinator: Coordinator | Relay, workers: int, patience: float) -> Iterator[None]:
-    """Kill processes of runs that hang (see `Coordinator.stalled`): Tune then starts the run again from its last checkpoint. And end Tune
-    where it waits though the cluster is gone: a killed raylet leaves it asking for ever."""
+    """Kill processes of runs that hang (see `Coordinator.stalled`): Tune then starts the run again from its last checkpoint. And leave Tune
+    where it waits in vain: a killed raylet leaves it asking for ever, and so do runs that wait for machines though the study is to end."""
     ended, main = threading.Event(), threading.get_ident()
 
     def watch() -> None:
         looked, lost = time.monotonic(), 0
         while not ended.wait(LOOK_SECONDS):
             lost = lost + 1 if _gone() else 0
-            if lost == LOOKS:  # until then, Tune may notice by itself
+            if lost == LOOKS or coordinator.waits_in_vain():  # until then, Tune may notice by itself
                 signal.pthread_kill(main, signal.SIGUSR2)
             if time.monotonic() - looked < min(30.0, patience / 5):
                 continue
@@ -339,7 +387,7 @@ def _watched(coordinator: Coordinator | Relay, workers: int, patience: float) ->
                 )
 
     def leave(number: int, frame: object) -> None:
-        raise _Gone
+        raise _Left
 
     before = signal.signal(signal.SIGUSR2, leave)  # SIGUSR1 is Tune's own
     try:
@@ -405,10 +453,13 @@ def carry_out(
     try:
         with _watched(coordinator, resources.workers, patience):
             tuner.fit()
-    except (Exception, _Gone) as fault:
+    except (Exception, _Left) as fault:
         gone = _gone()
         if not gone:
-            raise
+            if not isinstance(fault, _Left):
+                raise
+            coordinator.abandon()
+            return
         raise ClusterLost(f"Ray's own processes have ended under the study ({', '.join(gone)}: killed, or out of memory)") from fault
     finally:
         shutil.rmtree(state, ignore_errors=True)

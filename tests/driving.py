@@ -159,7 +159,7 @@ class Inside:
         inside = self
 
         def train(request, coordinator):
-            with request._signals(coordinator, request.console):
+            with request._orderly(coordinator, request.console):
                 inside.drive(coordinator)
 
         monkeypatch.setattr(cli._Request, "_train", train)

@@ -243,13 +243,16 @@ def test_a_ray_that_does_not_start_is_said_in_one_line(monkeypatch: pytest.Monke
 def test_a_run_is_lost_when_tune_gives_it_up_and_not_when_tune_tries_again() -> None:
     lost: list[str] = []
     run = SimpleNamespace(run=SimpleNamespace(key="k"))
-    coordinator: Any = SimpleNamespace(active={}, slots=1, next=lambda: run, job=lambda active: {"key": "k"}, lost=lost.append)
+    again: list[str] = []
+    coordinator: Any = SimpleNamespace(
+        active={}, slots=1, next=lambda: run, job=lambda active: {"key": "k"}, lost=lost.append, waits_again=again.append
+    )
     searcher = _Searcher(coordinator, {"cpus": 1})
     scheduler = _Scheduler(coordinator, searcher.trials)
     assert searcher.suggest("trial") == {"key": "k", "cpus": 1}
     scheduler.on_trial_add(None, SimpleNamespace(trial_id="trial", status="RUNNING", config={"key": "k"}))
     scheduler.on_trial_error(None, SimpleNamespace(config={"key": "k"}))  # Tune calls this before each retry
-    assert lost == []
+    assert lost == [] and again == ["k"]
     searcher.on_trial_complete("trial", error=True)
     assert lost == ["k"]
 
@@ -301,8 +304,8 @@ def test_a_run_whose_record_the_disk_refuses_ends_and_stays_to_be_taken_up() -> 
 # -- --address ------------------------------------------------------------------------------------------------------------------------
 
 
-def search(*words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+def search(*words: str, **more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", **more}
     environment.pop("RAY_ADDRESS", None)
     return subprocess.Popen(
         [sys.executable, "-m", "search", "supcam", *words], cwd=ROOT, env=environment, text=True, stdin=subprocess.DEVNULL,
@@ -451,6 +454,54 @@ def _title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
+
+
+@pytest.fixture
+def taken(two_nodes: Any) -> Iterator[None]:
+    """One of the cluster's two CPUs is at work for somebody else."""
+    other = subprocess.Popen(
+        [
+            sys.executable, "-c",
+            "import ray, sys, time; ray.init(address=sys.argv[1], log_to_driver=False)\n"
+            "@ray.remote\ndef work(): time.sleep(600)\n"
+            "task = work.remote()\nwhile ray.available_resources().get('CPU') != 1: time.sleep(0.1)\nprint('busy', flush=True); time.sleep(600)",
+            two_nodes.address,
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "busy\n"
+        yield
+    finally:
+        other.kill()
+        other.communicate()
+
+
+@on_a_cluster
+def test_a_signal_while_machines_are_awaited_ends_the_command_at_once(two_nodes: Any, tmp_path: Path) -> None:
+    write(tmp_path / "home/ray_bootstrap_config.yaml", TEXT)  # machines with a GPU may come, and do not
+    words = [*SMALL, "--address", two_nodes.address, "--storage", str(tmp_path), "--name", "s", "--trials", "0", "--arms", "Scratch"]
+    process = search(*words, HOME=str(tmp_path / "home"))
+    wait_for(process, lambda: "View detailed results" in text(tmp_path / "s/log.txt"))
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors.startswith("search: stopped; the same command continues: python -m search supcam")
+    assert "saves its checkpoint" not in output and "Traceback" not in output + errors + text(tmp_path / "s/log.txt")
+
+
+@on_a_cluster
+def test_a_signal_saves_what_runs_and_does_not_wait_for_what_has_no_machine(two_nodes: Any, taken: None, tmp_path: Path) -> None:
+    words = [*SMALL, "--address", two_nodes.address, "--storage", str(tmp_path), "--name", "s", "--trials", "0", "--arms", "Scratch,MoCo"]
+    process = search(*words, "--set", "pretrain_epochs=500", "--set", "finetune_epochs=500")
+    wait_for(process, lambda: any("epoch" in text(path) for path in tmp_path.glob("s/checkpoints/*/epochs.log")))
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 143 and "what runs saves its checkpoint after this epoch" in output, errors
+    assert len(list(tmp_path.glob("s/checkpoints/*/flight.safetensors"))) == len(list(tmp_path.glob("s/checkpoints/*"))) == 1
+
+
+def text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 @on_a_cluster
