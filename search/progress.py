@@ -5,6 +5,7 @@ terminal. While it is up, whatever Ray, its processes or a library print goes to
 import io
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.coordinator import Progress
+from search.signals import ASKED
 
 
 def duration(seconds: float | None) -> str:
@@ -100,7 +102,12 @@ def words_to(log: Path) -> Iterator[Console]:
 @contextmanager
 def beside(work: Callable[[], None], stop: threading.Event) -> Iterator[None]:
     """`work` in a thread of its own, which must end soon after `stop` is set: at the end of the block."""
-    thread = threading.Thread(target=work, daemon=True)
+
+    def quietly() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)  # they are the main thread's
+        work()
+
+    thread = threading.Thread(target=quietly, daemon=True)
     thread.start()
     try:
         yield

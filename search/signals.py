@@ -40,10 +40,16 @@ class Signals:
     def kept_from_children(self) -> Iterator[None]:
         """Processes that are started in the block, and theirs, never see SIGTERM and SIGHUP, whoever sends them to a whole group: a mask outlives
         exec, and Ray's processes and workers keep it (so Ray itself masks SIGINT). A SIGTERM to this process waits for the end of the block, which
-        takes the signals back: `ray.init` sets a handler of SIGTERM that exits with status 15, and a second one, in C++, that aborts."""
+        takes the signals back: `ray.init` sets a handler of SIGTERM that exits with status 15, and a second one, in C++, that aborts. A thread of
+        a library, which has no such mask, may still take one to the first of these; to the second in the instant before the block ends."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
         try:
             yield
+        except SystemExit as fault:
+            if fault.code != signal.SIGTERM or signal.SIGTERM not in self._listened:
+                raise
+            self.last = signal.SIGTERM
+            raise KeyboardInterrupt from None
         finally:
             self._listen()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

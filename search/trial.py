@@ -43,6 +43,8 @@ def run_trial(job: dict[str, Any]) -> None:
         tune.report({"row": json.dumps(row), "epoch": row.get("epoch", 0)})
 
     try:
+        if (Path(job["study"]) / STOP).exists():
+            raise Interrupted  # it waited for a machine, and got that of a run which has just been stopped
         if job["workers"] == 1:
             _local(job, send)
         else:
