@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -166,22 +168,6 @@ def test_a_group_of_workers_that_fails_leaves_its_reason_too(shell):
     assert all(error["message"] in done.stderr for error in rows.values())
 
 
-def test_ctrl_c_stops_with_one_line_and_the_same_command_goes_on(shell):
-    import subprocess
-
-    words = ("toy", *SMALL, "--set", "pause=0.3", "--storage", "s")
-    driver = shell.start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_for(lambda: len(shell.epochs()) >= 3)
-    driver.send_signal(signal.SIGINT)
-    out, fault = driver.communicate(timeout=60)
-    assert driver.returncode == 130 and fault.strip().splitlines()[-1].startswith(
-        "search: stopped; the same command continues: python -m search toy"
-    )
-    assert "Traceback" not in out + fault and "best" not in out
-    check(shell(*words))
-    assert len(records(shell.home / "s" / "toy-quick-synthetic")) == 3
-
-
 def test_a_time_limit_ends_cleanly_and_the_rest_follows(shell):
     words = ("toy", *SMALL, "--set", "pause=0.5", "--storage", "s")
     none = check(shell(*words, "--max-hours", "1e-9"))
@@ -205,8 +191,6 @@ def test_a_second_driver_is_turned_away_while_the_first_is_at_work(shell):
 
 def test_a_killed_raylet_ends_the_command_and_the_same_one_goes_on(shell):
     """Tune itself would ask its dead cluster for ever."""
-    import subprocess
-
     words = ("toy", *SMALL, "--arms", "plain", "--set", "pause=0.5", "--set", "warm_epochs=20", "--storage", "s")
     driver = shell.start(*words, stderr=subprocess.PIPE)
     wait_for(shell.epochs)
@@ -217,3 +201,54 @@ def test_a_killed_raylet_ends_the_command_and_the_same_one_goes_on(shell):
     assert driver.returncode == 1 and "Ray's own processes have ended" in fault and "the same command continues" in fault
     check(shell(*words))
     assert [row["status"] for row in records(shell.home / "s" / "toy-quick-synthetic")] == ["completed"]
+
+
+@pytest.fixture
+def disk(shell):
+    """The storage is a file system of 64 MB, where this user may mount one."""
+    place = shell.home / "s"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"this user may not mount a file system: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+
+
+def test_a_disk_that_fills_up_while_runs_train_ends_the_command_and_the_same_one_goes_on(shell, disk):
+    words = ("toy", *SMALL, "--arms", "plain", "--set", "pause=0.3", "--set", "warm_epochs=40", "--storage", "s")
+    driver = shell.start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: len(shell.epochs()) >= 3)
+    fill(disk / "filler")
+    out, fault = driver.communicate(timeout=120)
+    assert (
+        driver.returncode == 1 and "No space left on device; nothing that was recorded is lost" in fault and "Traceback" not in out + fault
+    )
+    study = disk / "toy-quick-synthetic"
+    assert records(study) == []
+    (disk / "filler").unlink()
+    check(shell(*words))
+    assert [row["status"] for row in records(study)] == ["completed"]
+    check(shell("toy", "check", "--storage", "s"))
+
+
+def test_a_run_whose_process_stands_still_is_started_again_from_its_last_checkpoint(shell):
+    words = ("toy", *SMALL, "--arms", "plain", "--set", "pause=0.5", "--set", "warm_epochs=40", "--storage", "s")
+    driver = shell.start(*words, "--stall-minutes", "0.05", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    study = shell.home / "s" / "toy-quick-synthetic"
+    wait_for(lambda: list(study.glob("checkpoints/*/flight.safetensors")))
+    still = int(shell.epochs()[-1][0])
+    os.kill(still, signal.SIGSTOP)
+    out, fault = driver.communicate(timeout=240)
+    assert driver.returncode == 0, fault
+    assert "no sign of life for" in out and "its process was killed to start it again" in out
+    (row,) = records(study)
+    assert row["status"] == "completed" and row["interruptions"] == 1
+    after = [int(epoch) for pid, stage, epoch, _ in shell.epochs() if int(pid) != still and stage == "warm"]
+    assert after[0] > 1, "it went on from its checkpoint"
