@@ -12,13 +12,17 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import train, tune
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend
 from ray.util.queue import Empty, Queue
+from torch.distributed import TCPStore, init_process_group  # type: ignore[attr-defined]
 
 from search import registry
 from search.recorder import STOP, now
@@ -137,6 +141,7 @@ def _group(job: dict[str, Any], send: Report) -> None:
     trainer = TorchTrainer(
         _group_worker,
         train_loop_config=job | {"rows": rows, "taken": taken},
+        torch_config=_OwnAddress(),
         scaling_config=train.ScalingConfig(num_workers=job["workers"], use_gpu=bool(job["gpus"]), resources_per_worker=resources),
         run_config=train.RunConfig(
             name=job["key"], storage_path=str(Path(job["study"]) / "ray"), failure_config=train.FailureConfig(max_failures=0)
@@ -176,6 +181,40 @@ def _group(job: dict[str, Any], send: Report) -> None:
         if lost or isinstance(fault[0], train.ControllerError):
             raise _ProcessDied(str((lost or fault)[0]))  # what the others raise is that they hear no more of it
         raise next((known for known in raised if type(known) in _KNOWN.values()), (raised or fault)[0])
+
+
+class _OwnAddress(TorchConfig):
+    """The store by which the workers of a group find each other obeys whoever reaches it. Ray has PyTorch open it on every interface; here it
+    listens on the address that the node has in its cluster, and no other: on the loopback, in a cluster of this command's own."""
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _OwnAddressBackend
+
+
+class _OwnAddressBackend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        host, port = worker_group.execute_single(0, _open_store)
+        backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo"
+        size, timeout = len(worker_group), timedelta(seconds=backend_config.timeout_s)
+        group = (size, host, port, backend, timeout)
+        ray.get([worker_group.execute_single_async(rank, _join_group, rank, *group) for rank in range(size)])
+
+
+_opened: list[TCPStore] = []  # by the first worker, until it joins
+
+
+def _open_store() -> tuple[str, int]:
+    host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    port = listener.getsockname()[1]
+    _opened[:] = [TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())]
+    return host, port
+
+
+def _join_group(rank: int, size: int, host: str, port: int, backend: str, timeout: timedelta) -> None:
+    store = _opened.pop() if rank == 0 else TCPStore(host, port, is_master=False)
+    init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 _KNOWN: dict[str, type[Exception]] = {
