@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,16 @@ os.environ.setdefault(
 os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "120")  # for a stopped run to leave its process; else the next one fails
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how often a worker group's reports are taken; 2 s by default
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")  # no snapshots of Ray's own state: the ledger is what a study continues from
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a local cluster on loopback; --address takes the caller's own setting
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # each run has a new thread; with an arena for each, a reused process grew by 45 MB a run
 
 import ray
 from ray import tune
+from ray._private import ray_constants
 from ray._private.grpc_utils import init_grpc_channel  # with the cluster's token and TLS settings
 from ray._private.services import canonicalize_bootstrap_address  # what ray.init does with an address
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -197,26 +199,59 @@ class _Scheduler(FIFOScheduler):
 @contextmanager
 def cluster(address: str | None, groups: bool = False) -> Iterator[Machines]:
     """A Ray cluster: the one at `address` (auto, or HOST:PORT), or a new one on this machine for the time of the call. groups: runs have
-    several workers. RequestError, within seconds, if there is none at that address or it refuses us."""
-    if address is None:  # "local": None would join whatever cluster this machine runs already
+    several workers. RequestError if there is none at that address (within seconds) or it refuses us (within a minute: Ray tries that long)."""
+    with _closed_to_others() if address is None else nullcontext():
         try:
-            ray.init(
-                address="local",
-                log_to_driver=False,
-                include_dashboard=groups,  # Ray frees what a killed worker group held through it; ten processes and 200 MB else for nothing
-                logging_level=logging.ERROR,
-                namespace="karyotune",
-            )
-        except Exception as fault:  # Ray's own errors, and a bare Exception where a process of it ends as it starts
+            _start(groups) if address is None else _join(address)
+            here = tuple(dict(node["Resources"]) for node in _alive())
+            yield Machines(here, _to_come(BOOTSTRAP, here) if address is not None else (), address is not None)
+        finally:
             ray.shutdown()
-            raise ClusterLost(f"Ray did not start ({' '.join(str(fault).split())[:200]})") from fault
-    else:
-        _join(address)
+
+
+def _start(groups: bool) -> None:
     try:
-        here = tuple(dict(node["Resources"]) for node in _alive())
-        yield Machines(here, _to_come(BOOTSTRAP, here) if address is not None else (), address is not None)
+        ray.init(
+            address="local",  # None would join whatever cluster this machine runs already
+            log_to_driver=False,
+            include_dashboard=groups,  # Ray frees what a killed worker group held through it; ten processes and 200 MB else for nothing
+            logging_level=logging.ERROR,
+            namespace="karyotune",
+        )
+    except Exception as fault:  # Ray's own errors, and a bare Exception where a process of it ends as it starts
+        raise ClusterLost(f"Ray did not start ({' '.join(str(fault).split())[:200]})") from fault
+
+
+@contextmanager
+def _closed_to_others() -> Iterator[None]:
+    """A cluster that starts in this block hears nobody but this command: whoever reaches a port of Ray's may else run anything as this user.
+    Its ports are on the loopback, and behind a token of its own against other users of this machine (Ray's counts for Prometheus are not).
+    The token is in the environment of this command's processes alone: not in a file, not on a command line. What the caller's environment says
+    of either is for other clusters, and is there again afterwards. tests/test_doors.py tries every port, from another network and from here."""
+    ours = {
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),  # comes before RAY_AUTH_TOKEN_PATH and ~/.ray/auth_token
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",  # on Linux too: Ray then takes 127.0.0.1 for its own address; `_node_ip_address` does not do it
+        "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo",  # the workers of one run among themselves
+    }  # fmt: skip
+    before, several = {name: os.environ.get(name) for name in ours}, ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(ours)
+    ray_constants.ENABLE_RAY_CLUSTER = False  # read from the environment when it was imported
+    _read_authentication()
+    try:
+        yield
     finally:
-        ray.shutdown()
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+        for name in before:
+            if before[name] is None:
+                del os.environ[name]
+        ray_constants.ENABLE_RAY_CLUSTER = several
+        _read_authentication()
+
+
+def _read_authentication() -> None:
+    """Have Ray, which keeps mode and token, read them anew from the environment. In the order of Ray's own tests (`reset_auth_token_state`)."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _join(address: str) -> None:

@@ -29,7 +29,7 @@ from trainables.parts.execution import execute
 
 ROOT = Path(__file__).parent.parent
 TOY = Path(__file__).parent / "toy"
-QUIET = {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "200"}
+QUIET = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "200"}
 
 
 def _module(path: Path, name: str):

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -305,7 +306,7 @@ def test_a_run_whose_record_the_disk_refuses_ends_and_stays_to_be_taken_up() -> 
 
 
 def search(*words: str, **more: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", **more}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
     environment.pop("RAY_ADDRESS", None)
     return subprocess.Popen(
         [sys.executable, "-m", "search", "supcam", *words], cwd=ROOT, env=environment, text=True, stdin=subprocess.DEVNULL,
@@ -356,21 +357,27 @@ def on_a_cluster(test: Any) -> Any:
 
 @pytest.fixture
 def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head and a worker with one CPU each, as two Ray nodes on this machine."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    """A head and a worker with one CPU each, as two Ray nodes on this machine, behind a token as cluster.yaml has it."""
     from ray._private.utils import get_ray_address_file
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        cluster.worker = cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
-        yield cluster
-    finally:
-        cluster.shutdown()
-        Path(get_ray_address_file(None)).unlink(missing_ok=True)  # left behind, it would be taken for a running cluster
-        gc.collect()
+    from search.tuner import _read_authentication
+
+    with monkeypatch.context() as settings:
+        settings.setenv("RAY_AUTH_MODE", "token")
+        settings.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        settings.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        _read_authentication()
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        try:
+            cluster.worker = cluster.add_node(num_cpus=1)
+            cluster.wait_for_nodes()
+            yield cluster
+        finally:
+            cluster.shutdown()
+            Path(get_ray_address_file(None)).unlink(missing_ok=True)  # left behind, it would be taken for a running cluster
+            gc.collect()
+    _read_authentication()
 
 
 def children(node: Any) -> set[int]:
@@ -505,8 +512,13 @@ def text(path: Path) -> str:
 
 
 @on_a_cluster
-def test_a_cluster_that_others_use_in_full_is_refused_and_so_is_one_that_is_too_small(two_nodes: Any, tmp_path: Path) -> None:
+def test_a_cluster_that_others_use_in_full_is_refused_and_so_is_one_that_is_too_small_or_wants_a_token(
+    two_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["--address", two_nodes.address, "--storage", str(tmp_path)]
+    with monkeypatch.context() as settings:
+        settings.setenv("RAY_AUTH_MODE", "disabled")
+        assert "set RAY_AUTH_MODE as the cluster has it" in refused(*words)
     assert "room for 0" in refused(*words, "--gpus-per-run", "1")
     other = subprocess.Popen(
         [
