@@ -12,7 +12,7 @@ WITHOUT = {"lambda1": 0.0}
 
 BACKBONES = (
     ("ViT-S/8", "vit_small_patch8_224", "vit_small_patch8_224"),
-    ("ViT-L/14", "vit_large_patch14_clip_224", "vit_large_patch14_224"),  # timm's only ViT-L/14 at 224 pixels; it was renamed
+    ("ViT-L/14", "vit_large_patch14_clip_224", "vit_large_patch14_224"),  # timm has weights for this ViT-L/14 alone (CLIP's)
     ("DaViT-S", "davit_small", "davit_small"),
     ("DaViT-L", "davit_large", "davit_large"),
     ("Swin-S", "swin_small_patch4_window7_224", "swin_small_patch4_window7_224"),

@@ -183,7 +183,7 @@ def _whole(folder: Path, config: Any, seed: int) -> bool:
 
 
 def _note(folder: Path, line: str) -> None:
-    """A line of the run's log, in one write: there whole, whenever the process dies."""
+    """A line of the run's log, in one write."""
     with storage(folder / EPOCHS), open(folder / EPOCHS, "a", encoding="utf-8") as file:
         file.write(line + "\n")
 

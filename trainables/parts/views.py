@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from trainables.parts.data import TOLERANCE
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision and PIL
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL; torchvision's first is 0.2989
 
 
 @dataclass(frozen=True)
