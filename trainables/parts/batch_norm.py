@@ -63,9 +63,8 @@ def renew_statistics(task: Task, images: int, at_most: int) -> None:
     try:
         for module in norms.values():
             module.training = True  # of it alone: dropout, fused into a layer or beside it, stays off
-        with torch.autocast(next(task.parameters()).device.type, enabled=False):
-            for chosen in chosen_images(images, at_most):
-                task.look(chosen)
+        for chosen in chosen_images(images, at_most):  # in float32: nothing but a training step is under autocast, see `precision`
+            task.look(chosen)
     finally:
         for hook in hooks:
             hook.remove()
