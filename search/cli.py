@@ -172,6 +172,11 @@ def _study_parser() -> _Parser:
         "--retune", action="store_true", help="also search for the best settings of each arm, as long for each; in tables of their own"
     )
     search.add_argument("--from", type=Path, dest="source", metavar="STUDY", help="start from what the search of another study found")
+    parser.add_argument(
+        "--accept-code",
+        action="store_true",
+        help="go on with a study though trainables/, torch, torchvision or timm have changed since it was begun",
+    )
     parser.add_argument("--retry-failed", action="store_true", help="run failed runs again (weights reachable now, more memory)")
     return parser
 
@@ -404,6 +409,7 @@ class _Request:
 
     def _make_plan(self, data_hash: str) -> "Plan":
         from search.plan import make_plan, parse_settings
+        from search.study import code_of
         from trainables.parts.errors import RequestError
 
         given = self.given
@@ -416,7 +422,7 @@ class _Request:
             faults += fault.faults
         try:
             plan = make_plan(
-                self.entry, preset=self.preset, data_hash=data_hash, seed=given.seed, trials=given.trials, repeats=given.repeats,
+                self.entry, preset=self.preset, data_hash=data_hash, code=code_of(self.folder), seed=given.seed, trials=given.trials, repeats=given.repeats,
                 tables=None if given.tables is None else _listed(given.tables), arms=_listed(given.arms or ""), overrides=overrides,
                 strategy=strategy,
             )  # fmt: skip
@@ -590,7 +596,7 @@ class _Request:
         if old is not None:  # a contradiction is shown before anything is timed
             compose_study(
                 self.entry, plan, name=self.name, preset=self.preset, source={}, pack=pack, command=self.command, old=old,
-                external=self.external,
+                external=self.external, accept_code=self.given.accept_code,
             )  # fmt: skip
         ledger = Ledger(self.folder)
         ledger.read()
@@ -661,6 +667,7 @@ class _Request:
             command=self.command,
             old=old,
             external=self.external,
+            accept_code=self.given.accept_code,
         )
         with Ledger(self.folder) as ledger:
             outside = [f"external {slug}: {note}" for slug, other in self.external.items() for note in other.pack.notes]

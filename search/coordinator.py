@@ -27,13 +27,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from safetensors import safe_open
 
-from search.plan import BASELINE, Plan, PlannedRun, applies, planned_run, point_of, search_config
+from search.plan import BASELINE, Plan, PlannedRun, applies, point_of, search_config
 from search.racing import BROKEN, Race, race
-from search.recorder import SCHEMA, STOP, Ledger, commit, now, versions
+from search.recorder import SCHEMA, STOP, Ledger, now
 from search.registry import Entry
 from search.sampling import grid_order, make_pruner, make_sampler
 from search.stages import Stages
 from search.warm import Warm, import_trials
+from trainables.parts import code
 from trainables.parts.checkpoint import storage
 from trainables.parts.execution import FLIGHT, MODEL, RESULT, config_hash, read_lives, read_outcome
 from trainables.parts.failpoints import failpoint
@@ -71,6 +72,7 @@ class Active:
     heard: float | None = None  # when it was last heard of
     losses: int = 0  # processes that died before they began with it
     again: bool = False  # it was trained before, and its model was not kept
+    origin: dict[str, Any] = field(default_factory=dict)  # of the process that trains it, see `code.origin`
     steps: int = 0  # scores that early stopping could look at
 
     @property
@@ -152,7 +154,6 @@ class Coordinator:
         self.halt: str | None = None  # why nothing more can be written
         self.notes: list[str] = []  # what was found damaged, and what became of it
         self.stages = Stages(folder)
-        self.versions, (self.commit, self.dirty) = versions(), commit()
         self.seconds: list[float] = []
         self.with_search = with_search and plan.trials > 0
         self.broken: set[str] = set()  # failed in this session
@@ -388,7 +389,7 @@ class Coordinator:
 
     def _run_of(self, params: Mapping[str, Any]) -> PlannedRun:
         config = search_config(self.plan.baseline, self.plan.space, params)
-        run = planned_run(self.entry.procedure, config, self.plan.seeds[0], self.data_hash)
+        run = self.plan.run_of(config, self.plan.seeds[0])
         return self.planned.get(run.key, run)
 
     # -- what runs next -------------------------------------------------------------------------------------------------------------
@@ -539,10 +540,10 @@ class Coordinator:
         if self.candidates is None:
             assert self.study is not None
             found: dict[str, Candidate] = {}
-            baseline = planned_run(self.entry.procedure, self.plan.baseline, self.plan.seeds[0], self.data_hash)
+            baseline = self.plan.run_of(self.plan.baseline, self.plan.seeds[0])
             for trial in self.ranking:
                 config = search_config(self.plan.baseline, self.plan.space, trial.params)
-                hashed = planned_run(self.entry.procedure, config, self.plan.seeds[0], self.data_hash).config_hash
+                hashed = self.plan.run_of(config, self.plan.seeds[0]).config_hash
                 name = self._baseline_name() if hashed == baseline.config_hash else f"trial {trial.number}"
                 found.setdefault(hashed, Candidate(name, config, hashed, trial.number, trial.values[0]))
                 if len(found) == self.plan.strategy.finalists:
@@ -572,7 +573,7 @@ class Coordinator:
         kept = next((one.hash for one in of.values() if one.name == BASELINE), None)
 
         def score(hashed: str, seed: int) -> float | None:
-            return self._score(planned_run(self.entry.procedure, of[hashed].config, seed, self.data_hash))
+            return self._score(self.plan.run_of(of[hashed].config, seed))
 
         sign = 1 if self.entry.study.direction == "maximize" else -1
         return race(list(of), kept, self.plan.seeds[1:], score, sign, stop=self.plan.strategy.second is None)
@@ -585,14 +586,14 @@ class Coordinator:
             return []
         of = {one.hash: one for one in self._finalists()}
         if state.winner is None:
-            runs = [planned_run(self.entry.procedure, of[hashed].config, seed, self.data_hash) for hashed, seed in state.missing]
+            runs = [self.plan.run_of(of[hashed].config, seed) for hashed, seed in state.missing]
             return [self.planned.get(run.key, run) for run in runs if run.key not in self.active]
         last = []
         for one in of.values():
             if one.hash == state.winner or one.name == BASELINE:
                 names = [f"search/{one.name}"] if self.retuned is None else [f"{table}-retuned/{arm}" for table, arm in self.retuned[1]]
                 for seed in self.plan.seeds:
-                    run = planned_run(self.entry.procedure, one.config, seed, self.data_hash)
+                    run = self.plan.run_of(one.config, seed)
                     last.append(replace(run, arms=(*(self.planned[run.key].arms if run.key in self.planned else ()), *names)))
         return [run for run in last if not self._ended(run) and run.key not in self.active]
 
@@ -624,7 +625,7 @@ class Coordinator:
         return {
             "procedure": self.entry.procedure.name, "study": str(self.folder), "folder": active.folder, "key": active.run.key,
             "config": config_values(active.run.config), "seed": active.run.seed, "evaluate_test": bool(active.run.arms),
-            "external": list(self.external),
+            "external": list(self.external), "code": code.fingerprint(), "key_code": self.plan.code,
         }  # fmt: skip
 
     # -- what comes back ------------------------------------------------------------------------------------------------------------
@@ -642,7 +643,10 @@ class Coordinator:
         if active.heard is not None:
             self.slowest = max(self.slowest, clock - active.heard)
         active.heard = clock
-        if row.get("end") == "stopped":
+        if "origin" in row:  # in the first of a process
+            active.origin = dict(row["origin"])
+            row = {name: value for name, value in row.items() if name != "origin"}
+        if row.get("end") in ("stopped", "misplaced"):
             del self.active[key]  # its trial stays asked and not told, as after the death of a driver
             if "message" in row:
                 self.stop(str(row["message"]))
@@ -663,7 +667,7 @@ class Coordinator:
             known_steps.add(active.steps)
             active.trial.report(score, active.steps)
         if active.stoppable and key not in self.listeners and active.trial.should_prune():
-            self._end(active, {"end": "pruned", "started": now(), "ended": now(), "worker": "", "device": "", "peak_memory_bytes": None})
+            self._end(active, {"end": "pruned", "started": now(), "ended": now(), "worker": "", "peak_memory_bytes": None})
             return True
         return False
 
@@ -679,9 +683,7 @@ class Coordinator:
         ending = {"end": "failed", "kind": "worker_killed", "message": "the worker process died repeatedly (killed, or out of host memory)"}
         with self.lock:
             if key in self.active:
-                self._end(
-                    self.active[key], ending | {"started": now(), "ended": now(), "worker": "", "device": "", "peak_memory_bytes": None}
-                )
+                self._end(self.active[key], ending | {"started": now(), "ended": now(), "worker": "", "peak_memory_bytes": None})
 
     def stalled(self, patience: float) -> list[tuple[Active, float]]:
         """Runs in flight of which nothing was heard for longer than any epoch of this study can explain, and for how long (s): ten times the
@@ -759,7 +761,7 @@ class Coordinator:
                 if len(found) == self.plan.strategy.finalists:
                     break
             configs = [self.plan.baseline, *found.values()]
-        return {planned_run(self.entry.procedure, config, seed, self.data_hash).key for config in configs for seed in self.plan.seeds}
+        return {self.plan.run_of(config, seed).key for config in configs for seed in self.plan.seeds}
 
     def _notice(self, record: Mapping[str, Any], stages: Collection[str] | None = None) -> None:
         """Remember what a record needs on the disk. stages: those that are there, where that is known."""
@@ -838,7 +840,10 @@ class Coordinator:
         metrics = on_the_way | (outcome.metrics if outcome else {})  # one that is judged at the end under the same name stands
         if outcome and self.plan.strategy.second:
             metrics[self.plan.strategy.second] = float(parameters_of(self.folder / active.folder / MODEL))
-        on_gpu = ending["device"] not in ("", "cpu")
+        origin = code.origin("") | {"host": ""}  # of the command, where no worker has spoken
+        origin |= {name: ending[name] for name in origin if name in ending} | active.origin | (outcome.origin if outcome else {})
+        others = {name: codes for name, codes in (outcome.stage_codes if outcome else {}).items() if codes != [origin["code"]]}
+        on_gpu = origin["device"] not in ("", "cpu")
         old = self.ledger.records.get(run.key, {})
         number = active.trial.number if active.trial else self._own(old)
         if self.retuned is None:
@@ -851,8 +856,8 @@ class Coordinator:
             "config_hash": run.config_hash, "stage_hashes": dict(run.stages), "stages_reused": outcome.stages_reused if outcome else [],
             "epochs": outcome.epochs if outcome else {row["stage"]: row["epoch"] for row in active.rows},
             "seconds": sum(seconds.values()), "gpu_seconds": self.gpus * sum(seconds.values()) if on_gpu else 0.0, "stage_seconds": seconds,
-            "metrics": metrics, "confusion": outcome.confusion if outcome else {}, "history": history, "commit": self.commit, "dirty": self.dirty,
-            "data_hash": self.data_hash, "versions": self.versions, "device": ending["device"],
+            "metrics": metrics, "confusion": outcome.confusion if outcome else {}, "history": history, "data_hash": self.data_hash, **origin,
+            **({"stage_codes": others} if others else {}),
             "started": outcome.started if outcome else ending["started"], "ended": ending["ended"], "worker": ending["worker"],
             "interruptions": outcome.interruptions if outcome else 0, "lives": read_lives(self.folder / active.folder),
             **({"again": True} if active.again else {}),

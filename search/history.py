@@ -71,6 +71,11 @@ class _Facts:
     def data_hash(self) -> str:
         return str(self.study["data"]["hash"])
 
+    @property
+    def code(self) -> str:
+        """That keys are made with."""
+        return str(self.study.get("code", ""))
+
     def arms(self) -> Iterator[tuple[str, str, str, int]]:
         """(table, arm, configuration's hash, seed) of all that is planned. The search's own table compares with the baseline, which
         it does not train by itself."""
@@ -101,7 +106,7 @@ def _name(record: Mapping[str, Any]) -> str:
 def _planned(facts: _Facts) -> None:
     """Each planned (configuration, seed, data) has a record, and it is completed."""
     for table, arm, hashed, seed in facts.arms():
-        record = facts.records.get(run_key(facts.entry.procedure, hashed, seed, facts.data_hash))
+        record = facts.records.get(run_key(facts.entry.procedure, hashed, seed, facts.data_hash, facts.code))
         if record is None:
             facts.violations.append(f"table {table}, {arm}, seed {seed} has no record: the study has not ended")
         elif record["status"] != "completed":
@@ -119,9 +124,9 @@ def _keys(facts: _Facts) -> None:
             facts.violations.append(f"{_name(record)}: its settings are not those of this version ({fault})")
             continue
         hashed = config_hash(procedure, config)
-        if (hashed, run_key(procedure, hashed, record["seed"], record["data_hash"])) != (record["config_hash"], record["key"]):
+        if (hashed, run_key(procedure, hashed, record["seed"], record["data_hash"], facts.code)) != (record["config_hash"], record["key"]):
             facts.violations.append(f"{_name(record)}: its key is not that of its settings, seed and data")
-        elif record["stage_hashes"] != stage_hashes(procedure, config, record["seed"], record["data_hash"]):
+        elif record["stage_hashes"] != stage_hashes(procedure, config, record["seed"], record["data_hash"], facts.code):
             facts.violations.append(f"{_name(record)}: its stages are not those of its settings, seed and data")
         if record["data_hash"] != facts.data_hash:
             facts.violations.append(f"{_name(record)}: it was trained on other data than the study's")
@@ -307,7 +312,7 @@ def _cells(facts: _Facts) -> None:
             facts.violations.append(f"table {table['number']} has no row {name}")
         for cell in cells:
             found = [
-                facts.records.get(run_key(facts.entry.procedure, hashes[cell.arm], seed, facts.data_hash), {})
+                facts.records.get(run_key(facts.entry.procedure, hashes[cell.arm], seed, facts.data_hash, facts.code), {})
                 for seed in facts.study["seeds"]
                 if cell.arm in hashes
             ]
@@ -337,7 +342,7 @@ def _files(facts: _Facts) -> None:
         elif (folder / FLIGHT).exists():
             facts.notes.append(f"checkpoints/{folder.name[:12]} holds a checkpoint of {_name(record)}, which has ended")
     for _, _, hashed, seed in facts.arms():
-        key = run_key(facts.entry.procedure, hashed, seed, facts.data_hash)
+        key = run_key(facts.entry.procedure, hashed, seed, facts.data_hash, facts.code)
         record = facts.records.get(key)
         if record is None or record["status"] != "completed":
             continue

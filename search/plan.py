@@ -63,7 +63,14 @@ class Plan:
     space: Mapping[str, Dimension]
     seeds: tuple[int, ...]
     trials: int
+    procedure: Procedure
+    data_hash: str
+    code: str  # fingerprint that keys are made with; '' in studies of before it was kept
     strategy: Strategy = field(default_factory=Strategy)
+
+    def run_of(self, config: Any, seed: int, arms: Sequence[str] = ()) -> PlannedRun:
+        """A run with its key and the content addresses of its stages."""
+        return planned_run(self.procedure, config, seed, self.data_hash, self.code, arms)
 
     @property
     def asked(self) -> int:
@@ -71,16 +78,16 @@ class Plan:
         return sum(len(table.arms) for table in self.tables) * len(self.seeds)
 
 
-def run_key(procedure: Procedure, hash_of_config: str, seed: int, data_hash: str) -> str:
+def run_key(procedure: Procedure, hash_of_config: str, seed: int, data_hash: str, code: str) -> str:
     """The key of a record."""
-    return digest([procedure.name, hash_of_config, seed, data_hash])
+    return digest([procedure.name, hash_of_config, seed, data_hash, *([code] if code else [])])
 
 
-def planned_run(procedure: Procedure, config: Any, seed: int, data_hash: str, arms: Sequence[str] = ()) -> PlannedRun:
-    """A run with its key and the content addresses of its stages."""
+def planned_run(procedure: Procedure, config: Any, seed: int, data_hash: str, code: str, arms: Sequence[str] = ()) -> PlannedRun:
+    """See `Plan.run_of`."""
     hashed = config_hash(procedure, config)
-    key = run_key(procedure, hashed, seed, data_hash)
-    return PlannedRun(procedure.canonical(config), hashed, seed, key, stage_hashes(procedure, config, seed, data_hash), tuple(arms))
+    key = run_key(procedure, hashed, seed, data_hash, code)
+    return PlannedRun(procedure.canonical(config), hashed, seed, key, stage_hashes(procedure, config, seed, data_hash, code), tuple(arms))
 
 
 def parse_value(text: str, example: Any, name: str) -> Any:
@@ -166,6 +173,7 @@ def make_plan(
     *,
     preset: str,
     data_hash: str,
+    code: str,
     seed: int = 0,
     trials: int | None = None,
     repeats: int | None = None,
@@ -174,7 +182,7 @@ def make_plan(
     overrides: Mapping[str, Any] | None = None,
     strategy: Strategy | None = None,
 ) -> Plan:
-    """RequestError with every fault of the request. None takes the preset's value."""
+    """RequestError with every fault of the request. None takes the preset's value. code: see `Plan`."""
     study, procedure = entry.study, entry.procedure
     if preset not in study.presets:
         raise RequestError(unknown("preset", preset, list(study.presets)))
@@ -226,9 +234,9 @@ def make_plan(
     for one in seeds:
         for planned_table in planned:
             for planned_arm in planned_table.arms:
-                run = planned_run(procedure, planned_arm.config, one, data_hash, [f"{planned_table.number}/{planned_arm.name}"])
+                run = planned_run(procedure, planned_arm.config, one, data_hash, code, [f"{planned_table.number}/{planned_arm.name}"])
                 runs[run.key] = replace(runs[run.key], arms=runs[run.key].arms + run.arms) if run.key in runs else run
-    return Plan(baseline, tuple(planned), tuple(runs.values()), space, seeds, trials, strategy)
+    return Plan(baseline, tuple(planned), tuple(runs.values()), space, seeds, trials, procedure, data_hash, code, strategy)
 
 
 def _grid_trials(baseline: Any, space: Mapping[str, Dimension], strategy: Strategy, asked: int | None) -> int:

@@ -6,13 +6,10 @@ import fcntl
 import hashlib
 import json
 import os
-import platform
 import re
-import subprocess
 import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from types import UnionType
 from typing import Any, BinaryIO, TextIO
@@ -35,27 +32,6 @@ _ABSENT = object()
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of what the numbers depend on."""
-    return {"python": platform.python_version()} | {
-        name: metadata.version(name) for name in ("torch", "torchvision", "timm", "ray", "optuna", "numpy")
-    }
-
-
-def commit() -> tuple[str | None, bool]:
-    """(commit, whether tracked files differ from it) of the code that runs; (None, False) outside a checkout."""
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    head = git("rev-parse", "HEAD")
-    return head, bool(head and git("status", "--porcelain", "--untracked-files=no"))
 
 
 SEAL = re.compile(rb', "check": "([0-9a-f]{16})"\}$')

@@ -17,8 +17,9 @@ import numpy as np
 from optuna.distributions import distribution_to_json
 
 from search.plan import BASELINE, Plan, PlannedTable
-from search.recorder import commit, now, versions
+from search.recorder import now
 from search.registry import Entry
+from trainables.parts import code
 from trainables.parts.checkpoint import sealed, unsealed, write_atomically
 from trainables.parts.data import Pack, load_pack, save_pack
 from trainables.parts.errors import RequestError
@@ -128,9 +129,11 @@ def compose_study(
     command: str,
     old: Mapping[str, Any] | None,
     external: Mapping[str, External] | None = None,
+    accept_code: bool = False,
 ) -> dict[str, Any]:
-    """study.json for this request: new, or the old one extended. RequestError with every difference that is a contradiction."""
-    head, dirty = commit()
+    """study.json for this request: new, or the old one extended. RequestError with every difference that is a contradiction. accept_code: go on
+    though other code is at work than before."""
+    present = code.known() | {"since": now()}
     if old is None:
         parts = entry.procedure.parts(plan.baseline, pack, plan.seeds[0])
         counts = {
@@ -146,7 +149,8 @@ def compose_study(
             "schema": SCHEMA, "study": name, "procedure": entry.procedure.name, "preset": preset, "created": now(), "command": command,
             "objective": {"metric": entry.study.objective, "direction": entry.study.direction, "intermediate": entry.study.intermediate},
             "data": data, "seed": plan.seeds[0], "repeats": 0, "seeds": [], "trials": 0, "baseline": config_values(plan.baseline), "space": {},
-            "tables": [], "search": plan.strategy.json(), "versions": versions(), "commit": head, "dirty": dirty,
+            "tables": [], "search": plan.strategy.json(), "versions": present["versions"], "commit": present["commit"],
+            "dirty": present["dirty"], "code": plan.code, "codes": [present],
         }  # fmt: skip
     new: dict[str, Any] = {
         "procedure": entry.procedure.name,
@@ -167,6 +171,11 @@ def compose_study(
         "settings": old["baseline"],
     }
     differences = _differences(was, new)
+    codes = list(old.get("codes", []))
+    if present["fingerprint"] not in [one["fingerprint"] for one in codes]:
+        if not accept_code:
+            differences += _other_code(codes, present)
+        codes.append(present)
     differences += [
         f"{word}: the study has {had}, asked for {asked}"
         for word, had, asked in (("repeats", old["repeats"], len(plan.seeds)), ("trials", old["trials"], plan.trials))
@@ -195,6 +204,7 @@ def compose_study(
     numbers = [table.number for table in entry.study.tables]
     return dict(old) | {
         "data": dict(old["data"]) | {"external": list(sets.values())},
+        "code": old.get("code", ""), "codes": codes,
         "repeats": len(plan.seeds), "seeds": list(plan.seeds), "trials": plan.trials,
         "search": plan.strategy.json() if plan.trials else old.get("search", {}),
         "objective": dict(old["objective"]) | ({"second": {"metric": plan.strategy.second, "direction": "minimize"}} if plan.strategy.second else {}),
@@ -205,6 +215,21 @@ def compose_study(
         },
         "tables": sorted(tables.values(), key=lambda table: numbers.index(table["number"]) if table["number"] in numbers else len(numbers)),
     }  # fmt: skip
+
+
+def _other_code(codes: Sequence[Mapping[str, Any]], present: Mapping[str, Any]) -> list[str]:
+    """Words for a study that was trained by other code so far."""
+    rule = "code: results of other code are other results; --accept-code goes on with this study all the same, and the report says so"
+    if not codes:
+        return [f"{rule}. It was begun by a version that did not keep which code trained"]
+    return [rule, *(f"  {line}" for line in code.difference(codes[-1], present))]
+
+
+def code_of(folder: Path) -> str:
+    """The fingerprint that the keys of a study in this folder are made with: that of its first command, or, of a new one, that of the code that
+    runs; '' in studies of before it was kept."""
+    study = read_study(folder)
+    return code.fingerprint() if study is None else str(study.get("code", ""))
 
 
 def _search_of(old: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:

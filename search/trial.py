@@ -23,9 +23,10 @@ from ray.util.queue import Empty, Queue
 from search import registry
 from search.recorder import STOP, now
 from search.stages import Stages
+from trainables.parts import code
 from trainables.parts.data import Pack, load_pack
-from trainables.parts.errors import Diverged, Interrupted, RequestError, StorageFault, WeightsUnreachable
-from trainables.parts.execution import execute
+from trainables.parts.errors import Diverged, Interrupted, OtherCode, RequestError, StorageFault, WeightsUnreachable
+from trainables.parts.execution import device_name, execute
 from trainables.parts.procedure import config_from
 from trainables.parts.workers import Workers
 
@@ -38,8 +39,10 @@ def run_trial(job: dict[str, Any]) -> None:
     """A Tune function trainable. Every ending that is not the death of the process is reported as a row {"end": status, ...}."""
     _reset_peak_memory()
     started = now()
+    origin: dict[str, Any] = {}  # of the worker, which in a group is another process than this one
 
     def send(row: dict[str, Any]) -> None:
+        origin.update(row.get("origin", {}))
         tune.report({"row": json.dumps(row), "epoch": row.get("epoch", 0)})
 
     try:
@@ -52,6 +55,8 @@ def run_trial(job: dict[str, Any]) -> None:
         ending = {"end": "stopped"}
     except StorageFault as fault:
         ending = {"end": "stopped", "message": str(fault)}
+    except OtherCode as fault:
+        ending = {"end": "misplaced", "kind": "other_code", "message": str(fault)}
     except Diverged as fault:
         ending = {"end": "diverged", "kind": "not_finite", "message": str(fault)}
     except WeightsUnreachable as fault:
@@ -68,8 +73,8 @@ def run_trial(job: dict[str, Any]) -> None:
             (Path(job["study"]) / job["folder"]).mkdir(parents=True, exist_ok=True)
             (Path(job["study"]) / job["folder"] / "log.txt").write_text(traceback.format_exc())
     ending |= {
-        "started": started, "ended": now(), "worker": f"{socket.gethostname()}:{os.getpid()}", "device": _device_name(job),
-        "peak_memory_bytes": _peak_memory(),
+        "started": started, "ended": now(), "worker": f"{socket.gethostname()}:{os.getpid()}", "peak_memory_bytes": _peak_memory(),
+        **(origin or code.origin(device_name(_device(job)))),
     }  # fmt: skip
     gc.collect()
     _freeze()
@@ -86,8 +91,14 @@ def _local(job: dict[str, Any], send: Report) -> None:
 
 def _work(job: dict[str, Any], send: Report, workers: Workers) -> None:
     """One worker's part of a run."""
+    if code.fingerprint() != job["code"]:
+        own = ", ".join(f"{name} {code.versions().get(name, 'none')}" for name in code.LIBRARIES)
+        raise OtherCode(
+            f"{socket.gethostname()} has other code than the command: its trainables/ differs, or its {own}; "
+            "give it what the command has, or begin the command again if files were changed meanwhile"
+        )
     torch.set_num_threads(max(1, int(job["cpus"])))
-    device = torch.device("cuda", torch.cuda.current_device()) if job["gpus"] and torch.cuda.is_available() else torch.device("cpu")
+    device = _device(job)
     study = Path(job["study"])
     entry = registry.load(job["procedure"])
     folders = {"": study / "data"} | {name: study / "external" / name for name in job["external"]}
@@ -102,13 +113,24 @@ def _work(job: dict[str, Any], send: Report, workers: Workers) -> None:
         external=packs,
         folder=study / job["folder"],
         store=Stages(study),
-        report=send,
+        report=_signed(send, code.origin(device_name(device))),
         device=device,
         workers=workers,
         evaluate_test=job["evaluate_test"],
         checkpoint_seconds=job["checkpoint_seconds"],
         stopping=(study / STOP).exists,
+        code=job["key_code"],
     )
+
+
+def _signed(send: Report, origin: dict[str, Any]) -> Report:
+    """`send`, with who trains in the first row: the run may be ended before this process says more."""
+    words = [origin]
+
+    def report(row: dict[str, Any]) -> None:
+        send(row | ({"origin": words.pop()} if words else {}))
+
+    return report
 
 
 @functools.cache
@@ -178,7 +200,7 @@ def _group(job: dict[str, Any], send: Report) -> None:
 
 _KNOWN: dict[str, type[Exception]] = {
     kind.__name__: kind
-    for kind in (Diverged, WeightsUnreachable, RequestError, Interrupted, StorageFault, MemoryError, torch.cuda.OutOfMemoryError)
+    for kind in (Diverged, OtherCode, WeightsUnreachable, RequestError, Interrupted, StorageFault, MemoryError, torch.cuda.OutOfMemoryError)
 }
 
 
@@ -209,8 +231,8 @@ def _group_worker(job: dict[str, Any]) -> None:
         raise
 
 
-def _device_name(job: dict[str, Any]) -> str:
-    return torch.cuda.get_device_name() if job["gpus"] and torch.cuda.is_available() else "cpu"
+def _device(job: dict[str, Any]) -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if job["gpus"] and torch.cuda.is_available() else torch.device("cpu")
 
 
 def _reset_peak_memory() -> None:

@@ -16,6 +16,7 @@ from search.registry import Entry
 from search.stages import Stages
 from search.study import (
     External,
+    code_of,
     compose_study,
     external_names,
     external_packs,
@@ -57,7 +58,8 @@ class Bench:
         self.ledgers: list[Ledger] = []
 
     def plan(self):
-        return make_plan(self.entry, data_hash=self.pack.hash if self.pack else "d" * 64, **self.request)
+        data_hash = self.pack.hash if self.pack else "d" * 64
+        return make_plan(self.entry, data_hash=data_hash, code=code_of(self.folder), **self.request)
 
     def open(self, **more) -> tuple[Ledger, Coordinator]:
         """A ledger, held, and a coordinator over it."""
@@ -98,7 +100,7 @@ class Bench:
             execute(
                 self.entry.procedure, active.run.config, seed=active.run.seed, pack=self.pack, folder=self.folder / active.folder,
                 store=Stages(self.folder), report=report, evaluate_test=job["evaluate_test"], checkpoint_seconds=0.0,
-                external=external_packs(self.folder, job["external"]),
+                external=external_packs(self.folder, job["external"]), code=job["key_code"],
             )  # fmt: skip
         except StopIteration:
             return
@@ -147,15 +149,11 @@ class Inside:
     """`python -m search toy ...` in this process and without Ray: runs train here, one after another, as a worker would train them."""
 
     def __init__(self, monkeypatch, toy, storage: Path) -> None:
-        from search import cli, export, registry, study
-        from search import coordinator as coordinating
+        from search import cli, export, registry
 
         for module in (registry, export):
             monkeypatch.setattr(module, "load", lambda name: toy)
         monkeypatch.setattr(registry, "names", lambda: ["toy"])
-        for module in (coordinating, study):
-            monkeypatch.setattr(module, "commit", lambda: ("c" * 40, False))
-            monkeypatch.setattr(module, "versions", dict)
         inside = self
 
         def train(request, coordinator):
@@ -203,7 +201,7 @@ class Inside:
             execute(
                 self.toy.procedure, config_from(self.toy.procedure.config, job["config"]), seed=job["seed"], pack=load_pack(folder / "data"),
                 folder=folder / job["folder"], store=Stages(folder), report=report, evaluate_test=job["evaluate_test"],
-                checkpoint_seconds=self.checkpoint_seconds, stopping=(folder / STOP).exists,
+                checkpoint_seconds=self.checkpoint_seconds, stopping=(folder / STOP).exists, code=job["key_code"],
             )  # fmt: skip
             ending = {"end": "completed"}
         except StopIteration:

@@ -203,7 +203,7 @@ def study_of(folder, **changes):
     from search.study import compose_study, write_study
     from trainables.supcam import read
 
-    plan = make_plan(entry, preset="quick", data_hash="", overrides={"pretrain_batch": 16}, tables=["2"], repeats=2, trials=3)
+    plan = make_plan(entry, preset="quick", data_hash="", code="c", overrides={"pretrain_batch": 16}, tables=["2"], repeats=2, trials=3)
     pack = read(folder, plan.baseline)
     study = compose_study(entry, plan, name="supcam-quick-images", preset="quick", source={}, pack=pack, command="c", old=None)
     return study | changes, write_study

@@ -26,12 +26,6 @@ SUPCAM = registry.load("supcam")
 HASTY = Strategy(grace=1, startup=1)  # stops the second trial, if it is behind the first at once
 
 
-@pytest.fixture(autouse=True)
-def no_git(monkeypatch):
-    monkeypatch.setattr(coordinating, "commit", lambda: ("c" * 40, False))
-    monkeypatch.setattr(coordinating, "versions", dict)
-
-
 def row(stage="warm", epoch=1, **metrics):
     return {"stage": stage, "epoch": epoch, "loss": 1.0, "learning_rate": 0.1, "seconds": 0.5} | metrics
 
@@ -165,7 +159,7 @@ def test_a_waiting_run_goes_ahead_when_the_one_it_waited_for_fails(study):
 def test_a_trial_whose_stage_is_being_trained_waits_and_is_not_lost(study):
     bench = study(trials=0, tables=["1"], arms=["plain"], repeats=1, overrides={"rate": 0.03})
     _, c = bench.open()
-    c.plan = type(c.plan)(c.plan.baseline, c.plan.tables, c.plan.runs, {"form": c.plan.space["form"]}, c.plan.seeds, 2)
+    c.plan = replace(c.plan, space={"form": c.plan.space["form"]}, trials=2)
     c.with_search, c.study = True, c._open_study()
     busy = c._queued()
     c.active[busy.run.key] = busy
@@ -465,7 +459,7 @@ def test_an_equal_point_costs_nothing_and_is_told_from_the_ledger(study):
     bench = study(trials=4, repeats=1, tables=["none"], strategy=HASTY)
     plan = bench.plan()
     only_form = {"form": plan.space["form"]}
-    bench.plan = lambda: type(plan)(plan.baseline, plan.tables, plan.runs, only_form, plan.seeds, 4, HASTY)
+    bench.plan = lambda: replace(plan, space=only_form, trials=4, strategy=HASTY)
     ledger, c = bench.open()
     placed = 0
     while (active := c.next()) is not None:
@@ -804,7 +798,6 @@ def test_what_a_driver_that_died_left_too_much_is_deleted_by_the_next(study, mon
         end(bench, c, c.next(), val=val)
     assert kept(bench) == (6, 3)
     monkeypatch.undo()
-    monkeypatch.setattr(coordinating, "commit", lambda: (None, False))
     _, again = bench.open()
     assert kept(bench) == (4, 2) and (bench.folder / "checkpoints" / best_trial(again.study).user_attrs["key"] / MODEL).exists()
 
@@ -851,7 +844,7 @@ def test_a_stage_that_later_trials_may_share_is_kept_and_the_oldest_of_many_is_n
     bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
     plan = bench.plan()
     space = {"rate": replace(plan.space["rate"], distribution=CategoricalDistribution((0.001, 0.002, 0.003, 0.004, 0.005, 0.006)))}
-    bench.plan = lambda: type(plan)(plan.baseline, plan.tables, plan.runs, space, plan.seeds, 6)
+    bench.plan = lambda: replace(plan, space=space, trials=6)
     _, c = bench.open()
     most = 0
     while (active := c.next()) is not None:

@@ -20,6 +20,7 @@ from search.recorder import Ledger, record_of
 from search.stages import Stages
 from search.study import read_study
 from trainables.parts.checkpoint import load_state, save_state
+from trainables.parts.code import fingerprint
 from trainables.parts.data import load_pack
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import ARTEFACTS, FLIGHT, MODEL, RESULT, _flight, read_lives, read_outcome
@@ -107,15 +108,12 @@ def copies(made, tmp_path_factory):
 @pytest.fixture(scope="module")
 def reopened(toy, toy_pack):
     """What a new driver finds: (ledger's words and coordinator's words, ledger, coordinator)."""
-    plan = make_plan(toy, preset="quick", data_hash=toy_pack.hash, **REQUEST)
+    plan = make_plan(toy, preset="quick", data_hash=toy_pack.hash, code=fingerprint(), **REQUEST)
 
     def reopen(folder):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("search.coordinator.commit", lambda: (None, False))
-            patch.setattr("search.coordinator.versions", dict)
-            with Ledger(folder) as ledger:
-                coordinator = Coordinator(toy, plan, ledger, folder, name=folder.name, data_hash=toy_pack.hash)
-                return [*ledger.warnings, *coordinator.notes], ledger, coordinator
+        with Ledger(folder) as ledger:
+            coordinator = Coordinator(toy, plan, ledger, folder, name=folder.name, data_hash=toy_pack.hash)
+            return [*ledger.warnings, *coordinator.notes], ledger, coordinator
 
     return reopen
 

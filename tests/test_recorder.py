@@ -153,15 +153,3 @@ def test_a_process_that_was_forked_off_does_not_hold_a_dead_command_s_study(tmp_
                 ledger.append(record("a"))
         finally:
             os.kill(child, signal.SIGKILL)
-
-
-def test_the_commit_is_that_of_the_code_and_none_outside_of_a_checkout(tmp_path, monkeypatch):
-    head, dirty = recorder.commit()
-    assert head is None or len(head) == 40
-    assert isinstance(dirty, bool)
-    monkeypatch.setattr(recorder, "__file__", str(tmp_path / "recorder.py"))
-    assert recorder.commit() == (None, False)
-
-
-def test_versions_name_what_the_numbers_depend_on():
-    assert {"python", "torch", "timm", "optuna", "ray", "numpy"} <= set(recorder.versions())

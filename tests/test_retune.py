@@ -4,18 +4,11 @@ import optuna
 import pytest
 from test_coordinator import end, lines
 
-from search import coordinator as coordinating
 from search.coordinator import JOURNAL, Coordinator
 from search.plan import make_plan
 from search.recorder import Ledger
 from search.registry import load
 from search.retune import Relay, best_of, retuned_table, retunings, space_of
-
-
-@pytest.fixture(autouse=True)
-def no_git(monkeypatch):
-    monkeypatch.setattr(coordinating, "commit", lambda: ("c" * 40, False))
-    monkeypatch.setattr(coordinating, "versions", dict)
 
 
 class Retuned:
@@ -66,14 +59,14 @@ def retuned(bench, tmp_path):
 
 
 def test_each_arm_is_searched_over_what_it_does_not_fix_itself(toy):
-    plan = make_plan(toy, preset="quick", data_hash="d", tables=["1"])
+    plan = make_plan(toy, preset="quick", data_hash="d", code="c", tables=["1"])
     spaces = {arm.name: set(space_of(toy, plan, arm)) for arm in plan.tables[0].arms}
     assert spaces == {"plain": {"form", "bend", "rate"}, "bent, a little": {"bend", "rate"}, "slow": {"form", "bend"}}
 
 
 def test_what_changes_nothing_for_an_arm_is_not_searched_for_it():
     supcam = load("supcam")
-    plan = make_plan(supcam, preset="quick", data_hash="d", tables=["2"])
+    plan = make_plan(supcam, preset="quick", data_hash="d", code="c", tables=["2"])
     spaces = {arm.name: set(space_of(supcam, plan, arm)) for arm in plan.tables[0].arms}
     assert spaces["Scratch"] == {"finetune_rate", "weight_decay"}, "there is no pre-training to be tuned"
     assert "margin.self" not in spaces["MoCo"] and "temperature" in spaces["MoCo"]
@@ -82,11 +75,11 @@ def test_what_changes_nothing_for_an_arm_is_not_searched_for_it():
 
 def test_equal_arms_of_two_tables_are_searched_once():
     supcam = load("supcam")
-    several = retunings(supcam, make_plan(supcam, preset="quick", data_hash="d", tables=["2", "3", "5"]))
+    several = retunings(supcam, make_plan(supcam, preset="quick", data_hash="d", code="c", tables=["2", "3", "5"]))
     assert [one.arms for one in several if ("2", "SupCAM (full)") in one.arms] == [(("2", "SupCAM (full)"),)]
     names = [one.name for one in several]
     assert len(set(names)) == len(names) == 6 + 3 + 5, "an arm that fixes its own setting has another space than one that does not"
-    again = retunings(supcam, make_plan(supcam, preset="quick", data_hash="d", tables=["5"]))
+    again = retunings(supcam, make_plan(supcam, preset="quick", data_hash="d", code="c", tables=["5"]))
     assert set(one.name for one in again) <= set(names), "a search keeps its name whatever tables are asked for"
 
 

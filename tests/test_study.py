@@ -9,6 +9,7 @@ import pytest
 from search.plan import make_plan
 from search.sampling import Strategy
 from search.study import check_writable, compose_study, read_study, store_data, with_confirmation, write_study
+from trainables.parts.code import fingerprint
 from trainables.parts.data import load_pack
 from trainables.parts.errors import RequestError
 
@@ -17,9 +18,12 @@ from trainables.parts.errors import RequestError
 def compose(toy, toy_pack):
     """study.json of a request."""
 
-    def make(old=None, pack=toy_pack, preset="quick", **request):
-        plan = make_plan(toy, preset=preset, data_hash=pack.hash, **request)
-        return compose_study(toy, plan, name="s", preset=preset, source={"source": "synthetic"}, pack=pack, command="c", old=old)
+    def make(old=None, pack=toy_pack, preset="quick", accept_code=False, **request):
+        used = fingerprint() if old is None else old.get("code", "")
+        plan = make_plan(toy, preset=preset, data_hash=pack.hash, code=used, **request)
+        return compose_study(
+            toy, plan, name="s", preset=preset, source={"source": "synthetic"}, pack=pack, command="c", old=old, accept_code=accept_code
+        )
 
     return make
 

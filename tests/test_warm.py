@@ -18,12 +18,6 @@ from search.warm import warm_start
 from trainables.parts.errors import RequestError
 
 
-@pytest.fixture(autouse=True)
-def no_git(monkeypatch):
-    monkeypatch.setattr(coordinating, "commit", lambda: ("c" * 40, False))
-    monkeypatch.setattr(coordinating, "versions", dict)
-
-
 def searched(bench, value=lambda config: 0.9 - abs(config.rate - 0.05)):
     _, c = bench.open()
     while (active := c.next()) is not None:

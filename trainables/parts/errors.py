@@ -22,6 +22,10 @@ class ClusterLost(RuntimeError):
     """Processes that runs are placed by have ended under the study."""
 
 
+class OtherCode(RuntimeError):
+    """A worker's code is not that of the command that sent the run: what it trained would bear the wrong key."""
+
+
 class Interrupted(Exception):
     """A run that was asked to stop has saved its checkpoint."""
 
