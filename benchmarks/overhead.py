@@ -20,8 +20,8 @@ import search_spaces
 import trainables
 from search import registry
 from search.coordinator import Coordinator
+from search.ledger import Ledger
 from search.plan import make_plan
-from search.recorder import Ledger
 from search.registry import Entry
 from search.sampling import Strategy
 from trainables.parts.execution import RESULT, Outcome

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.coordinator import Coordinator
+    from search.ledger import Ledger
     from search.plan import Plan
-    from search.recorder import Ledger
     from search.registry import Entry
     from search.retune import Relay
     from search.sampling import Strategy
@@ -586,11 +586,12 @@ class _Request:
         import torch
         from rich.table import Table
 
+        from search.compose import compose_study
         from search.estimate import estimate
+        from search.ledger import Ledger
         from search.progress import duration
-        from search.recorder import Ledger
         from search.stages import Stages
-        from search.study import compose_study, read_study
+        from search.study import read_study
 
         old = read_study(self.folder)
         if old is not None:  # a contradiction is shown before anything is timed
@@ -637,21 +638,11 @@ class _Request:
     # -- run ------------------------------------------------------------------------------------------------------------------------
 
     def _study(self, plan: "Plan", pack: "Pack", source: dict[str, Any]) -> int:
+        from search.compose import chosen_by_searches, compose_study, unused, with_retunings, with_table
         from search.coordinator import Coordinator
-        from search.recorder import Ledger
+        from search.ledger import Ledger
         from search.retune import Relay, Retuning, best_of, retuned_table, retunings
-        from search.study import (
-            check_writable,
-            chosen_by_searches,
-            compose_study,
-            external_names,
-            read_study,
-            store_data,
-            store_external,
-            with_retunings,
-            with_table,
-            write_study,
-        )
+        from search.study import check_writable, external_names, held, read_study, store_data, store_external, write_study
         from search.warm import keep
         from trainables.parts.errors import StorageFault
 
@@ -669,12 +660,12 @@ class _Request:
             external=self.external,
             accept_code=self.given.accept_code,
         )
-        with Ledger(self.folder) as ledger:
+        with held(self.folder), Ledger(self.folder) as ledger:
             outside = [f"external {slug}: {note}" for slug, other in self.external.items() for note in other.pack.notes]
             known = self.warm.notes if self.warm is not None else ()
             for note in (*pack.notes, *outside, *known, *ledger.warnings):
                 self.console.print(f"note: {note}", markup=False)
-            for note in self._mend(ledger, old, pack):
+            for note in [*unused(study, ledger.records), *self._mend(ledger, old, pack)]:
                 self.console.print(f"note: {note}", markup=False)
             if not (self.folder / "data" / "data.json").exists():
                 splits = {
@@ -743,8 +734,9 @@ class _Request:
                 coordinator.on_change = reporter = _Reporter(self.folder)
                 told: list[str] = []
                 coordinator.on_record = loggers = Loggers(self.name, self.folder, chosen(self.given.log), told.append)
-                for record in list(coordinator.now.ledger.records.values()):
-                    loggers(record)  # what an earlier command left unwritten
+                ledger = coordinator.now.ledger
+                for record in [record for record in ledger.records.values() if loggers.lacks(record)]:
+                    loggers(ledger.whole(record["key"]))  # what an earlier command left unwritten
                 try:
                     if not coordinator.finished():  # a signal may have come while Ray started
                         carry_out(
@@ -804,8 +796,8 @@ class _Request:
 
     def _with_confirmation(self, study: dict[str, Any], coordinator: "Coordinator", plan: "Plan") -> dict[str, Any]:
         """The study with the race of its search, and, once that is decided, with the table of its winner."""
+        from search.compose import with_confirmation
         from search.plan import point_of
-        from search.study import with_confirmation
         from trainables.parts.execution import config_hash
 
         race = coordinator.outcome()
@@ -929,13 +921,14 @@ class _Request:
         return 1 if history.violations else 0
 
     def _export_alone(self) -> int:
-        from search.recorder import Ledger
-        from search.study import race_decided
+        from search.compose import race_decided
+        from search.ledger import Ledger
+        from search.study import held
         from trainables.parts.data import load_pack
         from trainables.parts.errors import RequestError
 
         study = self._existing()
-        with Ledger(self.folder) as ledger:
+        with held(self.folder), Ledger(self.folder) as ledger:
             if not any(record["status"] == "completed" for record in ledger.records.values()):
                 raise RequestError(f"no run of {self.name} has completed, so there is nothing to export; repeat the study's command first")
             decided = not study["trials"] or race_decided(study)

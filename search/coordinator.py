@@ -27,9 +27,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from safetensors import safe_open
 
+from search.ledger import SCHEMA, STOP, Ledger, now
 from search.plan import BASELINE, Plan, PlannedRun, applies, point_of, search_config
 from search.racing import BROKEN, Race, race
-from search.recorder import SCHEMA, STOP, Ledger, now
 from search.registry import Entry
 from search.sampling import grid_order, make_pruner, make_sampler
 from search.stages import Stages
@@ -334,7 +334,7 @@ class Coordinator:
         point = None if record is None else point_of(config_from(self.entry.procedure.config, record["params"]), self.plan.space)
         if record is None or point is None:
             return optuna.trial.create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": dict(asked)} if asked else {})
-        scores = [row[self.entry.study.intermediate] for row in record["history"] if self.entry.study.intermediate in row]
+        scores = self._scores(record["key"])
         completed, pruned = record["status"] == "completed", record["status"] == "pruned"
         return optuna.trial.create_trial(
             state=TrialState.COMPLETE if completed else TrialState.PRUNED if pruned else TrialState.FAIL,
@@ -344,6 +344,10 @@ class Coordinator:
             intermediate_values=dict(enumerate(scores, 1)) if completed or pruned else {},
             user_attrs={"key": record["key"]} | ({} if completed or pruned else {"reason": _reason(record)}),
         )
+
+    def _scores(self, key: str) -> list[float]:
+        """What early stopping could see of a run."""
+        return [row[self.entry.study.intermediate] for row in self.ledger.history(key) if self.entry.study.intermediate in row]
 
     def _in_front(self) -> list[dict[str, Any]]:
         """Points that are asked before anything is proposed: the baseline's (what is found must beat it), then another study's best."""
@@ -729,7 +733,7 @@ class Coordinator:
             (self.folder / active.folder / name).unlink(missing_ok=True)
         self._notice(record)
         self.free()
-        self.on_record(record)
+        self.on_record(self.ledger.whole(key))
         self.on_change(self)
 
     # -- what is kept on the disk ---------------------------------------------------------------------------------------------------
@@ -884,7 +888,7 @@ class Coordinator:
             study.tell(trial, self._values(record))
             self._rank(study, trial.number)
         elif record["status"] == "pruned":
-            scores = [row[self.entry.study.intermediate] for row in record["history"] if self.entry.study.intermediate in row]
+            scores = self._scores(record["key"])
             for step in set(range(1, len(scores) + 1)) - self.reported.get(trial.number, set()):  # an equal point, told from the ledger
                 trial.report(scores[step - 1], step)
             study.tell(trial, state=TrialState.PRUNED)

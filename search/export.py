@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from search.recorder import Ledger, now
+from search.ledger import Ledger, now
 from search.registry import Entry, load
 from search.study import external_names, external_packs
 from trainables.parts.checkpoint import load_state
@@ -100,7 +100,7 @@ def _judged(entry: Entry, config: Any, folder: Path, study: Mapping[str, Any], p
 def _with(part: str, judged: Evaluation, ledger: Ledger, record: Mapping[str, Any]) -> dict[str, Any]:
     metrics = dict(record["metrics"]) | {f"{part}_{name}": value for name, value in judged.metrics.items()}
     confusion = dict(record["confusion"]) | ({part: judged.confusion} if judged.confusion is not None else {})
-    new = dict(record) | {"metrics": metrics, "confusion": confusion, "ended": now()}
+    new = ledger.whole(record["key"]) | {"metrics": metrics, "confusion": confusion, "ended": now()}
     ledger.append(new)
     return new
 

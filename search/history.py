@@ -8,19 +8,20 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
+from search.compose import race_decided
 from search.coordinator import JOURNAL, open_journal
 from search.export import exported_key
+from search.ledger import Ledger
 from search.plan import run_key
-from search.recorder import Ledger, record_of
 from search.registry import Entry
-from search.study import race_decided, read_study
+from search.study import read_study
 from trainables.parts.checkpoint import load_state
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import FLIGHT, MODEL, config_hash, stage_hashes
@@ -45,15 +46,25 @@ def check(folder: Path, entry: Entry) -> History:
         raise RequestError(f"no study in {folder}; give the folder of one")
     ledger = Ledger(folder)
     ledger.read()
-    lines = _lines(folder)
-    facts = _Facts(folder, entry, study, ledger.records, lines, [*ledger.warnings], [])
+    facts = _Facts(folder, entry, study, ledger, [*ledger.warnings], [])
     for look in (_planned, _keys, _trainings, _shared_stages, _trials, _cells, _files, _export):
         look(facts)
     done = sum(record["status"] == "completed" for record in ledger.records.values())
-    words = f"{folder.name}: {len(ledger.records)} runs ({done} completed) in {len(lines)} records, {facts.cells} numbers in tables; " + (
-        "no violation" if not facts.violations else f"{len(facts.violations)} violation(s)"
+    words = (
+        f"{folder.name}: {len(ledger.records)} runs ({done} completed) in {sum(map(len, facts.told.values()))} records, {facts.cells} numbers in tables; "
+        + ("no violation" if not facts.violations else f"{len(facts.violations)} violation(s)")
     )
     return History(tuple(facts.violations), tuple(facts.notes), words)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What Optuna may have been told of a run by one of its records."""
+
+    status: str
+    metrics: Mapping[str, float]
+    scores: Sequence[float]  # on its way
+    epochs: bool  # whether any were recorded
 
 
 @dataclass
@@ -61,11 +72,15 @@ class _Facts:
     folder: Path
     entry: Entry
     study: Mapping[str, Any]
-    records: Mapping[str, Mapping[str, Any]]
-    lines: Sequence[Mapping[str, Any]]
+    ledger: Ledger
     violations: list[str]
     notes: list[str]
     cells: int = 0
+    told: dict[str, list[_Told]] = field(default_factory=dict)  # by key
+
+    @property
+    def records(self) -> Mapping[str, Mapping[str, Any]]:
+        return self.ledger.records
 
     @property
     def data_hash(self) -> str:
@@ -84,17 +99,6 @@ class _Facts:
                 if table["number"] != "search" or arm["name"] != table["baseline_arm"]:
                     for seed in self.study["seeds"]:
                         yield table["number"], arm["name"], arm["config_hash"], seed
-
-
-def _lines(folder: Path) -> list[dict[str, Any]]:
-    found = []
-    path = folder / "records.jsonl"
-    for line in path.read_bytes().split(b"\n") if path.exists() else ():
-        try:
-            found += [record_of(line)] if line.strip() else []
-        except (ValueError, RecursionError):  # said by the ledger's warning
-            continue
-    return found
 
 
 def _name(record: Mapping[str, Any]) -> str:
@@ -135,9 +139,12 @@ def _keys(facts: _Facts) -> None:
 def _trainings(facts: _Facts) -> None:
     """No epoch was trained again behind a saved checkpoint, and no completed run once more."""
     seen: dict[str, Mapping[str, Any]] = {}
-    for record in facts.lines:
+    intermediate = facts.study["objective"]["intermediate"]
+    for record in facts.ledger.every():
+        scores = [row[intermediate] for row in record["history"] if intermediate in row]
+        facts.told.setdefault(record["key"], []).append(_Told(record["status"], record["metrics"], scores, bool(record["history"])))
         before = seen.get(record["key"])
-        seen[record["key"]] = record
+        seen[record["key"]] = {name: value for name, value in record.items() if name != "history"}
         lives = record.get("lives", [])
         for words in _epochs(lives, record):
             facts.violations.append(f"{_name(record)}: {words}")
@@ -177,11 +184,11 @@ def _shared_stages(facts: _Facts) -> None:
     """A stage that runs share was trained by one of them. The search deletes stages of its own runs: a table may train such a one again."""
     shared = stages_shared(facts.entry.procedure)
     trained: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for record in facts.lines:
+    for record in facts.ledger.every():
         done = {stage: span[1] for life in record.get("lives", []) for stage, span in life["epochs"].items()}
         for stage, value in record["stage_hashes"].items():
             if stage in shared and done.get(stage) == getattr(config_from(facts.entry.procedure.config, record["params"]), shared[stage]):
-                trained.setdefault(value, {}).setdefault(record["key"], record)
+                trained.setdefault(value, {}).setdefault(record["key"], {name: record[name] for name in ("key", "arms", "trial", "seed")})
     for value, runs in trained.items():
         of_tables = [record for record in runs.values() if any(not arm.startswith("search/") for arm in record["arms"])]  # as it trained
         damaged = any((facts.folder / "stages" / value).glob("*.damaged"))
@@ -253,7 +260,6 @@ def _search(
     names = [facts.study["objective"]["metric"]]
     if "second" in facts.study["objective"]:
         names.append(facts.study["objective"]["second"]["metric"])
-    intermediate = facts.study["objective"]["intermediate"]
     for trial in own:
         if not trial.state.is_finished() or "key" not in trial.user_attrs:
             continue  # said above, or a point that the procedure refused
@@ -261,9 +267,8 @@ def _search(
         if record is None:
             facts.violations.append(f"{of}trial {trial.number} was told, and has no record")
             continue
-        told = [line for line in facts.lines if line["key"] == record["key"] and STATES[line["status"]] == trial.state]
-        scores = [[row[intermediate] for row in line["history"] if intermediate in row] for line in told]
-        metrics = [[line["metrics"].get(name) for name in names] for line in told]
+        told = [one for one in facts.told[record["key"]] if STATES[one.status] == trial.state]
+        metrics = [[one.metrics.get(name) for name in names] for one in told]
         if not told:
             facts.violations.append(f"{of}trial {trial.number} was told as {trial.state.name.lower()}, its record is {record['status']}")
         elif trial.state == TrialState.COMPLETE and list(trial.values or ()) not in metrics:
@@ -271,8 +276,8 @@ def _search(
             facts.violations.append(f"{of}trial {trial.number} was told {words}, its record says {', '.join(map(str, metrics[-1]))}")
         elif (
             trial.intermediate_values
-            and list(dict(sorted(trial.intermediate_values.items())).values()) not in scores
-            and told[-1]["history"]
+            and list(dict(sorted(trial.intermediate_values.items())).values()) not in [one.scores for one in told]
+            and told[-1].epochs
         ):
             facts.violations.append(f"{of}trial {trial.number} was told other values on its way than its record has")
 

@@ -21,7 +21,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 
 from search import registry
-from search.recorder import STOP, now
+from search.ledger import STOP, now
 from search.stages import Stages
 from trainables.parts import code
 from trainables.parts.data import Pack, load_pack

@@ -9,22 +9,13 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from search.compose import compose_study
 from search.coordinator import Coordinator
+from search.ledger import Ledger
 from search.plan import make_plan
-from search.recorder import Ledger
 from search.registry import Entry
 from search.stages import Stages
-from search.study import (
-    External,
-    code_of,
-    compose_study,
-    external_names,
-    external_packs,
-    read_study,
-    store_data,
-    store_external,
-    write_study,
-)
+from search.study import External, code_of, external_names, external_packs, read_study, store_data, store_external, write_study
 from trainables.parts.errors import Diverged
 from trainables.parts.execution import execute
 
@@ -186,7 +177,7 @@ class Inside:
     def work(self, coordinator: Coordinator, scheduler, job: dict) -> None:
         from types import SimpleNamespace
 
-        from search.recorder import STOP
+        from search.ledger import STOP
         from trainables.parts.data import load_pack
         from trainables.parts.errors import Interrupted, RequestError, StorageFault
         from trainables.parts.procedure import config_from

@@ -199,8 +199,9 @@ def test_a_plan_counts_shared_runs_and_stages_once_and_writes_nothing(say, image
 def study_of(folder, **changes):
     """A study folder as an earlier command left it."""
     entry = registry.load("supcam")
+    from search.compose import compose_study
     from search.plan import make_plan
-    from search.study import compose_study, write_study
+    from search.study import write_study
     from trainables.supcam import read
 
     plan = make_plan(entry, preset="quick", data_hash="", code="c", overrides={"pretrain_batch": 16}, tables=["2"], repeats=2, trials=3)

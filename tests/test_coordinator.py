@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
-from test_recorder import record
+from test_ledger import record
 
 from search import coordinator as coordinating
 from search import registry
@@ -321,7 +321,7 @@ def test_a_stopped_trial_reaches_optuna_as_pruned_with_its_intermediate_values(s
     trial = trials(c)[1]
     assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {1: 0.1})
     record = ledger.records[second.run.key]
-    assert record["status"] == "pruned" and record["history"] == [row(epoch=1, val_early=0.1)] and record["epochs"] == {"warm": 1}
+    assert record["status"] == "pruned" and ledger.history(second.run.key) == [row(epoch=1, val_early=0.1)] and record["epochs"] == {"warm": 1}
     assert record["metrics"] == {"val_early": 0.1} and record["checkpoint"] is None
     assert not (bench.folder / second.folder / FLIGHT).exists()
     assert not c.row(second.run.key, row(epoch=2, val_early=1.0)), "rows of a stopped run are late, and change nothing"
@@ -510,7 +510,7 @@ def test_a_search_s_run_that_a_table_comes_to_want_is_only_evaluated(study):
     bench = study(trials=0, repeats=1, tables=["1"], arms=["slow"])
     ledger, c = bench.open()
     key = c.plan.runs[0].key
-    ledger.append({"schema": 1, "key": key, "status": "completed", "metrics": {"val_accuracy": 0.5}, "trial": None, "arms": [], "seed": 0})
+    ledger.append(record(key, metrics={"val_accuracy": 0.5}))
     _, again = bench.open()
     assert again.next().run.key == key
     ledger.records[key]["metrics"]["test_accuracy"] = 0.5

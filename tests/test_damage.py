@@ -15,8 +15,8 @@ import torch
 
 from search.coordinator import JOURNAL, Coordinator
 from search.history import check
+from search.ledger import Ledger, record_of
 from search.plan import make_plan
-from search.recorder import Ledger, record_of
 from search.stages import Stages
 from search.study import read_study
 from trainables.parts.checkpoint import load_state, save_state

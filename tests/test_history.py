@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from search.history import check
-from search.recorder import record_of, seal
+from search.ledger import record_of, seal
 from trainables.parts.execution import MODEL
 
 

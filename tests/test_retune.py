@@ -5,8 +5,8 @@ import pytest
 from test_coordinator import end, lines
 
 from search.coordinator import JOURNAL, Coordinator
+from search.ledger import Ledger
 from search.plan import make_plan
-from search.recorder import Ledger
 from search.registry import load
 from search.retune import Relay, best_of, retuned_table, retunings, space_of
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from driving import END
-from test_recorder import record
+from test_ledger import record
 
-from search import cli, coordinator, recorder
+from search import cli, coordinator
+from search import ledger as writing
 from search.history import check
-from search.recorder import Ledger
+from search.ledger import Ledger
 from trainables.parts import checkpoint, execution
 from trainables.parts.checkpoint import load_state, save_state
 from trainables.parts.errors import StorageFault
@@ -62,7 +63,7 @@ def test_a_disk_that_is_full_when_a_record_is_written_ends_the_study_with_words_
                 full()
         return real(handle)
 
-    monkeypatch.setattr(recorder.os, "fsync", fsync)
+    monkeypatch.setattr(writing.os, "fsync", fsync)
     assert inside(*WORDS) == 1
     fault = capsys.readouterr().err
     assert "records.jsonl could not be written: No space left on device; nothing that was recorded is lost" in fault
@@ -121,7 +122,7 @@ def test_a_ledger_in_which_half_a_line_was_written_is_cut_back(tmp_path, monkeyp
     with Ledger(tmp_path) as ledger:
         ledger.append(record("a"))
         before = ledger.path.read_bytes()
-        monkeypatch.setattr(recorder.os, "fsync", full)
+        monkeypatch.setattr(writing.os, "fsync", full)
         with pytest.raises(StorageFault, match="No space left on device"):
             ledger.append(record("b"))
         monkeypatch.undo()
@@ -186,7 +187,7 @@ def test_the_first_signal_saves_a_checkpoint_and_the_command_that_continues_is_n
     assert inside(*WORDS) == 0 and not violations(inside)
     first = next(record for record in records(inside.study) if record["interruptions"])
     assert [life["epochs"] for life in first["lives"]] == [{"warm": [1, 2]}, {"warm": [3, 3], "tune": [1, 2]}]
-    assert not (inside.study / recorder.STOP).exists()
+    assert not (inside.study / writing.STOP).exists()
 
 
 def test_the_second_signal_ends_the_command_at_once(inside, monkeypatch, capsys):
@@ -214,7 +215,7 @@ def test_a_clock_that_jumps_changes_nothing_but_the_times_that_are_written_down(
 
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + (-1) ** next(days) * 1e8)
-    for module in (recorder, coordinator):
+    for module in (writing, coordinator):
         monkeypatch.setattr(module, "now", jumping)
     assert inside("--trials", "2", "--repeats", "1", "--tables", "1") == 0
     assert not violations(inside) and all(record["seconds"] >= 0 for record in records(inside.study))
@@ -272,4 +273,4 @@ def test_a_process_that_dies_in_a_run_too_often_is_recorded(bench):
     begin(study.folder / active.folder)
     c.lost(active.run.key)
     assert [record["error"]["kind"] for record in ledger.records.values()] == ["worker_killed"]
-    assert ledger.records[active.run.key]["lives"] == [{"worker": "host:123", "epochs": {}, "saved": {}}] and END
+    assert ledger.whole(active.run.key)["lives"] == [{"worker": "host:123", "epochs": {}, "saved": {}}] and END

@@ -11,7 +11,7 @@ from test_coordinator import end, lines, row, trials
 
 from search import coordinator as coordinating
 from search.coordinator import best_trial
-from search.recorder import record_of
+from search.ledger import record_of
 from search.sampling import Strategy
 from search.study import read_study
 from search.warm import warm_start

@@ -1,4 +1,4 @@
-"""What can go wrong by a user's request or by the numbers, as exceptions that the command line and the recorder know.
+"""What can go wrong by a user's request or by the numbers, as exceptions that the command line and the ledger know.
 Comes in: words. Goes out: exceptions. Exists so that a fault is told apart from a bug."""
 
 
