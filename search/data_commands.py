@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from trainables.parts.checkpoint import set_mode
 from trainables.parts.data import MANIFEST, Pack, count, few
 from trainables.parts.errors import RequestError
 from trainables.parts.inspection import Findings, inspect_folder
@@ -127,7 +128,7 @@ def synthesize(generate: Callable[[], Pack], folder: str | Path, out: Callable[[
             for i, file in enumerate(pack.files):
                 Image.fromarray(np.asarray(pack.images[i])).save(building / file)
                 table.writerow([file, pack.classes[pack.labels[i]], *([] if pack.patients is None else [pack.patients[i]])])
-        building.chmod(0o755)
+        set_mode(building, 0o755)
         building.rename(folder)  # replaces an empty folder
     finally:
         shutil.rmtree(building, ignore_errors=True)

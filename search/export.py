@@ -21,7 +21,7 @@ from torch import Tensor
 from search.ledger import Ledger, now
 from search.registry import Entry, load
 from search.study import external_names, external_packs
-from trainables.parts.checkpoint import load_state
+from trainables.parts.checkpoint import load_state, set_mode
 from trainables.parts.data import Pack
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import MODEL
@@ -53,7 +53,7 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(temporary / MODEL_FILE), metadata={"format": "pt"})
-    (temporary / MODEL_FILE).chmod(0o644)  # safetensors writes for the owner alone; the model is to be shared
+    set_mode(temporary / MODEL_FILE, 0o644)  # safetensors writes for the owner alone; the model is to be shared
     timm_settings = entry.procedure.timm_settings(config, pack.classes)
     if timm_settings is not None:
         (temporary / "config.json").write_text(json.dumps(timm_settings, indent=1) + "\n")

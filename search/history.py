@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from analysis.mixture import codes_of, mixture, versions_of
 from search.compose import race_decided
 from search.coordinator import JOURNAL, open_journal
 from search.export import exported_key
@@ -47,7 +48,7 @@ def check(folder: Path, entry: Entry) -> History:
     ledger = Ledger(folder)
     ledger.read()
     facts = _Facts(folder, entry, study, ledger, [*ledger.warnings], [])
-    for look in (_planned, _keys, _trainings, _shared_stages, _trials, _cells, _files, _export):
+    for look in (_code, _planned, _keys, _trainings, _shared_stages, _trials, _cells, _files, _export):
         look(facts)
     done = sum(record["status"] == "completed" for record in ledger.records.values())
     words = (
@@ -99,6 +100,16 @@ class _Facts:
                 if table["number"] != "search" or arm["name"] != table["baseline_arm"]:
                     for seed in self.study["seeds"]:
                         yield table["number"], arm["name"], arm["config_hash"], seed
+
+
+def _code(facts: _Facts) -> None:
+    """Each run was trained by code that the study accepted. Where that is more than one, it is worth knowing."""
+    accepted = {one.get("fingerprint") for one in facts.study.get("codes", [])}
+    for record in facts.records.values():
+        trained = {record.get("code", ""), *(code for codes in record.get("stage_codes", {}).values() for code in codes)} - {""}
+        for fingerprint in sorted(trained - accepted):
+            facts.violations.append(f"{_name(record)}: it was trained by code {fingerprint[:8]}, which the study does not know")
+    facts.notes.extend(mixture((codes_of(record), versions_of(record)) for record in facts.records.values()))
 
 
 def _name(record: Mapping[str, Any]) -> str:
@@ -210,7 +221,7 @@ def _trials(facts: _Facts) -> None:
             facts.violations.append(f"{JOURNAL} is missing, and {len(recorded)} trial(s) have records; the study's command makes it again")
         return
     with tempfile.TemporaryDirectory() as copy:
-        shutil.copy(path, Path(copy) / JOURNAL)
+        shutil.copyfile(path, Path(copy) / JOURNAL)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             journal = open_journal(Path(copy) / JOURNAL)

@@ -321,7 +321,9 @@ def test_a_stopped_trial_reaches_optuna_as_pruned_with_its_intermediate_values(s
     trial = trials(c)[1]
     assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {1: 0.1})
     record = ledger.records[second.run.key]
-    assert record["status"] == "pruned" and ledger.history(second.run.key) == [row(epoch=1, val_early=0.1)] and record["epochs"] == {"warm": 1}
+    assert (
+        record["status"] == "pruned" and ledger.history(second.run.key) == [row(epoch=1, val_early=0.1)] and record["epochs"] == {"warm": 1}
+    )
     assert record["metrics"] == {"val_early": 0.1} and record["checkpoint"] is None
     assert not (bench.folder / second.folder / FLIGHT).exists()
     assert not c.row(second.run.key, row(epoch=2, val_early=1.0)), "rows of a stopped run are late, and change nothing"

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trainables.parts.checkpoint import sealed, unsealed
+from trainables.parts.checkpoint import sealed, set_mode, unsealed
 from trainables.parts.errors import RequestError
 from trainables.parts.failpoints import failpoint
 
@@ -612,7 +612,7 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
                 json.dump(sealed(about), stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            building.chmod(0o755)
+            set_mode(building, 0o755)
             failpoint("data.written")
             building.rename(folder)
             failpoint("data.renamed")
