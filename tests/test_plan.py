@@ -201,3 +201,12 @@ def test_other_data_and_other_seeds_are_other_runs():
     config = SUPCAM.procedure.config()
     keys = {planned_run(SUPCAM.procedure, config, seed, data, "c").key for seed in (0, 1) for data in ("d", "e")}
     assert len(keys) == 4
+
+
+def test_other_code_makes_other_keys_and_other_stages_of_the_same_configuration():
+    config = SUPCAM.procedure.config()
+    one, two, old = (make_plan(SUPCAM, preset="quick", data_hash="d", code=code).run_of(config, 0) for code in ("c", "e", ""))
+    assert len({one.key, two.key, old.key}) == 3 and one.config_hash == two.config_hash
+    assert not set(one.stages.values()) & set(two.stages.values())
+    plan = make_plan(SUPCAM, preset="quick", data_hash="d", code="c")
+    assert all(plan.run_of(run.config, run.seed, run.arms) == run for run in plan.runs)
