@@ -88,6 +88,30 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
 Judged = Mapping[str, tuple[Pack, np.ndarray]]  # part -> its images
 
 
+def export_best(
+    entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger, pack: Pack, *, anew: bool = False, complete: bool = True
+) -> list[str]:
+    """Words on the best configuration, after its export. `anew`: also where `best/` holds the chosen run already; it is replaced only by a
+    proven one. Not `complete`: a search goes on; what it alone wanted is not looked at on the test part, and its model may be gone."""
+    import analysis
+
+    best = analysis.best(analysis.load(folder))
+    if best is None:
+        return ["no completed run to export"]
+    chosen, headline = ledger.records[best.key], entry.procedure.headline[0]
+    tested = f"test_{headline}" in chosen["metrics"]
+    if not complete and not (tested and (folder / "checkpoints" / chosen["key"] / MODEL).exists()):
+        return [f"best     so far {best.name}, on validation data; it is tested and exported when the search has ended"]
+    if anew or exported_key(folder / "best") != chosen["key"]:
+        export(entry, folder, study, ledger, pack, chosen, best.words)
+    metrics = ledger.records[chosen["key"]]["metrics"]
+    shown = ", ".join(f"{part} {headline} {100 * metrics[f'{part}_{headline}']:.2f} %" for part in ("val", "test"))
+    return [
+        f"best     {best.name}, seed {chosen['seed']}: {best.words}",
+        f"         its checkpoint: {shown} (loaded again and proven equal)",
+    ]
+
+
 def _judged(entry: Entry, config: Any, folder: Path, study: Mapping[str, Any], pack: Pack, seed: int) -> Judged:
     """All that a final model is judged on: validation and test part, and the external sets."""
     parts = entry.procedure.parts(config, pack, seed)

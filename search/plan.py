@@ -2,18 +2,18 @@
 Comes in: a declaration, a preset, tables, arms, seeds, overrides. Goes out: a Plan, or all faults of the request at once. Pure: nothing is
 read, written or trained. Exists so that a configuration that stands in five tables is trained once per seed."""
 
-import fnmatch
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from search import sampling
+from search.declared import budget_faults, choose_tables
 from search.registry import Entry, unknown
 from search.sampling import Strategy
-from search_spaces._declare import Arm, Dimension, Table
+from search_spaces._declare import Arm, Dimension
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import config_hash, digest, stage_hashes
 from trainables.parts.procedure import Procedure, config_from, config_values
@@ -123,44 +123,6 @@ def parse_settings(procedure: Procedure, settings: Sequence[str]) -> dict[str, A
     return overrides
 
 
-def choose_tables(entry: Entry, numbers: Sequence[str], patterns: Sequence[str]) -> tuple[list[Table], list[str]]:
-    """The tables by number (`all`, `none`), their arms narrowed to the patterns; and what is wrong with the request."""
-    known = [table.number for table in entry.study.tables]
-    if list(numbers) == ["all"]:
-        numbers = known
-    if list(numbers) == ["none"]:
-        numbers = []
-    faults = [unknown("table", number, known) for number in numbers if number not in known]
-    tables = [table for table in entry.study.tables if table.number in numbers]
-    if not patterns:
-        return tables, faults
-    every = [(table, arm, f"{table.number}/{arm.name}") for table in tables for arm in table.arms]
-    wanted: set[str] = set()
-    for pattern in _rejoined(patterns, {arm.name for _, arm, _ in every} | {full for _, _, full in every}):
-        found = [
-            full
-            for _, arm, full in every
-            if pattern in (arm.name, full) or fnmatch.fnmatchcase(arm.name, pattern) or fnmatch.fnmatchcase(full, pattern)
-        ]
-        if not found:
-            faults.append(unknown("arm", pattern, [full for _, _, full in every]))
-        wanted.update(found)
-    narrowed = [replace(table, arms=tuple(arm for arm in table.arms if f"{table.number}/{arm.name}" in wanted)) for table in tables]
-    return [table for table in narrowed if table.arms], faults
-
-
-def _rejoined(words: Sequence[str], names: Collection[str]) -> list[str]:
-    """Words that a comma stood between, with those put together again that are one name: `SupCAM`, `ResNet-101` -> `SupCAM, ResNet-101`."""
-    found: list[str] = []
-    first = 0
-    while first < len(words):
-        ends = (end for end in range(len(words), first + 1, -1) if ", ".join(words[first:end]) in names)
-        end = next(ends, first + 1)
-        found.append(", ".join(words[first:end]))
-        first = end
-    return found
-
-
 def make_plan(
     entry: Entry,
     *,
@@ -182,16 +144,12 @@ def make_plan(
     asked_trials = trials
     trials = chosen.trials if trials is None else trials
     repeats = chosen.repeats if repeats is None else repeats
-    faults = [
-        f"{name} must be at least {low}, got {value}" if value < low else f"{name} must be at most {high}, got {value}"
-        for name, value, low, high in (("--trials", trials, 0, 100_000), ("--repeats", repeats, 1, 1_000), ("--seed", seed, 0, 2**31 - 1))
-        if not low <= value <= high
-    ]
+    faults = budget_faults(trials, repeats, seed)
     repeats = min(max(repeats, 0), 1_000)
     baseline = config_from(procedure.config, dict(chosen.overrides) | dict(overrides or {}))
     baseline_faults = procedure.faults(baseline, None, None)
     faults += baseline_faults
-    named, table_faults = choose_tables(entry, chosen.tables if tables is None else tables, arms)
+    named, table_faults = choose_tables(study, chosen.tables if tables is None else tables, arms)
     faults += table_faults
     space = {name: dimension for name, dimension in (dict(study.space) | dict(chosen.space)).items() if dimension is not None}
     grid_faults = sampling.faults(strategy, space, config_values(baseline), asked_trials) if trials else []

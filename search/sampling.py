@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class Strategy:
     finalists: int = 3  # configurations that are run on fresh seeds
     second: str | None = None  # what is made small beside the score: parameters
     source: str | None = None  # the study that this one starts from
+    space: Mapping[str, str] = field(default_factory=dict)  # dimensions that are narrower than declared (`--space`)
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # dimensions that are not searched (`--fix`), at which value
 
     def json(self) -> dict[str, Any]:
         return asdict(self)

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ import grpc  # type: ignore[import-untyped]  # this and yaml come with Ray
 import yaml  # type: ignore[import-untyped]
 
 from search.coordinator import Coordinator
-from search.progress import beside, duration
+from search.path import FOLDER, ROOT
 from search.retune import Relay
+from search.show import beside, duration
 from trainables.parts.errors import ClusterLost, RequestError
 from trainables.parts.execution import read_processes
 
@@ -56,6 +57,7 @@ SETTINGS = (
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
     "MALLOC_ARENA_MAX",
+    FOLDER,
 )
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()
 ANSWER_SECONDS = 5  # a head answers in milliseconds
@@ -192,15 +194,17 @@ class _Scheduler(FIFOScheduler):
 def cluster(address: str | None, groups: bool = False) -> Iterator[Machines]:
     """A Ray cluster: the one at `address` (auto, or HOST:PORT), or a new one on this machine for the time of the call. groups: runs have
     several workers. RequestError, within seconds, if there is none at that address or it refuses us."""
+    os.environ.setdefault(FOLDER, os.getcwd())
     if address is None:  # "local": None would join whatever cluster this machine runs already
         try:
-            ray.init(
-                address="local",
-                log_to_driver=False,
-                include_dashboard=groups,  # Ray frees what a killed worker group held through it; ten processes and 200 MB else for nothing
-                logging_level=logging.ERROR,
-                namespace="karyotune",
-            )
+            with chdir(ROOT):  # Ray puts the folder that it is started in first on its workers' path: a user's search.py, before ours
+                ray.init(
+                    address="local",
+                    log_to_driver=False,
+                    include_dashboard=groups,  # Ray frees what a killed worker group held through it; ten processes and 200 MB else for nothing
+                    logging_level=logging.ERROR,
+                    namespace="karyotune",
+                )
         except Exception as fault:  # Ray's own errors, and a bare Exception where a process of it ends as it starts
             ray.shutdown()
             raise ClusterLost(f"Ray did not start ({' '.join(str(fault).split())[:200]})") from fault
@@ -215,15 +219,15 @@ def cluster(address: str | None, groups: bool = False) -> Iterator[Machines]:
 
 def _join(address: str) -> None:
     """ray.init at a running cluster, whose workers get this code (not what happens to be installed there) and the settings above."""
-    root = Path(__file__).parent.parent
-    code = [str(root / name) for name in ("search", "search_spaces", "trainables", "analysis")]
+    code = [str(Path(ROOT) / name) for name in ("search", "search_spaces", "trainables", "analysis")]
     settings = {name: os.environ[name] for name in SETTINGS}
     found = find_cluster(address)
     try:
-        ray.init(
-            address=found, log_to_driver=False, logging_level=logging.ERROR, namespace="karyotune",
-            runtime_env={"py_modules": code, "excludes": ["__pycache__"], "env_vars": settings},
-        )  # fmt: skip
+        with chdir(ROOT):  # as above
+            ray.init(
+                address=found, log_to_driver=False, logging_level=logging.ERROR, namespace="karyotune",
+                runtime_env={"py_modules": code, "excludes": ["__pycache__"], "env_vars": settings},
+            )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as fault:
         raise _no_cluster(address, str(fault).split(". ")[0] or type(fault).__name__) from None
 

@@ -105,4 +105,5 @@ def known_toy(toy, monkeypatch):
     from search import registry
 
     monkeypatch.setattr(registry, "load", lambda name: toy)
+    monkeypatch.setattr(registry, "declared", lambda name: toy.study)
     monkeypatch.setattr(exporting, "load", lambda name: toy)

@@ -147,22 +147,24 @@ class Inside:
     """`python -m search toy ...` in this process and without Ray: runs train here, one after another, as a worker would train them."""
 
     def __init__(self, monkeypatch, toy, storage: Path) -> None:
-        from search import cli, export, registry, study
+        from search import api, export, registry, study
         from search import coordinator as coordinating
+        from search.signals import first_saves
 
         for module in (registry, export):
             monkeypatch.setattr(module, "load", lambda name: toy)
+        monkeypatch.setattr(registry, "declared", lambda name: toy.study)
         monkeypatch.setattr(registry, "names", lambda: ["toy"])
         for module in (coordinating, study):
             monkeypatch.setattr(module, "commit", lambda: ("c" * 40, False))
             monkeypatch.setattr(module, "versions", dict)
         inside = self
 
-        def train(request, coordinator):
-            with request._signals(coordinator, request.console):
+        def carry_out(work, coordinator):
+            with first_saves(coordinator, lambda words: work.console.print(words, markup=False)) as work.ending:
                 inside.drive(coordinator)
 
-        monkeypatch.setattr(cli._Request, "_train", train)
+        monkeypatch.setattr(api, "_carry_out", carry_out)
         self.toy, self.storage, self.trained = toy, storage, []
         self.study = storage / "toy-quick-synthetic"
         self.checkpoint_seconds = 0.0

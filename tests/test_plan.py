@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search import registry
-from search.plan import applies, choose_tables, make_plan, parse_settings, parse_value, planned_run, point_of, search_config
+from search.declared import choose_tables
+from search.plan import applies, make_plan, parse_settings, parse_value, planned_run, point_of, search_config
 from trainables.parts.errors import RequestError
 from trainables.parts.procedure import config_values
 
@@ -144,7 +145,7 @@ def test_a_request_for_nothing_is_refused():
 
 
 def chosen(numbers, patterns) -> list[str]:
-    tables, found = choose_tables(SUPCAM, numbers, patterns)
+    tables, found = choose_tables(SUPCAM.study, numbers, patterns)
     assert not found
     return [f"{table.number}/{arm.name}" for table in tables for arm in table.arms]
 
