@@ -48,7 +48,7 @@ class Commands(click.Group):
         name, names = args[0], registry.names()
         if name.startswith("-"):
             ctx.fail(f"unrecognized arguments: {name}")
-        if self.get_command(ctx, name) is None:
+        if self.get_command(ctx, name) is None and not ctx.resilient_parsing:  # while a shell completes, half a word is no fault
             near = registry.unknown("procedure", name, names)
             raise RequestError(
                 near if "Did you mean" in near else registry.unknown("procedure or verb", name, [*names, *sorted(self.commands)])

@@ -40,8 +40,8 @@ def binomial_interval(hits: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def evaluate(best: Path, data: Path, out: Path | None, console: Console) -> dict[str, Any]:
-    """Metrics of an export on a labelled folder whose classes are among the export's; shown, written to `out`, and returned."""
+def evaluate(best: Path, data: Path, out: Path | None, console: Console, as_json: bool = False) -> int:
+    """Metrics of an export on a labelled folder whose classes are among the export's: shown, written to `out`, printed for a program."""
     found = open_export(best)
     procedure, classes = found.entry.procedure, found.classes
     pack = procedure.read(data, found.config, classes, found.scale)
@@ -69,7 +69,9 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console) -> dict
         if judged.confusion is not None:
             _write(out.with_suffix(".confusion.csv"), confusion_csv(judged.confusion, classes))
         console.print(f"written: {out}", markup=False)
-    return report
+    if as_json:
+        print(json.dumps(report, indent=1))
+    return 0
 
 
 def _confusion_table(confusion: np.ndarray, classes: Sequence[str]) -> Table:

@@ -30,7 +30,9 @@ def step(request: Request, word: str, as_json: bool) -> int:
     """One step of a study: the whole, or what the second word says."""
     request = replace(request, step=word)
     if as_json and word not in ("plan", "check"):
-        raise RequestError(f"--json is for plan and check, and {word} tells what it does as it goes; `show STUDY --json` says what came of it")
+        raise RequestError(
+            f"--json is for plan and check, and {word} tells what it does as it goes; `show STUDY --json` says what came of it"
+        )
     out = show.console(errors=as_json)
     for option, value, variable in request.told:
         out.print(f"from the environment: {option} {value} ({variable})", markup=False)
@@ -212,12 +214,9 @@ def describe(procedure: str, as_json: bool) -> int:
 )  # fmt: skip
 def evaluate(best: Path, data: Path, out: Path | None, as_json: bool) -> int:
     """Metrics and confusion matrix of an export on a labelled folder."""
-    from search import infer
+    from search.infer import evaluate
 
-    judged = infer.evaluate(best, data, out, show.console(errors=as_json))
-    if as_json:
-        show.as_json(judged)
-    return 0
+    return evaluate(best, data, out, show.console(errors=as_json), as_json)
 
 
 @verb(

@@ -119,7 +119,7 @@ def test_a_killed_worker_is_replaced_and_its_run_ends_with_the_same_weights(shel
 
 
 def test_every_way_to_fail_is_recorded_with_its_reason_and_the_study_goes_on(shell):
-    done = check(shell("toy", "--repeats", "1", "--trials", "0", "--tables", "T", "--storage", "s"))
+    done = check(shell("toy", "--repeats", "1", "--trials", "0", "--tables", "T", "--storage", "s"), status=4)
     study = shell.home / "s" / "toy-quick-synthetic"
     found = {
         row["arms"][0]: (row["status"], (row["error"] or {}).get("kind"), (row["error"] or {}).get("message")) for row in records(study)
@@ -184,9 +184,9 @@ def test_ctrl_c_stops_with_one_line_and_the_same_command_goes_on(shell):
 
 def test_a_time_limit_ends_cleanly_and_the_rest_follows(shell):
     words = ("toy", *SMALL, "--set", "pause=0.5", "--storage", "s")
-    none = check(shell(*words, "--max-hours", "1e-9"))
+    none = check(shell(*words, "--max-hours", "1e-9"), status=3)
     assert "too short for a run" in none.stdout and not shell.epochs()
-    part = check(shell(*words, "--max-hours", str(9 / 3600)))
+    part = check(shell(*words, "--max-hours", str(9 / 3600)), status=3)
     study = shell.home / "s" / "toy-quick-synthetic"
     count = len(records(study)) if (study / "records.jsonl").exists() else 0
     assert count < 3

@@ -250,7 +250,7 @@ def test_a_study_that_is_asked_for_more_and_stops_halfway_reports_and_goes_on(to
 
 def test_an_unfinished_search_s_best_is_not_tested_and_not_exported(toy, inside, capsys):
     inside.most = 2
-    assert inside("--trials", "6", "--tables", "none", "--repeats", "2", "--scheduler", "none") == 0
+    assert inside("--trials", "6", "--tables", "none", "--repeats", "2", "--scheduler", "none") == 3, "unfinished"
     assert "it is tested and exported when the search has ended" in capsys.readouterr().out
     assert not (inside.study / "best").exists()
     assert b"test_accuracy" not in (inside.study / "records.jsonl").read_bytes()
