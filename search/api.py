@@ -1,6 +1,6 @@
 """What a notebook calls, and what the command line calls: run a study, open one.
-Comes in: a Request, or a study's folder. Goes out: a Result, or an Opened study. Faults of a request are RequestErrors; nothing here reads the
-command line or ends the process.
+Comes in: a Request, or a study's folder. Goes out: a Result, or an Opened study. Faults of a request are RequestErrors; nothing
+here reads the command line or ends the process.
 
     from search.api import Request, open, run
     result = run(Request("supcam", data="images", tables="2"))
@@ -26,6 +26,7 @@ from search.request import Request
 from search.retune import Relay, Retuning
 from search.signals import Stopped, first_saves
 from search.source import with_signatures
+from search.stopping import heed
 from search.study import check_writable, chosen_by_searches, compose_study, external_names, race_decided, read_study
 from search.work import Work, decide, set_aside, settle
 from trainables.parts.data import load_pack
@@ -130,9 +131,13 @@ def _carry_out(work: Work, coordinator: Relay) -> None:
     with show.words_to(work.folder / "log.txt") as console:
         from search.tuner import carry_out, cluster, share_out
 
+        def say(words: str) -> None:
+            console.print(f"{prepared.name}: {words}", markup=False)
+
         with (
             show.live(console, prepared.name, coordinator.progress),
-            first_saves(coordinator, lambda words: console.print(f"{prepared.name}: {words}", markup=False)) as work.ending,
+            first_saves(coordinator, say) as work.ending,
+            heed(coordinator, say, lambda: work.ending.signal is not None) as work.asked,
             cluster(request.address, request.workers_per_run > 1) as machines,
         ):
             share = share_out(machines, request.gpus_per_run, request.workers_per_run)
@@ -159,7 +164,7 @@ def _finish(work: Work, coordinator: Relay, started: float) -> Result:
     for record in records.values():
         runs[record["status"]] = runs.get(record["status"], 0) + 1
     limited = request.max_hours is not None or request.max_gpu_hours is not None
-    why = "" if complete else "stop" if work.ending.asked else "limit" if limited else ""
+    why = "" if complete else "stop" if work.asked.by_another else "limit" if limited else ""
     errors = dict.fromkeys(record["error"]["message"] for record in records.values() if record["error"])
     result = Result(work.folder, work.prepared.name, runs, coordinator.new_records, complete, 0.0, why, reasons=tuple(errors))
     if not runs:

@@ -133,7 +133,8 @@ def overview(program: str) -> str:
     rows = "\n".join(f"  {name:<10}{verb.get_short_help_str(120)}" for name, verb in sorted(COMMANDS.commands.items()))
     return (
         f"usage: {program} PROCEDURE [options] | VERB ...\n\nprocedures: {', '.join(registry.names())}; a second word does one step alone: "
-        f"plan, tune, ablate, export, report, check\noptions: {program} PROCEDURE --help\n\nverbs:\n{rows}\n\n{STATUSES}\n{EPILOG.format(program)}"
+        f"plan, tune, ablate, export, report, check\noptions: {program} PROCEDURE --help\n\nverbs:\n{rows}\n\n{STATUSES}\n"
+        + EPILOG.format(program)
     )
 
 

@@ -83,7 +83,7 @@ def _rejoined(words: Sequence[str], names: Collection[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Narrowed:
-    """A study whose search looks at less. overrides: fields that are fixed. space, fixed: what was asked, in one spelling, for study.json."""
+    """A study whose search looks at less. overrides: fields that are fixed. space, fixed: what was asked, spelled for study.json."""
 
     study: Study
     overrides: Mapping[str, Any] = field(default_factory=dict)

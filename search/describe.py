@@ -45,7 +45,9 @@ def page(entry: Entry) -> dict[str, Any]:
     return {
         "procedure": procedure.name,
         "about": (inspect.getdoc(inspect.getmodule(procedure.config)) or "").strip(),
-        "settings": [{"name": name, "default": value, "about": said.get(name, "")} for name, value in config_values(procedure.config()).items()],
+        "settings": [
+            {"name": name, "default": value, "about": said.get(name, "")} for name, value in config_values(procedure.config()).items()
+        ],
         "objective": {"metric": study.objective, "direction": study.direction, "others": dict(study.objectives)},
         "space": [_dimension(name, dimension) for name, dimension in study.space.items()],
         "tables": [
@@ -57,8 +59,9 @@ def page(entry: Entry) -> dict[str, Any]:
         ],
         "presets": [
             {
-                "name": name, "title": preset.title, "overrides": dict(preset.overrides), "trials": preset.trials, "repeats": preset.repeats,
-                "tables": list(preset.tables), "space": {key: None if one is None else _dimension(key, one) for key, one in preset.space.items()},
+                "name": name, "title": preset.title, "overrides": dict(preset.overrides), "trials": preset.trials,
+                "repeats": preset.repeats, "tables": list(preset.tables),
+                "space": {key: None if one is None else _dimension(key, one) for key, one in preset.space.items()},
             }
             for name, preset in study.presets.items()
         ],
@@ -67,7 +70,7 @@ def page(entry: Entry) -> dict[str, Any]:
 
 def _dimension(name: str, dimension: Dimension) -> dict[str, Any]:
     distribution = dimension.distribution
-    kind = "choices" if isinstance(distribution, CategoricalDistribution) else "log" if distribution.log else "even"  # type: ignore[attr-defined]
+    kind = "choices" if isinstance(distribution, CategoricalDistribution) else "log" if getattr(distribution, "log", False) else "even"
     when = {field: list(values) for field, values in dimension.when.items()}
     return {"name": name, "field": dimension.field, "range": spelled(distribution), "scale": kind, "when": when}
 

@@ -19,7 +19,8 @@ LOCK = ".lock"  # held by the command at work, see `recorder.Ledger`
 
 @dataclass(frozen=True)
 class Overview:
-    """state: `at work`, `finished` or `unfinished`. runs: how many ended how; waiting: asked for and not ended, without the race of a search."""
+    """state: `at work`, `finished` or `unfinished`. runs: how many ended how; waiting: asked for and not begun, without the
+    race of a search."""
 
     name: str
     folder: Path

@@ -1,6 +1,6 @@
 """What one command asks of a study, as values; and as a file, `request.toml`.
-Comes in: words of a command line, a notebook's arguments, or a TOML file. Goes out: a Request. Nothing here is checked against data (that is
-`prepare`'s), and nothing imports PyTorch: what can be refused by the declaration alone is refused at once."""
+Comes in: words of a command line, a notebook's arguments, or a TOML file. Goes out: a Request. Nothing here is checked against data (`prepare` does
+that), and nothing imports PyTorch: what can be refused by the declaration alone is refused at once."""
 
 import difflib
 import json
@@ -145,7 +145,7 @@ def place_faults(request: Request) -> list[str]:
 
 
 INSTEAD = {
-    "storage": "a study is appended to, renamed and forced to disk, which object stores cannot do: name a folder, and copy it there afterwards",
+    "storage": "object stores can neither append to a study's files nor rename them: name a folder, and copy it there afterwards",
     "data": "copy the images to a folder first",
     "external": "copy the images to a folder first",
     "source": "copy the study to a folder first",
@@ -167,16 +167,17 @@ def worker_faults(request: Request) -> list[str]:
         return []
     if gpus != int(gpus):
         return [
-            f"--gpus-per-run must be a whole number above 1 (a part of a GPU is for runs that share one), got {gpus:g}; give {int(gpus)} or {int(gpus) + 1}"
+            f"--gpus-per-run must be a whole number above 1 (a part of a GPU is for runs that share one), got {gpus:g}; "
+            f"give {int(gpus)} or {int(gpus) + 1}"
         ]
     wasted = int(gpus) - workers
     return [
-        f"--gpus-per-run {gpus:g} with {workers} worker{'s' * (workers > 1)} wastes {'one' if wasted == 1 else wasted}: a worker computes on one GPU; "
-        f"give --workers-per-run {int(gpus)}, or --gpus-per-run {workers}"
+        f"--gpus-per-run {gpus:g} with {workers} worker{'s' * (workers > 1)} wastes {'one' if wasted == 1 else wasted}: "
+        f"a worker computes on one GPU; give --workers-per-run {int(gpus)}, or --gpus-per-run {workers}"
     ]
 
 
-# -- as a file ------------------------------------------------------------------------------------------------------------------------------
+# -- as a file ----------------------------------------------------------------------------------------------------------------------------
 
 ASKED = tuple(entry for entry in fields(Request) if entry.name not in ("command", "told"))
 KEYS = {NAMES.get(entry.name, entry.name.replace("_", "-")): entry for entry in ASKED}

@@ -1,6 +1,6 @@
 """What a study at work, a plan and an ended command look like; and the place where everybody else's words go.
-Comes in: a Coordinator's Progress, an Outlook, a Result. Goes out: a few lines on a terminal, redrawn in place; plain lines where there is no
-terminal. While the live view is up, whatever Ray, its processes or a library print goes to the study's log file."""
+Comes in: a Coordinator's Progress, an Outlook, a Result. Goes out: a few lines on a terminal, redrawn in place; plain lines where there is
+no terminal. While the live view is up, whatever Ray, its processes or a library print goes to the study's log file."""
 
 import json
 import os
@@ -131,7 +131,8 @@ def live(console: Console, name: str, look: Callable[[], "Progress"]) -> Iterato
             if progress.done != shown:
                 shown = progress.done
                 best = f", best {100 * progress.best[0]:.2f} %" if progress.best else ""
-                text = f"{name}: {progress.done} done, {progress.running} running, {progress.waiting} waiting{best}, {duration(elapsed())} gone, about {duration(progress.seconds_left)} left"
+                counts = f"{progress.done} done, {progress.running} running, {progress.waiting} waiting"
+                text = f"{name}: {counts}{best}, {duration(elapsed())} gone, about {duration(progress.seconds_left)} left"
                 console.print(text, markup=False)
 
     with beside(lines, stop):
@@ -155,8 +156,8 @@ def plan(outlook: "Outlook", out: Console) -> None:
         out.print(f"not counted: {words}", markup=False)
     total = guess.tables + guess.search
     out.print(
-        f"to train: {guess.stages} stages ({guess.asked_stages - guess.stages} shared), about {duration(guess.tables)} for tables and at most {duration(guess.search)} "
-        f"for the search on one {outlook.device.upper()}; about {duration(total / outlook.slots)} on {outlook.slots}"
+        f"to train: {guess.stages} stages ({guess.asked_stages - guess.stages} shared), about {duration(guess.tables)} for tables and "
+        f"at most {duration(guess.search)} for the search on one {outlook.device.upper()}; about {duration(total / outlook.slots)} on {outlook.slots}"
         + (f", {total / 3600:.1f} GPU-hours" if outlook.device == "cuda" else "; no GPU here, 0 GPU-hours")
     )
     out.print("nothing was trained.")

@@ -6,13 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
-from typing import Protocol
 
-from search.show import beside
-
-LOOK_SECONDS = 1.0
+from search.stopping import Stoppable
 
 
 class Stopped(KeyboardInterrupt):
@@ -23,20 +19,11 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-class Stoppable(Protocol):
-    """A study at work."""
-
-    @property
-    def folder(self) -> Path: ...
-    def stop(self, why: str | None = None) -> None: ...
-
-
 @dataclass
 class Ending:
-    """Who asked for an end: a signal, or another command (`stop STUDY`)."""
+    """The signal that asked for an end."""
 
     signal: int | None = None
-    asked: bool = False
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
@@ -58,10 +45,8 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def first_saves(study: Stoppable, say: Callable[[str], None]) -> Iterator[Ending]:
-    """While `study` is at work: SIGINT, SIGTERM and the file that `stop STUDY` leaves have it end in order."""
-    from search.recorder import STOP  # which imports PyTorch
-
-    ending, over = Ending(), threading.Event()
+    """While `study` is at work: the first SIGINT or SIGTERM has it end in order."""
+    ending = Ending()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if ending.signal is not None:
@@ -70,19 +55,11 @@ def first_saves(study: Stoppable, say: Callable[[str], None]) -> Iterator[Ending
         study.stop()
         say("stopping; what runs saves its checkpoint after this epoch. Once more stops at once")
 
-    def look() -> None:
-        while not over.wait(LOOK_SECONDS):
-            if ending.signal is None and not ending.asked and (study.folder / STOP).exists():
-                ending.asked = True
-                study.stop()
-                say("stopping, as another command asked; what runs saves its checkpoint after this epoch")
-
     main = threading.current_thread() is threading.main_thread()
     listened = [number for number in (signal.SIGINT, signal.SIGTERM) if main and signal.getsignal(number) != signal.SIG_IGN]  # nohup
     kept = {number: signal.signal(number, stop) for number in listened}
     try:
-        with beside(look, over):
-            yield ending
+        yield ending
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)

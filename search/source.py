@@ -1,6 +1,6 @@
 """Where a study's images come from: a folder, the built-in set, or the study itself, where its source has not changed since.
-Comes in: a Request and the baseline. Goes out: Packs, and what study.json says of them. Exists so that a command which has nothing to do does
-not read ten thousand images to find that out."""
+Comes in: a Request and the baseline. Goes out: Packs, and what study.json says of them. Exists so that a command which has nothing to
+do does not read ten thousand images to find that out."""
 
 import hashlib
 import os
@@ -89,7 +89,7 @@ class Reader:
         return all(self.old.get(name) == getattr(self.config, name, None) for name in ("input_size", "canvas"))
 
     def outside(self, source: Source) -> None:
-        """Put the external sets into `source`: the folders named, or those that come with the built-in set. RequestError with all faults."""
+        """Put the external sets into `source`: those named, or those that come with the built-in set. RequestError with all faults."""
         faults: list[str] = []
         for slug, folder in name_external(self.request.external).items():
             source.signatures[slug] = signature(folder)

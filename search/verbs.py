@@ -59,7 +59,7 @@ def step(request: Request, word: str, as_json: bool) -> int:
     return result.status
 
 
-# -- studies that are there -----------------------------------------------------------------------------------------------------------------
+# -- studies that are there ---------------------------------------------------------------------------------------------------------------
 
 
 @verb("ls", options.storage, options.as_json)
@@ -191,7 +191,7 @@ def _check(folder: Path, as_json: bool) -> int:
     return 1 if history.violations else 0
 
 
-# -- procedures, exports, images ------------------------------------------------------------------------------------------------------------
+# -- procedures, exports, images ----------------------------------------------------------------------------------------------------------
 
 
 @verb("describe", click.argument("procedure", shell_complete=options.procedures), options.as_json)
@@ -209,7 +209,8 @@ def describe(procedure: str, as_json: bool) -> int:
 
 
 @verb(
-    "evaluate", click.argument("best", type=options.PATH), click.option("--data", type=options.PATH, required=True, help="a labelled folder"),
+    "evaluate", click.argument("best", type=options.PATH),
+    click.option("--data", type=options.PATH, required=True, help="a labelled folder"),
     click.option("--out", type=options.PATH, help="write the metrics as JSON, and the confusion matrix as csv beside it"), options.as_json,
 )  # fmt: skip
 def evaluate(best: Path, data: Path, out: Path | None, as_json: bool) -> int:

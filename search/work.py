@@ -15,6 +15,7 @@ from search.recorder import Ledger
 from search.request import REQUEST, to_toml
 from search.retune import Relay, Retuning, best_of, retuned_table, retunings
 from search.signals import Ending
+from search.stopping import Asked
 from search.study import store_data, store_external, with_confirmation, with_retunings, with_table, write_study
 from search.warm import keep
 from trainables.parts.checkpoint import write_atomically
@@ -34,6 +35,7 @@ class Work:
     console: Console
     arms: tuple[Retuning, ...] = ()
     ending: Ending = field(default_factory=Ending)
+    asked: Asked = field(default_factory=Asked)
 
     @property
     def folder(self) -> Path:

@@ -150,6 +150,7 @@ class Inside:
         from search import api, export, registry, study
         from search import coordinator as coordinating
         from search.signals import first_saves
+        from search.stopping import heed
 
         for module in (registry, export):
             monkeypatch.setattr(module, "load", lambda name: toy)
@@ -161,7 +162,13 @@ class Inside:
         inside = self
 
         def carry_out(work, coordinator):
-            with first_saves(coordinator, lambda words: work.console.print(words, markup=False)) as work.ending:
+            def say(words):
+                work.console.print(words, markup=False)
+
+            with (
+                first_saves(coordinator, say) as work.ending,
+                heed(coordinator, say, lambda: work.ending.signal is not None or inside.most is not None) as work.asked,
+            ):
                 inside.drive(coordinator)
 
         monkeypatch.setattr(api, "_carry_out", carry_out)
