@@ -500,6 +500,7 @@ def _provenance(study: Study) -> str:
         ("seeds", ", ".join(map(str, study.seeds))),
         ("objective", f"{study.metric}, {'maximised' if study.maximize else 'minimised'}"),
         ("devices", ", ".join(sorted({str(d) for d in rows["device"].dropna()})) or None),
+        ("code", ", ".join(sorted({code[:16] for codes in rows["codes"].unique() for code in codes.split()})) or None),
         ("versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items())) or None),
         ("records", f"{plural(len(study.records), 'run')} in records.jsonl"),
     ]

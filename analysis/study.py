@@ -20,6 +20,8 @@ import numpy as np
 import orjson
 import pandas as pd
 
+from analysis.mixture import codes_of, mixture, versions_of
+
 SCHEMA = 1
 STATUSES = ("completed", "pruned", "diverged", "failed")
 # Of two lines with one key the more final one stands: a run that failed or was pruned may be run again, never the other way round.
@@ -52,7 +54,7 @@ _SCALARS = (
 )
 _TEXTS = ("study", "procedure", "data_hash", "commit", "device", "started", "ended", "worker", "checkpoint")
 _NUMBERS = ("seconds", "gpu_seconds", "peak_memory_bytes")
-_SHARED = ("study", "procedure", "status", "data_hash", "commit", "device", "worker", "reason")
+_SHARED = ("study", "procedure", "status", "data_hash", "commit", "device", "worker", "reason", "codes", "versions")
 _BULKY = ("arms", "stages_reused", "stage_seconds", "stage_hashes")
 
 
@@ -211,6 +213,8 @@ def load(study_dir: str | Path) -> Study:
     if records.empty and not any("records.jsonl" in w for w in warnings):
         warnings.append("the study has no usable record yet")
     _check_arms(Study(folder, asked, tables, of_tables, ()), warnings)
+    known = records[records["known"]]
+    warnings += mixture(zip(known["codes"], known["versions"], strict=True))
     return Study(folder, asked, tables, records, tuple(warnings), lines)
 
 
@@ -284,7 +288,7 @@ class _Columns:
 
     def __init__(self) -> None:
         self.count = 0
-        self.fields: dict[str, list[Any]] = {k: [] for k in (*_SCALARS, *_BULKY, "error_kind", "error", "reason")}
+        self.fields: dict[str, list[Any]] = {k: [] for k in (*_SCALARS, *_BULKY, "error_kind", "error", "reason", "codes", "versions")}
         self.metrics: dict[str, array[float]] = {}
         self.params: dict[str, list[Any]] = {}
         self._pool: dict[str, str] = {}  # one copy of each text that many runs share
@@ -442,6 +446,8 @@ def _names_a_run(record: Mapping[str, Any]) -> bool:
 
 def _cells(name: str, records: list[dict[str, Any]]) -> list[Any]:
     """A column of the table: what the records say under a name, with its type made sure."""
+    if name in ("codes", "versions"):
+        return [(codes_of if name == "codes" else versions_of)(r) for r in records]
     if name == "reason":
         return [_reason(r) for r in records]
     if name in ("error", "error_kind"):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics as st
+from analysis.mixture import mixture
 from analysis.published import REPEATS, Published, find_published, published_gain, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
 from analysis.study import STATUSES, Arm, Study, Table, plural
@@ -154,7 +155,7 @@ def _summary(study: Study, table: Table) -> Summary:
         baseline.arm.name if baseline else None,
         tau,
         len(both),
-        (*_notes(table, rows, baseline, tau, len(both), ratio), *_of_kmeans(study, table, rows)),
+        (*_notes(table, rows, baseline, tau, len(both), ratio), *_of_kmeans(study, table, rows), *_of_code(study, table)),
         ratio,
     )
 
@@ -199,6 +200,12 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
     elif any(r.cells[table.metric].published for r in rows):
         notes.append("Fewer than three arms have both a published and a measured number: no rank correlation with the published order.")
     return tuple(notes)
+
+
+def _of_code(study: Study, table: Table) -> tuple[str, ...]:
+    """That runs of the table were trained by other code or versions than others of it."""
+    runs = [rows[rows["status"] == "completed"] for rows in map(study.of_arm, table.arms)]
+    return mixture(pair for rows in runs for pair in zip(rows["codes"], rows["versions"], strict=True))
 
 
 def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What the engine itself costs: seconds a run beyond its training, for plans of 100 and of 10,000 runs. In: nothing. Out: seconds, ratios.
 
 `python benchmarks/overhead.py [--runs 100 10000] [--trials 100 1000] [--ray 100 10000]`: a procedure that trains nothing, driven through
-the Coordinator by hand (no worker, so all of the time is the engine's: plan, decision, record, Optuna, progress); and with `--ray` by the
+the Director by hand (no worker, so all of the time is the engine's: plan, decision, record, Optuna, progress); and with `--ray` by the
 command itself, through Ray with reused processes. The aims: 0.1 s a run with Ray, and 10,000 runs within 1.2 of 100 a run."""
 
 import argparse
@@ -13,17 +13,18 @@ import tempfile
 import time
 from collections import defaultdict
 from dataclasses import asdict, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import search_spaces
 import trainables
-from search import coordinator as coordinating
 from search import registry
-from search.coordinator import Coordinator
+from search.director import Director
+from search.ledger import Ledger
 from search.plan import make_plan
-from search.recorder import Ledger
 from search.registry import Entry
+from search.retune import make_searches
 from search.sampling import Strategy
 from trainables.parts.execution import RESULT, Outcome
 
@@ -42,13 +43,13 @@ def by_hand(runs: int, trials: int, sampler: str) -> float:
     """Seconds of processor a run, as far as the engine is concerned (the wait for the disk depends on the disk). 10 seeds to an arm; a look at the progress every 50 runs, as the live view takes one a second."""
     one = entry(max(1, runs // 10))
     plan = make_plan(
-        one, preset="quick", data_hash="d", trials=trials, repeats=10 if runs else 1, tables=["1"] if runs else ["none"],
+        one, preset="quick", data_hash="d", code="c", trials=trials, repeats=10 if runs else 1, tables=["1"] if runs else ["none"],
         strategy=Strategy(sampler=sampler, finalists=1),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as name, Ledger(Path(name)) as ledger:
         folder = Path(name)
         began = time.process_time()
-        c = Coordinator(one, plan, ledger, folder, name="n", data_hash="d", slots=8)
+        c = Director(one, plan, ledger, folder, name="n", slots=8, searches=partial(make_searches, arms=()))
         prepared, count = 0.0, 0
         while not c.finished():
             active = c.next()
@@ -61,7 +62,7 @@ def by_hand(runs: int, trials: int, sampler: str) -> float:
             (place / RESULT).write_text(json.dumps(asdict(outcome)))
             prepared += time.process_time() - clock
             c.row(active.run.key, {"stage": "only", "epoch": 1, "loss": 0.0, "learning_rate": 0.0, "seconds": 0.0, "val_accuracy": score})
-            c.row(active.run.key, END)
+            c.row(active.run.key, END | {"outcome": asdict(outcome)})
             count += 1
             if count % 50 == 0:
                 c.progress()
@@ -92,7 +93,6 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="*", default=[100, 1_000])
     parser.add_argument("--ray", type=int, nargs="*", default=[])
     given = parser.parse_args()
-    coordinating.commit = lambda: ("c" * 40, False)  # type: ignore[assignment]
     for package in (search_spaces, trainables):
         package.__path__.append(str(HOME / package.__name__))
     for title, sizes, ask in (

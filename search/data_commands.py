@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from trainables.parts.checkpoint import set_mode
 from trainables.parts.data import MANIFEST, Pack, count, few
 from trainables.parts.errors import RequestError
 from trainables.parts.inspection import Findings, inspect_folder
@@ -106,6 +107,19 @@ def prepare(name: str, source: Path, out: Path) -> int:
     return known[name](source, out)
 
 
+def synthesize_of(name: str, out: Path, *, images: int, seed: int, external: str | None) -> int:
+    """Write a procedure's synthetic set, or an external one that comes with it. Its exit status."""
+    from search import registry
+
+    procedure = registry.load(name).procedure
+    if external is None:
+        return synthesize(lambda: procedure.synthesize(procedure.config(), images=images, seed=seed), out)
+    others = procedure.external(procedure.config(), images=images, seed=seed) if procedure.external is not None else {}
+    if external not in others:
+        raise RequestError(registry.unknown("external set", external, sorted(others)) if others else f"{name} has no external set built in")
+    return synthesize(lambda: others[external], out)
+
+
 def synthesize(generate: Callable[[], Pack], folder: str | Path, out: Callable[[str], object] = print) -> int:
     """Write the pack that `generate` makes as PNG files, a folder per class, with a manifest. 0; RequestError unless `folder` is free or empty."""
     folder = Path(folder)
@@ -127,7 +141,7 @@ def synthesize(generate: Callable[[], Pack], folder: str | Path, out: Callable[[
             for i, file in enumerate(pack.files):
                 Image.fromarray(np.asarray(pack.images[i])).save(building / file)
                 table.writerow([file, pack.classes[pack.labels[i]], *([] if pack.patients is None else [pack.patients[i]])])
-        building.chmod(0o755)
+        set_mode(building, 0o755)
         building.rename(folder)  # replaces an empty folder
     finally:
         shutil.rmtree(building, ignore_errors=True)

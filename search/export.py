@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from search.recorder import Ledger, now
+from search.ledger import Ledger, now
 from search.registry import Entry, load
 from search.study import external_names, external_packs
-from trainables.parts.checkpoint import load_state
+from trainables.parts.checkpoint import load_state, set_mode
 from trainables.parts.data import Pack
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import MODEL
@@ -53,7 +53,7 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(temporary / MODEL_FILE), metadata={"format": "pt"})
-    (temporary / MODEL_FILE).chmod(0o644)  # safetensors writes for the owner alone; the model is to be shared
+    set_mode(temporary / MODEL_FILE, 0o644)  # safetensors writes for the owner alone; the model is to be shared
     timm_settings = entry.procedure.timm_settings(config, pack.classes)
     if timm_settings is not None:
         (temporary / "config.json").write_text(json.dumps(timm_settings, indent=1) + "\n")
@@ -88,6 +88,30 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
 Judged = Mapping[str, tuple[Pack, np.ndarray]]  # part -> its images
 
 
+def export_best(
+    entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger, pack: Pack, *, anew: bool = False, complete: bool = True
+) -> list[str]:
+    """Words on the best configuration, after its export. `anew`: also where `best/` holds the chosen run already; it is replaced only by a
+    proven one. Not `complete`: a search goes on; what it alone wanted is not looked at on the test part, and its model may be gone."""
+    import analysis
+
+    best = analysis.best(analysis.load(folder))
+    if best is None:
+        return ["no completed run to export"]
+    chosen, headline = ledger.records[best.key], entry.procedure.headline[0]
+    tested = f"test_{headline}" in chosen["metrics"]
+    if not complete and not (tested and (folder / "checkpoints" / chosen["key"] / MODEL).exists()):
+        return [f"best     so far {best.name}, on validation data; it is tested and exported when the search has ended"]
+    if anew or exported_key(folder / "best") != chosen["key"]:
+        export(entry, folder, study, ledger, pack, chosen, best.words)
+    metrics = ledger.records[chosen["key"]]["metrics"]
+    shown = ", ".join(f"{part} {headline} {100 * metrics[f'{part}_{headline}']:.2f} %" for part in ("val", "test"))
+    return [
+        f"best     {best.name}, seed {chosen['seed']}: {best.words}",
+        f"         its checkpoint: {shown} (loaded again and proven equal)",
+    ]
+
+
 def _judged(entry: Entry, config: Any, folder: Path, study: Mapping[str, Any], pack: Pack, seed: int) -> Judged:
     """All that a final model is judged on: validation and test part, and the external sets."""
     parts = entry.procedure.parts(config, pack, seed)
@@ -100,7 +124,7 @@ def _judged(entry: Entry, config: Any, folder: Path, study: Mapping[str, Any], p
 def _with(part: str, judged: Evaluation, ledger: Ledger, record: Mapping[str, Any]) -> dict[str, Any]:
     metrics = dict(record["metrics"]) | {f"{part}_{name}": value for name, value in judged.metrics.items()}
     confusion = dict(record["confusion"]) | ({part: judged.confusion} if judged.confusion is not None else {})
-    new = dict(record) | {"metrics": metrics, "confusion": confusion, "ended": now()}
+    new = ledger.whole(record["key"]) | {"metrics": metrics, "confusion": confusion, "ended": now()}
     ledger.append(new)
     return new
 

@@ -40,8 +40,8 @@ def binomial_interval(hits: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def evaluate(best: Path, data: Path, out: Path | None, console: Console) -> int:
-    """Metrics of an export on a labelled folder whose classes are among the export's."""
+def evaluate(best: Path, data: Path, out: Path | None, console: Console, as_json: bool = False) -> int:
+    """Metrics of an export on a labelled folder whose classes are among the export's: shown, written to `out`, printed for a program."""
     found = open_export(best)
     procedure, classes = found.entry.procedure, found.classes
     pack = procedure.read(data, found.config, classes, found.scale)
@@ -60,19 +60,17 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console) -> int:
     console.print(table)
     if judged.confusion is not None:
         console.print(_confusion_table(np.asarray(judged.confusion), classes))
+    report: dict[str, Any] = {
+        "export": str(best), "data": str(data), "data_hash": pack.hash, "images": len(pack.labels), "metrics": judged.metrics,
+        "confusion": judged.confusion,
+    }  # fmt: skip
     if out is not None:
-        report: dict[str, Any] = {
-            "export": str(best),
-            "data": str(data),
-            "data_hash": pack.hash,
-            "images": len(pack.labels),
-            "metrics": judged.metrics,
-            "confusion": judged.confusion,
-        }
         _write(out, json.dumps(report, indent=1) + "\n")
         if judged.confusion is not None:
             _write(out.with_suffix(".confusion.csv"), confusion_csv(judged.confusion, classes))
         console.print(f"written: {out}", markup=False)
+    if as_json:
+        print(json.dumps(report, indent=1))
     return 0
 
 

@@ -53,6 +53,10 @@ class Loggers:
         if self.names:
             self.waiting.put(dict(record))
 
+    def lacks(self, record: Record) -> bool:
+        """Whether some tool has not been told of it."""
+        return any(_mark(record) not in self.written[name] for name in self.names)
+
     def stop(self) -> None:
         self.waiting.put(None)
         self.thread.join(PATIENCE)
@@ -65,7 +69,7 @@ class Loggers:
 
     def _work(self) -> None:
         while (record := self.waiting.get()) is not None:
-            mark = f"{record['key']} {record['status']} {len(record['metrics'])}"
+            mark = _mark(record)
             for name in list(self.names):
                 if mark in self.written[name]:
                     continue
@@ -77,6 +81,10 @@ class Loggers:
                 except Exception as fault:  # noqa: BLE001 (another's tool: whatever it raises must not touch the study)
                     self.names.remove(name)
                     self.warn(f"{name} is not written any more: {type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}")
+
+
+def _mark(record: Record) -> str:
+    return f"{record['key']} {record['status']} {len(record['metrics'])}"
 
 
 def _scalars(record: Record) -> Iterator[tuple[str, float, int]]:

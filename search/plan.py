@@ -2,18 +2,18 @@
 Comes in: a declaration, a preset, tables, arms, seeds, overrides. Goes out: a Plan, or all faults of the request at once. Pure: nothing is
 read, written or trained. Exists so that a configuration that stands in five tables is trained once per seed."""
 
-import fnmatch
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from search import sampling
+from search.declared import budget_faults, choose_tables
 from search.registry import Entry, unknown
 from search.sampling import Strategy
-from search_spaces._declare import Arm, Dimension, Table
+from search_spaces._declare import Arm, Dimension
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import config_hash, digest, stage_hashes
 from trainables.parts.procedure import Procedure, config_from, config_values
@@ -63,7 +63,14 @@ class Plan:
     space: Mapping[str, Dimension]
     seeds: tuple[int, ...]
     trials: int
+    procedure: Procedure
+    data_hash: str
+    code: str  # fingerprint that keys are made with; '' in studies of before it was kept
     strategy: Strategy = field(default_factory=Strategy)
+
+    def run_of(self, config: Any, seed: int, arms: Sequence[str] = ()) -> PlannedRun:
+        """A run with its key and the content addresses of its stages."""
+        return planned_run(self.procedure, config, seed, self.data_hash, self.code, arms)
 
     @property
     def asked(self) -> int:
@@ -71,16 +78,16 @@ class Plan:
         return sum(len(table.arms) for table in self.tables) * len(self.seeds)
 
 
-def run_key(procedure: Procedure, hash_of_config: str, seed: int, data_hash: str) -> str:
+def run_key(procedure: Procedure, hash_of_config: str, seed: int, data_hash: str, code: str) -> str:
     """The key of a record."""
-    return digest([procedure.name, hash_of_config, seed, data_hash])
+    return digest([procedure.name, hash_of_config, seed, data_hash, *([code] if code else [])])
 
 
-def planned_run(procedure: Procedure, config: Any, seed: int, data_hash: str, arms: Sequence[str] = ()) -> PlannedRun:
-    """A run with its key and the content addresses of its stages."""
+def planned_run(procedure: Procedure, config: Any, seed: int, data_hash: str, code: str, arms: Sequence[str] = ()) -> PlannedRun:
+    """See `Plan.run_of`."""
     hashed = config_hash(procedure, config)
-    key = run_key(procedure, hashed, seed, data_hash)
-    return PlannedRun(procedure.canonical(config), hashed, seed, key, stage_hashes(procedure, config, seed, data_hash), tuple(arms))
+    key = run_key(procedure, hashed, seed, data_hash, code)
+    return PlannedRun(procedure.canonical(config), hashed, seed, key, stage_hashes(procedure, config, seed, data_hash, code), tuple(arms))
 
 
 def parse_value(text: str, example: Any, name: str) -> Any:
@@ -123,49 +130,12 @@ def parse_settings(procedure: Procedure, settings: Sequence[str]) -> dict[str, A
     return overrides
 
 
-def choose_tables(entry: Entry, numbers: Sequence[str], patterns: Sequence[str]) -> tuple[list[Table], list[str]]:
-    """The tables by number (`all`, `none`), their arms narrowed to the patterns; and what is wrong with the request."""
-    known = [table.number for table in entry.study.tables]
-    if list(numbers) == ["all"]:
-        numbers = known
-    if list(numbers) == ["none"]:
-        numbers = []
-    faults = [unknown("table", number, known) for number in numbers if number not in known]
-    tables = [table for table in entry.study.tables if table.number in numbers]
-    if not patterns:
-        return tables, faults
-    every = [(table, arm, f"{table.number}/{arm.name}") for table in tables for arm in table.arms]
-    wanted: set[str] = set()
-    for pattern in _rejoined(patterns, {arm.name for _, arm, _ in every} | {full for _, _, full in every}):
-        found = [
-            full
-            for _, arm, full in every
-            if pattern in (arm.name, full) or fnmatch.fnmatchcase(arm.name, pattern) or fnmatch.fnmatchcase(full, pattern)
-        ]
-        if not found:
-            faults.append(unknown("arm", pattern, [full for _, _, full in every]))
-        wanted.update(found)
-    narrowed = [replace(table, arms=tuple(arm for arm in table.arms if f"{table.number}/{arm.name}" in wanted)) for table in tables]
-    return [table for table in narrowed if table.arms], faults
-
-
-def _rejoined(words: Sequence[str], names: Collection[str]) -> list[str]:
-    """Words that a comma stood between, with those put together again that are one name: `SupCAM`, `ResNet-101` -> `SupCAM, ResNet-101`."""
-    found: list[str] = []
-    first = 0
-    while first < len(words):
-        ends = (end for end in range(len(words), first + 1, -1) if ", ".join(words[first:end]) in names)
-        end = next(ends, first + 1)
-        found.append(", ".join(words[first:end]))
-        first = end
-    return found
-
-
 def make_plan(
     entry: Entry,
     *,
     preset: str,
     data_hash: str,
+    code: str,
     seed: int = 0,
     trials: int | None = None,
     repeats: int | None = None,
@@ -174,7 +144,7 @@ def make_plan(
     overrides: Mapping[str, Any] | None = None,
     strategy: Strategy | None = None,
 ) -> Plan:
-    """RequestError with every fault of the request. None takes the preset's value."""
+    """RequestError with every fault of the request. None takes the preset's value. code: see `Plan`."""
     study, procedure = entry.study, entry.procedure
     if preset not in study.presets:
         raise RequestError(unknown("preset", preset, list(study.presets)))
@@ -182,16 +152,12 @@ def make_plan(
     asked_trials = trials
     trials = chosen.trials if trials is None else trials
     repeats = chosen.repeats if repeats is None else repeats
-    faults = [
-        f"{name} must be at least {low}, got {value}" if value < low else f"{name} must be at most {high}, got {value}"
-        for name, value, low, high in (("--trials", trials, 0, 100_000), ("--repeats", repeats, 1, 1_000), ("--seed", seed, 0, 2**31 - 1))
-        if not low <= value <= high
-    ]
+    faults = budget_faults(trials, repeats, seed)
     repeats = min(max(repeats, 0), 1_000)
     baseline = config_from(procedure.config, dict(chosen.overrides) | dict(overrides or {}))
     baseline_faults = procedure.faults(baseline, None, None)
     faults += baseline_faults
-    named, table_faults = choose_tables(entry, chosen.tables if tables is None else tables, arms)
+    named, table_faults = choose_tables(study, chosen.tables if tables is None else tables, arms)
     faults += table_faults
     space = {name: dimension for name, dimension in (dict(study.space) | dict(chosen.space)).items() if dimension is not None}
     grid_faults = sampling.faults(strategy, space, config_values(baseline), asked_trials) if trials else []
@@ -226,9 +192,9 @@ def make_plan(
     for one in seeds:
         for planned_table in planned:
             for planned_arm in planned_table.arms:
-                run = planned_run(procedure, planned_arm.config, one, data_hash, [f"{planned_table.number}/{planned_arm.name}"])
+                run = planned_run(procedure, planned_arm.config, one, data_hash, code, [f"{planned_table.number}/{planned_arm.name}"])
                 runs[run.key] = replace(runs[run.key], arms=runs[run.key].arms + run.arms) if run.key in runs else run
-    return Plan(baseline, tuple(planned), tuple(runs.values()), space, seeds, trials, strategy)
+    return Plan(baseline, tuple(planned), tuple(runs.values()), space, seeds, trials, procedure, data_hash, code, strategy)
 
 
 def _grid_trials(baseline: Any, space: Mapping[str, Dimension], strategy: Strategy, asked: int | None) -> int:
@@ -260,13 +226,13 @@ def point_of(config: Any, space: Mapping[str, Dimension]) -> dict[str, Any] | No
     for name, dimension in space.items():
         if applies(dimension, values):
             value = values[dimension.field]
-            if not _contains(dimension.distribution, value):
+            if not contains(dimension.distribution, value):
                 return None
             point[name] = value
     return point
 
 
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
+def contains(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     return bool(distribution._contains(value))

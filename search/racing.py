@@ -43,6 +43,8 @@ def race(candidates: Sequence[str], kept: str | None, seeds: Sequence[int], scor
         found = {name: score(name, seed) for name in running}
         missing = [(name, seed) for name in running if found[name] is None]
         if missing:
+            if kept in running:  # it runs to the end whatever comes: no slot need wait for the others to know that
+                missing += [(kept, later) for later in seeds[done:] if score(kept, later) is None]
             return Race(out, missing, None, _leader(scores, candidates, out))
         for name in running:
             value = found[name]

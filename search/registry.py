@@ -41,10 +41,15 @@ def unknown(kind: str, given: str, known: list[str]) -> str:
     return f"no {kind} {given!r}." + (f" Did you mean {close[0]!r}?" if close else "") + f" Known: {', '.join(known)}."
 
 
-def load(name: str) -> Entry:
-    """RequestError for a name that is not known."""
+def declared(name: str) -> "Study":
+    """The declaration alone, without PyTorch. RequestError for a name that is not known."""
     if name not in names():
         raise RequestError(unknown("procedure", name, names()))
-    study = importlib.import_module(f"search_spaces.{name}").STUDY
-    procedure = importlib.import_module(f"trainables.{name}").PROCEDURE
-    return Entry(study, procedure)
+    study: Study = importlib.import_module(f"search_spaces.{name}").STUDY
+    return study
+
+
+def load(name: str) -> Entry:
+    """RequestError for a name that is not known."""
+    study = declared(name)
+    return Entry(study, importlib.import_module(f"trainables.{name}").PROCEDURE)

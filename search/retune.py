@@ -1,19 +1,21 @@
 """A table in which every arm is searched for: `--retune`.
-Comes in: a plan. Goes out: one small study for each arm, carried out one after the other over the same ledger, and tables of their winners.
+Comes in: a plan. Goes out: one small search for each arm, carried out side by side over the same ledger, and tables of their winners.
 Exists because a comparison at settings that were tuned for one arm favours that arm. Every arm gets as many trials as the others, over the
 space without what the arm itself fixes; then its best is chosen and run on all seeds as that of the main search is. Such rows stand in
 tables of their own (`2-retuned`): they answer another question than rows at fixed settings."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from search.coordinator import Active, Coordinator, Progress, spent_seconds
+from search.director import Director
+from search.final import Final
 from search.plan import Plan, PlannedArm, PlannedTable
 from search.registry import Entry
-from search.stages import Stages
+from search.search import Search
+from search.warm import Warm
 from search_spaces._declare import Dimension
 from trainables.parts.execution import config_hash, digest
 from trainables.parts.procedure import config_values
@@ -66,140 +68,6 @@ def _ends(dimension: Dimension) -> tuple[Any, ...]:
     return tuple(distribution.choices) if isinstance(distribution, CategoricalDistribution) else (distribution.low, distribution.high)  # type: ignore[attr-defined]
 
 
-class Relay:
-    """Coordinators one after the other, as one: the next is made when all that the one before was asked for has ended."""
-
-    def __init__(self, makers: Sequence[Callable[[], Coordinator]]) -> None:
-        self.makers = list(makers)
-        self.all = [self.makers.pop(0)()]
-        self._slots, self._gpus = 1, 1.0
-        self._on_change: Callable[[Any], None] = lambda coordinator: None
-        self._on_record = self.now.on_record
-
-    @property
-    def now(self) -> Coordinator:
-        return self.all[-1]
-
-    def _move(self) -> Coordinator:
-        while self.makers and self.now.complete():
-            before = self.now
-            self.all.append(self.makers.pop(0)())
-            self.now.slots, self.now.gpus, self.now.on_change, self.now.on_record = (
-                self._slots,
-                self._gpus,
-                self._on_change,
-                self._on_record,
-            )
-            self.now.spent = spent_seconds(before.ledger.records)
-        return self.now
-
-    @property
-    def active(self) -> Mapping[str, Active]:
-        return self.now.active
-
-    @property
-    def folder(self) -> Any:
-        return self.now.folder
-
-    @property
-    def stages(self) -> Stages:
-        return self.now.stages
-
-    @property
-    def new_records(self) -> int:
-        return sum(one.new_records for one in self.all)
-
-    @property
-    def slots(self) -> int:
-        return self._slots
-
-    @slots.setter
-    def slots(self, value: int) -> None:
-        self._slots = self.now.slots = value
-
-    @property
-    def gpus(self) -> float:
-        return self._gpus
-
-    @gpus.setter
-    def gpus(self, value: float) -> None:
-        self._gpus = self.now.gpus = value
-
-    @property
-    def on_change(self) -> Callable[[Any], None]:
-        return self._on_change
-
-    @on_change.setter
-    def on_change(self, value: Callable[[Any], None]) -> None:
-        self._on_change = self.now.on_change = value
-
-    @property
-    def on_record(self) -> Callable[[Mapping[str, Any]], None]:
-        return self._on_record
-
-    @on_record.setter
-    def on_record(self, value: Callable[[Mapping[str, Any]], None]) -> None:
-        self._on_record = self.now.on_record = value
-
-    def next(self) -> Active | None:
-        while True:
-            active = self._move().next()
-            if active is not None or not (self.makers and self.now.complete()):  # all of an arm's trials may stand in the ledger already
-                return active
-
-    def row(self, key: str, row: Mapping[str, Any]) -> bool:
-        return self.now.row(key, row)
-
-    def lost(self, key: str) -> None:
-        self.now.lost(key)
-
-    def job(self, active: Active) -> dict[str, Any]:
-        return self.now.job(active)
-
-    def finished(self) -> bool:
-        return self._move().finished()
-
-    @property
-    def notes(self) -> list[str]:
-        """Of all; what is added is the one's at work."""
-        return self.now.notes
-
-    @property
-    def halt(self) -> str | None:
-        return self.now.halt
-
-    def stop(self, why: str | None = None) -> None:
-        self.makers.clear()  # an arm whose search has not begun is not begun
-        self.now.stop(why)
-
-    def drop(self, key: str, why: str) -> None:
-        self.makers.clear()
-        self.now.drop(key, why)
-
-    def at_work(self) -> bool:
-        return self.now.at_work()
-
-    def waits_in_vain(self) -> bool:
-        return self.now.waits_in_vain()
-
-    def abandon(self) -> None:
-        self.now.abandon()
-
-    def waits_again(self, key: str) -> None:
-        self.now.waits_again(key)
-
-    def stalled(self, patience: float) -> list[tuple[Active, float]]:
-        return self.now.stalled(patience)
-
-    def complete(self) -> bool:
-        return self._move().complete() and not self.makers
-
-    def progress(self) -> Progress:
-        """Of what is at work now; of arms to come, their trials are waiting."""
-        own = self.now.progress()
-        return replace(own, waiting=own.waiting + len(self.makers) * self.now.plan.trials)
-
-
 def retuned_table(table: PlannedTable, shape: Mapping[str, Any], winners: Mapping[tuple[str, str], Any], plan: Plan) -> dict[str, Any]:
     """A table of the winners of its arms' searches; shape: the table at fixed settings, as study.json has it; winners: (config_hash,
     configuration) by (table, arm). An arm whose search has not ended is not in it yet."""
@@ -214,12 +82,19 @@ def retuned_table(table: PlannedTable, shape: Mapping[str, Any], winners: Mappin
     return dict(shape) | {"number": f"{table.number}-retuned", "title": title, "dataset": "", "external_dataset": "", "arms": arms}
 
 
-def best_of(relay: Relay, plan: Plan, several: Sequence[Retuning]) -> dict[tuple[str, str], Any]:
-    """(config_hash, configuration) of the winner of each arm whose race is decided."""
-    found: dict[tuple[str, str], Any] = {}
-    for one, retuning in zip(relay.all[1:], several, strict=False):
-        race = one.race()
-        if race is not None and race.winner is not None:
-            config = next(candidate.config for candidate in one._finalists() if candidate.hash == race.winner)
-            found |= {arm: (race.winner, config) for arm in retuning.arms}
-    return found
+def best_of(finals: Sequence[Final]) -> dict[tuple[str, str], Any]:
+    """(config_hash, configuration) by (table, arm), of each arm whose race is decided."""
+    winners = {final: final.winner() for final in finals if final.search.name}
+    return {arm: (winner.hash, winner.config) for final, winner in winners.items() if winner is not None for arm in final.search.arms}
+
+
+def make_searches(
+    director: Director, arms: Sequence[Retuning], *, own: bool = True, warm: Warm | None = None, judged: int | None = None
+) -> list[Search]:
+    """The study's own search (own: whether it is asked for), then that of each arm. judged: images of the validation part."""
+    plan = director.plan
+    common: dict[str, Any] = {"entry": director.entry, "ledger": director.ledger, "ended": director.ended, "judged": judged}
+    main = [Search(plan=plan, title=director.name, warm=warm, **common)] if own and plan.trials else []
+    return main + [
+        Search(plan=one.plan, title=f"{director.name} retuned {one.name}", name=one.name, arms=one.arms, **common) for one in arms
+    ]

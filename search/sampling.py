@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class Strategy:
     finalists: int = 3  # configurations that are run on fresh seeds
     second: str | None = None  # what is made small beside the score: parameters
     source: str | None = None  # the study that this one starts from
+    space: Mapping[str, str] = field(default_factory=dict)  # dimensions that are narrower than declared (`--space`)
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # dimensions that are not searched (`--fix`), at which value
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -80,39 +82,20 @@ def faults(strategy: Strategy, space: Mapping[str, Dimension], values: Mapping[s
 # -- samplers ---------------------------------------------------------------------------------------------------------------------------
 
 
-def make_sampler(strategy: Strategy, number: int, *, seed: int, slots: int, points: Sequence[Mapping[str, Any]] = ()) -> Any:
-    """That of the trial with this number. slots: runs at once; points: those of a grid, the trial's own first.
+def make_sampler(strategy: Strategy, number: int, *, seed: int, slots: int) -> optuna.samplers.BaseSampler:
+    """That of the trial with this number. slots: runs at once.
 
     tpe: multivariate with groups (it models the branches of a conditional space apart); constant liar: what runs elsewhere counts as bad.
     gp: Optuna's, over the dimensions that every trial has; those that only some have are drawn at random, as Optuna falls back to. What
-    runs elsewhere enters its acquisition function. random, grid: look at no other trial; two numbers give two draws."""
+    runs elsewhere enters its acquisition function. random: looks at no other trial; two numbers give two draws. A grid's points are enqueued
+    (Optuna's GridSampler knows no conditions: it would take the product of all dimensions) and need no sampler."""
     one = derive_seed("sampler", seed, number) % 2**32
     first = max(5, slots)  # trials before a model is asked
-    if strategy.sampler == "random":
+    if strategy.sampler in ("random", "grid"):
         return optuna.samplers.RandomSampler(seed=one)
     if strategy.sampler == "gp":
         return optuna.samplers.GPSampler(seed=one, n_startup_trials=first, warn_independent_sampling=False)
-    if strategy.sampler == "grid":
-        return _Given(points[0] if points else {}, one)
     return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=first, seed=one)
-
-
-class _Given(optuna.samplers.BaseSampler):
-    """One point of a grid. Optuna's GridSampler knows no conditions: it would take the product of all dimensions."""
-
-    def __init__(self, point: Mapping[str, Any], seed: int) -> None:
-        self.point, self.fallback = point, optuna.samplers.RandomSampler(seed=seed)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        return {}
-
-    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
-        if name in self.point:
-            return self.point[name]
-        return self.fallback.sample_independent(study, trial, name, distribution)
 
 
 def steps_of(distribution: BaseDistribution, points: int | None) -> tuple[Any, ...] | None:

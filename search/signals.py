@@ -6,14 +6,15 @@ all processes of a terminal or of a job: the runs would end before their checkpo
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
+from typing import Protocol
 
 ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
-    """Of one command. last: the signal that came last, None as long as none has come."""
+    """Of the process; one command at a time listens. last: the signal that came last, None as long as none has come."""
 
     def __init__(self) -> None:
         self.last: int | None = None
@@ -26,6 +27,7 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        self.last = None
         before = {number: signal.getsignal(number) for number in ASKED}
         self._listened = tuple(number for number, handler in before.items() if handler != signal.SIG_IGN)
         self._listen()
@@ -71,3 +73,27 @@ class Signals:
         first, self.last = self.last is None, number
         if not (first and self._end is not None and self._end()):
             raise KeyboardInterrupt  # and nothing of our own: Ray, in whose C++ the main thread may wait, makes another one of it
+
+
+SIGNALS = Signals()
+
+
+class AtWork(Protocol):
+    """A study at work."""
+
+    def stop(self, why: str | None = None) -> None: ...
+    def at_work(self) -> bool: ...
+
+
+def first_saves(study: AtWork, say: Callable[[str], None]) -> AbstractContextManager[None]:
+    """While `study` is at work: the first signal has its runs save a checkpoint and end; where none has a process, it ends all at once, as the
+    second one does."""
+
+    def end() -> bool:
+        study.stop()
+        if not study.at_work():
+            return False
+        say("stopping; what runs saves its checkpoint after this epoch. Once more stops at once")
+        return True
+
+    return SIGNALS.orderly(end)

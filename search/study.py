@@ -1,33 +1,75 @@
-"""A study folder: what was asked, the packed data, the splits; and whether a new request agrees with it.
-Comes in: a request and data. Goes out: `study.json`, `data/`, `splits/`. Exists so that the same command continues a study, a larger one
-extends it, and one that contradicts it is refused with the difference shown."""
+"""A study folder: study.json, the packed data, the splits; and the lock that keeps it for one command.
+Comes in: what was asked, and data. Goes out: `study.json`, `data/`, `splits/`. Exists so that whoever has the folder can tell what it is, and
+that two commands are never at work on it."""
 
 import csv
+import errno
 import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna.distributions import distribution_to_json
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from search.plan import BASELINE, Plan, PlannedTable
-from search.recorder import commit, now, versions
-from search.registry import Entry
+from trainables.parts import code
 from trainables.parts.checkpoint import sealed, unsealed, write_atomically
 from trainables.parts.data import Pack, load_pack, save_pack
 from trainables.parts.errors import RequestError
-from trainables.parts.inspection import size_baseline
-from trainables.parts.procedure import config_values
 
 SCHEMA = 1
-STUDY = "study.json"
-NEEDED = ("study", "procedure", "preset", "objective", "data", "seed", "seeds", "repeats", "trials", "baseline", "tables")  # of study.json
+STUDY, LOCK = "study.json", ".lock"
+
+
+class _Objective(BaseModel):
+    metric: str
+    direction: str
+    intermediate: str
+
+
+class _Data(BaseModel):
+    hash: str
+    classes: list[str]
+
+
+class _Arm(BaseModel):
+    name: str
+    config_hash: str
+
+
+class _Table(BaseModel):
+    number: str
+    metric: str
+    baseline_arm: str
+    arms: list[_Arm]
+
+
+class _Study(BaseModel):
+    """What study.json must have for whoever reads it; what else stands in it is kept as it is."""
+
+    model_config = ConfigDict(strict=True)
+
+    study: str
+    procedure: str
+    preset: str
+    objective: _Objective
+    data: _Data
+    seed: int
+    seeds: list[int]
+    repeats: int
+    trials: int
+    baseline: dict[str, Any]
+    tables: list[_Table]
+    code: str = ""  # fingerprint that keys are made with; '' where it was begun by a version that did not keep it
+    codes: list[dict[str, Any]] = []  # `code.known` of each that trained, the earliest first
+    most: dict[str, int] = {}  # trials and repeats that any command has asked for
 
 
 def read_study(folder: Path) -> dict[str, Any] | None:
@@ -35,28 +77,49 @@ def read_study(folder: Path) -> dict[str, Any] | None:
     path = folder / STUDY
     if not path.exists():
         return None
+    again = "delete it, and the command that began the study writes it anew, or give the study another --name"
     try:
         study = json.loads(path.read_text())
         if isinstance(study, dict):
             study = unsealed(study)
     except (ValueError, RecursionError) as fault:
-        raise RequestError(
-            f"{path} is damaged ({fault}); delete it, and the command that began the study writes it anew, or give the study another --name"
-        ) from None
+        raise RequestError(f"{path} is damaged ({fault}); {again}") from None
     if not isinstance(study, dict) or study.get("schema") != SCHEMA:
         raise RequestError(
             f"{path} is of schema {study.get('schema') if isinstance(study, dict) else '?'}, this version writes {SCHEMA}; give the study another --name"
         )
-    if missing := [name for name in NEEDED if name not in study]:
-        raise RequestError(
-            f"{path} is damaged ({', '.join(missing)} missing); delete it, and the command that began the study writes it anew, or give the study another --name"
-        )
+    try:
+        _Study.model_validate(study)
+    except ValidationError as fault:
+        raise RequestError(f"{path} is damaged ({'; '.join(map(_found, fault.errors(include_url=False)[:5]))}); {again}") from None
     return study
+
+
+def _found(error: Any) -> str:
+    """A fault of a file that pydantic has found, in words."""
+    place = ".".join(map(str, error["loc"]))
+    return f"{place} missing" if error["type"] == "missing" else f"{place}: {error['msg']}"
 
 
 def write_study(folder: Path, study: Mapping[str, Any]) -> None:
     text = json.dumps(sealed(study), indent=1, allow_nan=False)
     write_atomically(folder / STUDY, lambda path: path.write_text(text + "\n"), "study")
+
+
+def advice(fault: OSError) -> str:
+    """What to do about a file that could not be made, written or locked."""
+    if fault.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP):
+        return (
+            "its file system has no locks, and nothing would keep a second command off the study; have it mounted with locks "
+            "(Lustre: -o flock; NFS: version 4, or lockd), or name another --storage"
+        )
+    if fault.errno in (errno.EMFILE, errno.ENFILE):
+        return "raise the limit of open files (ulimit -n), or end what holds so many"
+    if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room, or name another --storage"
+    if fault.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "change its permissions, or name another --storage"
+    return "name another --storage"
 
 
 def check_writable(folder: Path) -> None:
@@ -68,18 +131,28 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as fault:
         raise RequestError(
-            f"--storage must be a folder that can be written, got {folder.parent} ({fault.strerror}); name another"
+            f"--storage must be a folder that can be written, got {folder.parent} ({os.strerror(fault.errno or 0)}); {advice(fault)}"
         ) from None
 
 
-def table_json(table: PlannedTable, metrics: Sequence[str], external: Sequence[str] = ()) -> dict[str, Any]:
-    columns = [f"{part}_{metric}" for part in ("test", *(f"external_{name}" for name in external)) for metric in metrics]
-    return {
-        "number": table.number, "title": table.title, "metric": columns[0], "metrics": columns,
-        "dataset": table.dataset, "external_dataset": table.external_dataset, "published_number": table.published_number or table.number,
-        "baseline_arm": table.compare_with,
-        "arms": [{"name": arm.name, "published": arm.published, "config_hash": arm.config_hash, "overrides": arm.overrides} for arm in table.arms],
-    }  # fmt: skip
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The study in this folder, for this process alone. A process that is forked off does not hold it (filelock sees to that): it may outlive the
+    command. RequestError, by its cause, if it cannot be had."""
+    path = folder / LOCK
+    # filelock would go over to a file that stays behind when its holder dies on another machine: better no study than one that seems at work
+    lock = FileLock(path, timeout=0.5, fallback_to_soft=False)  # `ls` and `watch` look at it for an instant
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise RequestError(f"{folder}: another search is at work on this study; wait for it, or give this one another --name") from None
+    except OSError as fault:
+        raise RequestError(f"{path} could not be locked ({os.strerror(fault.errno or 0)}): {advice(fault)}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -117,157 +190,11 @@ def name_external(folders: Sequence[Path]) -> dict[str, Path]:
     return named
 
 
-def compose_study(
-    entry: Entry,
-    plan: Plan,
-    *,
-    name: str,
-    preset: str,
-    source: Mapping[str, Any],
-    pack: Pack,
-    command: str,
-    old: Mapping[str, Any] | None,
-    external: Mapping[str, External] | None = None,
-) -> dict[str, Any]:
-    """study.json for this request: new, or the old one extended. RequestError with every difference that is a contradiction."""
-    head, dirty = commit()
-    if old is None:
-        parts = entry.procedure.parts(plan.baseline, pack, plan.seeds[0])
-        counts = {
-            label: int(count) for label, count in zip(pack.classes, np.bincount(pack.labels, minlength=len(pack.classes)), strict=True)
-        }
-        data = dict(source) | {
-            "hash": pack.hash, "classes": list(pack.classes), "images": len(pack.labels), "counts": counts,
-            "parts": {part: len(index) for part, index in parts.items()}, "notes": list(pack.notes),
-            "size_baseline": size_baseline(pack) if entry.procedure.baselines is None else None,
-            "baselines": entry.procedure.baselines(plan.baseline, pack, parts) if entry.procedure.baselines is not None else [],
-        }  # fmt: skip
-        old = {
-            "schema": SCHEMA, "study": name, "procedure": entry.procedure.name, "preset": preset, "created": now(), "command": command,
-            "objective": {"metric": entry.study.objective, "direction": entry.study.direction, "intermediate": entry.study.intermediate},
-            "data": data, "seed": plan.seeds[0], "repeats": 0, "seeds": [], "trials": 0, "baseline": config_values(plan.baseline), "space": {},
-            "tables": [], "search": plan.strategy.json(), "versions": versions(), "commit": head, "dirty": dirty,
-        }  # fmt: skip
-    new: dict[str, Any] = {
-        "procedure": entry.procedure.name,
-        "preset": preset,
-        "data hash": pack.hash,
-        "seed": plan.seeds[0],
-        "objective": entry.study.objective,
-        "search": plan.strategy.json() if plan.trials else {},
-        "settings": config_values(plan.baseline),
-    }
-    was: dict[str, Any] = {
-        "procedure": old["procedure"],
-        "preset": old["preset"],
-        "data hash": old["data"]["hash"],
-        "seed": old["seed"],
-        "objective": old["objective"]["metric"],
-        "search": _search_of(old, plan) if plan.trials else {},
-        "settings": old["baseline"],
-    }
-    differences = _differences(was, new)
-    differences += [
-        f"{word}: the study has {had}, asked for {asked}"
-        for word, had, asked in (("repeats", old["repeats"], len(plan.seeds)), ("trials", old["trials"], plan.trials))
-        if asked < had
-    ]
-    sets = {known["slug"]: dict(known) for known in old["data"].get("external", [])}
-    for slug, other in (external or {}).items():
-        if slug in sets and sets[slug]["hash"] != other.pack.hash:
-            differences.append(f"external set {slug}: the study has data hash {sets[slug]['hash'][:16]}, asked for {other.pack.hash[:16]}")
-        sets.setdefault(slug, other.json(slug))
-    if differences:
-        raise RequestError(
-            f"study {name!r} exists and was asked for differently; repeat its command to continue it, or give this one another --name:",
-            *(f"  {line}" for line in differences),
-        )
-    tables: dict[str, dict[str, Any]] = {table["number"]: table for table in old["tables"]}
-    for planned in plan.tables:
-        fresh = table_json(planned, entry.study.metrics, list(sets))
-        had = tables.get(planned.number, {"arms": []})["arms"]
-        known = {arm["name"] for arm in fresh["arms"]}
-        order = [arm.name for table in entry.study.tables if table.number == planned.number for arm in table.arms]
-        arms = [*fresh["arms"], *(arm for arm in had if arm["name"] not in known)]
-        tables[planned.number] = fresh | {
-            "arms": sorted(arms, key=lambda arm: order.index(arm["name"]) if arm["name"] in order else len(order))
-        }
-    numbers = [table.number for table in entry.study.tables]
-    return dict(old) | {
-        "data": dict(old["data"]) | {"external": list(sets.values())},
-        "repeats": len(plan.seeds), "seeds": list(plan.seeds), "trials": plan.trials,
-        "search": plan.strategy.json() if plan.trials else old.get("search", {}),
-        "objective": dict(old["objective"]) | ({"second": {"metric": plan.strategy.second, "direction": "minimize"}} if plan.strategy.second else {}),
-        "space": {
-            key: json.loads(distribution_to_json(dimension.distribution))["attributes"]
-            | {"field": dimension.field, "when": {name: list(values) for name, values in dimension.when.items()}}
-            for key, dimension in plan.space.items()
-        },
-        "tables": sorted(tables.values(), key=lambda table: numbers.index(table["number"]) if table["number"] in numbers else len(numbers)),
-    }  # fmt: skip
-
-
-def _search_of(old: Mapping[str, Any], plan: Plan) -> Mapping[str, Any]:
-    """How a study was searched; one that was not yet, or that is older than these words, agrees with whatever is asked."""
-    asked = plan.strategy.json()
-    return asked | dict(old["search"]) if old.get("search") and old["trials"] else asked
-
-
-def _differences(was: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    found = []
-    for word, value in new.items():
-        if isinstance(value, Mapping):
-            keys = dict.fromkeys([*was[word], *value])
-            found += [
-                f"{word}.{key}: the study has {was[word].get(key)}, asked for {value.get(key)}"
-                for key in keys
-                if was[word].get(key) != value.get(key)
-            ]
-        elif was[word] != value:
-            found.append(f"{word}: the study has {was[word]}, asked for {value}")
-    return found
-
-
-def with_confirmation(
-    study: Mapping[str, Any], baseline_hash: str, best_hash: str, name: str, overrides: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The study with the table of the search's best point, on all seeds, beside the baseline."""
-    example = study["tables"][0] if study["tables"] else {"metric": "test_accuracy", "metrics": ["test_accuracy"]}
-    arms = [
-        {"name": BASELINE, "published": None, "config_hash": baseline_hash, "overrides": {}},
-        {"name": name, "published": None, "config_hash": best_hash, "overrides": dict(overrides)},
-    ]
-    table = {
-        "number": "search", "title": "Best configuration of the search, on every seed", "metric": example["metric"], "metrics": example["metrics"],
-        "dataset": "", "baseline_arm": BASELINE, "arms": arms if best_hash != baseline_hash else arms[:1],
-    }  # fmt: skip
-    return with_table(study, table)
-
-
-def with_retunings(study: Mapping[str, Any], several: Iterable[Any]) -> dict[str, Any]:
-    """The study with the searches of arms that are asked for, so that it is known from the folder when all have ended."""
-    asked = {one["search"]: one for one in study.get("retuned", [])}
-    for one in several:
-        asked[one.name] = {"search": one.name, "arms": [list(arm) for arm in one.arms], "trials": one.plan.trials}
-    return dict(study) | ({"retuned": list(asked.values())} if asked else {})
-
-
-def race_decided(study: Mapping[str, Any]) -> bool:
-    """Whether the search's best configurations have raced on all seeds, after all its trials."""
-    race = study.get("race") or {}
-    asked = (study["seeds"][1:], study["trials"])
-    return race.get("winner") is not None and (race.get("seeds"), race.get("trials", study["trials"])) == asked
-
-
-def chosen_by_searches(study: Mapping[str, Any]) -> set[str]:
-    """Configurations that stand in tables which searches made: their models stay until another one has won."""
-    tables = (table for table in study.get("tables", []) if table["number"] == "search" or table["number"].endswith("-retuned"))
-    return {arm["config_hash"] for table in tables for arm in table["arms"]}
-
-
-def with_table(study: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    """The study with a table that its search made, in place of an earlier one of that number, after the paper's."""
-    return dict(study) | {"tables": [*(old for old in study["tables"] if old["number"] != table["number"]), dict(table)]}
+def code_of(folder: Path) -> str:
+    """The fingerprint that the keys of a study in this folder are made with: that of its first command, or, of a new one, that of the code that
+    runs; '' in studies of before it was kept."""
+    study = read_study(folder)
+    return code.fingerprint() if study is None else str(study.get("code", ""))
 
 
 def store_external(folder: Path, external: Mapping[str, External]) -> None:

@@ -1,106 +1,145 @@
 """The only bridge from a trainable to Ray.
-Comes in: a job as plain values (what a Tune trial is given). Goes out: rows through `tune.report`, files in the run's folder.
-Each run is a Ray Train `TorchTrainer`: in local mode (no process group) for one worker, which costs 0.03 s, or a worker group with
-DistributedDataParallel. Checkpoints are the run's own files: a retried run, and a new driver, find them without Ray."""
+Comes in: a job as plain values (what a Tune trial is given). Goes out: rows through `tune.report`; the result travels with the last one. Each run
+is a Ray Train `TorchTrainer`: in local mode (no process group) for one worker, which costs 0.03 s, or a worker group with
+DistributedDataParallel (`group`). Checkpoints are the run's own files: a run that is placed again, and a new command, find them without Ray.
+A process that may be spoilt (an error of the device, one that nobody knows) is not used again: it raises after its last row."""
 
 import functools
 import gc
 import json
 import os
 import socket
-import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 from ray import train, tune
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.torch.config import _TorchBackend
-from ray.util.queue import Empty, Queue
-from torch.distributed import TCPStore, init_process_group  # type: ignore[attr-defined]
+from ray.train.torch import TorchTrainer
 
 from search import registry
-from search.recorder import STOP, now
+from search.group import ProcessDied, train_group
+from search.ledger import STOP, now
 from search.stages import Stages
+from search.study import STUDY
+from trainables.parts import code
 from trainables.parts.data import Pack, load_pack
-from trainables.parts.errors import Diverged, Interrupted, RequestError, StorageFault, WeightsUnreachable
-from trainables.parts.execution import execute
+from trainables.parts.errors import Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
+from trainables.parts.execution import MODEL, Outcome, device_name, execute, parameters_of
 from trainables.parts.procedure import config_from
 from trainables.parts.workers import Workers
 
 Report = Callable[[dict[str, Any]], None]
 
+KINDS: tuple[tuple[type[BaseException], str, str], ...] = (  # exception, how the run ended, kind of its error; the first that fits
+    (Interrupted, "stopped", ""),
+    (StorageFault, "stopped", ""),
+    (Diverged, "diverged", "not_finite"),
+    (OtherCode, "misplaced", "other_code"),
+    (Misplaced, "misplaced", "misplaced"),
+    (WeightsUnreachable, "failed", "unreachable_weights"),
+    (MemoryError, "failed", "out_of_memory"),
+    (torch.cuda.OutOfMemoryError, "failed", "out_of_memory"),
+    (RequestError, "failed", "request"),
+    (Exception, "failed", "error"),
+)
+LEAVES = ("out_of_memory", "error", "device", "misplaced", "other_code")  # after which a process is not used again
+BESIDE = 1 << 30  # bytes of a device that neither are free nor this process's: a CUDA context alone takes half of that
+
 _packs: dict[str, Pack] = {}  # of this process, by folder: reused processes map the file once
+
+
+class _Leaves(Exception):
+    """This process is not to be used again."""
 
 
 def run_trial(job: dict[str, Any]) -> None:
     """A Tune function trainable. Every ending that is not the death of the process is reported as a row {"end": status, ...}."""
     _reset_peak_memory()
     started = now()
+    origin: dict[str, Any] = {}  # of the worker, which in a group is another process than this one
 
     def send(row: dict[str, Any]) -> None:
+        origin.update(row.get("origin", {}))
         tune.report({"row": json.dumps(row), "epoch": row.get("epoch", 0)})
 
     try:
         if (Path(job["study"]) / STOP).exists():
             raise Interrupted  # it waited for a machine, and got that of a run which has just been stopped
-        if job["workers"] == 1:
-            _local(job, send)
-        else:
-            _group(job, send)
-        ending: dict[str, Any] = {"end": "completed"}
-    except Interrupted:
-        ending = {"end": "stopped"}
-    except StorageFault as fault:
-        ending = {"end": "stopped", "message": str(fault)}
-    except Diverged as fault:
-        ending = {"end": "diverged", "kind": "not_finite", "message": str(fault)}
-    except WeightsUnreachable as fault:
-        ending = {"end": "failed", "kind": "unreachable_weights", "message": str(fault)}
-    except (MemoryError, torch.cuda.OutOfMemoryError) as fault:
-        ending = {"end": "failed", "kind": "out_of_memory", "message": str(fault).splitlines()[0] if str(fault) else "out of memory"}
-    except RequestError as fault:
-        ending = {"end": "failed", "kind": "request", "message": "; ".join(fault.faults)}
-    except _ProcessDied:
-        raise  # Tune starts the run again, as it does where the trial's own process dies
-    except Exception as fault:  # noqa: BLE001 (recorded with its reason, its traceback in the run's log; the study goes on)
-        ending = {"end": "failed", "kind": "error", "message": f"{type(fault).__name__}: {fault}".splitlines()[0]}
-        with suppress(OSError):
-            (Path(job["study"]) / job["folder"]).mkdir(parents=True, exist_ok=True)
-            (Path(job["study"]) / job["folder"] / "log.txt").write_text(traceback.format_exc())
-    ending |= {
-        "started": started, "ended": now(), "worker": f"{socket.gethostname()}:{os.getpid()}", "device": _device_name(job),
-        "peak_memory_bytes": _peak_memory(),
-    }  # fmt: skip
+        outcome = _local(job, send) if job["workers"] == 1 else train_group(job, _work, send, _origin, origin.update)
+        parameters = parameters_of(Path(job["study"]) / job["folder"] / MODEL)
+        ending: dict[str, Any] = {"end": "completed", "outcome": asdict(outcome), "parameters": parameters}
+    except ProcessDied:
+        raise  # as where the trial's own process dies
+    except Exception as fault:  # noqa: BLE001 (told as it is; its traceback stands in the run's log; the study goes on)
+        ending = _ending(job, fault)
+    ending |= (origin or _origin(job)) | {"started": started, "ended": now(), "peak_memory_bytes": _peak_memory()}
+    leaves = ending.get("kind") in LEAVES
     gc.collect()
     _freeze()
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not leaves:
         torch.cuda.empty_cache()
-    send(ending)
+    send(ending | {"leaves": leaves})
+    if leaves:
+        raise _Leaves(ending.get("message"))
 
 
-def _local(job: dict[str, Any], send: Report) -> None:
+def _ending(job: dict[str, Any], fault: Exception) -> dict[str, Any]:
+    end, kind = next((end, kind) for known, end, kind in KINDS if isinstance(fault, known))
+    if kind == "error" and _of_device(fault):
+        kind = "device"
+    words = "; ".join(fault.faults) if isinstance(fault, RequestError) else str(fault)
+    if kind == "out_of_memory":
+        words = words.splitlines()[0] if words else "out of memory"
+    elif kind in ("error", "device"):
+        words = f"{type(fault).__name__}: {fault}".splitlines()[0]
+        with suppress(OSError):
+            (Path(job["study"]) / job["folder"]).mkdir(parents=True, exist_ok=True)
+            (Path(job["study"]) / job["folder"] / "log.txt").write_text("".join(traceback.format_exception(fault)))
+    ending = {"end": end} | ({"kind": kind} if kind else {}) | ({"message": words} if kind or words else {})
+    ours = isinstance(fault, torch.cuda.OutOfMemoryError) and job["workers"] == 1  # a group's memory is not this process's to see
+    return ending | (_crowd() if ours and torch.cuda.is_available() else {})
+
+
+def _of_device(fault: Exception) -> bool:
+    """An error of the device sticks to its process: whatever it runs next fails too."""
+    return isinstance(fault, torch.AcceleratorError) or "CUDA error" in str(fault)
+
+
+def _crowd() -> dict[str, Any]:
+    """Whether others use the device: what is neither free nor ours."""
+    free, total = torch.cuda.mem_get_info()
+    return {"device_memory": total, "neighbours": total - free - torch.cuda.memory_reserved() > BESIDE}
+
+
+def _local(job: dict[str, Any], send: Report) -> Outcome:
+    found: list[Outcome] = []
     TorchTrainer(
-        lambda config: _work(config, send, Workers()), train_loop_config=job, scaling_config=train.ScalingConfig(num_workers=0)
+        lambda config: found.append(_work(config, send, Workers())),
+        train_loop_config=job,
+        scaling_config=train.ScalingConfig(num_workers=0),
     ).fit()
+    return found[0]
 
 
-def _work(job: dict[str, Any], send: Report, workers: Workers) -> None:
+def _work(job: dict[str, Any], send: Report, workers: Workers) -> Outcome:
     """One worker's part of a run."""
+    _examine(job)
     torch.set_num_threads(max(1, int(job["cpus"])))
-    device = torch.device("cuda", torch.cuda.current_device()) if job["gpus"] and torch.cuda.is_available() else torch.device("cpu")
     study = Path(job["study"])
     entry = registry.load(job["procedure"])
     folders = {"": study / "data"} | {name: study / "external" / name for name in job["external"]}
     for known in set(_packs) - set(map(str, folders.values())):
         del _packs[known]
-    packs = {name: _packs.get(str(folder)) or _packs.setdefault(str(folder), load_pack(folder)) for name, folder in folders.items()}
-    execute(
+    try:
+        packs = {name: _packs.get(str(folder)) or _packs.setdefault(str(folder), load_pack(folder)) for name, folder in folders.items()}
+    except RequestError as fault:  # the command has read them
+        raise Misplaced(f"{socket.gethostname()} cannot read the study's images: {'; '.join(fault.faults)}") from None
+    return execute(
         entry.procedure,
         config_from(entry.procedure.config, job["config"]),
         seed=job["seed"],
@@ -108,13 +147,52 @@ def _work(job: dict[str, Any], send: Report, workers: Workers) -> None:
         external=packs,
         folder=study / job["folder"],
         store=Stages(study),
-        report=send,
-        device=device,
+        report=_signed(send, _origin(job)),
+        device=_device(job),
         workers=workers,
         evaluate_test=job["evaluate_test"],
         checkpoint_seconds=job["checkpoint_seconds"],
         stopping=(study / STOP).exists,
+        code=job["key_code"],
     )
+
+
+def _examine(job: dict[str, Any]) -> None:
+    """Misplaced, or OtherCode, where the run cannot be done here as it was asked for, whatever its configuration."""
+    host = socket.gethostname()
+    if not (Path(job["study"]) / STUDY).exists():
+        raise Misplaced(f"{host} does not see {job['study']}; every machine must see the folder of --storage")
+    if job["gpus"] and not torch.cuda.is_available():
+        raise Misplaced(f"Ray promised a GPU on {host}, and PyTorch sees none there; look at its driver (nvidia-smi, and PyTorch's CUDA)")
+    if code.fingerprint() != job["code"]:
+        own = ", ".join(f"{name} {code.versions().get(name, 'none')}" for name in code.LIBRARIES)
+        raise OtherCode(
+            f"{host} has other code than the command: its trainables/ differs, or its {own}; "
+            "give it what the command has, or begin the command again if files were changed meanwhile"
+        )
+
+
+def _signed(send: Report, origin: dict[str, Any]) -> Report:
+    """`send`, with who trains in the first row: the run may be ended before this process says more."""
+    words = [origin]
+
+    def report(row: dict[str, Any]) -> None:
+        send(row | ({"origin": words.pop()} if words else {}))
+
+    return report
+
+
+def _origin(job: dict[str, Any]) -> dict[str, Any]:
+    """Who trains, and where."""
+    device = _device(job)
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+    return code.origin(device_name(device)) | {
+        "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "", "worker": f"{socket.gethostname()}:{os.getpid()}", "device_memory": memory,
+    }  # fmt: skip
+
+
+def _device(job: dict[str, Any]) -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if job["gpus"] and torch.cuda.is_available() else torch.device("cpu")
 
 
 @functools.cache
@@ -122,136 +200,6 @@ def _freeze() -> None:
     """Once a process, after its first run: what the libraries have made by then, half of it at their first use, need not be looked through
     after each run (0.3 s). To ask Python whether that was done would count it all (0.1 s)."""
     gc.freeze()
-
-
-class _Stopped(Exception):
-    """The driver has stopped this run."""
-
-
-class _ProcessDied(RuntimeError):
-    """A worker of the group is gone, or what holds the group together."""
-
-
-def _group(job: dict[str, Any], send: Report) -> None:
-    """A real worker group, nested in this trial. Ray's own TuneReportCallback can hang (its queue is full when the trial ends), so the first
-    worker puts rows on a queue of ours, and waits until this thread has passed each on to Tune: no report can be lost or overtaken."""
-    rows = Queue(actor_options={"num_cpus": 0})
-    taken = Queue(actor_options={"num_cpus": 0})
-    resources = {"CPU": float(job["cpus"])} | ({"GPU": float(job["gpus"])} if job["gpus"] else {})
-    trainer = TorchTrainer(
-        _group_worker,
-        train_loop_config=job | {"rows": rows, "taken": taken},
-        torch_config=_OwnAddress(),
-        scaling_config=train.ScalingConfig(num_workers=job["workers"], use_gpu=bool(job["gpus"]), resources_per_worker=resources),
-        run_config=train.RunConfig(
-            name=job["key"], storage_path=str(Path(job["study"]) / "ray"), failure_config=train.FailureConfig(max_failures=0)
-        ),
-    )
-    fault: list[BaseException] = []
-    raised: list[Exception] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except BaseException as problem:  # noqa: BLE001 (raised again in the trial's own thread)
-            fault.append(problem)
-
-    thread = threading.Thread(target=fit, daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive() or not rows.empty():
-            try:
-                row = rows.get(timeout=0.2)
-            except Empty:
-                continue
-            if "raised" in row:
-                raised.append(_as_exception(row))
-                continue
-            send(row)  # raises SystemExit where Tune has stopped the trial
-            taken.put(True)
-    except BaseException:
-        taken.put(False)  # the first worker raises _Stopped, and the group ends itself, so that its placement group is freed
-        thread.join(timeout=60)
-        raise
-    finally:
-        for queue in (rows, taken):
-            queue.shutdown(force=True)
-    if fault:
-        lost = [failure for failure in getattr(fault[0], "worker_failures", {}).values() if hasattr(failure, "health_check_failure")]
-        if lost or isinstance(fault[0], train.ControllerError):
-            raise _ProcessDied(str((lost or fault)[0]))  # what the others raise is that they hear no more of it
-        raise next((known for known in raised if type(known) in _KNOWN.values()), (raised or fault)[0])
-
-
-class _OwnAddress(TorchConfig):
-    """The store by which the workers of a group find each other obeys whoever reaches it. Ray has PyTorch open it on every interface; here it
-    listens on the address that the node has in its cluster, and no other: on the loopback, in a cluster of this command's own."""
-
-    @property
-    def backend_cls(self) -> type[_TorchBackend]:
-        return _OwnAddressBackend
-
-
-class _OwnAddressBackend(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        host, port = worker_group.execute_single(0, _open_store)
-        backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo"
-        size, timeout = len(worker_group), timedelta(seconds=backend_config.timeout_s)
-        group = (size, host, port, backend, timeout)
-        ray.get([worker_group.execute_single_async(rank, _join_group, rank, *group) for rank in range(size)])
-
-
-_opened: list[TCPStore] = []  # by the first worker, until it joins
-
-
-def _open_store() -> tuple[str, int]:
-    host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-    listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    port = listener.getsockname()[1]
-    _opened[:] = [TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())]
-    return host, port
-
-
-def _join_group(rank: int, size: int, host: str, port: int, backend: str, timeout: timedelta) -> None:
-    store = _opened.pop() if rank == 0 else TCPStore(host, port, is_master=False)
-    init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
-
-
-_KNOWN: dict[str, type[Exception]] = {
-    kind.__name__: kind
-    for kind in (Diverged, WeightsUnreachable, RequestError, Interrupted, StorageFault, MemoryError, torch.cuda.OutOfMemoryError)
-}
-
-
-def _as_exception(row: dict[str, Any]) -> Exception:
-    return _KNOWN[row["raised"]](row["message"]) if row["raised"] in _KNOWN else RuntimeError(f"{row['raised']}: {row['message']}")
-
-
-def _group_worker(job: dict[str, Any]) -> None:
-    context = train.get_context()
-    workers = Workers(context.get_world_rank(), context.get_world_size())
-    if torch.cuda.is_available() and job["gpus"]:
-        from ray.train.torch import get_device
-
-        torch.cuda.set_device(get_device())
-
-    def send(row: dict[str, Any]) -> None:
-        if workers.rank == 0:
-            job["rows"].put(row)
-            if not job["taken"].get():
-                raise _Stopped
-
-    try:
-        _work({name: value for name, value in job.items() if name not in ("rows", "taken")}, send, workers)
-    except _Stopped:
-        raise
-    except Exception as fault:
-        job["rows"].put({"raised": type(fault).__name__, "message": str(fault)})
-        raise
-
-
-def _device_name(job: dict[str, Any]) -> str:
-    return torch.cuda.get_device_name() if job["gpus"] and torch.cuda.is_available() else "cpu"
 
 
 def _reset_peak_memory() -> None:

@@ -1,10 +1,10 @@
 """What another study knows: `--from STUDY`.
 Comes in: its folder and this study's plan. Goes out: trials for the sampler, points to ask first, and words.
 Exists because a space that was searched once need not be searched from nothing. Scores are only taken over where they mean the same: the
-same data, and the same settings beside the searched ones. Of any other study of the procedure the best points are asked first."""
+same data and code, and the same settings beside the searched ones. Of any other study of the procedure the best points are asked first."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from search.ledger import Ledger
 from search.plan import Plan, point_of, search_config
-from search.recorder import Ledger
 from search.registry import Entry
 from search.study import read_study
 from trainables.parts.checkpoint import sealed, unsealed, write_atomically
@@ -91,6 +91,7 @@ def warm_start(folder: Path, entry: Entry, plan: Plan, data_hash: str) -> Warm:
     theirs = config_from(entry.procedure.config, study["baseline"])
     equal, other, outside, unmeasured, second = [], [], 0, 0, plan.strategy.second
     sign = 1 if entry.study.direction == "maximize" else -1
+    same = study["data"]["hash"] == data_hash and study.get("code", "") == plan.code
     for hashed, records in _by_configuration(ledger, study["data"]["hash"]).items():
         config = config_from(entry.procedure.config, records[0]["params"])
         if second and any(second not in record["metrics"] for record in records):
@@ -99,10 +100,10 @@ def warm_start(folder: Path, entry: Entry, plan: Plan, data_hash: str) -> Warm:
         point = point_of(config, plan.space)
         if point is None:
             outside += 1
-        elif config_hash(entry.procedure, search_config(plan.baseline, plan.space, point)) == hashed and study["data"]["hash"] == data_hash:
-            equal.append(_known(hashed, point, records, entry, second))
+        elif config_hash(entry.procedure, search_config(plan.baseline, plan.space, point)) == hashed and same:
+            equal.append(_known(hashed, point, records, entry, second, ledger))
         elif config_hash(entry.procedure, search_config(theirs, plan.space, point)) == hashed:
-            other.append(_known(hashed, point, records, entry, second))
+            other.append(_known(hashed, point, records, entry, second, ledger))
     able = [known for known in (equal or other) if known.score is not None]
     if not able and unmeasured:
         raise RequestError(f"--from {folder.name}: its runs were not measured by {second}, the second objective here; leave --from out")
@@ -113,6 +114,8 @@ def warm_start(folder: Path, entry: Entry, plan: Plan, data_hash: str) -> Warm:
     notes = []
     if study["data"]["hash"] != data_hash:
         notes.append(f"{folder.name} was made on other data: its scores are no measure here, and its best points are asked first")
+    elif not same:
+        notes.append(f"{folder.name} was trained by other code: its scores are no measure here, and its best points are asked first")
     elif not equal:
         notes.append(
             f"{folder.name} has other settings beside the searched ones: its scores are no measure here, and its best points are asked first"
@@ -133,10 +136,10 @@ def _by_configuration(ledger: Ledger, data_hash: str) -> dict[str, list[dict[str
     return found
 
 
-def _known(hashed: str, point: Mapping[str, Any], records: list[dict[str, Any]], entry: Entry, second: str | None) -> Known:
+def _known(hashed: str, point: Mapping[str, Any], records: list[dict[str, Any]], entry: Entry, second: str | None, ledger: Ledger) -> Known:
     completed = [record["metrics"] for record in records if record["status"] == "completed"]
-    seen = [row[entry.study.intermediate] for row in records[0].get("history", []) if entry.study.intermediate in row]
     if not completed:
+        seen = [row[entry.study.intermediate] for row in ledger.history(records[0]["key"]) if entry.study.intermediate in row]
         return Known(hashed, point, None, dict(enumerate(seen, 1)))
     score, other = (
         sum(metrics[name] for metrics in completed) / len(completed) if name else None for name in (entry.study.objective, second)
@@ -144,19 +147,16 @@ def _known(hashed: str, point: Mapping[str, Any], records: list[dict[str, Any]],
     return Known(hashed, point, score, {}, other)
 
 
-def import_trials(study: optuna.Study, warm: Warm) -> None:
-    """Add what is not there yet. Such trials carry `from`, are no trials of this study, and are never its best."""
-    there = {trial.user_attrs.get("from") for trial in study.get_trials(deepcopy=False)}
+def imported_trials(warm: Warm) -> Iterator[optuna.trial.FrozenTrial]:
+    """Such trials carry `from`, are no trials of this study, and are never its best."""
     for known in warm.trials:
-        if known.key in there or (known.score is None and not known.curve):
+        if known.score is None and not known.curve:
             continue
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.COMPLETE if known.score is not None else TrialState.PRUNED,
-                values=None if known.score is None else [known.score, *([] if known.second is None else [known.second])],
-                params=dict(known.point),
-                distributions={name: warm.space[name] for name in known.point},
-                intermediate_values=dict(known.curve),
-                user_attrs={"from": known.key},
-            )
+        yield optuna.trial.create_trial(
+            state=TrialState.COMPLETE if known.score is not None else TrialState.PRUNED,
+            values=None if known.score is None else [known.score, *([] if known.second is None else [known.second])],
+            params=dict(known.point),
+            distributions={name: warm.space[name] for name in known.point},
+            intermediate_values=dict(known.curve),
+            user_attrs={"from": known.key},
         )

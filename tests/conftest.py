@@ -62,9 +62,9 @@ def finished(toy, toy_pack, tmp_path_factory):
 
     torch.set_num_threads(1)
     bench = Bench(toy, tmp_path_factory.mktemp("finished"), toy_pack, trials=2, repeats=1, tables=["1"])
-    _, coordinator = bench.open()
-    bench.finish(coordinator)
-    assert coordinator.complete()
+    _, director = bench.open()
+    bench.finish(director)
+    assert director.complete()
     bench.close()
     return bench.folder
 
@@ -105,4 +105,5 @@ def known_toy(toy, monkeypatch):
     from search import registry
 
     monkeypatch.setattr(registry, "load", lambda name: toy)
+    monkeypatch.setattr(registry, "declared", lambda name: toy.study)
     monkeypatch.setattr(exporting, "load", lambda name: toy)

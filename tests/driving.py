@@ -7,25 +7,20 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from search.coordinator import Coordinator
+from search.compose import compose_study
+from search.director import Director
+from search.ledger import Ledger
 from search.plan import make_plan
-from search.recorder import Ledger
 from search.registry import Entry
+from search.retune import make_searches, retunings
 from search.stages import Stages
-from search.study import (
-    External,
-    compose_study,
-    external_names,
-    external_packs,
-    read_study,
-    store_data,
-    store_external,
-    write_study,
-)
+from search.study import External, code_of, external_names, external_packs, read_study, store_data, store_external, write_study
 from trainables.parts.errors import Diverged
-from trainables.parts.execution import execute
+from trainables.parts.execution import MODEL, execute, parameters_of
 
 ROOT = Path(__file__).parent.parent
 TOY = Path(__file__).parent / "toy"
@@ -57,10 +52,11 @@ class Bench:
         self.ledgers: list[Ledger] = []
 
     def plan(self):
-        return make_plan(self.entry, data_hash=self.pack.hash if self.pack else "d" * 64, **self.request)
+        data_hash = self.pack.hash if self.pack else "d" * 64
+        return make_plan(self.entry, data_hash=data_hash, code=code_of(self.folder), **self.request)
 
-    def open(self, **more) -> tuple[Ledger, Coordinator]:
-        """A ledger, held, and a coordinator over it."""
+    def open(self, *, with_search=True, retuned=False, judged=None, warm=None, **more) -> tuple[Ledger, Director]:
+        """A ledger, held, and a director over it. retuned: each arm's search too."""
         plan = self.plan()
         self.close()
         ledger = Ledger(self.folder)
@@ -76,39 +72,41 @@ class Bench:
             store_external(self.folder, self.external)
             write_study(self.folder, study)
             more.setdefault("external", external_names(study))
-        data_hash = self.pack.hash if self.pack else "d" * 64
-        return ledger, Coordinator(self.entry, plan, ledger, self.folder, name="bench", data_hash=data_hash, **more)
+        arms = retunings(self.entry, plan) if retuned else ()
+        searches = partial(make_searches, arms=arms, own=with_search, warm=warm, judged=judged)
+        return ledger, Director(self.entry, plan, ledger, self.folder, name="bench", searches=searches, **more)
 
     def close(self) -> None:
         """What the death of a driver does to its ledger."""
         while self.ledgers:
             self.ledgers.pop().__exit__()
 
-    def train(self, coordinator, active) -> None:
+    def train(self, director, active) -> None:
         """Run it in this process, as a worker would."""
-        key, job = active.run.key, coordinator.job(active)
+        key, job = active.run.key, director.job(active)
         self.trained.append(key)
 
         def report(row):
-            if coordinator.row(key, row):
+            if director.row(key, row):
                 raise StopIteration
 
         ending = {"end": "completed"}
         try:
-            execute(
+            outcome = execute(
                 self.entry.procedure, active.run.config, seed=active.run.seed, pack=self.pack, folder=self.folder / active.folder,
                 store=Stages(self.folder), report=report, evaluate_test=job["evaluate_test"], checkpoint_seconds=0.0,
-                external=external_packs(self.folder, job["external"]),
+                external=external_packs(self.folder, job["external"]), code=job["key_code"],
             )  # fmt: skip
+            ending |= {"outcome": asdict(outcome), "parameters": parameters_of(self.folder / active.folder / MODEL)}
         except StopIteration:
             return
         except Diverged as fault:
             ending = {"end": "diverged", "kind": "not_finite", "message": str(fault)}
-        coordinator.row(key, ending | END)
+        director.row(key, ending | END)
 
-    def finish(self, coordinator) -> None:
-        while not coordinator.finished():
-            self.train(coordinator, coordinator.next())
+    def finish(self, director) -> None:
+        while not director.finished():
+            self.train(director, director.next())
 
 
 END = {
@@ -147,22 +145,27 @@ class Inside:
     """`python -m search toy ...` in this process and without Ray: runs train here, one after another, as a worker would train them."""
 
     def __init__(self, monkeypatch, toy, storage: Path) -> None:
-        from search import cli, export, registry, study
-        from search import coordinator as coordinating
+        from search import api, export, registry
+        from search.signals import SIGNALS, first_saves
+        from search.stopping import heed
 
         for module in (registry, export):
             monkeypatch.setattr(module, "load", lambda name: toy)
+        monkeypatch.setattr(registry, "declared", lambda name: toy.study)
         monkeypatch.setattr(registry, "names", lambda: ["toy"])
-        for module in (coordinating, study):
-            monkeypatch.setattr(module, "commit", lambda: ("c" * 40, False))
-            monkeypatch.setattr(module, "versions", dict)
         inside = self
 
-        def train(request, coordinator):
-            with request._orderly(coordinator, request.console):
-                inside.drive(coordinator)
+        def carry_out(work, director):
+            def say(words):
+                work.console.print(words, markup=False)
 
-        monkeypatch.setattr(cli._Request, "_train", train)
+            with (
+                first_saves(director, say),
+                heed(director, say, lambda: SIGNALS.last is not None or inside.most is not None) as work.asked,
+            ):
+                inside.drive(director)
+
+        monkeypatch.setattr(api, "_carry_out", carry_out)
         self.toy, self.storage, self.trained = toy, storage, []
         self.study = storage / "toy-quick-synthetic"
         self.checkpoint_seconds = 0.0
@@ -173,22 +176,22 @@ class Inside:
 
         return cli.main(["toy", *words, "--storage", str(self.storage)])
 
-    def drive(self, coordinator: Coordinator) -> None:
-        """What Tune does with the bridge of `search.tuner`, without its processes."""
-        from search.tuner import _Scheduler, _Searcher
+    def drive(self, director: Director) -> None:
+        """What Tune does with the bridge of `search.tune`, without its processes."""
+        from search.tune import _Scheduler, _Searcher
 
-        searcher, scheduler = _Searcher(coordinator, {}), _Scheduler(coordinator, {})
+        searcher, scheduler = _Searcher(director, {}), _Scheduler(director, {})
         before = len(self.trained)
         while (job := searcher.suggest(str(len(self.trained)))) != _Searcher.FINISHED:
             if job is not None:
-                self.work(coordinator, scheduler, job)
+                self.work(director, scheduler, job)
             if self.most is not None and len(self.trained) - before >= self.most:
-                coordinator.stop()
+                director.stop()
 
-    def work(self, coordinator: Coordinator, scheduler, job: dict) -> None:
+    def work(self, director: Director, scheduler, job: dict) -> None:
         from types import SimpleNamespace
 
-        from search.recorder import STOP
+        from search.ledger import STOP
         from trainables.parts.data import load_pack
         from trainables.parts.errors import Interrupted, RequestError, StorageFault
         from trainables.parts.procedure import config_from
@@ -197,15 +200,16 @@ class Inside:
             if scheduler.on_trial_result(None, SimpleNamespace(config=job), {"row": json.dumps(row)}) == "STOP":
                 raise StopIteration
 
-        folder = coordinator.folder
+        folder = director.folder
         self.trained.append(job["key"])
         try:
-            execute(
+            outcome = execute(
                 self.toy.procedure, config_from(self.toy.procedure.config, job["config"]), seed=job["seed"], pack=load_pack(folder / "data"),
                 folder=folder / job["folder"], store=Stages(folder), report=report, evaluate_test=job["evaluate_test"],
-                checkpoint_seconds=self.checkpoint_seconds, stopping=(folder / STOP).exists,
+                checkpoint_seconds=self.checkpoint_seconds, stopping=(folder / STOP).exists, code=job["key_code"],
             )  # fmt: skip
-            ending = {"end": "completed"}
+            size = parameters_of(folder / job["folder"] / MODEL)
+            ending = {"end": "completed", "outcome": asdict(outcome), "parameters": size}
         except StopIteration:
             return
         except Interrupted:

@@ -464,7 +464,7 @@ def test_a_whole_run_on_drawn_cells_is_recorded_and_its_arms_share_one_training(
     assert [row["epoch"] for row in rows] == [1, 2] and rows[-1]["queue_size"] == 30
     assert (tmp_path / "run" / "artefacts.npz").exists()
     hashes = [
-        stage_hashes(PROCEDURE, replace(config, **over), 1, "d")["pretrain"]
+        stage_hashes(PROCEDURE, replace(config, **over), 1, "d", "c")["pretrain"]
         for over in ({}, {"scoring_encoder": "query"}, {"predictor": False})
     ]
     assert hashes[0] == hashes[1] != hashes[2]

@@ -19,7 +19,11 @@ from typing import Any
 import pytest
 import yaml
 
-from search.tuner import Machines, _Scheduler, _Searcher, _to_come, share_out
+from search import cluster, tune
+from search.machines import RUN_BYTES, Machines, run_bytes, share_out, to_come
+from search.signals import Signals
+from search.tune import _Scheduler, _Searcher
+from search.watch import Left, has_left
 from trainables.parts.errors import ClusterLost, RequestError
 
 ROOT = Path(__file__).parent.parent
@@ -195,6 +199,9 @@ HEAD = {"node:__internal_head__": 1.0}
         ([{"CPU": 4.0}, GPU_NODE, GPU_NODE], None, 1, (8, 1.0, 2)),  # the CPUs of a node without a GPU are of no use to a run
         ([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}], None, 1, (4, 1.0, 2)),  # a run must fit on either
         ([GPU_NODE] * 4, None, 2, (8, 1.0, 2)),
+        ([{"CPU": 4.0, "GPU": 1.0}], 0.1, 1, (0.4, 0.1, 10)),  # more runs on a GPU than CPUs: each has a part of one
+        ([{"CPU": 16.0, "memory": 8e9}], None, 1, (2, 0.0, 6)),  # not 16 runs of 1.3 GB on 8 GB
+        ([{"CPU": 2.0, "memory": 1e9}], None, 1, (2, 0.0, 1)),  # what a run takes is a guess: one may always try
     ],
 )
 def test_runs_take_what_a_node_has(
@@ -223,82 +230,118 @@ def test_a_run_that_no_node_could_ever_take_is_refused(
 def test_machines_that_the_autoscaler_may_add_count_as_long_as_they_are_not_there(tmp_path: Path) -> None:
     bootstrap = tmp_path / "ray_bootstrap_config.yaml"
     bootstrap.write_text(TEXT)
-    assert _to_come(tmp_path / "absent.yaml", [HEAD]) == ()
-    to_come = _to_come(bootstrap, [HEAD])
-    assert to_come == (GPU_NODE,) * 4
-    assert share_out(Machines((HEAD,), to_come, True), None, 1).slots == 4
-    assert len(_to_come(bootstrap, [HEAD, GPU_NODE])) == 3
+    assert to_come(tmp_path / "absent.yaml", [HEAD]) == ()
+    coming = to_come(bootstrap, [HEAD])
+    assert coming == (GPU_NODE,) * 4
+    assert share_out(Machines((HEAD,), coming, True), None, 1).slots == 4
+    assert len(to_come(bootstrap, [HEAD, GPU_NODE])) == 3
+
+
+def test_a_run_takes_the_memory_that_others_of_its_study_took_and_a_fifth_more() -> None:
+    assert run_bytes({}) == RUN_BYTES
+    assert run_bytes({"a": {"peak_memory_bytes": 1e9}, "b": {"peak_memory_bytes": None}, "c": {"peak_memory_bytes": 2e9}}) == 2.4e9
 
 
 def test_a_ray_that_does_not_start_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from search import tuner
-
     def start(**words: Any) -> None:
         raise Exception("The current node timed out\nduring startup.")  # as Ray does where its raylet is killed meanwhile
 
-    monkeypatch.setattr(tuner.ray, "init", start)
-    with pytest.raises(ClusterLost, match=r"^Ray did not start \(The current node timed out during startup\.\)$"), tuner.cluster(None):
+    monkeypatch.setattr(cluster.ray, "init", start)
+    with (
+        pytest.raises(ClusterLost, match=r"^Ray did not start \(The current node timed out during startup\.\)$"),
+        cluster.open_cluster(Signals(), None),
+    ):
         pass
 
 
-def test_a_run_is_lost_when_tune_gives_it_up_and_not_when_tune_tries_again() -> None:
-    lost: list[str] = []
-    run = SimpleNamespace(run=SimpleNamespace(key="k"))
-    again: list[str] = []
-    coordinator: Any = SimpleNamespace(
-        active={}, slots=1, next=lambda: run, job=lambda active: {"key": "k"}, lost=lost.append, waits_again=again.append
-    )
-    searcher = _Searcher(coordinator, {"cpus": 1})
-    scheduler = _Scheduler(coordinator, searcher.trials)
-    assert searcher.suggest("trial") == {"key": "k", "cpus": 1}
-    scheduler.on_trial_add(None, SimpleNamespace(trial_id="trial", status="RUNNING", config={"key": "k"}))
-    scheduler.on_trial_error(None, SimpleNamespace(config={"key": "k"}))  # Tune calls this before each retry
-    assert lost == [] and again == ["k"]
-    searcher.on_trial_complete("trial", error=True)
-    assert lost == ["k"]
+class Heard:
+    """A Director as Tune's side of the bridge sees it."""
+
+    def __init__(self, *keys: str, told: bool = False) -> None:
+        self.runs, self.told = iter([*(SimpleNamespace(run=SimpleNamespace(key=key)) for key in keys), None, None]), told
+        self.queue = SimpleNamespace(active={}, node_of=lambda key: "node of " + key)
+        self.slots, self.halt = 9, None
+        self.gone: list[Any] = []
+        self.rows: list[Any] = []
+
+    def next(self) -> Any:
+        return next(self.runs)
+
+    def job(self, active: Any) -> dict[str, Any]:
+        return {"key": active.run.key, "placement": 1, "avoid": []}
+
+    def lost(self, key: str, placement: int, *, node_lives: bool) -> None:
+        self.gone.append((key, placement, node_lives))
+
+    def finished(self) -> bool:
+        return False
+
+    def row(self, key: str, row: dict[str, Any], placement: int) -> bool:
+        self.rows.append((key, row, placement))
+        return self.told
 
 
-def test_a_run_that_tune_gives_up_without_a_word_is_lost_too() -> None:
+def trial(key: str, name: str = "1") -> Any:
+    return SimpleNamespace(trial_id=name, status="RUNNING", config={"key": key, "placement": 1})
+
+
+def test_a_run_is_lost_with_its_process_and_it_is_said_whether_its_machine_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "alive", lambda: [{"NodeID": "node of a"}])
+    director: Any = Heard("a", "b")
+    searcher = _Searcher(director, {"cpus": 1})
+    scheduler = _Scheduler(director, searcher.trials)
+    for name, key in (("1", "a"), ("2", "b")):
+        assert searcher.suggest(name) == {"key": key, "placement": 1, "avoid": [], "cpus": 1}
+        scheduler.on_trial_add(None, trial(key, name))
+    searcher.on_trial_complete("1", error=True)
+    searcher.on_trial_complete("2", error=True)
+    assert director.gone == [("a", 1, True), ("b", 1, False)]
+
+
+def test_a_run_that_tune_gives_up_without_a_word_is_lost_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the process of a stopped run does not come free: Tune marks the next run as failed, and tells no searcher."""
-    lost: list[str] = []
-    runs = iter([SimpleNamespace(run=SimpleNamespace(key="a")), SimpleNamespace(run=SimpleNamespace(key="b")), None, None])
-    coordinator: Any = SimpleNamespace(
-        active={}, slots=9, next=lambda: next(runs), job=lambda active: {"key": active.run.key}, lost=lost.append, finished=lambda: False
-    )
-    searcher = _Searcher(coordinator, {})
-    scheduler = _Scheduler(coordinator, searcher.trials)
-    trials = [SimpleNamespace(trial_id=name, status="RUNNING", config={"key": key}) for name, key in (("1", "a"), ("2", "b"))]
-    for trial in trials:
-        searcher.suggest(trial.trial_id)
-        scheduler.on_trial_add(None, trial)
+    monkeypatch.setattr(cluster, "alive", list)
+    director: Any = Heard("a", "b")
+    searcher = _Searcher(director, {})
+    scheduler = _Scheduler(director, searcher.trials)
+    trials = [trial("a", "1"), trial("b", "2")]
+    for one in trials:
+        searcher.suggest(one.trial_id)
+        scheduler.on_trial_add(None, one)
     trials[0].status = trials[1].status = "ERROR"
     searcher.on_trial_complete("2", error=True)  # of this one it was told
     searcher.suggest("3")
     searcher.suggest("3")
-    assert lost == ["b", "a"]
+    assert [key for key, *_ in director.gone] == ["b", "a"]
+
+
+def test_a_run_is_placed_on_no_machine_that_it_is_to_avoid_while_there_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune.ray, "nodes", lambda: [{"NodeID": name, "Alive": name != "c"} for name in "abc"])
+    bundles = [{"CPU": 1.0}]
+    assert tune.placed(bundles, ["a", "c"])._bound.kwargs["bundle_label_selector"] == [{"ray.io/node-id": "!in(a)"}]
+    assert "bundle_label_selector" not in tune.placed(bundles, ["a", "b"])._bound.kwargs, "it would wait for ever"
+    assert "bundle_label_selector" not in tune.placed(bundles, [])._bound.kwargs
 
 
 @pytest.mark.parametrize(
     ("row", "told", "decision"),
-    [({"epoch": 1}, False, "CONTINUE"), ({"epoch": 1}, True, "STOP"), ({"end": "completed"}, False, "STOP"), ({"end": "stopped"}, False, "STOP")],
+    [({"epoch": 1}, False, "CONTINUE"), ({"epoch": 1}, True, "STOP"), ({"end": "completed"}, False, "STOP"), ({"end": "stopped"}, False, "STOP"),
+     ({"end": "failed", "leaves": True}, False, "CONTINUE")],
 )  # fmt: skip
 def test_a_process_is_free_for_the_next_run_with_the_last_word_of_the_one_before(row: dict[str, Any], told: bool, decision: str) -> None:
-    heard: list[Any] = []
-    coordinator: Any = SimpleNamespace(row=lambda key, row: heard.append((key, row)) or told, halt=None)
-    trial = SimpleNamespace(config={"key": "k"})
-    assert _Scheduler(coordinator, {}).on_trial_result(None, trial, {"row": json.dumps(row)}) == decision
-    assert heard == [("k", row)]
+    director: Any = Heard(told=told)
+    assert _Scheduler(director, {}).on_trial_result(None, trial("k"), {"row": json.dumps(row)}) == decision
+    assert director.rows == [("k", row, 1)]
 
 
 def test_a_run_whose_record_the_disk_refuses_ends_and_stays_to_be_taken_up() -> None:
     dropped: list[Any] = []
 
-    def row(key: str, row: dict[str, Any]) -> bool:
+    def row(*words: Any) -> bool:
         raise OSError("full")
 
-    coordinator: Any = SimpleNamespace(row=row, halt=None, drop=lambda *words: dropped.append(words))
-    trial = SimpleNamespace(config={"key": "k"})
-    assert _Scheduler(coordinator, {}).on_trial_result(None, trial, {"row": '{"end": "completed"}'}) == "STOP"
+    director: Any = SimpleNamespace(row=row, halt=None, drop=lambda *words: dropped.append(words))
+    assert _Scheduler(director, {}).on_trial_result(None, trial("k"), {"row": '{"end": "completed"}'}) == "STOP"
     assert dropped == [("k", "full")]
 
 
@@ -361,7 +404,7 @@ def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray._private.utils import get_ray_address_file
     from ray.cluster_utils import Cluster
 
-    from search.tuner import _read_authentication
+    from search.cluster import _read_authentication
 
     with monkeypatch.context() as settings:
         settings.setenv("RAY_AUTH_MODE", "token")
@@ -542,16 +585,21 @@ def test_a_cluster_that_others_use_in_full_is_refused_and_so_is_one_that_is_too_
 def test_a_storage_that_the_nodes_cannot_write_is_refused_by_name(two_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    from search import tuner
-
     study = tmp_path / "s"
     write(study / "study.json", "{}")
-    with tuner.cluster(two_nodes.address) as machines:
+    with cluster.open_cluster(Signals(), two_nodes.address) as machines:
         share = share_out(machines, None, 1)
-        tuner._check_running(share, study)
+        cluster.check_running(share, study)
         with pytest.raises(RequestError, match="every node can see"):
-            tuner._check_running(share, tmp_path / "elsewhere")
-        monkeypatch.setattr(tuner, "ANSWER_OF_NODE_SECONDS", 0)
+            cluster.check_running(share, tmp_path / "elsewhere")
+        monkeypatch.setattr(cluster, "ANSWER_OF_NODE_SECONDS", 0)
         with pytest.raises(RequestError, match="did not start a process within 0 s"):
-            tuner._check_running(share, study)
+            cluster.check_running(share, study)
     assert not ray.is_initialized()
+
+
+def test_a_study_that_is_left_is_left_in_order_though_ray_makes_another_exception_of_it() -> None:
+    """As `CoreWorker.wait` does: "returned a result with an exception set"."""
+    fault = SystemError("returned a result with an exception set")
+    fault.__cause__ = Left()
+    assert has_left(fault) and has_left(Left()) and not has_left(SystemError()) and not has_left(None)

@@ -59,7 +59,7 @@ def test_tables_and_their_arms_have_names_of_their_own_and_a_baseline_among_them
 @pytest.mark.parametrize("name", ENTRIES)
 def test_arms_of_one_table_train_different_things(name):
     for preset in ENTRIES[name].study.presets:
-        plan = make_plan(ENTRIES[name], preset=preset, data_hash="", tables=["all"])
+        plan = make_plan(ENTRIES[name], preset=preset, data_hash="", code="c", tables=["all"])
         for table in plan.tables:
             assert len({arm.config_hash for arm in table.arms}) == len(table.arms), table.number
 
@@ -73,14 +73,14 @@ def test_a_preset_and_its_space_name_only_what_there_is(name, preset):
     assert set(chosen.tables) <= {table.number for table in study.tables}
     assert {key for key, value in chosen.space.items() if value is None} <= set(study.space)
     assert procedure.faults(baseline(name, preset), None, None) == []
-    for dimension in make_plan(entry, preset=preset, data_hash="").space.values():
+    for dimension in make_plan(entry, preset=preset, data_hash="", code="c").space.values():
         assert dimension.field in names
         assert set(dimension.when) <= names
 
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
 def test_a_condition_hangs_on_what_is_decided_before_it(name, preset):
-    space = make_plan(ENTRIES[name], preset=preset, data_hash="").space
+    space = make_plan(ENTRIES[name], preset=preset, data_hash="", code="c").space
     decided: set[str] = set()
     varied = {dimension.field for dimension in space.values()}
     for dimension in space.values():
@@ -92,7 +92,7 @@ def test_a_condition_hangs_on_what_is_decided_before_it(name, preset):
 def test_every_corner_of_a_space_can_be_trained_and_every_choice_leads_somewhere(name, preset):
     """Each dimension at its bounds or choices, the others as in the baseline where they apply."""
     entry = ENTRIES[name]
-    plan = make_plan(entry, preset=preset, data_hash="")
+    plan = make_plan(entry, preset=preset, data_hash="", code="c")
     for dimension in plan.space.values():
         distribution = dimension.distribution
         values = distribution.choices if hasattr(distribution, "choices") else (distribution.low, distribution.high)

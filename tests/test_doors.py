@@ -213,7 +213,7 @@ def test_each_cluster_of_ours_has_a_token_of_its_own_and_the_callers_settings_ar
     from ray._private import ray_constants
     from ray._raylet import AuthenticationTokenLoader
 
-    from search.tuner import _closed_to_others
+    from search.cluster import _closed_to_others
 
     def seen() -> tuple[str | None, ...]:
         return tuple(os.environ.get(name) for name in VARIABLES)

@@ -237,6 +237,7 @@ def killed(folder, kind, number):
     return process.returncode != 0
 
 
+@pytest.mark.slow
 def test_a_process_killed_in_both_stages_ends_with_the_straight_runs_weights(pack, straight, tmp_path):
     # each life of the run reports its earlier rows again: the third row of the second life is the first of stage 2
     for number in (1, 3):
@@ -260,17 +261,17 @@ def test_a_stage_from_the_store_gives_the_weights_of_training_it(pack, straight,
 
 
 def test_stage_hashes_change_with_all_that_a_stage_depends_on_and_with_nothing_else():
-    base = stage_hashes(PROCEDURE, TINY, 0, "data")
+    base = stage_hashes(PROCEDURE, TINY, 0, "data", "c")
     both = [
-        stage_hashes(PROCEDURE, TINY, 1, "data"),
-        stage_hashes(PROCEDURE, TINY, 0, "other"),
-        stage_hashes(PROCEDURE, replace(TINY, margin=0.3), 0, "data"),
+        stage_hashes(PROCEDURE, TINY, 1, "data", "c"),
+        stage_hashes(PROCEDURE, TINY, 0, "other", "c"),
+        stage_hashes(PROCEDURE, replace(TINY, margin=0.3), 0, "data", "c"),
     ]
     for other in both:
         assert other["pretrain"] != base["pretrain"] and other["finetune"] != base["finetune"]
-    later = stage_hashes(PROCEDURE, replace(TINY, finetune_rate=0.3), 0, "data")
+    later = stage_hashes(PROCEDURE, replace(TINY, finetune_rate=0.3), 0, "data", "c")
     assert later["pretrain"] == base["pretrain"] and later["finetune"] != base["finetune"]
-    assert set(stage_hashes(PROCEDURE, replace(TINY, pretrain_epochs=0), 0, "data")) == {"finetune"}
+    assert set(stage_hashes(PROCEDURE, replace(TINY, pretrain_epochs=0), 0, "data", "c")) == {"finetune"}
 
 
 def test_every_field_of_the_configuration_belongs_to_a_stage():

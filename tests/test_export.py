@@ -8,11 +8,13 @@ import optuna
 import pytest
 import timm
 import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from safetensors.torch import load_file, save_file
 
 from search import export as exporting
-from search.coordinator import JOURNAL, open_journal
 from search.export import exported_key, open_export
+from search.mirror import JOURNAL
 from search.study import read_study
 from trainables.parts.errors import RequestError
 
@@ -196,7 +198,7 @@ def test_what_is_opened_is_what_was_trained(exported, known_toy, toy):
 
 
 def test_the_same_study_s_journal_opens_in_optuna_and_in_its_dashboard(finished):
-    storage = open_journal(finished / JOURNAL)
+    storage = JournalStorage(JournalFileBackend(str(finished / JOURNAL)))
     assert optuna.load_study(study_name="bench", storage=storage).trials_dataframe().shape[0] == 2
     dashboard = pytest.importorskip("optuna_dashboard")
     app = dashboard.wsgi(storage)

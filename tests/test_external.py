@@ -25,8 +25,8 @@ def study(bench, elsewhere):
 
 
 def test_runs_of_tables_are_judged_on_the_external_set_and_those_of_the_search_are_not(study, elsewhere):
-    ledger, coordinator = study.open()
-    study.finish(coordinator)
+    ledger, director = study.open()
+    study.finish(director)
     seen = {bool(record["arms"]): [] for record in ledger.records.values()}
     for record in ledger.records.values():
         seen[bool(record["arms"])].append(record["metrics"])
@@ -38,8 +38,8 @@ def test_runs_of_tables_are_judged_on_the_external_set_and_those_of_the_search_a
 
 def test_an_external_set_that_comes_later_trains_nothing(bench, elsewhere, tmp_path):
     first = bench(trials=0, repeats=1, tables=["1"])
-    ledger, coordinator = first.open()
-    first.finish(coordinator)
+    ledger, director = first.open()
+    first.finish(director)
     before = {key: record["metrics"]["test_accuracy"] for key, record in ledger.records.items()}
     first.close()
     second = bench(trials=0, repeats=1, tables=["1"], external={"padova": elsewhere})
@@ -48,8 +48,8 @@ def test_an_external_set_that_comes_later_trains_nothing(bench, elsewhere, tmp_p
     original = task.batches
     task.batches = lambda self, epoch: epochs.append(epoch) or original(self, epoch)
     try:
-        ledger, coordinator = second.open()
-        second.finish(coordinator)
+        ledger, director = second.open()
+        second.finish(director)
     finally:
         task.batches = original
     assert not epochs and second.trained
@@ -57,9 +57,9 @@ def test_an_external_set_that_comes_later_trains_nothing(bench, elsewhere, tmp_p
     assert all("external_padova_accuracy" in record["metrics"] for record in ledger.records.values())
     second.close()
     third = bench(trials=0, repeats=1, tables=["1"])  # the same study, not named again
-    _, coordinator = third.open()
-    assert coordinator.finished()
-    assert coordinator.external == ("padova",)
+    _, director = third.open()
+    assert director.finished()
+    assert director.external == ("padova",)
 
 
 def _setting(bench):
@@ -78,8 +78,8 @@ def test_another_set_under_the_name_of_a_known_one_is_refused(study, bench, toy)
 
 
 def test_tables_have_columns_of_the_external_set_beside_those_of_the_own_test_part(study):
-    _, coordinator = study.open()
-    study.finish(coordinator)
+    _, director = study.open()
+    study.finish(director)
     asked = read_study(study.folder)
     assert asked["tables"][0]["metrics"] == ["test_accuracy", "external_padova_accuracy"]
     assert asked["data"]["external"][0]["images"] == 30
@@ -88,8 +88,8 @@ def test_tables_have_columns_of_the_external_set_beside_those_of_the_own_test_pa
 
 
 def test_an_export_is_proven_on_the_external_set_too(study, toy):
-    ledger, coordinator = study.open()
-    study.finish(coordinator)
+    ledger, director = study.open()
+    study.finish(director)
     best = analysis.best(analysis.load(study.folder))
     record = ledger.records[best.key]
     folder = exporting.export(toy, study.folder, read_study(study.folder), ledger, study.pack, record, best.words)
@@ -128,8 +128,8 @@ def test_what_a_run_leaves_for_the_report_is_written_once_with_the_test_part(ben
 
     entry = replace(toy, procedure=replace(toy.procedure, artefacts=artefacts))
     study = bench(entry=entry, trials=0, repeats=1, tables=["1"])
-    ledger, coordinator = study.open()
-    study.finish(coordinator)
+    ledger, director = study.open()
+    study.finish(director)
     assert len(calls) == len(ledger.records)
     key = next(iter(ledger.records))
     with np.load(study.folder / "checkpoints" / key / "artefacts.npz", allow_pickle=False) as kept:

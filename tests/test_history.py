@@ -1,12 +1,16 @@
 """What a folder proves, and what it is accused of when it was meddled with."""
 
+import errno
 import json
+import os
 import shutil
 
 import pytest
 
 from search.history import check
-from search.recorder import record_of, seal
+from search.ledger import record_of, seal
+from search.study import read_study
+from trainables.parts import code
 from trainables.parts.execution import MODEL
 
 
@@ -37,7 +41,9 @@ def rewrite(folder, change):
 def test_a_study_that_has_ended_is_without_violation_and_is_not_touched(toy, made):
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
     history = check(made, toy)
-    assert history.violations == () and "no violation" in history.summary and "5 numbers in tables" in history.summary
+    assert history.violations == () and "no violation" in history.summary
+    numbers = sum(len(table["arms"]) for table in read_study(made)["tables"])
+    assert numbers > 3 and f"{numbers} numbers in tables" in history.summary
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
 
 
@@ -222,3 +228,72 @@ def test_a_flipped_bit_in_a_model_of_a_table_or_of_the_export_is_named(toy, fold
 def test_a_record_of_before_some_fields_were_kept_is_no_traceback(toy, folder):
     rewrite(folder, lambda records: records[0].pop("epochs") and records[0].pop("stages_reused") and None)
     assert isinstance(check(folder, toy).violations, tuple)
+
+
+# -- other code, other versions, less than before ----------------------------------------------------------------------------------------
+
+
+def test_runs_of_other_versions_are_named_and_code_that_was_not_accepted_is_a_violation(toy, folder):
+    def upgrade(records):
+        completed(records)["versions"]["torch"] = "9.9"
+
+    rewrite(folder, upgrade)
+    history = check(folder, toy)
+    assert not history.violations and any("more than one version of torch" in note and "1 run 9.9" in note for note in history.notes)
+
+    def foreign(records):
+        completed(records)["code"] = "beef" * 8
+
+    rewrite(folder, foreign)
+    (words,) = check(folder, toy).violations
+    assert "trained by code beefbeef, which the study does not know" in words
+
+
+def test_a_study_goes_on_with_other_code_where_that_is_accepted_and_report_and_check_say_so(toy, inside, monkeypatch, capsys):
+    words = ("--trials", "0", "--repeats", "1", "--tables", "1", "--arms")
+    assert inside(*words, "plain") == 0
+    known = code.known()
+    monkeypatch.setattr(code, "fingerprint", lambda: "beef" * 8)
+    monkeypatch.setattr(code, "known", lambda: known | {"fingerprint": "beef" * 8, "files": known["files"] | {"supcam.py": "0" * 16}})
+    capsys.readouterr()
+    assert inside(*words, "plain,bent*") == 2
+    assert "trainables/supcam.py: changed" in (said := capsys.readouterr().err) and "--accept-code" in said
+    assert inside(*words, "plain,bent*", "--accept-code") == 0
+    assert "more than one code" in capsys.readouterr().out
+    assert len(inside.trained) == 2, "what had ended is not trained again"
+    plain, bent = [record_of(line) for line in (inside.study / "records.jsonl").read_bytes().splitlines()]
+    assert (plain["code"], bent["code"]) == (known["fingerprint"], "beef" * 8) and "stage_codes" not in plain
+    assert bent["stage_codes"] == {"warm": [known["fingerprint"]]}, "its pre-training is the old code's, and says so"
+    assert inside(*words, "plain,bent*") == 0, "accepted once"
+    history = check(inside.study, toy)
+    assert not history.violations and any("more than one code" in note for note in history.notes)
+    assert "more than one code" in (inside.study / "report.html").read_text()
+    assert "more than one code" in (inside.study / "tables" / "table-1.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_study_that_is_asked_for_less_is_whole_exported_and_may_be_asked_for_more_again(toy, inside, capsys):
+    common = ("--tables", "1", "--scheduler", "none", "--sampler", "random")
+    inside.most = 5
+    inside(*common, "--trials", "40", "--repeats", "3")
+    inside.most = None
+    capsys.readouterr()
+    assert inside(*common, "--trials", "2", "--repeats", "1") == 0
+    out = capsys.readouterr().out
+    assert "1 of 3 repeats are asked for now" in out and "2 of 40 trials are asked for now" in out and "model " in out
+    assert check(inside.study, toy).violations == ()
+    assert inside("export") == 0 and inside("check") == 0
+    before = len(inside.trained)
+    assert inside(*common, "--trials", "2", "--repeats", "1") == 0 and len(inside.trained) == before
+    assert inside(*common, "--trials", "6", "--repeats", "2") == 0 and len(inside.trained) > before
+    assert check(inside.study, toy).violations == ()
+
+
+def test_a_file_system_without_modes_is_no_fault(toy, inside, monkeypatch):
+    def refuse(path, *arguments, **more):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    monkeypatch.setattr(os, "fchmod", refuse)
+    assert inside("--trials", "0", "--repeats", "1", "--tables", "1", "--arms", "plain") == 0
+    assert check(inside.study, toy).violations == () and (inside.study / "best").exists()

@@ -7,9 +7,8 @@ import sys
 import threading
 
 import pytest
-from test_coordinator import end, row
+from test_director import end, row
 
-from search import coordinator as coordinating
 from search import loggers
 from search.loggers import Loggers, chosen
 from trainables.parts.errors import RequestError
@@ -83,8 +82,6 @@ def test_what_is_written_is_not_written_again_by_the_next_command(tmp_path, monk
 
 
 def test_a_study_does_not_wait_for_a_logger_that_hangs(tmp_path, bench, monkeypatch):
-    monkeypatch.setattr(coordinating, "commit", lambda: ("c" * 40, False))
-    monkeypatch.setattr(coordinating, "versions", dict)
     monkeypatch.setattr(loggers, "PATIENCE", 0.2)
     hold = threading.Event()
     monkeypatch.setitem(loggers.WRITERS, "mlflow", lambda study, folder, record: hold.wait(20))

@@ -150,21 +150,14 @@ def test_a_network_with_batch_statistics_is_not_tried_in_slices(tmp_path, monkey
 
 
 def test_what_was_done_in_slices_is_said_and_stands_in_its_record(toy, toy_pack, tmp_path, monkeypatch):
-    import search.coordinator as coordinating
+    import driving
 
-    real = coordinating.read_outcome
-
-    def sliced(folder, *more):
-        outcome = real(folder, *more)
-        return replace(copy.deepcopy(outcome), micro_batches=4) if outcome else outcome
-
-    monkeypatch.setattr(coordinating, "read_outcome", sliced)
+    real = driving.execute
+    monkeypatch.setattr(driving, "execute", lambda *arguments, **more: replace(copy.deepcopy(real(*arguments, **more)), micro_batches=4))
     bench = Bench(toy, tmp_path / "study", toy_pack, trials=0, repeats=1, tables=["1"], arms=["plain"])
-    ledger, coordinator = bench.open()
-    bench.finish(coordinator)
+    ledger, director = bench.open()
+    bench.finish(director)
     (record,) = ledger.records.values()
     assert record["micro_batches"] == 4
-    assert coordinator.notes == [
-        "1/plain, seed 0: too large for the memory; each step was computed in 4 slices, which is the same training"
-    ]
+    assert director.notes == ["1/plain, seed 0: too large for the memory; each step was computed in 4 slices, which is the same training"]
     bench.close()

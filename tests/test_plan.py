@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search import registry
-from search.plan import applies, choose_tables, make_plan, parse_settings, parse_value, planned_run, point_of, search_config
+from search.declared import choose_tables
+from search.plan import applies, make_plan, parse_settings, parse_value, planned_run, point_of, search_config
 from trainables.parts.errors import RequestError
 from trainables.parts.procedure import config_values
 
@@ -18,12 +19,12 @@ SUPCAM = registry.load("supcam")
 
 def faults(**request) -> list[str]:
     with pytest.raises(RequestError) as caught:
-        make_plan(SUPCAM, **({"preset": "quick", "data_hash": "d"} | request))
+        make_plan(SUPCAM, **({"preset": "quick", "data_hash": "d", "code": "c"} | request))
     return caught.value.faults
 
 
 def test_the_full_method_stands_in_six_tables_and_is_one_run_per_seed():
-    plan = make_plan(SUPCAM, preset="paper", data_hash="d", tables=["2", "3", "4", "5", "6", "S2"], repeats=3)
+    plan = make_plan(SUPCAM, preset="paper", data_hash="d", code="c", tables=["2", "3", "4", "5", "6", "S2"], repeats=3)
     full = [run for run in plan.runs if "2/SupCAM (full)" in run.arms]
     assert [run.seed for run in full] == [0, 1, 2]
     for run in full:
@@ -33,7 +34,7 @@ def test_the_full_method_stands_in_six_tables_and_is_one_run_per_seed():
 
 
 def test_keys_of_runs_are_unique_and_every_arm_has_a_run_for_each_seed():
-    plan = make_plan(SUPCAM, preset="paper", data_hash="d", tables=["all"], repeats=2)
+    plan = make_plan(SUPCAM, preset="paper", data_hash="d", code="c", tables=["all"], repeats=2)
     assert len({run.key for run in plan.runs}) == len(plan.runs)
     held = Counter((arm, run.seed) for run in plan.runs for arm in run.arms)
     assert set(held.values()) == {1}
@@ -41,13 +42,13 @@ def test_keys_of_runs_are_unique_and_every_arm_has_a_run_for_each_seed():
 
 
 def test_all_arms_of_the_first_seed_come_before_the_second():
-    plan = make_plan(SUPCAM, preset="quick", data_hash="d", repeats=3)
+    plan = make_plan(SUPCAM, preset="quick", data_hash="d", code="c", repeats=3)
     assert [run.seed for run in plan.runs] == sorted(run.seed for run in plan.runs)
 
 
 def test_runs_that_differ_after_the_pre_training_share_it_and_others_do_not():
     def stages(seed=0, data="d", **changes):
-        return planned_run(SUPCAM.procedure, replace(SUPCAM.procedure.config(), **changes), seed, data).stages
+        return planned_run(SUPCAM.procedure, replace(SUPCAM.procedure.config(), **changes), seed, data, "c").stages
 
     first = stages()
     for later in ({"finetune_rate": 0.5}, {"finetune_epochs": 3}, {"rotation": 10.0}, {"finetune_encoder": "key"}):
@@ -70,42 +71,42 @@ def test_every_field_of_a_configuration_changes_the_key_where_it_matters(name):
         str: lambda: {"weights": "imagenet", "contrast": "info_nce", "margin_form": "none", "beyond_pi": "monotone", "views": "moco_v2",
                       "blend": "lambda", "finetune_encoder": "key", "composition": "light", "backbone": "resnet18"}[name],
     }[type(old)]()  # fmt: skip
-    one = planned_run(SUPCAM.procedure, config, 0, "d")
-    two = planned_run(SUPCAM.procedure, replace(config, **{name: new}), 0, "d")
+    one = planned_run(SUPCAM.procedure, config, 0, "d", "c")
+    two = planned_run(SUPCAM.procedure, replace(config, **{name: new}), 0, "d", "c")
     assert one.key != two.key
     assert one.stages["finetune"] != two.stages["finetune"]
 
 
 def test_a_run_of_an_arm_is_the_run_of_the_point_that_equals_it():
-    plan = make_plan(SUPCAM, preset="quick", data_hash="d")
+    plan = make_plan(SUPCAM, preset="quick", data_hash="d", code="c")
     point = point_of(plan.baseline, plan.space)
     assert point is not None
-    run = planned_run(SUPCAM.procedure, search_config(plan.baseline, plan.space, point), 0, "d")
+    run = planned_run(SUPCAM.procedure, search_config(plan.baseline, plan.space, point), 0, "d", "c")
     assert "2/SupCAM (full)" in next(planned for planned in plan.runs if planned.key == run.key).arms
 
 
 def test_the_published_settings_are_a_point_of_the_space_in_every_preset():
     for preset in SUPCAM.study.presets:
-        plan = make_plan(SUPCAM, preset=preset, data_hash="d")
+        plan = make_plan(SUPCAM, preset=preset, data_hash="d", code="c")
         assert point_of(plan.baseline, plan.space) is not None, preset
 
 
 def test_a_configuration_outside_of_the_space_is_no_point():
-    plan = make_plan(SUPCAM, preset="quick", data_hash="d", overrides={"temperature": 5.0})
+    plan = make_plan(SUPCAM, preset="quick", data_hash="d", code="c", overrides={"temperature": 5.0})
     assert point_of(plan.baseline, plan.space) is None
 
 
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=40, deadline=None)
 def test_a_proposed_point_has_no_value_that_does_not_apply_and_comes_back_from_its_configuration(seed):
-    plan = make_plan(SUPCAM, preset="paper", data_hash="d")
+    plan = make_plan(SUPCAM, preset="paper", data_hash="d", code="c")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
     trial, values = study.ask(), config_values(plan.baseline)
-    from search.coordinator import _suggest
+    from search.ranking import suggest
 
     for name, dimension in plan.space.items():
         if applies(dimension, values):
-            values[dimension.field] = _suggest(trial, name, dimension.distribution)
+            values[dimension.field] = suggest(trial, name, dimension.distribution)
     point = trial.params
     form = point["margin_form"]
     assert ("margin.self" in point) == (form == "self_margin")
@@ -118,7 +119,9 @@ def test_a_proposed_point_has_no_value_that_does_not_apply_and_comes_back_from_i
 
 
 def test_without_supervised_contrast_no_margin_is_asked_for():
-    plan = make_plan(SUPCAM, preset="quick", data_hash="d", tables=["none"], overrides={"contrast": "info_nce", "margin_form": "none"})
+    plan = make_plan(
+        SUPCAM, preset="quick", data_hash="d", code="c", tables=["none"], overrides={"contrast": "info_nce", "margin_form": "none"}
+    )
     point = point_of(plan.baseline, plan.space)
     assert point is not None and not [name for name in point if name.startswith("margin")]
 
@@ -144,7 +147,7 @@ def test_a_request_for_nothing_is_refused():
 
 
 def chosen(numbers, patterns) -> list[str]:
-    tables, found = choose_tables(SUPCAM, numbers, patterns)
+    tables, found = choose_tables(SUPCAM.study, numbers, patterns)
     assert not found
     return [f"{table.number}/{arm.name}" for table in tables for arm in table.arms]
 
@@ -197,5 +200,14 @@ def test_settings_are_refused_all_at_once():
 
 def test_other_data_and_other_seeds_are_other_runs():
     config = SUPCAM.procedure.config()
-    keys = {planned_run(SUPCAM.procedure, config, seed, data).key for seed in (0, 1) for data in ("d", "e")}
+    keys = {planned_run(SUPCAM.procedure, config, seed, data, "c").key for seed in (0, 1) for data in ("d", "e")}
     assert len(keys) == 4
+
+
+def test_other_code_makes_other_keys_and_other_stages_of_the_same_configuration():
+    config = SUPCAM.procedure.config()
+    one, two, old = (make_plan(SUPCAM, preset="quick", data_hash="d", code=code).run_of(config, 0) for code in ("c", "e", ""))
+    assert len({one.key, two.key, old.key}) == 3 and one.config_hash == two.config_hash
+    assert not set(one.stages.values()) & set(two.stages.values())
+    plan = make_plan(SUPCAM, preset="quick", data_hash="d", code="c")
+    assert all(plan.run_of(run.config, run.seed, run.arms) == run for run in plan.runs)

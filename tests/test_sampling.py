@@ -10,7 +10,6 @@ from driving import END, Bench
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from search import coordinator as coordinating
 from search import sampling
 from search.plan import make_plan
 from search.sampling import Strategy, grid_points, make_pruner, make_sampler, steps_of
@@ -24,16 +23,10 @@ SPACE = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_git(monkeypatch):
-    monkeypatch.setattr(coordinating, "commit", lambda: ("c" * 40, False))
-    monkeypatch.setattr(coordinating, "versions", dict)
-
-
 def faults(toy, **strategy):
     trials = strategy.pop("trials", None)
     with pytest.raises(RequestError) as caught:
-        make_plan(toy, preset="quick", data_hash="d", trials=trials, strategy=Strategy(**strategy))
+        make_plan(toy, preset="quick", data_hash="d", code="c", trials=trials, strategy=Strategy(**strategy))
     return caught.value.faults
 
 
@@ -90,7 +83,7 @@ def test_a_proposal_is_a_function_of_the_seed_and_the_number(toy, tmp_path, samp
             _, c = bench.open()  # a new driver for each
             active = c.next()
             points.append(active.trial.params)
-            c.row(active.run.key, {"end": "failed", "kind": "error", "message": "broken"} | END)
+            c.row(active.run.key, {"end": "failed", "kind": "request", "message": "broken"} | END)
         bench.close()
     assert points[:4] == points[4:] and len({str(point) for point in points}) == 4
 
@@ -141,7 +134,7 @@ def test_a_grid_asks_the_published_point_first_then_each_point_once_and_ends(toy
     points = []
     while (active := c.next()) is not None and active.trial is not None:
         points.append(active.trial.params)
-        c.row(active.run.key, {"end": "failed", "kind": "error", "message": "broken"} | END)
+        c.row(active.run.key, {"end": "failed", "kind": "request", "message": "broken"} | END)
         if len(points) % 3 == 0:
             _, c = bench.open()
     bench.close()
@@ -151,7 +144,7 @@ def test_a_grid_asks_the_published_point_first_then_each_point_once_and_ends(toy
 
 def test_more_trials_than_a_grid_has_points_are_the_grid(toy):
     def trials(asked):
-        return make_plan(toy, preset="quick", data_hash="d", trials=asked, strategy=Strategy("grid", grid=2)).trials
+        return make_plan(toy, preset="quick", data_hash="d", code="c", trials=asked, strategy=Strategy("grid", grid=2)).trials
 
     assert (trials(None), trials(3), trials(500)) == (7, 3, 7)
 
@@ -159,7 +152,7 @@ def test_more_trials_than_a_grid_has_points_are_the_grid(toy):
 def test_a_grid_too_large_to_be_meant_is_refused(monkeypatch, toy):
     monkeypatch.setattr(sampling, "LARGEST", 50)
     assert faults(toy, sampler="grid", grid=10)[0].startswith("the grid has more than 50 points; give --trials")
-    assert make_plan(toy, preset="quick", data_hash="d", trials=5, strategy=Strategy("grid", grid=10)).trials == 5
+    assert make_plan(toy, preset="quick", data_hash="d", code="c", trials=5, strategy=Strategy("grid", grid=10)).trials == 5
 
 
 def test_words_that_are_no_choice_are_refused_all_at_once(toy):

@@ -1,25 +1,38 @@
 """A study folder is made once, extended by larger requests, and refuses those that contradict it."""
 
 import csv
+import errno
+import fcntl
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from search.compose import compose_study, unused, with_confirmation
 from search.plan import make_plan
 from search.sampling import Strategy
-from search.study import check_writable, compose_study, read_study, store_data, with_confirmation, write_study
+from search.study import check_writable, held, read_study, store_data, write_study
+from trainables.parts import code
+from trainables.parts.code import fingerprint
 from trainables.parts.data import load_pack
 from trainables.parts.errors import RequestError
+from trainables.parts.execution import digest
 
 
 @pytest.fixture
 def compose(toy, toy_pack):
     """study.json of a request."""
 
-    def make(old=None, pack=toy_pack, preset="quick", **request):
-        plan = make_plan(toy, preset=preset, data_hash=pack.hash, **request)
-        return compose_study(toy, plan, name="s", preset=preset, source={"source": "synthetic"}, pack=pack, command="c", old=old)
+    def make(old=None, pack=toy_pack, preset="quick", accept_code=False, **request):
+        used = fingerprint() if old is None else old.get("code", "")
+        plan = make_plan(toy, preset=preset, data_hash=pack.hash, code=used, **request)
+        return compose_study(
+            toy, plan, name="s", preset=preset, source={"source": "synthetic"}, pack=pack, command="c", old=old, accept_code=accept_code
+        )
 
     return make
 
@@ -58,8 +71,6 @@ def test_a_larger_request_extends_and_keeps_what_was_there(compose):
     [
         ({"seed": 1}, "seed: the study has 0, asked for 1"),
         ({"overrides": {"rate": 0.5}}, "settings.rate: the study has 0.02, asked for 0.5"),
-        ({"repeats": 1}, "repeats: the study has 2, asked for 1"),
-        ({"trials": 1}, "trials: the study has 2, asked for 1"),
         ({"strategy": Strategy("random")}, "search.sampler: the study has tpe, asked for random"),
         ({"strategy": Strategy(scheduler="hyperband")}, "search.scheduler: the study has asha, asked for hyperband"),
         ({"strategy": Strategy(grace=5)}, "search.grace: the study has 2, asked for 5"),
@@ -84,13 +95,12 @@ def test_how_a_study_is_searched_may_be_said_when_it_first_is(compose):
 def test_all_differences_are_shown_at_once(compose, toy):
     other = toy.procedure.synthesize(toy.procedure.config(), images=40, seed=1)
     with pytest.raises(RequestError) as caught:
-        compose(old=compose(), pack=other, seed=3, repeats=1, overrides={"rate": 0.5, "bend": 0.9})
+        compose(old=compose(), pack=other, seed=3, overrides={"rate": 0.5, "bend": 0.9})
     assert [line.split(":")[0].strip() for line in caught.value.faults[1:]] == [
         "data hash",
         "seed",
         "settings.bend",
         "settings.rate",
-        "repeats",
     ]
 
 
@@ -149,3 +159,139 @@ def test_the_best_of_the_search_stands_beside_the_published_settings(compose):
     assert [arm["name"] for arm in again["tables"][1]["arms"]] == ["baseline settings"], "the best point is the published one"
     assert [table["number"] for table in again["tables"]] == ["1", "search"]
     assert [table["number"] for table in compose(old=again, tables=["2"])["tables"]] == ["1", "2", "search"]
+
+
+# -- the lock ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_driver_is_refused_and_let_in_once_the_first_has_gone_or_died(tmp_path):
+    with held(tmp_path), pytest.raises(RequestError, match="another search is at work"):
+        held(tmp_path).__enter__()
+    program = f"import sys, time\nfrom search.study import held\nfrom pathlib import Path\nholding = held(Path({str(tmp_path)!r}))\nholding.__enter__()\nprint('held', flush=True)\ntime.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RequestError):
+            held(tmp_path).__enter__()
+        holder.kill()
+    with held(tmp_path):
+        pass
+
+
+def test_a_process_that_was_forked_off_does_not_hold_a_dead_command_s_study(tmp_path):
+    program = (
+        "import os, time\nfrom pathlib import Path\nfrom search.study import held\n"
+        f"holding = held(Path({str(tmp_path)!r}))\nholding.__enter__()\n"
+        "child = os.fork()\nif not child:\n    time.sleep(60)\nprint(child, flush=True)\ntime.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    with holder:
+        child = int(holder.stdout.readline())
+        try:
+            with pytest.raises(RequestError):
+                held(tmp_path).__enter__()
+            holder.kill()
+            holder.wait()
+            os.kill(child, 0)  # it lives
+            with held(tmp_path):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSYS, "Function not implemented.*has no locks.*-o flock"),
+        (errno.ENOLCK, "No locks available.*has no locks"),
+        (errno.EOPNOTSUPP, "has no locks"),
+        (errno.ENOSPC, "No space left on device.*make room"),
+        (errno.EIO, "Input/output error.*another --storage"),
+    ],
+)
+def test_a_lock_that_cannot_be_had_is_told_by_its_cause(tmp_path, monkeypatch, number, words):
+    def refuse(handle, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(RequestError, match=words) as caught, held(tmp_path):
+        pass
+    assert "another search" not in str(caught.value)
+    monkeypatch.undo()
+    with held(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EMFILE, "Too many open files.*ulimit -n"),
+        (errno.EACCES, "Permission denied.*change its permissions"),
+        (errno.EROFS, "Read-only file system.*change its permissions"),
+    ],
+)
+def test_a_lock_file_that_cannot_be_opened_is_told_by_its_cause(tmp_path, monkeypatch, number, words):
+    real = os.open
+
+    def refuse(path, *arguments, **more):
+        if str(path).endswith(".lock"):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(RequestError, match=words) as caught, held(tmp_path):
+        pass
+    assert "another search" not in str(caught.value)
+
+
+# -- less than before, and other code --------------------------------------------------------------------------------------------------
+
+
+def test_a_study_may_be_asked_for_less_and_for_more_again(compose):
+    first = compose(trials=40, repeats=4)
+    less = compose(old=first, trials=3, repeats=2)
+    assert (less["trials"], less["repeats"], less["seeds"]) == (3, 2, [0, 1]) and less["most"] == {"trials": 40, "repeats": 4}
+    ran = {str(seed): {"seed": seed, "trial": seed} for seed in range(4)}
+    assert unused(first, ran) == []
+    repeats, trials_ = unused(less, ran)
+    assert repeats.startswith("2 of 4 repeats are asked for now; runs of seed 2, 3 are kept and stay unused")
+    assert trials_.startswith("3 of 40 trials are asked for now; 4 have ended, and all of them count")
+    more = compose(old=less, trials=50, repeats=4)
+    assert more["most"] == {"trials": 50, "repeats": 4} and unused(more, ran) == []
+
+
+def test_how_a_study_was_searched_stays_though_no_trial_is_asked_for_now(compose):
+    none = compose(old=compose(trials=5), trials=0)
+    with pytest.raises(RequestError, match=r"search\.sampler: the study has tpe, asked for random"):
+        compose(old=none, trials=5, strategy=Strategy("random"))
+
+
+def test_other_code_is_refused_with_the_difference_and_accepted_where_that_is_asked(compose, monkeypatch):
+    first = compose()
+    assert first["code"] == fingerprint() and [one["fingerprint"] for one in first["codes"]] == [fingerprint()]
+    other = code.known() | {"fingerprint": "0" * 32, "versions": dict(code.versions()) | {"torch": "9.9"}}
+    other["files"] = dict(code.files()) | {"supcam.py": "0" * 16, "new.py": "1" * 16}
+    monkeypatch.setattr(code, "known", lambda: dict(other))
+    with pytest.raises(RequestError) as caught:
+        compose(old=first)
+    torch = code.versions()["torch"]
+    assert [line.strip() for line in caught.value.faults[2:]] == [
+        "trainables/new.py: added", "trainables/supcam.py: changed", f"torch {torch} -> 9.9",
+    ]  # fmt: skip
+    assert "--accept-code" in caught.value.faults[1]
+    accepted = compose(old=first, accept_code=True)
+    assert accepted["code"] == first["code"] and [one["fingerprint"] for one in accepted["codes"]] == [fingerprint(), "0" * 32]
+    assert compose(old=accepted)["codes"] == accepted["codes"], "what was accepted once is not asked again"
+    monkeypatch.undo()
+    assert compose(old=accepted)["codes"] == accepted["codes"]
+
+
+def test_a_study_of_before_code_was_kept_goes_on_where_that_is_accepted_and_its_keys_stay(compose, toy, toy_pack):
+    old = {name: value for name, value in compose().items() if name not in ("code", "codes", "most")}
+    with pytest.raises(RequestError, match="begun by a version that did not keep which code trained"):
+        compose(old=old)
+    accepted = compose(old=old, accept_code=True)
+    assert accepted["code"] == "" and [one["fingerprint"] for one in accepted["codes"]] == [fingerprint()]
+    config = toy.procedure.config()
+    run = make_plan(toy, preset="quick", data_hash=toy_pack.hash, code="").run_of(config, 0)
+    assert run.key == digest(["toy", run.config_hash, 0, toy_pack.hash])

@@ -2,26 +2,23 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
 from driving import Bench
 from optuna.trial import TrialState
-from test_coordinator import end, lines, row, trials
+from test_director import best_of, end, lines, row, trials
 
-from search import coordinator as coordinating
-from search.coordinator import best_trial
-from search.recorder import record_of
+from search import ranking
+from search.budget import Budget
+from search.ledger import record_of
+from search.record import record_of_run
 from search.sampling import Strategy
 from search.study import read_study
 from search.warm import warm_start
+from trainables.parts import execution
 from trainables.parts.errors import RequestError
-
-
-@pytest.fixture(autouse=True)
-def no_git(monkeypatch):
-    monkeypatch.setattr(coordinating, "commit", lambda: ("c" * 40, False))
-    monkeypatch.setattr(coordinating, "versions", dict)
 
 
 def searched(bench, value=lambda config: 0.9 - abs(config.rate - 0.05)):
@@ -71,27 +68,16 @@ def test_the_best_of_a_study_is_never_one_that_was_taken_over(known):
     _, c = one.open(warm=warm)
     while (active := c.next()) is not None:
         end(one, c, active, val=0.001)
-    assert best_trial(c.study).value == 0.001
+    assert best_of(c).value == 0.001
     assert {record["trial"] for record in lines(one)} == {8, 9, 10}
 
 
-def test_a_driver_that_dies_while_it_takes_over_goes_on_where_it_was(known, monkeypatch):
+def test_what_is_taken_over_is_the_same_in_each_command(known):
     one, warm = known()
-    real, count = coordinating.optuna.Study.add_trial, []
-
-    def die(self, trial):
-        count.append(1)
-        if len(count) == 4:
-            raise KeyboardInterrupt
-        real(self, trial)
-
-    monkeypatch.setattr(coordinating.optuna.Study, "add_trial", die)
-    with pytest.raises(KeyboardInterrupt):
-        one.open(warm=warm)
-    _, c = one.open(warm=warm)
-    assert [trial.user_attrs["from"] for trial in trials(c)[:8]] == [known.key for known in warm.trials]
-    _, c = one.open(warm=warm)
-    assert len(trials(c)) == 8 + 3, "the published point and the best that differ from it wait"
+    for _ in range(2):
+        _, c = one.open(warm=warm)
+        assert [trial.user_attrs["from"] for trial in trials(c)[:8]] == [known.key for known in warm.trials]
+        assert len(trials(c)) == 8 + 3, "the published point and the best that differ from it wait"
 
 
 def test_scores_of_other_data_are_not_taken_over_but_the_best_points_are_asked_first(known, toy):
@@ -123,34 +109,43 @@ def test_what_is_no_study_of_this_procedure_is_refused(known, tmp_path, toy):
 
 def test_once_its_gpu_hours_are_spent_a_study_starts_nothing_and_ends_what_runs(bench):
     one = bench(pack=None, trials=0, repeats=2, tables=["1"])
-    _, c = one.open(slots=2, max_gpu_seconds=2.0)
+    _, c = one.open(slots=2, budget=Budget(seconds=2.0))
     first, second = c.next(), c.next()
     end(one, c, first)  # 1.5 s of its worker
-    assert c.spent == 1.5
+    assert c.budget.spent == 1.5
     end(one, c, second)
-    assert c.spent == 3.0 and c.next() is None and c.finished() and not c.complete()
-    _, c = one.open(max_gpu_seconds=2.0)
+    assert c.budget.spent == 3.0 and c.next() is None and c.finished() and not c.complete()
+    _, c = one.open(budget=Budget(seconds=2.0))
     assert c.finished(), "what an earlier session spent counts"
-    _, c = one.open(max_gpu_seconds=100.0)
+    _, c = one.open(budget=Budget(seconds=100.0))
     assert c.next() is not None
 
 
 def test_what_is_under_way_counts_against_the_hours(bench):
     one = bench(pack=None, trials=0, repeats=2, tables=["1"])
-    _, c = one.open(slots=3, max_gpu_seconds=50.0)
+    _, c = one.open(slots=3, budget=Budget(seconds=50.0))
     active = c.next()
     assert c.next() is not None
-    active.began -= 60
+    active.began = time.monotonic() - 60
     assert c.next() is None and not c.finished()
+
+
+def test_what_waits_for_a_machine_costs_no_hours_and_is_not_called_running(bench):
+    one = bench(pack=None, trials=0, repeats=2, tables=["1"])
+    _, c = one.open(slots=3, budget=Budget(seconds=1e-9))
+    c.next()
+    assert c.next() is not None, "no process has begun"
+    assert (c.progress().running, c.progress().placed) == (0, 2)
+    assert all("waiting for a machine" in words for words in c.progress().in_flight)
 
 
 def test_gpu_seconds_count_each_gpu_of_a_run(bench):
     one = bench(pack=None, trials=0, repeats=1, tables=["1"], arms=["plain"])
     _, c = one.open()
-    c.gpus = 2.0
-    active = c.next()
-    record = c._record(
-        active,
+    c.budget.gpus = 2.0
+    record = record_of_run(
+        c,
+        c.next(),
         {
             "end": "failed",
             "kind": "error",
@@ -168,20 +163,18 @@ def test_gpu_seconds_count_each_gpu_of_a_run(bench):
 # -- two objectives ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_with_two_objectives_optuna_is_told_score_and_size_and_nothing_is_stopped(bench, monkeypatch):
-    sizes = iter([100, 50, 70, 200, 10, 100, 100, 100, 100, 100])
-    monkeypatch.setattr(coordinating, "parameters_of", lambda path: next(sizes))
+def test_with_two_objectives_optuna_is_told_score_and_size_and_nothing_is_stopped(bench):
     one = bench(pack=None, trials=4, repeats=1, tables=["none"], strategy=Strategy(scheduler="none", second="parameters"))
     _, c = one.open()
     values = []
-    for val in (0.9, 0.5, 0.4, 0.95):
+    for val, size in ((0.9, 100), (0.5, 50), (0.4, 70), (0.95, 200)):
         active = c.next()
         for epoch in (1, 2, 3):
             assert not c.row(active.run.key, row(epoch=epoch, val_early=val / 9))
-        end(one, c, active, val=val)
+        end(one, c, active, val=val, parameters=size)
         values.append(tuple(trials(c)[-1].values))
     assert values == [(0.9, 100.0), (0.5, 50.0), (0.4, 70.0), (0.95, 200.0)]
-    assert [trial.number for trial in coordinating.best_trials(c.study)] == [3, 0, 1], "trial 2 is worse and larger than trial 1"
+    assert [trial.number for trial in ranking.best_trials(c.searches[0].study)] == [3, 0, 1], "trial 2 is worse and larger than trial 1"
     _, again = one.open()
     assert [tuple(trial.values) for trial in trials(again)] == values
 
@@ -193,7 +186,7 @@ def test_the_size_of_a_model_is_read_from_its_file(tmp_path):
     save_file(
         {"a": torch.zeros(3, 4), "b": torch.zeros(5, dtype=torch.float16), "steps": torch.zeros(9, dtype=torch.int64)}, tmp_path / "m"
     )
-    assert coordinating.parameters_of(tmp_path / "m") == 17
+    assert execution.parameters_of(tmp_path / "m") == 17
 
 
 # -- the test part ----------------------------------------------------------------------------------------------------------------------
@@ -233,7 +226,7 @@ def test_a_study_that_is_asked_for_more_and_stops_halfway_reports_and_goes_on(to
     best = (inside.study / "best" / "karyotune.json").read_bytes()
     for more in (("--trials", "5", "--repeats", "3"), ("--trials", "14", "--repeats", "3")):
         inside.most = 1 if more[1] == "5" else 6
-        assert inside(*words, *more) == 0
+        assert inside(*words, *more) == 3, "unfinished"
         study = json.loads((inside.study / "study.json").read_text())
         records = [record_of(line) for line in (inside.study / "records.jsonl").read_bytes().splitlines()]
         tested = {record["config_hash"] for record in records if "test_accuracy" in record["metrics"]}
@@ -250,7 +243,7 @@ def test_a_study_that_is_asked_for_more_and_stops_halfway_reports_and_goes_on(to
 
 def test_an_unfinished_search_s_best_is_not_tested_and_not_exported(toy, inside, capsys):
     inside.most = 2
-    assert inside("--trials", "6", "--tables", "none", "--repeats", "2", "--scheduler", "none") == 0
+    assert inside("--trials", "6", "--tables", "none", "--repeats", "2", "--scheduler", "none") == 3, "unfinished"
     assert "it is tested and exported when the search has ended" in capsys.readouterr().out
     assert not (inside.study / "best").exists()
     assert b"test_accuracy" not in (inside.study / "records.jsonl").read_bytes()
@@ -287,7 +280,7 @@ def test_a_grid_learns_nothing_from_another_study(inside, capsys):
 def test_a_search_made_again_from_records_with_gaps_asks_no_point_twice(toy, inside):
     words = ("--trials", "10", "--tables", "none", "--repeats", "1", "--scheduler", "none", "--sampler", "grid", "--grid", "3")
     inside.most = 6
-    assert inside(*words) == 0
+    assert inside(*words) == 3, "unfinished"
     path = inside.study / "records.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     gone = [line for line in lines if record_of(line.rstrip())["trial"] in (2, 4)]

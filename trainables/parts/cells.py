@@ -39,6 +39,7 @@ from trainables.parts.data import (
     unreadable_fault,
 )
 from trainables.parts.errors import RequestError
+from trainables.parts.machine import cpus
 
 SIDE = 32  # pixels of a crop (Nakhli et al., section 4.3)
 
@@ -381,7 +382,7 @@ def _apart(work: Callable[..., Tile], jobs: Sequence[tuple[str, Path | None, Pat
                 with suppress(BrokenProcessPool):
                     results[index] = future.result()
 
-    attempt(range(len(jobs)), max(1, min(32, os.cpu_count() or 1, len(jobs))))
+    attempt(range(len(jobs)), max(1, min(32, cpus(), len(jobs))))
     for index in [index for index, result in enumerate(results) if result is None]:
         attempt([index], 1)
     return [

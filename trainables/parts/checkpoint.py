@@ -61,6 +61,15 @@ def write_atomically(path: Path, write: Any, name: str | None = None) -> None:
         failpoint(f"{name}.renamed")
 
 
+def set_mode(path: Path, mode: int) -> None:
+    """A file's mode, as far as its file system has modes: CIFS, FAT and some NFS refuse, and what they give is then all there is."""
+    try:
+        path.chmod(mode)
+    except OSError as fault:
+        if fault.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
+
+
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON values with a check sum over them, under `check`."""
     return dict(values) | {"check": _sum_of(values)}

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trainables.parts.checkpoint import sealed, unsealed
+from trainables.parts.checkpoint import sealed, set_mode, unsealed
 from trainables.parts.errors import RequestError
 from trainables.parts.failpoints import failpoint
+from trainables.parts.machine import cpus
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 MANIFEST = "manifest.csv"
@@ -240,7 +241,7 @@ def common_scale(paths: Sequence[Path], normal_side: float, tolerance: int = TOL
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(8, cpus())) as pool:
             known = [length for length in pool.map(side, paths) if length]
     return normal_side / float(np.median(known)) if known else 1.0
 
@@ -277,7 +278,7 @@ def read_images(
     largest = np.zeros(len(paths), np.int64)
     with warnings.catch_warnings():  # one filter around all threads: Pillow warns about metadata, which is not used
         warnings.simplefilter("ignore")
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(8, cpus())) as pool:
             results = list(pool.map(one, range(len(paths))))
     unreadable = [f"{names[i]} ({result})" for i, result in enumerate(results) if isinstance(result, str)]
     blank = [names[i] for i, result in enumerate(results) if isinstance(result, Decoded) and not images[i].any()]
@@ -612,7 +613,7 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
                 json.dump(sealed(about), stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            building.chmod(0o755)
+            set_mode(building, 0o755)
             failpoint("data.written")
             building.rename(folder)
             failpoint("data.renamed")

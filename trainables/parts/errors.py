@@ -1,4 +1,4 @@
-"""What can go wrong by a user's request or by the numbers, as exceptions that the command line and the recorder know.
+"""What can go wrong by a user's request or by the numbers, as exceptions that the command line and the ledger know.
 Comes in: words. Goes out: exceptions. Exists so that a fault is told apart from a bug."""
 
 
@@ -20,6 +20,14 @@ class StorageFault(OSError):
 
 class ClusterLost(RuntimeError):
     """Processes that runs are placed by have ended under the study."""
+
+
+class Misplaced(RuntimeError):
+    """A machine on which a run cannot be done, whatever its configuration: it lacks the study's folder, or the GPU that was promised."""
+
+
+class OtherCode(RuntimeError):
+    """A worker's code is not that of the command that sent the run: what it trained would bear the wrong key."""
 
 
 class Interrupted(Exception):

@@ -21,9 +21,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from trainables.parts.checkpoint import load_state, part, save_state, sealed, storage, under, unsealed, write_atomically
+from trainables.parts.code import fingerprint, origin
 from trainables.parts.data import Pack
 from trainables.parts.errors import Diverged, Interrupted, RequestError
 from trainables.parts.failpoints import failpoint
@@ -58,6 +60,8 @@ class Outcome:
     started: str = ""
     ended: str = ""
     interruptions: int = 0
+    origin: dict[str, Any] = field(default_factory=dict)  # of the process that trained it to its end, see `code.origin`
+    stage_codes: dict[str, list[str]] = field(default_factory=dict)  # fingerprints of all that trained a stage, in order
     micro_batches: int = 1  # above 1: it did not fit into memory otherwise, see `micro.in_slices`
 
 
@@ -76,13 +80,15 @@ def stages_of(procedure: Procedure, config: Any) -> list[Stage]:
     return [stage for stage in procedure.stages if getattr(config, stage.epochs) > 0]
 
 
-def stage_hashes(procedure: Procedure, config: Any, seed: int, data_hash: str) -> dict[str, str]:
-    """Content address of each stage: its fields, the seed, the data and, by chaining, all that came before."""
+def stage_hashes(procedure: Procedure, config: Any, seed: int, data_hash: str, code: str) -> dict[str, str]:
+    """Content address of each stage: its fields, the seed, the data, the code and, by chaining, all that came before. code: '' in studies of
+    before it was kept."""
     values = config_values(procedure.canonical(config))
     hashes: dict[str, str] = {}
     before: str | None = None
+    last = [code] if code else []
     for stage in stages_of(procedure, config):
-        before = digest([procedure.name, stage.name, {name: values[name] for name in stage.fields}, seed, data_hash, before])
+        before = digest([procedure.name, stage.name, {name: values[name] for name in stage.fields}, seed, data_hash, before, *last])
         hashes[stage.name] = before
     return hashes
 
@@ -102,20 +108,22 @@ def execute(
     external: Mapping[str, Pack] | None = None,
     checkpoint_seconds: float = 60.0,
     stopping: Callable[[], bool] = lambda: False,
+    code: str | None = None,
 ) -> Outcome:
     """Train what is still missing and evaluate. `report` gets {"stage", "epoch", "loss", ...} after each epoch, those of reused stages too;
     when it raises, the run ends there. `external`: further test sets by name, looked at with the test part. Only the first worker writes and evaluates; the others' Outcome has no metrics. Diverged, WeightsUnreachable and out-of-memory errors pass through.
-    `stopping` is asked after each epoch: where it says so, a checkpoint is saved and Interrupted raised. StorageFault: a full disk."""
+    `stopping` is asked after each epoch: where it says so, a checkpoint is saved and Interrupted raised. StorageFault: a full disk.
+    `code`: the fingerprint that stages are addressed with, where it is not that of the code that runs (see `--accept-code`)."""
     device, workers = device or torch.device("cpu"), workers or Workers()
     config = procedure.canonical(config)
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
     _begin(folder, workers)
     failpoint("run.started")
-    hashes = stage_hashes(procedure, config, seed, pack.hash)
+    hashes = stage_hashes(procedure, config, seed, pack.hash, fingerprint() if code is None else code)
     outcome = read_outcome(folder, hashes)
     if outcome is None or (evaluate_test and workers.rank == 0 and not _whole(folder, config, seed)):
-        train = partial(_train, procedure, config, seed, pack, folder, store, report, device, workers, checkpoint_seconds, stopping)
+        train = partial(_train, procedure, config, hashes, seed, pack, folder, store, report, device, workers, checkpoint_seconds, stopping)
         try:
             outcome = train(micro_batches=1)
         except _TooLarge:
@@ -147,6 +155,11 @@ def execute(
     return outcome
 
 
+def device_name(device: torch.device) -> str:
+    """As people call it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def read_outcome(folder: Path, hashes: Mapping[str, str] | None = None) -> Outcome | None:
     """The outcome of a run that has ended, or None. A damaged one, or one of another run (`hashes` of its stages differ), is set aside and
     counts as none: the run goes on from its last checkpoint."""
@@ -165,6 +178,13 @@ def read_outcome(folder: Path, hashes: Mapping[str, str] | None = None) -> Outco
             (folder / RESULT).rename(folder / (RESULT + ".damaged"))
             _note(folder, "anew")
         return None
+
+
+def parameters_of(path: Path) -> int:
+    """Numbers in a model's weights, from the header of its file."""
+    with safe_open(path, framework="np") as file:
+        slices = [file.get_slice(name) for name in file.offset_keys()]
+        return sum(math.prod(one.get_shape()) for one in slices if one.get_dtype().startswith(("F", "BF")))
 
 
 def _whole(folder: Path, config: Any, seed: int) -> bool:
@@ -248,6 +268,7 @@ class _TooLarge(Exception):
 def _train(
     procedure: Procedure,
     config: Any,
+    hashes: dict[str, str],
     seed: int,
     pack: Pack,
     folder: Path,
@@ -262,7 +283,8 @@ def _train(
     """All stages; leaves MODEL in the folder. _TooLarge: memory is not enough, and a step can be done in slices."""
     outcome = Outcome(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
-        stage_hashes=stage_hashes(procedure, config, seed, pack.hash),
+        stage_hashes=hashes,
+        origin=origin(device_name(device)),
         micro_batches=micro_batches,
     )
     parts = procedure.parts(config, pack, seed)
@@ -273,6 +295,7 @@ def _train(
         for name in ("epochs", "stages_reused", "stage_seconds", "started"):
             setattr(outcome, name, flight[1][name])
         outcome.interruptions = flight[1]["interruptions"] + 1
+        outcome.stage_codes = flight[1].get("stage_codes", {})
         outcome.micro_batches = max(micro_batches, flight[1].get("micro_batches", 1))
     previous: dict[str, Tensor] | None = None
     last = (stages_of(procedure, config) or [None])[-1]
@@ -286,6 +309,7 @@ def _train(
             if outcome.epochs.get(stage.name) != values["epochs"]:  # else this run trained it, in an earlier life
                 outcome.epochs[stage.name] = values["epochs"]
                 outcome.stages_reused.append(stage.name)
+            outcome.stage_codes[stage.name] = values.get("codes", [])
             outcome.history += values["history"]
             for row in values["history"]:
                 report(row)
@@ -302,6 +326,9 @@ def _train(
                 outcome.history.append(row)
                 report(row)
             flight = None
+        trained_by = outcome.stage_codes.setdefault(stage.name, [])
+        if outcome.origin["code"] not in trained_by:
+            trained_by.append(outcome.origin["code"])
         last_save = time.monotonic()
 
         def after_epoch(
@@ -320,7 +347,16 @@ def _train(
             ):
                 values = {
                     name: getattr(outcome, name)
-                    for name in ("history", "epochs", "stages_reused", "stage_seconds", "started", "interruptions", "micro_batches")
+                    for name in (
+                        "history",
+                        "epochs",
+                        "stages_reused",
+                        "stage_seconds",
+                        "started",
+                        "interruptions",
+                        "micro_batches",
+                        "stage_codes",
+                    )
                 }
                 state = under("fitting", fitting.tensors())
                 save_state(folder / FLIGHT, state, values | {"stage": key, "epoch": row["epoch"]}, "checkpoint")
@@ -342,7 +378,8 @@ def _train(
                 raise Diverged(f"{name} was not finite at the end of stage {stage.name}")
         if store is not None and stage.shared and workers.rank == 0:
             rows = [row for row in outcome.history if row["stage"] == stage.name]
-            store.put(key, previous, {"epochs": epochs, "history": rows, "seconds": outcome.stage_seconds[stage.name]})
+            values = {"epochs": epochs, "history": rows, "seconds": outcome.stage_seconds[stage.name]}
+            store.put(key, previous, values | {"codes": outcome.stage_codes[stage.name]})
     if previous is None:
         raise RequestError(f"{procedure.name}: every stage has 0 epochs; set one of {', '.join(s.epochs for s in procedure.stages)}")
     if workers.rank == 0:

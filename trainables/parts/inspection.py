@@ -5,7 +5,6 @@ before it is known that no image stands on two sides and how far one gets by mea
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,7 @@ from trainables.parts.data import (
     unreadable_fault,
 )
 from trainables.parts.errors import RequestError
+from trainables.parts.machine import cpus
 
 SIDE = 24  # px of the reduced image that near duplicates are compared on
 # Correlations above which two images count as near duplicates. Looked at by eye on 4,000 clusters and 14,002 chromosomes (Tseng et al.
@@ -107,7 +107,7 @@ def inspect_folder(
     found.patients = None if listing.patients is None else len(set(listing.patients))
     with warnings.catch_warnings():  # Pillow warns about metadata, which is not used
         warnings.simplefilter("ignore")
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(8, cpus())) as pool:
             results = list(pool.map(lambda name: _look(Path(folder) / name, tolerance), listing.files))
     found.unreadable = [f"{name} ({seen})" for name, seen in zip(listing.files, results, strict=True) if isinstance(seen, str)]
     blank = [name for name, seen in zip(listing.files, results, strict=True) if seen is None]
@@ -323,7 +323,7 @@ def shared_files(one: str | Path, other: str | Path) -> str:
     found = []
     for folder in (Path(one), Path(other)):
         files = list_folder(folder).files
-        with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with warnings.catch_warnings(), ThreadPoolExecutor(min(8, cpus())) as pool:
             warnings.simplefilter("ignore")  # Pillow's, about metadata
             keys = list(pool.map(_foreground_key, [folder / name for name in files]))
         found.append({key: name for key, name in zip(keys, files, strict=True) if key})

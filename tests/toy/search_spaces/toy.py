@@ -27,6 +27,16 @@ STUDY = Study(
                 *(Arm(trouble, {"trouble": trouble}) for trouble in ("memory", "error", "nan", "exit", "weights")),
             ),
         ),
+        Table(
+            "M", "Machines", "Toys", "fine",
+            (
+                Arm("preempted", {"warm_epochs": 130}),
+                Arm("device", {"trouble": "device"}),
+                Arm("late", {"trouble": "late", "epochs": 30}),
+                Arm("fine", {}),
+                Arm("bent", {"form": "bent"}),
+            ),
+        ),
     ),
     presets={"quick": Preset("seconds", {}, trials=2, repeats=2, tables=("1", "2"), synthetic_images=60)},
-)
+)  # fmt: skip

@@ -1,5 +1,6 @@
 """A fourth procedure: dark and bright images. Two stages, the first shared, and every way to fail.
-Where the variable TOY_LOG names a file, each epoch that begins leaves a line `pid stage epoch seed` there."""
+Where the variable TOY_LOG names a file, each epoch that begins leaves a line `pid stage epoch seed` there. A file `hurry` beside it ends
+every pause, a file `toy box` the trouble `late`."""
 
 import os
 import time
@@ -29,8 +30,16 @@ class ToyConfig:
     warm_epochs: int = 3
     epochs: int = 2
     batch: int = 12
-    trouble: str = "none"  # how it fails: memory | error | nan | exit | weights
+    trouble: str = "none"  # how it fails: memory | error | late (in its last epoch) | device (and all later runs of the process) | nan | exit | weights
     pause: float = 0.0  # seconds added to each epoch
+
+
+def _lies(name: str) -> bool:
+    """Whether a test has laid a file of that name beside the log."""
+    return "TOY_LOG" in os.environ and Path(os.environ["TOY_LOG"]).with_name(name).exists()
+
+
+_spoilt = False  # this process, by an error of its device
 
 
 def canonical(config: ToyConfig) -> ToyConfig:
@@ -68,11 +77,18 @@ class Fit(Task):
         if "TOY_LOG" in os.environ:
             with open(os.environ["TOY_LOG"], "a") as log:
                 log.write(f"{os.getpid()} {self.name} {epoch + 1} {self.setting.seed}\n")
-        time.sleep(self.config.pause)
+        time.sleep(0 if _lies("hurry") else self.config.pause)
+        late = self.name == "tune" and self.config.trouble == "late" and epoch + 1 == self.config.epochs
+        if late and not _lies("toy box"):
+            raise KeyError("toy box")
         order = torch.randperm(len(self.index), generator=generator(self.setting.seed, self.name, epoch))
         yield from order[: self.steps() * self.config.batch].split(self.config.batch)
 
     def loss(self, batch: Tensor) -> Tensor:
+        global _spoilt
+        _spoilt |= self.name == "tune" and self.config.trouble == "device"
+        if _spoilt:
+            raise RuntimeError("CUDA error: device-side assert triggered")
         chosen = self.index[batch[self.setting.workers.slice(len(batch))].numpy()]
         loss = F.cross_entropy(self.model(see(self.setting.pack, chosen)), torch.from_numpy(self.setting.pack.labels[chosen]))
         trouble = self.config.trouble if self.name == "tune" else "none"

@@ -1,6 +1,6 @@
-"""The one live view of a study at work, and the place where everybody else's words go.
-Comes in: a Coordinator's Progress. Goes out: a few lines on a terminal, redrawn in place; plain lines every half minute where there is no
-terminal. While it is up, whatever Ray, its processes or a library print goes to the study's log file."""
+"""The live view of a study at work, and the place where everybody else's words go.
+Comes in: a Director's Progress. Goes out: a few lines on a terminal, redrawn in place; plain lines where there is no terminal. While the view
+is up, whatever Ray, its processes or a library print goes to the study's log file."""
 
 import io
 import os
@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,23 +20,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.coordinator import Progress
+from search.show import duration
 from search.signals import ASKED
-
-
-def duration(seconds: float | None) -> str:
-    """`1 h 05 min`, `3 min 20 s`, `12 s`, or an ellipsis when unknown."""
-    if seconds is None:
-        return "…"
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+from search.standing import Progress
 
 
 def render(name: str, progress: Progress, elapsed: float) -> RenderableType:
     """Three lines and one for each run in flight."""
-    total = progress.done + progress.running + progress.waiting
+    total = progress.done + progress.running + progress.placed + progress.waiting
     head = Table.grid(padding=(0, 2))
     head.add_row(
         Text(name, style="bold"),
@@ -44,12 +36,15 @@ def render(name: str, progress: Progress, elapsed: float) -> RenderableType:
     )
     ends = ", ".join(f"{count} {status}" for status, count in sorted(progress.counts.items()))
     words = f"done {progress.done}{f' ({ends})' if ends else ''} · running {progress.running} · waiting {progress.waiting}"
+    if progress.placed:
+        words += f" · waiting for a machine {progress.placed}"
     best = f"best so far {100 * progress.best[0]:.2f} % validation accuracy ({progress.best[1]})" if progress.best else "best so far …"
     times = f"{duration(elapsed)} gone, about {duration(progress.seconds_left)} left"
     return Group(
         head,
         Text(words),
         Text(f"{best} · {times}"),
+        *(Text(f"  set aside: {line}", style="yellow", overflow="ellipsis", no_wrap=True) for line in progress.aside),
         *(Text(f"  {line}", style="dim", overflow="ellipsis", no_wrap=True) for line in progress.in_flight or ["starting workers …"]),
     )
 
@@ -67,6 +62,7 @@ class _Screen(io.TextIOWrapper):
     def __init__(self, handle: int, log: int) -> None:
         super().__init__(io.FileIO(handle, "w"), encoding="utf-8", errors="replace", write_through=True)
         self.log, self.gone = log, False
+        self.error = -1  # the real standard error
 
     def write(self, text: str) -> int:
         if not self.gone and _dead(self.fileno()):
@@ -85,6 +81,7 @@ def words_to(log: Path) -> Iterator[Console]:
     kept = os.dup(1), os.dup(2)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     screen = _Screen(os.dup(kept[0]), file)
+    screen.error = kept[1]
     try:
         os.dup2(file, 1)
         os.dup2(file, 2)
@@ -97,6 +94,15 @@ def words_to(log: Path) -> Iterator[Console]:
         for handle in (*kept, file):
             os.close(handle)
         screen.close()
+
+
+def leave(console: Console, words: str, status: int) -> NoReturn:
+    """End the process with a last word, from any thread: the main one stands in a call that will not return. console: of `words_to`."""
+    console.show_cursor()
+    assert isinstance(console.file, _Screen)
+    with suppress(OSError):  # nobody listens any more
+        os.write(console.file.error, f"\nsearch: {words}\n".encode())
+    os._exit(status)
 
 
 @contextmanager
@@ -148,7 +154,11 @@ def live(console: Console, name: str, look: Callable[[], Progress]) -> Iterator[
             if progress.done != shown:
                 shown = progress.done
                 best = f", best {100 * progress.best[0]:.2f} %" if progress.best else ""
-                text = f"{name}: {progress.done} done, {progress.running} running, {progress.waiting} waiting{best}, {duration(elapsed())} gone, about {duration(progress.seconds_left)} left"
+                placed = f", {progress.placed} waiting for a machine" if progress.placed else ""
+                text = (
+                    f"{name}: {progress.done} done, {progress.running} running{placed}, {progress.waiting} waiting{best}, "
+                    f"{duration(elapsed())} gone, about {duration(progress.seconds_left)} left"
+                )
                 console.print(text, markup=False)
 
     with beside(lines, stop):

@@ -1,0 +1,49 @@
+"""Whether runs that stand side by side were trained by one code and with one version of each library.
+In: what records say of that. Out: words, none where all agree. Exists because a study may be continued after an upgrade, or on machines that
+differ, and a difference between arms is then perhaps none of the arms'."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+UNKNOWN = "unknown"
+
+
+def codes_of(record: Mapping[str, Any]) -> str:
+    """Fingerprints of all code that trained a run (one stage may be another run's, or a run was continued after a change), sorted."""
+    stages = record.get("stage_codes")
+    others = [code for codes in (stages.values() if isinstance(stages, dict) else ()) if isinstance(codes, list) for code in codes]
+    return " ".join(sorted({str(code) for code in (record.get("code"), *others) if code}))
+
+
+def versions_of(record: Mapping[str, Any]) -> str:
+    """Libraries and their versions, as one text."""
+    versions = record.get("versions")
+    return " ".join(f"{name}={version}" for name, version in sorted(versions.items())) if isinstance(versions, dict) else ""
+
+
+def mixture(runs: Iterable[tuple[str | None, str | None]]) -> tuple[str, ...]:
+    """runs: (codes_of, versions_of) of each. One sentence on codes, one for each library that differs."""
+    alike = Counter((codes or "", versions or "") for codes, versions in runs)
+    by_code: Counter[str] = Counter()
+    by_library: dict[str, Counter[str]] = defaultdict(Counter)
+    for (codes, versions), count in alike.items():
+        by_code[" and ".join(code[:8] for code in codes.split()) or UNKNOWN] += count
+        for word in versions.split():
+            name, _, version = word.partition("=")
+            by_library[name][version] += count
+    words = []
+    if len({code for codes, _ in alike for code in codes.split() or [UNKNOWN]}) > 1:
+        words.append(
+            f"Trained by more than one code (trainables/, torch, torchvision, timm): {_shares(by_code)}. A difference may be the code's."
+        )
+    for name, found in sorted(by_library.items()):
+        if len(found) > 1:
+            words.append(f"Trained with more than one version of {name}: {_shares(found)}. A difference may be the version's.")
+    return tuple(words)
+
+
+def _shares(found: Counter[str]) -> str:
+    return ", ".join(f"{count} {'run' if count == 1 else 'runs'} {what}" for what, count in sorted(found.items()))

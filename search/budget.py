@@ -1,0 +1,37 @@
+"""How much a study may spend, and has spent.
+Comes in: limits, records, runs in flight. Goes out: whether anything may still be started. Pure, but for the clock."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search.queue import Active
+
+
+@dataclass
+class Budget:
+    """Limits after which nothing is started. spent: seconds of GPUs, or of workers where there is none; gpus: of one run."""
+
+    deadline: float | None = None  # on the monotonic clock
+    seconds: float | None = None
+    spent: float = 0.0
+    gpus: float = 1.0
+
+    def over(self, flying: Sequence[Active]) -> bool:
+        clock = time.monotonic()
+        if self.deadline is not None and clock > self.deadline:
+            return True
+        running = sum(clock - active.began for active in flying if active.began is not None)  # not while it waits for a machine
+        return self.seconds is not None and self.spent + self.gpus * running >= self.seconds
+
+
+def epoch_seconds(record: Mapping[str, Any]) -> float:
+    """The slowest stage's mean epoch."""
+    epochs = record.get("epochs", {})
+    return max((seconds / epochs[name] for name, seconds in record.get("stage_seconds", {}).items() if epochs.get(name)), default=0.0)
+
+
+def spent_seconds(records: Mapping[str, Mapping[str, Any]]) -> float:
+    """What the ledger says was spent: GPU seconds, and for runs without a GPU those of their worker."""
+    return float(sum(record.get("gpu_seconds") or record.get("seconds") or 0.0 for record in records.values()))

@@ -1,0 +1,277 @@
+"""The Ray cluster that a study runs on: one of its own on this machine, closed to others, or one that runs already.
+Comes in: an address, or none. Goes out: its machines, for as long as the block lasts; then nothing of it is left. Sets what Ray reads as it is
+imported: whatever imports Ray here imports this first."""
+
+import functools
+import logging
+import os
+import secrets
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, chdir, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]  # comes with Ray
+
+from search.machines import BOOTSTRAP, Machines, Resources, to_come
+from search.path import FOLDER, ROOT
+from search.signals import Signals
+from trainables.parts.errors import ClusterLost, RequestError
+from trainables.parts.machine import cpus
+
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # they write what the ledger holds, and import torch into the driver
+os.environ.setdefault(
+    "TUNE_DISABLE_SIGINT_HANDLER", "1"
+)  # its own handler would end the study as if it were done; the command line says what is
+os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "120")  # for a stopped run to leave its process; else the next one fails
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how often a worker group's reports are taken; 2 s by default
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")  # no snapshots of Ray's own state: the ledger is what a study continues from
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # each run has a new thread; with an arena for each, a reused process grew by 45 MB a run
+
+
+import ray
+from ray._private import ray_constants
+from ray._private.grpc_utils import init_grpc_channel
+from ray._private.services import canonicalize_bootstrap_address, get_node_to_connect_for_driver
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]  # C++
+from ray.exceptions import AuthenticationError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+SETTINGS = (
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
+    "MALLOC_ARENA_MAX",
+    FOLDER,
+)
+ANSWER_SECONDS = 5  # a head answers in milliseconds
+ROOM_SECONDS = 5
+ANSWER_OF_NODE_SECONDS = 180  # to start a process: seconds on a free machine, a minute on a busy one
+LONGEST_TMPDIR = 41  # characters: Ray's sockets below it must fit into 107 bytes
+
+
+@contextmanager
+def open_cluster(signals: Signals, address: str | None, groups: bool = False) -> Iterator[Machines]:
+    """The cluster at `address` (auto, or HOST:PORT), or a new one on this machine for the time of the block, whose processes do not hear what is
+    sent to all processes of a terminal or a job, and are gone afterwards, even where a signal cuts its end short. groups: runs have several
+    workers. RequestError, within seconds, if there is none at that address or it refuses us."""
+    ours: list[Any] = []
+    try:
+        with ExitStack() as stack:
+            with signals.kept_from_children():
+                machines = stack.enter_context(_cluster(address, groups))
+                ours += _own()
+            for process in ours:  # ray.shutdown asks each with a SIGTERM that it does not hear, and would wait a second for it
+                process.terminate = functools.partial(_kill_with_all_below, process)
+            yield machines
+    finally:
+        end_own(ours)
+
+
+def end_own(processes: "Sequence[subprocess.Popen[bytes]] | None" = None) -> None:
+    """Kill Ray's processes that this command has started, at once."""
+    for process in _own() if processes is None else processes:
+        _kill_with_all_below(process)
+
+
+def _own() -> "list[subprocess.Popen[bytes]]":
+    node = ray._private.worker._global_node
+    return [] if node is None else [info.process for infos in node.all_processes.values() for info in infos]
+
+
+@contextmanager
+def _cluster(address: str | None, groups: bool) -> Iterator[Machines]:
+    os.environ.setdefault(FOLDER, os.getcwd())
+    with _closed_to_others() if address is None else nullcontext():
+        try:
+            with chdir(ROOT):  # Ray puts the folder that it is started in first on its workers' path: a user's search.py, before ours
+                _start(groups) if address is None else _join(address)
+            here = tuple(dict(node["Resources"]) for node in alive())
+            yield Machines(here, still_to_come(here) if address is not None else (), address is not None)
+        finally:
+            ray.shutdown()
+
+
+def _start(groups: bool) -> None:
+    try:
+        ray.init(
+            address="local",  # None would join whatever cluster this machine runs already
+            num_cpus=cpus(),  # Ray counts the machine's
+            log_to_driver=False,
+            include_dashboard=groups,  # Ray frees what a killed worker group held through it; ten processes and 200 MB else for nothing
+            logging_level=logging.ERROR,
+            namespace="karyotune",
+        )
+    except Exception as fault:  # Ray's own errors, and a bare Exception where a process of it ends as it starts
+        raise ClusterLost(f"Ray did not start ({' '.join(str(fault).split())[:200]})") from fault
+
+
+@contextmanager
+def _closed_to_others() -> Iterator[None]:
+    """A cluster that starts in this block hears nobody but this command: whoever reaches a port of Ray's may else run anything as this user.
+    Its ports are on the loopback, and behind a token of its own against other users of this machine (Ray's counts for Prometheus are not).
+    The token is in the environment of this command's processes alone: not in a file, not on a command line. What the caller's environment says
+    of either is for other clusters, and is there again afterwards. tests/test_doors.py tries every port, from another network and from here."""
+    ours = {
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),  # comes before RAY_AUTH_TOKEN_PATH and ~/.ray/auth_token
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",  # on Linux too: Ray then takes 127.0.0.1 for its own address; `_node_ip_address` does not do it
+        "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo",  # the workers of one run among themselves
+    }  # fmt: skip
+    if len(tempfile.gettempdir()) > LONGEST_TMPDIR and "RAY_TMPDIR" not in os.environ:
+        ours["RAY_TMPDIR"] = "/tmp"
+    before, several = {name: os.environ.get(name) for name in ours}, ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(ours)
+    ray_constants.ENABLE_RAY_CLUSTER = False  # read from the environment when it was imported
+    _read_authentication()
+    try:
+        yield
+    finally:
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+        for name in before:
+            if before[name] is None:
+                del os.environ[name]
+        ray_constants.ENABLE_RAY_CLUSTER = several
+        _read_authentication()
+
+
+def _read_authentication() -> None:
+    """Have Ray, which keeps mode and token, read them anew from the environment. In the order of Ray's own tests (`reset_auth_token_state`)."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _join(address: str) -> None:
+    """ray.init at a running cluster, whose workers get this code (not what happens to be installed there) and the settings above."""
+    code = [str(Path(ROOT) / name) for name in ("search", "search_spaces", "trainables", "analysis")]
+    settings = {name: os.environ[name] for name in SETTINGS}
+    found = find_cluster(address)
+    try:
+        _check_node(found)
+        ray.init(
+            address=found, log_to_driver=False, logging_level=logging.ERROR, namespace="karyotune",
+            runtime_env={"py_modules": code, "excludes": ["__pycache__"], "env_vars": settings},
+        )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as fault:
+        raise _no_cluster(address, str(fault).split(". ")[0] or type(fault).__name__) from None
+
+
+def _check_node(address: str) -> None:
+    """RuntimeError where no node of the cluster is this machine: `ray.init` would look for one for a minute."""
+    try:
+        get_node_to_connect_for_driver(GcsClient(address=address), timeout_seconds=ANSWER_SECONDS)
+    except RuntimeError as fault:
+        if "No node info found" not in str(fault):
+            raise
+        raise RuntimeError("a Ray cluster answers there, and this machine is no node of it (`ray start --address` makes it one)") from None
+
+
+def find_cluster(address: str) -> str:
+    """The address of a running cluster as HOST:PORT, once something that speaks gRPC answers there: ray.init itself would try for minutes.
+    RequestError if nothing does within ANSWER_SECONDS."""
+    if "://" in address:
+        raise _no_cluster(address, "an address has no scheme")
+    try:
+        found = canonicalize_bootstrap_address(address)
+    except (ConnectionError, ValueError) as fault:
+        raise _no_cluster(address, str(fault).split(". ")[0]) from None
+    if found is None:
+        raise _no_cluster(address, "no Ray cluster runs on this machine")
+    channel = init_grpc_channel(found, options=[("grpc.enable_http_proxy", 0)])  # as Ray itself connects
+    try:
+        grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
+    except grpc.FutureTimeoutError:
+        raise _no_cluster(address, f"no Ray cluster answers there within {ANSWER_SECONDS} s") from None
+    finally:
+        channel.close()
+    return str(found)
+
+
+def _no_cluster(address: str, reason: str) -> RequestError:
+    return RequestError(
+        f"--address {address}: {' '.join(reason.split()).rstrip('.')}; give auto on a node of a running cluster, or the HOST:PORT that `ray start --head` printed, "
+        "and set RAY_AUTH_MODE as the cluster has it"
+    )
+
+
+def _kill_with_all_below(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL to a process of ours and to all that it has started: agents of a raylet that is gone live on for half a minute and more."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGSTOP)  # it starts no more of them
+    below = _below(process.pid)
+    process.kill()
+    for pid in below:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def _below(pid: int) -> list[int]:
+    """All descendants of a process."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                found += [child, *_below(child)]
+    return found
+
+
+def alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def lives(node: str) -> bool:
+    """Whether a node is there; '' (not known) counts as there."""
+    return not node or any(one["NodeID"] == node for one in alive())
+
+
+def still_to_come(here: tuple[dict[str, float], ...]) -> tuple[dict[str, float], ...]:
+    return to_come(BOOTSTRAP, here)
+
+
+def expect(slots: int) -> None:
+    """Ask for all runs' places at once: else one node is asked for after another, minutes each."""
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
+
+
+def check_running(resources: Resources, study: Path) -> None:
+    """RequestError if a node of a running cluster does not see the study's folder, or if others use all that a run needs. Both would only show
+    as runs that fail, or wait."""
+
+    def sees(study: str) -> bool:  # sent as it is, so that a node need not import torch to answer
+        return os.access(study, os.W_OK) and os.path.exists(os.path.join(study, "study.json"))
+
+    looks = {}
+    for node in alive():
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        looks[ray.remote(sees).options(num_cpus=0, scheduling_strategy=there).remote(str(study))] = node["NodeManagerHostname"]
+    done, late = ray.wait(list(looks), num_returns=len(looks), timeout=ANSWER_OF_NODE_SECONDS)
+    if late:
+        raise RequestError(
+            f"of the cluster's nodes, {', '.join(sorted({looks[look] for look in late}))} did not start a process within "
+            f"{ANSWER_OF_NODE_SECONDS} s; is it overloaded, or does its environment differ?"
+        )
+    blind = sorted({looks[look] for look in done if not ray.get(look)})
+    if blind:
+        raise RequestError(
+            f"--storage must be a folder that every node can see and write, got {study.parent}; not so on {', '.join(blind)}"
+        )
+    if resources.machines.to_come:
+        return
+    room = placement_group(resources.bundles + ([resources.worker] * resources.workers if resources.workers > 1 else []))
+    found = room.wait(ROOM_SECONDS)
+    remove_placement_group(room)
+    if not found:
+        wanted = ", ".join(f"{amount:g} {unit}" for unit, amount in resources.worker.items())
+        free_now = ray.available_resources()  # type: ignore[no-untyped-call]
+        left = ", ".join(f"{free_now.get(unit, 0.0):g} {unit}" for unit in resources.worker)
+        raise RequestError(
+            f"the cluster has no free resources: a worker takes {wanted}, and {left} are free in all; wait for the others, or ask for less"
+        )

@@ -1,0 +1,70 @@
+"""The end of a run: recorded, told to who asked for it, or placed again.
+Comes in: a Director, its lock held, a run in flight and its ending. Goes out: a record, or the run back in the queue."""
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from search.queue import Active
+from search.record import record_of_run
+from search.verdict import again, whose
+from trainables.parts.execution import FLIGHT, RESULT
+
+if TYPE_CHECKING:
+    from search.director import Director
+
+
+def settle(director: "Director", active: Active, ending: Mapping[str, Any]) -> None:
+    """Record it, or place the run again: see `verdict`."""
+    ending = active.facts | dict(ending)
+    director.nodes.met(ending)  # a run that ended before its first epoch has said nothing else
+    node, kind, message = str(ending.get("node", "")), str(ending.get("kind", "")), str(ending.get("message", ""))
+    if words := director.nodes.fault(node, active.run.key, "misplaced" if ending["end"] == "misplaced" else kind, message):
+        director.notes.append(words)
+    judged = whose(ending, active.breaks, director.nodes.largest)
+    if not again(judged, ending, active.breaks, director.nodes.largest):
+        write_down(director, active, ending)
+        return
+    if judged == "machine" or kind == "device":
+        where = director.nodes.names.get(node) or "a machine"
+        director.notes.append(f"{active.name}: placed again, no fault of its own ({where}: {message})")
+    director.queue.again(active)
+    director.on_change(director)
+
+
+def write_down(director: "Director", active: Active, ending: Mapping[str, Any]) -> None:
+    """Record first, tell Optuna second: what is told is never more than what is recorded."""
+    key = active.run.key
+    before = director.ledger.records.get(key)
+    fresh = before is None or before["status"] != "completed"  # not where test metrics alone were missing
+    record = record_of_run(director, active, ending)
+    director.ledger.append(record)
+    director.new_records += fresh
+    director.budget.spent += (record["gpu_seconds"] or record["seconds"]) if fresh else 0.0
+    del director.queue.active[key]
+    director.retried.discard(key)
+    if record["status"] in ("failed", "diverged"):
+        director.broken.add(key)
+    stands = director.ledger.records[key]
+    if stands["status"] == "completed" and active.began is not None:
+        director.seconds.append(time.monotonic() - active.began)
+    if "micro_batches" in record:
+        director.notes.append(
+            f"{active.name}: too large for the memory; each step was computed in {record['micro_batches']} slices, which is the same training"
+        )
+    for asked in active.trials:
+        director.mirror.ended(asked.search, asked.search.tell(asked.number, stands))
+    _tidy(director, active, record["status"], stands)
+    director.on_record(record)
+    director.on_change(director)
+
+
+def _tidy(director: "Director", active: Active, status: str, stands: Mapping[str, Any]) -> None:
+    """A run that failed keeps its checkpoint: `--retry-failed` goes on from it."""
+    folder = director.folder / active.folder
+    if status != "failed":
+        (folder / FLIGHT).unlink(missing_ok=True)
+    if stands["checkpoint"] is None:
+        (folder / RESULT).unlink(missing_ok=True)
+    director.shelf.notice(stands)
+    director.free()

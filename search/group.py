@@ -1,0 +1,170 @@
+"""A run of several workers: a real worker group of Ray Train, nested in the run's trial.
+Comes in: a job. Goes out: rows, in the trial's own thread, and the outcome. Exists because Ray's own way of passing reports on can hang."""
+
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import train
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend
+from ray.util.queue import Empty, Queue
+from torch.distributed import TCPStore, init_process_group  # type: ignore[attr-defined]  # documented
+
+from trainables.parts.errors import Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
+from trainables.parts.execution import Outcome
+from trainables.parts.workers import Workers
+
+Report = Callable[[dict[str, Any]], None]
+Work = Callable[[dict[str, Any], Report, Workers], Outcome]
+
+
+class Stopped(Exception):
+    """The command has stopped this run."""
+
+
+class ProcessDied(RuntimeError):
+    """A worker of the group is gone, or what holds the group together."""
+
+
+def train_group(job: dict[str, Any], work: Work, send: Report, who: Callable[[dict[str, Any]], dict[str, Any]], met: Report) -> Outcome:
+    """A real worker group, nested in this trial. Ray's own TuneReportCallback can hang (its queue is full when the trial ends), so the first
+    worker puts rows on a queue of ours, and waits until this thread has passed each on to Tune: no report can be lost or overtaken."""
+    outcome: list[Outcome] = []
+    rows = Queue(actor_options={"num_cpus": 0})
+    taken = Queue(actor_options={"num_cpus": 0})
+    resources = {"CPU": float(job["cpus"])} | ({"GPU": float(job["gpus"])} if job["gpus"] else {})
+    trainer = TorchTrainer(
+        _group_worker,
+        train_loop_config={"job": job, "work": work, "who": who, "rows": rows, "taken": taken},
+        torch_config=_OwnAddress(),
+        scaling_config=train.ScalingConfig(num_workers=job["workers"], use_gpu=bool(job["gpus"]), resources_per_worker=resources),
+        run_config=train.RunConfig(
+            name=job["key"], storage_path=str(Path(job["study"]) / "ray"), failure_config=train.FailureConfig(max_failures=0)
+        ),
+    )
+    fault: list[BaseException] = []
+    raised: list[Exception] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as problem:  # noqa: BLE001 (raised again in the trial's own thread)
+            fault.append(problem)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive() or not rows.empty():
+            try:
+                row = rows.get(timeout=0.2)
+            except Empty:
+                continue
+            if "raised" in row:
+                raised.append(_as_exception(row))
+                met(row["origin"])
+                continue
+            if "outcome" in row:
+                outcome.append(Outcome(**row["outcome"]))
+                continue
+            send(row)  # raises SystemExit where Tune has stopped the trial
+            taken.put(True)
+    except BaseException:
+        taken.put(False)  # the first worker raises Stopped, and the group ends itself, so that its placement group is freed
+        thread.join(timeout=60)
+        raise
+    finally:
+        for queue in (rows, taken):
+            queue.shutdown(force=True)
+    if fault:
+        lost = [failure for failure in getattr(fault[0], "worker_failures", {}).values() if hasattr(failure, "health_check_failure")]
+        if lost or isinstance(fault[0], train.ControllerError):
+            raise ProcessDied(str((lost or fault)[0]))  # what the others raise is that they hear no more of it
+        raise next((known for known in raised if type(known) in _KNOWN.values()), (raised or fault)[0])
+    return outcome[0]
+
+
+_KNOWN: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (
+        Diverged,
+        Misplaced,
+        OtherCode,
+        WeightsUnreachable,
+        RequestError,
+        Interrupted,
+        StorageFault,
+        MemoryError,
+        torch.cuda.OutOfMemoryError,
+    )
+}
+
+
+def _as_exception(row: dict[str, Any]) -> Exception:
+    return _KNOWN[row["raised"]](row["message"]) if row["raised"] in _KNOWN else RuntimeError(f"{row['raised']}: {row['message']}")
+
+
+def _group_worker(given: dict[str, Any]) -> None:
+    job, work, who, rows, taken = (given[name] for name in ("job", "work", "who", "rows", "taken"))
+    context = train.get_context()
+    workers = Workers(context.get_world_rank(), context.get_world_size())
+    if torch.cuda.is_available() and job["gpus"]:
+        from ray.train.torch import get_device
+
+        torch.cuda.set_device(get_device())
+
+    def send(row: dict[str, Any]) -> None:
+        if workers.rank == 0:
+            rows.put(row)
+            if not taken.get():
+                raise Stopped
+
+    try:
+        outcome = work(job, send, workers)
+        if workers.rank == 0:
+            rows.put({"outcome": asdict(outcome)})
+    except Stopped:
+        raise
+    except Exception as fault:
+        rows.put({"raised": type(fault).__name__, "message": str(fault), "origin": who(job)})
+        raise
+
+
+class _OwnAddress(TorchConfig):
+    """The store by which the workers of a group find each other obeys whoever reaches it. Ray has PyTorch open it on every interface; here it
+    listens on the address that the node has in its cluster, and no other: on the loopback, in a cluster of this command's own."""
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _OwnAddressBackend
+
+
+class _OwnAddressBackend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        host, port = worker_group.execute_single(0, _open_store)
+        backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo"
+        size, timeout = len(worker_group), timedelta(seconds=backend_config.timeout_s)
+        group = (size, host, port, backend, timeout)
+        ray.get([worker_group.execute_single_async(rank, _join_group, rank, *group) for rank in range(size)])
+
+
+_opened: list[TCPStore] = []  # by the first worker, until it joins
+
+
+def _open_store() -> tuple[str, int]:
+    host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    port = listener.getsockname()[1]
+    _opened[:] = [TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())]
+    return host, port
+
+
+def _join_group(rank: int, size: int, host: str, port: int, backend: str, timeout: timedelta) -> None:
+    store = _opened.pop() if rank == 0 else TCPStore(host, port, is_master=False)
+    init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)

@@ -1,0 +1,100 @@
+"""What a study's machines have, and how it is divided into runs.
+Comes in: Ray's count of each node, what a run may use. Goes out: slots, and the CPUs and GPUs of a worker. Pure but for a file that `ray up` leaves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # comes with Ray
+
+from trainables.parts.errors import RequestError
+
+RUN_BYTES = 1.3e9  # memory of a worker of which nothing is known yet: preset quick takes so much, PyTorch most of it
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()
+
+
+@dataclass(frozen=True)
+class Machines:
+    """A cluster's nodes, each as Ray counts it ({"CPU": 8.0, "GPU": 1.0, "memory": bytes, ...}). here: at work now; to_come: the autoscaler
+    may add them. running: the cluster is not ours alone, and its nodes may be other machines."""
+
+    here: tuple[dict[str, float], ...]
+    to_come: tuple[dict[str, float], ...] = ()
+    running: bool = False
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What runs may use. cpus, gpus: of one worker; workers: of one run; slots: runs at once."""
+
+    cpus: float
+    gpus: float
+    workers: int
+    slots: int
+    machines: Machines
+    run_bytes: float = RUN_BYTES
+    most: int | None = None  # runs at once that were asked for, where fewer than there is room for
+
+    @property
+    def worker(self) -> dict[str, float]:
+        """What one worker takes."""
+        return {"CPU": float(self.cpus)} | ({"GPU": self.gpus} if self.gpus else {})
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """What Tune reserves for a run: its worker, or a trial process that only starts a group, whose workers Ray Train places. The latter
+        stands on the head and takes no CPU: a hundredth of one would already keep a two-worker run off two CPUs, for ever."""
+        return [self.worker] if self.workers == 1 else [{"node:__internal_head__": 0.001}]
+
+
+def share_out(
+    machines: Machines, gpus_per_run: float | None, workers: int, run_bytes: float = RUN_BYTES, most: int | None = None
+) -> Resources:
+    """Divide a cluster's CPUs and GPUs into runs; each worker must fit on one node. gpus_per_run None: one GPU a worker where there are GPUs,
+    else none. run_bytes: memory of a worker; most: runs at once, where fewer are wanted. RequestError if the cluster could never place a
+    run: it would wait for ever."""
+    nodes = [*machines.here, *machines.to_come]
+    some_gpu = any(node.get("GPU", 0.0) for node in nodes)
+    gpus = (1.0 if some_gpu else 0.0) if gpus_per_run is None else gpus_per_run / workers
+    unit, amount = ("GPU", gpus) if gpus else ("CPU", 1.0)
+    fits = [(node.get("CPU", 0.0), int(node.get(unit, 0.0) / amount + 1e-9), node) for node in nodes]
+    fits = [(cpus, min(places, _by_memory(node, run_bytes)), node) for cpus, places, node in fits if cpus >= 1 and places]
+    places = sum(places for _, places, _ in fits)
+    if places < workers:
+        largest = max((node.get(unit, 0.0) for node in nodes), default=0.0)
+        raise RequestError(
+            f"a run takes {workers} worker(s) of {amount:g} {unit} and a CPU each, and the cluster has room for {places} "
+            f"({len(nodes)} node(s), the largest with {largest:g} {unit}); lower "
+            + ("--gpus-per-run or --workers-per-run" if gpus else "--workers-per-run")
+        )
+    share = min(cpus / places for cpus, places, _ in fits)  # below 1 where more runs share a GPU than there are CPUs
+    cpus = float(int(share)) if share >= 1 else int(100 * share) / 100
+    found = Resources(cpus, gpus, workers, places // workers, machines, run_bytes)
+    return replace(found, slots=max(1, min(found.slots, most)), most=most) if most else found
+
+
+def run_bytes(records: Mapping[str, Mapping[str, Any]]) -> float:
+    """Memory of a worker: the most that a run of the study took, and a fifth more; RUN_BYTES where none has run."""
+    return 1.2 * max((record.get("peak_memory_bytes") or 0 for record in records.values()), default=0) or RUN_BYTES
+
+
+def _by_memory(node: dict[str, float], run_bytes: float) -> int:
+    """Workers that fit into a node's memory; at least one, for what a worker takes is a guess."""
+    return max(1, int(node["memory"] / run_bytes)) if node.get("memory") else 1 << 30
+
+
+def to_come(bootstrap: Path, here: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:
+    """Nodes that the autoscaler may still add, from the configuration that `ray up` leaves on the head; none elsewhere. A cluster that starts
+    with no worker would otherwise look as if it had no GPU. Workers that are here count against the limit."""
+    if not bootstrap.exists():
+        return ()
+    config = yaml.safe_load(bootstrap.read_text())
+    types = {name: kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]}
+    nodes = [
+        {unit: float(amount) for unit, amount in kind["resources"].items() if isinstance(amount, int | float)}
+        for kind in types.values()
+        for _ in range(kind.get("max_workers", config["max_workers"]))
+    ]
+    workers = sum("node:__internal_head__" not in node for node in here)
+    return tuple(nodes[: max(0, config["max_workers"] - workers)])

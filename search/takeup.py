@@ -1,0 +1,49 @@
+"""What an earlier command left in the middle of its work.
+Comes in: a Director whose searches are made. Goes out: its queue, with what was begun in front; notes on what was lost."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from search.plan import PlannedRun
+from search.queue import Active
+from trainables.parts.execution import FLIGHT, RESULT
+
+if TYPE_CHECKING:
+    from search.director import Director
+
+
+def take_up(director: "Director", tabled: Sequence[PlannedRun]) -> None:
+    """What an earlier command left in the middle comes first, before another run trains the stage that it was in."""
+    for search in director.searches:
+        for number in sorted(search.running):
+            run = search.run_of(search.trial(number).params)
+            run = director.planned.get(run.key, run)
+            asked = search.asked(number)
+            known = next((active for active in director.queue.resumed if active.run.key == run.key), None)
+            if known is not None:
+                known.trials.append(asked)
+            else:
+                director.queue.resumed.append(Active(run, [asked]))
+    taken = {active.run.key for active in director.queue.resumed}
+    for run in tabled:
+        if run.key in taken:
+            director.queue.tabled.pop(run.key, None)
+        elif (director.folder / "checkpoints" / run.key / FLIGHT).exists():
+            director.queue.tabled.pop(run.key)
+            director.queue.resumed.append(Active(run))
+    begun = {active.run.key for active in director.queue.resumed if (director.folder / active.folder / FLIGHT).exists()}
+    director.queue.resumed = deque(sorted(director.queue.resumed, key=lambda active: active.run.key not in begun))
+    _note_what_was_lost(director, tabled)
+
+
+def _note_what_was_lost(director: "Director", tabled: Sequence[PlannedRun]) -> None:
+    checkpoints = director.folder / "checkpoints"
+    if lost := sum(run.key not in director.ledger.records and (checkpoints / run.key / RESULT).exists() for run in director.plan.runs):
+        director.notes.append(
+            f"{lost} run(s) had ended and have no record (a command that died, or a damaged ledger); they are recorded anew"
+        )
+    if gone := sum(director.shelf.gone(run) for run in tabled):
+        director.notes.append(f"{gone} run(s) of the search that a table now asks for are trained again: only the best one's model is kept")
+    for search in director.searches:
+        director.notes += search.notes

@@ -1,0 +1,107 @@
+"""Whose ending it was: the configuration's, the machine's, or not known.
+Comes in: what a worker said last, or that it died; how often its run broke off before. Goes out: record it, or place the run again, and
+where. Pure. Exists so that a machine's fault (a node without the shared folder, a stuck driver, a neighbour on the card, a preemption)
+never stands in a table as a configuration's result.
+
+The configuration's: completed, not finite, a request that cannot be trained, out of memory alone on the largest device.
+The machine's: its node is gone, it does not see the storage or runs other code, its GPU is hidden, memory that a neighbour or a smaller
+card lacks. Such a run is placed again, elsewhere where there is an elsewhere, and goes on from its checkpoint; never recorded.
+Not known: any other exception, an error of the device (it sticks to the process), a process that died while its node lives. In a fresh
+process again; recorded as failed when it comes again (a process that died: DEATHS times without an epoch between), its checkpoint kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Whose = Literal["configuration", "machine", "unknown"]
+
+CONFIGURATION = ("not_finite", "request", "unreachable_weights")
+UNKNOWN = 1  # exceptions of a run, after which the next one is recorded
+DEATHS = 3  # of a run's processes, one after the other without an epoch between, after which the next one is recorded
+IN_A_ROW = 2  # faults of a node, no epoch between, after which it is set aside
+
+
+@dataclass
+class Breaks:
+    """How often a run broke off since its last epoch, and where it is not placed any more."""
+
+    errors: int = 0
+    deaths: int = 0
+    alone: bool = False  # it runs when nothing else does
+    avoid: set[str] = field(default_factory=set)  # nodes
+
+    def progress(self) -> None:
+        """An epoch has ended: what came before was no fault of the run's."""
+        self.errors = self.deaths = 0
+
+
+def whose(ending: Mapping[str, Any], breaks: Breaks, largest: float = 0.0) -> Whose:
+    """Of an ending {"end", "kind", "device_memory", "neighbours"}; largest: bytes of the largest device of the study so far."""
+    kind = ending.get("kind")
+    if ending["end"] in ("completed", "pruned", "diverged") or kind in CONFIGURATION:
+        return "configuration"
+    if ending["end"] == "misplaced" or kind == "node_lost":
+        return "machine"
+    if kind == "out_of_memory" and "neighbours" in ending:  # of a device; that of the host has no such word
+        if _small(ending, largest):
+            return "unknown" if ending.get("node") in breaks.avoid else "machine"  # there was no other to place it on
+        if ending["neighbours"]:
+            return "unknown" if breaks.alone else "machine"  # others than ours
+        return "configuration"
+    return "unknown"
+
+
+def _small(ending: Mapping[str, Any], largest: float) -> bool:
+    return bool(ending["device_memory"] < 0.98 * largest)  # two cards of one kind differ by megabytes
+
+
+def again(judged: Whose, ending: Mapping[str, Any], breaks: Breaks, largest: float = 0.0) -> bool:
+    """Whether the run is placed again; `breaks` is brought up to date. judged: see `whose`."""
+    kind, node = ending.get("kind"), ending.get("node")
+    if judged == "machine" and kind == "out_of_memory":
+        if _small(ending, largest) and node:
+            breaks.avoid.add(node)
+        else:
+            breaks.alone = True
+    if kind in ("device", "worker_killed") and node:
+        breaks.avoid.add(node)  # elsewhere, where there is an elsewhere
+    if judged != "unknown":
+        return judged == "machine"
+    if kind == "worker_killed":
+        breaks.deaths += 1
+        return breaks.deaths <= DEATHS
+    breaks.errors += 1
+    return breaks.errors <= UNKNOWN
+
+
+class Nodes:
+    """What is known of the machines by how runs fared on them."""
+
+    def __init__(self) -> None:
+        self.aside: dict[str, str] = {}  # node -> why it gets no further run
+        self.names: dict[str, str] = {}
+        self.largest = 0.0  # bytes of the largest device that a worker has named
+        self._faults: dict[str, dict[str, str]] = {}
+
+    def met(self, facts: Mapping[str, Any]) -> None:
+        """A worker has said where it works."""
+        self.names[str(facts.get("node", ""))] = str(facts.get("host", ""))
+        self.largest = max(self.largest, float(facts.get("device_memory") or 0.0))
+
+    def well(self, node: str) -> None:
+        """An epoch has ended there."""
+        self._faults.pop(node, None)
+
+    def fault(self, node: str, key: str, kind: str, why: str) -> str | None:
+        """A fault there in the run `key`; words when the node is set aside for it. kind: `misplaced` (a run cannot work there), `device` or
+        `worker_killed`; a run may itself be why a device fails or a process dies again and again: different ones must have met it."""
+        if not node or node in self.aside or kind not in ("misplaced", "device", "worker_killed"):
+            return None
+        if kind == "worker_killed" and len(self.names) < 2:
+            return None  # the only machine that there is: its memory may be short
+        faults = self._faults.setdefault(node, {})
+        faults[key if kind != "misplaced" else f"{key} {len(faults)}"] = why
+        if len(faults) < IN_A_ROW:
+            return None
+        self.aside[node] = why
+        return f"machine {self.names.get(node) or node[:12]} was set aside after {len(faults)} faults in a row: {why}"
