@@ -201,9 +201,8 @@ class Director:
         with self.lock:
             active = self.queue.active.get(key)
             if active is None or (placement is not None and placement != active.placement):
-                return (
-                    placement is not None and "end" not in row
-                )  # a process that was given up works on: it must not train beside the new one
+                # A process that was given up and works on is stopped: it must not train beside the new one.
+                return placement is not None and "end" not in row
             self.unborn = 0
             self.slowest = max(self.slowest, self.queue.hear(active, row.get("origin") or {}))
             self.nodes.met(active.facts)

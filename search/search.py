@@ -58,7 +58,6 @@ class Search:
         self.entry, self.plan, self.ledger, self.ended_run = entry, plan, ledger, ended
         self.name, self.arms, self.title = name, arms, title
         self.warm = warm
-        self.notes: list[str] = []
         self.pruner = make_pruner(plan.strategy, judged, entry.study.direction == "maximize")
         self.running: dict[int, Trial] = {}  # asked and not told
         self.told = 0  # trials of this study that have ended
@@ -212,9 +211,6 @@ class Search:
         self.ledger.ask(self.name, trial.number, trial.params)
         failpoint("optuna.filled")
         return Asked(self, trial.number), self.run_of(trial.params)
-
-    def asked(self, number: int) -> Asked:
-        return Asked(self, number)
 
     def _next_number(self) -> int:
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from search.plan import PlannedRun
 from search.queue import Active
+from search.search import Asked
 from trainables.parts.execution import FLIGHT, RESULT
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def take_up(director: "Director", tabled: Sequence[PlannedRun]) -> None:
         for number in sorted(search.running):
             run = search.run_of(search.trial(number).params)
             run = director.planned.get(run.key, run)
-            asked = search.asked(number)
+            asked = Asked(search, number)
             known = next((active for active in director.queue.resumed if active.run.key == run.key), None)
             if known is not None:
                 known.trials.append(asked)
@@ -45,5 +46,3 @@ def _note_what_was_lost(director: "Director", tabled: Sequence[PlannedRun]) -> N
         )
     if gone := sum(director.shelf.gone(run) for run in tabled):
         director.notes.append(f"{gone} run(s) of the search that a table now asks for are trained again: only the best one's model is kept")
-    for search in director.searches:
-        director.notes += search.notes

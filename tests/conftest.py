@@ -20,6 +20,17 @@ def toy_pack(toy):
     return toy.procedure.synthesize(toy.procedure.config(), images=60, seed=0)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """PyTorch takes one thread, as a run's worker does."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def bench(toy, toy_pack, tmp_path):
     """Makes studies, of the toy procedure unless told otherwise, that a test drives by hand."""

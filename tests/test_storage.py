@@ -45,6 +45,20 @@ def full(*arguments, **more):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def full_at_second_line(monkeypatch, name):
+    """The disk is full when the second line of a ledger's file is forced to it."""
+    real, calls = os.fsync, []
+
+    def fsync(handle):
+        if os.readlink(f"/proc/self/fd/{handle}").endswith(name):
+            calls.append(handle)
+            if len(calls) == 2:
+                full()
+        return real(handle)
+
+    monkeypatch.setattr(writing.os, "fsync", fsync)
+
+
 def records(study):
     return [json.loads(line) for line in (study / "records.jsonl").read_text().splitlines()]
 
@@ -55,16 +69,7 @@ def violations(inside):
 
 
 def test_a_disk_that_is_full_when_a_record_is_written_ends_the_study_with_words_and_it_goes_on_later(inside, monkeypatch, capsys):
-    real, calls = os.fsync, []
-
-    def fsync(handle):
-        if os.readlink(f"/proc/self/fd/{handle}").endswith("records.jsonl"):
-            calls.append(handle)
-            if len(calls) == 2:
-                full()
-        return real(handle)
-
-    monkeypatch.setattr(writing.os, "fsync", fsync)
+    full_at_second_line(monkeypatch, "records.jsonl")
     assert inside(*WORDS) == 1
     fault = capsys.readouterr().err
     assert "records.jsonl could not be written: No space left on device; nothing that was recorded is lost" in fault
@@ -94,16 +99,8 @@ def test_a_disk_that_is_full_when_a_checkpoint_is_written_ends_the_study_and_no_
 
 
 def test_a_disk_that_is_full_when_a_trial_is_asked_ends_the_study_and_it_goes_on_later(inside, monkeypatch, capsys):
-    real, calls = os.fsync, []
-
-    def fsync(handle):
-        if os.readlink(f"/proc/self/fd/{handle}").endswith("trials.jsonl"):
-            calls.append(handle)
-            if len(calls) == 2:
-                full()
-        return real(handle)
-
-    monkeypatch.setattr(writing.os, "fsync", fsync)
+    real = os.fsync
+    full_at_second_line(monkeypatch, "trials.jsonl")
     assert inside("--trials", "3", "--repeats", "1", "--tables", "none") == 1
     assert "No space left on device" in capsys.readouterr().err
     monkeypatch.setattr(writing.os, "fsync", real)
