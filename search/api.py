@@ -9,7 +9,7 @@ command line or ends the process.
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,13 +81,18 @@ def run(request: Request, console: Console | None = None) -> Result:
     ended it."""
     started = time.monotonic()
     prepared = prepare(request)
-    source, folder = prepared.source, prepared.folder
+    folder = prepared.folder
     check_writable(folder)
-    study = compose_study(
-        prepared.entry, prepared.plan, name=prepared.name, preset=prepared.preset, source=source.about, pack=source.pack,
-        command=request.command, old=prepared.old, external=source.external, accept_code=request.accept_code,
-    )  # fmt: skip
-    with held(folder), Ledger(folder) as ledger:
+    with ExitStack() as stack:
+        stack.enter_context(held(folder))
+        if read_study(folder) != prepared.old:  # another command was at work on it meanwhile
+            prepared = prepare(request)
+        source = prepared.source
+        study = compose_study(
+            prepared.entry, prepared.plan, name=prepared.name, preset=prepared.preset, source=source.about, pack=source.pack,
+            command=request.command, old=prepared.old, external=source.external, accept_code=request.accept_code,
+        )  # fmt: skip
+        ledger = stack.enter_context(Ledger(folder))  # once nothing is refused any more: it mends its files
         work = Work(prepared, ledger, with_signatures(study, source), source.pack, console or show.console())
         settle(work)
         before = set_aside(folder)

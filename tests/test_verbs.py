@@ -244,3 +244,23 @@ def test_a_shell_completes_procedures_verbs_tables_and_studies(tmp_path):
     assert completed("karyotune show ", tmp_path) == {"mine"}
     assert completed("karyotune supcam --preset ", tmp_path) == {"quick", "small", "paper"}
     assert completed("karyotune nonsense --x", tmp_path) <= {""}
+
+
+def test_what_another_command_changed_before_the_study_was_ours_is_not_undone(inside, monkeypatch):
+    """Between the look at the request and the lock."""
+    from search import api
+
+    words = ("--trials", "0", "--repeats", "1", "--tables")
+    real, ended = api.prepare, []
+
+    def prepare(request):
+        prepared = real(request)
+        if not ended:
+            ended.append(True)
+            assert inside(*words, "2") == 0
+        return prepared
+
+    monkeypatch.setattr(api, "prepare", prepare)
+    assert inside(*words, "1") == 0
+    study = json.loads((inside.study / "study.json").read_text())
+    assert [table["number"] for table in study["tables"]] == ["1", "2"]
