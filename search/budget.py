@@ -18,11 +18,12 @@ class Budget:
     spent: float = 0.0
     gpus: float = 1.0
 
-    def over(self, flying: Sequence[Active]) -> bool:
+    def over(self, begun: Sequence[Active]) -> bool:
+        """begun: runs that have no record yet, in flight or to be placed again."""
         clock = time.monotonic()
         if self.deadline is not None and clock > self.deadline:
             return True
-        running = sum(clock - active.began for active in flying if active.began is not None)  # not while it waits for a machine
+        running = sum(active.worked(clock) for active in begun)  # not while they wait for a machine
         return self.seconds is not None and self.spent + self.gpus * running >= self.seconds
 
 
@@ -33,5 +34,14 @@ def epoch_seconds(record: Mapping[str, Any]) -> float:
 
 
 def spent_seconds(records: Mapping[str, Mapping[str, Any]]) -> float:
-    """What the ledger says was spent: GPU seconds, and for runs without a GPU those of their worker."""
-    return float(sum(record.get("gpu_seconds") or record.get("seconds") or 0.0 for record in records.values()))
+    """What the ledger says was spent: GPU seconds, and for runs without a GPU those of their worker; with what machines' faults cost."""
+    return float(sum(_own(record) + record.get("lost_seconds", 0.0) for record in records.values()))
+
+
+def lost_seconds(record: Mapping[str, Any], worked: float) -> float:
+    """What a run that was placed again has cost beside what its record has. worked: by its processes, all together (s)."""
+    return max(0.0, worked - _own(record))
+
+
+def _own(record: Mapping[str, Any]) -> float:
+    return float(record.get("gpu_seconds") or record.get("seconds") or 0.0)

@@ -159,7 +159,7 @@ class Director:
             return not self.queue.active and not self._left()
 
     def _over(self) -> bool:
-        return self.stopping or self.budget.over(list(self.queue.active.values()))
+        return self.stopping or self.budget.over([*self.queue.active.values(), *self.queue.resumed])
 
     def stop(self, why: str | None = None) -> None:
         """Start nothing more, and have the runs in flight save a checkpoint and end. why: what keeps the study from going on."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from search.budget import lost_seconds, spent_seconds
 from search.queue import Active
 from search.record import record_of_run
 from search.verdict import again, whose
@@ -38,9 +39,11 @@ def write_down(director: "Director", active: Active, ending: Mapping[str, Any]) 
     before = director.ledger.records.get(key)
     fresh = before is None or before["status"] != "completed"  # not where test metrics alone were missing
     record = record_of_run(director, active, ending)
+    if active.earlier:
+        record["lost_seconds"] = lost_seconds(record, director.budget.gpus * active.worked(time.monotonic()))
     director.ledger.append(record)
     director.new_records += fresh
-    director.budget.spent += (record["gpu_seconds"] or record["seconds"]) if fresh else 0.0
+    director.budget.spent += spent_seconds({key: record}) if fresh else 0.0
     del director.queue.active[key]
     director.retried.discard(key)
     if record["status"] in ("failed", "diverged"):

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -49,12 +49,20 @@ class Record(_Row):
     error: dict[str, Any] | None
 
 
+class Pruned(BaseModel):
+    """What early stopping had seen of a trial. It stands beside the record, which is another one once a table has had the run's end trained."""
+
+    scores: list[float]
+    rungs: dict[str, float]
+
+
 class Asked(_Row):
     """A trial that was asked for. search: '' for the study's own, else the retuned arm's."""
 
     search: str
     trial: int
     point: dict[str, Any]
+    pruned: Pruned | None = None  # where early stopping ended it
 
 
 def now() -> str:
@@ -228,11 +236,12 @@ class Ledger:
     """The records and trials of one study, written while it is used as a context, by the process that holds the study (`study.held`).
 
     `records`: the record of each key that stands, see `_take`, without what is bulky. `asked`: the point of each trial that was asked for, by
-    search and number. `warnings`: what was damaged; a run can be done again, but not guessed."""
+    search and number. `pruned`: what was seen of those that were stopped early, see `Pruned`. `warnings`: what was damaged; a run can be done again, but not guessed."""
 
     def __init__(self, folder: Path) -> None:
         self.records: dict[str, dict[str, Any]] = {}
         self.asked: dict[tuple[str, int], dict[str, Any]] = {}
+        self.pruned: dict[tuple[str, int], dict[str, Any]] = {}
         self.warnings: list[str] = []
         self.path = folder / "records.jsonl"
         self._records = _Lines(self.path, record_of, "records", "their runs are done again", "ledger")
@@ -254,6 +263,7 @@ class Ledger:
         """Read what is on disk; with `repair`, rewrite the files without lines that are damaged."""
         self.records.clear()
         self.asked.clear()
+        self.pruned.clear()
         for lines, take in ((self._records, self._take), (self._trials, self._note)):
             words = lines.take(take, repair)
             if words is not None:
@@ -288,6 +298,13 @@ class Ledger:
             asked = {"schema": SCHEMA, "search": search, "trial": trial, "point": dict(point)}
             self._note(asked, self._trials.append(asked))
 
+    def prune(self, search: str, trial: int, point: Mapping[str, Any], scores: Sequence[float], rungs: Mapping[str, float]) -> None:
+        """Write that early stopping has ended a trial, once its record stands."""
+        seen = {"scores": list(scores), "rungs": dict(rungs)}
+        if self.pruned.get((search, trial)) != seen:
+            row = {"schema": SCHEMA, "search": search, "trial": trial, "point": dict(point), "pruned": seen}
+            self._note(row, self._trials.append(row))
+
     def _take(self, record: dict[str, Any], span: Span) -> None:
         """The newest record of a key stands, but what was completed stays so: what can fail after it is the evaluation on the test part."""
         old = self.records.get(record["key"])
@@ -296,4 +313,7 @@ class Ledger:
             self._places[record["key"]] = span
 
     def _note(self, asked: dict[str, Any], span: Span) -> None:
-        self.asked[asked["search"], asked["trial"]] = asked["point"]
+        of = asked["search"], asked["trial"]
+        self.asked[of] = asked["point"]
+        if asked.get("pruned"):
+            self.pruned[of] = asked["pruned"]

@@ -163,7 +163,7 @@ def make_plan(
     grid_faults = sampling.faults(strategy, space, config_values(baseline), asked_trials) if trials else []
     faults += grid_faults
     if strategy.sampler == "grid" and not grid_faults:
-        trials = _grid_trials(baseline, space, strategy, asked_trials)
+        trials = grid_trials(baseline, space, strategy, asked_trials)
     if not named and not table_faults and trials == 0:
         faults.append("nothing is asked for: no tables and --trials 0; name --tables, or at least one trial")
     planned: list[PlannedTable] = []
@@ -197,7 +197,7 @@ def make_plan(
     return Plan(baseline, tuple(planned), tuple(runs.values()), space, seeds, trials, procedure, data_hash, code, strategy)
 
 
-def _grid_trials(baseline: Any, space: Mapping[str, Dimension], strategy: Strategy, asked: int | None) -> int:
+def grid_trials(baseline: Any, space: Mapping[str, Dimension], strategy: Strategy, asked: int | None) -> int:
     """All points of a grid and the published one, or as many of them as are asked for."""
     published = point_of(baseline, space)
     count = len(sampling.grid_order(space, config_values(baseline), strategy, 0, [published] if published else [])) + bool(published)

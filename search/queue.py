@@ -28,11 +28,16 @@ class Active:
     rows: list[dict[str, Any]] = field(default_factory=list)
     began: float | None = None  # when a process took it up; None: it waits for a machine
     heard: float | None = None  # when it was last heard of
+    earlier: float = 0.0  # seconds of processes that it was taken from
     lives: int = 0  # processes that had worked on it when it was placed
     again: bool = False  # it was trained before, and its model was not kept
     steps: int = 0  # scores that early stopping could look at
     facts: dict[str, Any] = field(default_factory=dict)  # of the worker that works on it
     breaks: Breaks = field(default_factory=Breaks)
+
+    def worked(self, clock: float) -> float:
+        """Seconds of its processes so far, in this session."""
+        return self.earlier + (clock - self.began if self.began is not None else 0.0)
 
     @property
     def trial(self) -> Asked | None:
@@ -116,6 +121,8 @@ class Queue:
     def again(self, active: Active) -> None:
         """A placed run is to be placed once more; it comes first."""
         self.active.pop(active.run.key, None)
+        self.has_begun(active)  # though nothing was heard of its process
+        active.earlier, active.began = active.worked(time.monotonic()), None
         self.resumed.appendleft(active)
 
     def has_begun(self, active: Active) -> bool:

@@ -1,7 +1,7 @@
 """A table in which every arm is searched for: `--retune`.
 Comes in: a plan. Goes out: one small search for each arm, carried out side by side over the same ledger, and tables of their winners.
-Exists because a comparison at settings that were tuned for one arm favours that arm. Every arm gets as many trials as the others, over the
-space without what the arm itself fixes; then its best is chosen and run on all seeds as that of the main search is. Such rows stand in
+Exists because a comparison at settings that were tuned for one arm favours that arm. Every arm gets as many trials as the others (of a
+grid: what is left of it), over the space without what the arm itself fixes; then its best is chosen and run on all seeds as that of the main search is. Such rows stand in
 tables of their own (`2-retuned`): they answer another question than rows at fixed settings."""
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution
 
 from search.director import Director
 from search.final import Final
-from search.plan import Plan, PlannedArm, PlannedTable
+from search.plan import Plan, PlannedArm, PlannedTable, grid_trials
 from search.registry import Entry
 from search.search import Search
 from search.warm import Warm
@@ -38,6 +38,8 @@ def retunings(entry: Entry, plan: Plan) -> tuple[Retuning, ...]:
             space = space_of(entry, plan, arm)
             name = digest([arm.config_hash, sorted(space)])[:12]
             trials = plan.trials if space else 1
+            if space and plan.strategy.sampler == "grid":  # less is left of it where the arm fixes a dimension
+                trials = grid_trials(arm.config, space, plan.strategy, plan.trials)
             own = replace(
                 plan, baseline=arm.config, tables=(), runs=(), space=space, trials=trials, strategy=replace(plan.strategy, source=None)
             )
@@ -78,7 +80,8 @@ def retuned_table(table: PlannedTable, shape: Mapping[str, Any], winners: Mappin
             fixed = config_values(plan.baseline)
             overrides = {name: value for name, value in config_values(config).items() if value != fixed[name]}
             arms.append({"name": arm.name, "published": None, "config_hash": hashed, "overrides": overrides})
-    title = f"{table.title}; each arm at the best of {plan.trials} trials of its own"
+    most = f"{plan.trials} trials of its own" if plan.strategy.sampler != "grid" else "its own grid"
+    title = f"{table.title}; each arm at the best of {most}"
     return dict(shape) | {"number": f"{table.number}-retuned", "title": title, "dataset": "", "external_dataset": "", "arms": arms}
 
 

@@ -74,9 +74,9 @@ class Search:
         before = list(imported_trials(self.warm)) if self.warm is not None else []
         front = self._in_front()
         points = self._asked_points()
-        known = [self._as_recorded(points.get(len(before) + n), point) for n, point in enumerate(front)]
+        known = [self._as_recorded(len(before) + n, points.get(len(before) + n), point) for n, point in enumerate(front)]
         last = max(points, default=-1)
-        known += [self._as_recorded(points.get(number), None) for number in range(len(before) + len(front), last + 1)]
+        known += [self._as_recorded(number, points.get(number), None) for number in range(len(before) + len(front), last + 1)]
         own = [one for one in known if one.state.is_finished()]
         self.told = len(own)
         left = self.plan.trials - self.told
@@ -136,7 +136,7 @@ class Search:
             return record.get("trial")
         return of.get("trial") if isinstance(of, Mapping) and of.get("search") == self.name else None
 
-    def _as_recorded(self, point: Mapping[str, Any] | None, first: Mapping[str, Any] | None) -> FrozenTrial:
+    def _as_recorded(self, number: int, point: Mapping[str, Any] | None, first: Mapping[str, Any] | None) -> FrozenTrial:
         """A trial as the ledger has it: ended, in flight, or (never asked) waiting; first: the point that it is to have then."""
         if point is None or not all(
             name in self.plan.space and contains(self.plan.space[name].distribution, value) for name, value in point.items()
@@ -149,9 +149,13 @@ class Search:
         faults = self.entry.procedure.faults(run.config, None, None)
         if faults:
             return create_trial(state=TrialState.PRUNED, user_attrs={REASON: "; ".join(faults)}, **facts)
+        if seen := self.ledger.pruned.get((self.name, number)):
+            return _stopped(run.key, seen["scores"], seen["rungs"], facts)  # whatever a table has made of its run since
         record = self.recorded(run)
         if record is None:
             return create_trial(state=TrialState.RUNNING, **facts)
+        if record["status"] == "pruned":  # of a command that died here, or that is older than these rows
+            self.ledger.prune(self.name, number, point, self._scores(record), record.get("rungs") or {})
         return self._frozen(record, facts)
 
     def recorded(self, run: PlannedRun) -> Mapping[str, Any] | None:
@@ -167,15 +171,13 @@ class Search:
         attrs, status = {KEY: record["key"]}, record["status"]
         if status not in ("completed", "pruned"):
             return create_trial(state=TrialState.PRUNED, user_attrs=attrs | {REASON: reason_of(record)}, **facts)
-        scores = self._scores(record)
+        scores, rungs = self._scores(record), dict(record.get("rungs") or {})
+        if status == "pruned":
+            return _stopped(record["key"], scores, rungs, facts)
         return create_trial(
-            state=TrialState.COMPLETE if status == "completed" else TrialState.PRUNED,
-            values=self.values(record) if status == "completed" else None,
-            intermediate_values=dict(enumerate(scores, 1)),
-            user_attrs=attrs,
-            system_attrs=dict(record.get("rungs") or {}),
-            **facts,
-        )
+            state=TrialState.COMPLETE, values=self.values(record), intermediate_values=dict(enumerate(scores, 1)), user_attrs=attrs,
+            system_attrs=rungs, **facts,
+        )  # fmt: skip
 
     def _scores(self, record: Mapping[str, Any]) -> list[float]:
         """Those on the way; records of before have them in their history alone."""
@@ -253,6 +255,7 @@ class Search:
             self.study.tell(trial, self.values(record))
             self._rank(number)
         elif record["status"] == "pruned":
+            self.ledger.prune(self.name, number, trial.params, self._scores(record), record.get("rungs") or {})
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
             self._broke(number, trial, reason_of(record))
@@ -292,6 +295,13 @@ class Search:
     def values(self, record: Mapping[str, Any]) -> list[float]:
         """What Optuna is told of a completed run."""
         return [float(record["metrics"][name]) for name in self.measures]
+
+
+def _stopped(key: str, scores: Sequence[float], rungs: Mapping[str, float], facts: Mapping[str, Any]) -> FrozenTrial:
+    """A trial that early stopping has ended."""
+    return create_trial(
+        state=TrialState.PRUNED, intermediate_values=dict(enumerate(scores, 1)), user_attrs={KEY: key}, system_attrs=dict(rungs), **facts
+    )
 
 
 def reason_of(record: Mapping[str, Any]) -> str:

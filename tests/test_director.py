@@ -17,10 +17,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from test_ledger import record
 
+from search import budget as budgeting
 from search import director as directing
-from search import registry, shelf
+from search import endings, registry, shelf
+from search import queue as queueing
 from search import search as searching
+from search.budget import Budget
 from search.mirror import JOURNAL
+from search.queue import Active
 from search.ranking import best_trials
 from search.sampling import Strategy
 from search_spaces._declare import Arm, Table
@@ -1065,3 +1069,47 @@ def test_a_stage_that_later_trials_may_share_is_kept_and_the_oldest_of_many_is_n
         end(bench, c, active, val=0.5)
         most = max(most, kept(bench)[1])
     assert 2 < most <= 4, "the table's, the best one's and two more"
+
+
+def test_a_trial_that_was_stopped_early_stays_so_when_a_table_has_had_its_run_trained_to_the_end(study):
+    """As a candidate it would be another one after a restart than before it."""
+    bench = study(trials=3, repeats=2, tables=["none"], strategy=HASTY)
+    _, c = bench.open()
+    first = c.next()
+    c.row(first.run.key, row(epoch=1, val_early=0.9))
+    end(bench, c, first, val=0.5)
+    stopped = c.next()
+    assert c.row(stopped.run.key, row(epoch=1, val_early=0.1))
+    end(bench, c, c.next(), val=0.6)
+    before = [(one.number, one.state, one.intermediate_values, c.searches[0].rungs(one.number)) for one in trials(c)]
+    chosen = [one.hash for one in c.finals[0].candidates]
+    wanted = replace(stopped.run, arms=("M/late",))
+    end(bench, c, c.queue.place(Active(wanted)), val=0.99)
+    assert lines(bench)[-1]["status"] == "completed"
+    straight = [one.hash for one in c.finals[0].candidates]
+    _, c = bench.open()
+    assert [one.hash for one in c.finals[0].candidates] == straight == chosen
+    assert [(one.number, one.state, one.intermediate_values, c.searches[0].rungs(one.number)) for one in trials(c)] == before
+
+
+def test_what_runs_cost_before_a_machine_s_fault_counts_in_the_budget_and_stands_in_their_record(study, monkeypatch):
+    clock = [0.0]
+    for module in (budgeting, endings, queueing):
+        monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open(budget=Budget(seconds=100.0))
+    for _ in range(2):
+        c.row(c.next().run.key, row() | {"origin": facts("a")})
+        clock[0] += 40.0
+        c.lost(next(iter(c.queue.active)), node_lives=False)
+        clock[0] += 1000.0  # it waits for a machine
+    active = c.next()
+    assert active is not None and not c.stopping, "80 of 100 s are spent"
+    c.row(active.run.key, row() | {"origin": facts("a")})
+    clock[0] += 30.0
+    assert c.progress() and c.budget.over(list(c.queue.active.values()))
+    end(bench, c, active)
+    assert lines(bench)[-1]["seconds"] == 1.5 and lines(bench)[-1]["lost_seconds"] == pytest.approx(108.5)
+    assert c.budget.spent == pytest.approx(110.0)
+    _, c = bench.open(budget=Budget(seconds=100.0))
+    assert c.budget.spent == pytest.approx(110.0)

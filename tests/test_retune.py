@@ -4,9 +4,11 @@ import pytest
 from test_director import end, lines
 
 from search.mirror import JOURNAL
-from search.plan import make_plan
+from search.plan import make_plan, point_of
 from search.registry import load
 from search.retune import best_of, retuned_table, retunings, space_of
+from search.sampling import Strategy, grid_points
+from trainables.parts.procedure import config_values
 
 
 class Retuned:
@@ -153,3 +155,15 @@ def test_of_an_arm_s_search_the_models_of_tables_and_of_its_best_alone_are_kept(
     assert kept <= needed, "no model of a trial that lost"
     assert {key for key in needed if any("retuned/" in arm or arm.startswith("1/") for arm in one.ledger.records[key]["arms"])} <= kept
     assert len(kept) < len(one.ledger.records)
+
+
+def test_the_search_of_an_arm_ends_with_the_arm_s_own_grid(toy):
+    """What is left of it where the arm fixes a dimension; the rest would be drawn at random."""
+    plan = make_plan(toy, preset="quick", data_hash="d", code="c", tables=["1"], strategy=Strategy(sampler="grid", grid=3))
+    counts = {}
+    for one in retunings(toy, plan):
+        points = grid_points(one.plan.space, config_values(one.plan.baseline), 3)
+        published = point_of(one.plan.baseline, one.plan.space)
+        counts[one.arms[0][1]] = (one.plan.trials, len(points) + (published not in points))
+    assert len({count for count, _ in counts.values()}) > 1
+    assert all(count == points for count, points in counts.values()), counts
