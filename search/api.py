@@ -34,7 +34,7 @@ from search.stopping import heed
 from search.study import check_writable, external_names, held, read_study
 from search.work import Work, decide, set_aside, settle
 from trainables.parts.data import load_pack
-from trainables.parts.errors import RequestError, StorageFault
+from trainables.parts.errors import ClusterLost, RequestError, StorageFault
 from trainables.parts.failpoints import failpoint
 
 if TYPE_CHECKING:
@@ -96,13 +96,18 @@ def run(request: Request, console: Console | None = None) -> Result:
         work = Work(prepared, ledger, with_signatures(study, source), source.pack, console or show.console())
         settle(work)
         before = set_aside(folder)
-        director = _conduct(work)
+        try:
+            director = _conduct(work)
+        except (ClusterLost, StorageFault) as fault:
+            work.halted(str(fault))
+            raise
         for path in sorted(set_aside(folder) - before):
             director.notes.append(f"{path.relative_to(folder)}: was damaged, and was set aside; its run did without it")
         work.note(*director.notes)
         if SIGNALS.last is not None:
             raise KeyboardInterrupt
         if director.halt is not None:
+            work.halted(director.halt)
             raise StorageFault(director.halt)
         decide(work, director)
         return _finish(work, director, started)
@@ -143,7 +148,7 @@ def _carry_out(work: Work, director: Director) -> None:
             console.print(f"{prepared.name}: {words}", markup=False)
 
         with (
-            _escape(console) as on_loss,
+            _escape(work, console) as on_loss,
             live.live(console, prepared.name, director.progress),
             open_cluster(SIGNALS, request.address, request.workers_per_run > 1) as machines,
             first_saves(director, say),
@@ -166,7 +171,7 @@ def _carry_out(work: Work, director: Director) -> None:
 
 
 @contextmanager
-def _escape(console: Console) -> Iterator[Callable[[], None]]:
+def _escape(work: Work, console: Console) -> Iterator[Callable[[], None]]:
     """What to call when the cluster is lost: unless the block ends soon after, the process does, with words. Ray would end it without any, out of
     C++, a minute after the death of a cluster's head."""
     from search.cluster import end_own
@@ -175,6 +180,7 @@ def _escape(console: Console) -> Iterator[Callable[[], None]]:
     def leave() -> None:
         if (ended := lost()) and (words := told(ended)):
             end_own()
+            work.halted(str(ended))
             live.leave(console, *words)
 
     late = threading.Timer(ESCAPE_SECONDS, leave)

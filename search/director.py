@@ -3,6 +3,7 @@ Comes in: a plan, a ledger, the study's folder, and rows as runs report them. Go
 it), so that all of it is tested without a cluster. Ties together: `queue` (what may start), `search` (an Optuna study in memory; several at
 once), `final` (the race of a search's best), `shelf` (which files stay), `verdict` (the configuration's or the machine's). Holds the lock."""
 
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from search.search import Search
 from search.shelf import Shelf
 from search.stages import Stages
 from search.standing import Progress, progress_of
+from search.study import takes_files
 from search.takeup import take_up
 from search.verdict import Nodes
 from trainables.parts.code import fingerprint
@@ -207,15 +209,24 @@ class Director:
             self.slowest = max(self.slowest, self.queue.hear(active, row.get("origin") or {}))
             self.nodes.met(active.facts)
             if row.get("end") == "stopped":
-                self.stopping = True  # a worker has seen the word to stop before this command has
-                self.queue.again(active)  # for the next command: its trials stay asked and not told
-                if "message" in row:
-                    self.stop(str(row["message"]))
+                self._stopped(active, row)
                 return False
             if "end" in row:
                 settle(self, active, row)
                 return False
             return self._epoch(active, row)
+
+    def _stopped(self, active: Active, row: Mapping[str, Any]) -> None:
+        """A run has saved its checkpoint and ended: it was told to, or (with words) its machine could not write to the study's folder. Where
+        that machine is another one and this one can, the fault is that machine's."""
+        words = str(row.get("message", ""))
+        if words and active.facts.get("host", "") not in ("", socket.gethostname()) and takes_files(self.folder):
+            settle(self, active, {**row, "end": "misplaced", "kind": "storage"})
+            return
+        self.stopping = True  # a worker has seen the word to stop before this command has
+        self.queue.again(active)  # for the next command: its trials stay asked and not told
+        if words:
+            self.stop(words)
 
     def _epoch(self, active: Active, row: Mapping[str, Any]) -> bool:
         if (row["stage"], row["epoch"]) in {(old["stage"], old["epoch"]) for old in active.rows}:

@@ -35,6 +35,7 @@ class Overview:
     best: tuple[float, str] | None
     metric: str
     command: str
+    halted: str = ""  # what ended the last command before all was done
 
     @property
     def done(self) -> int:
@@ -112,7 +113,7 @@ def overview(folder: Path) -> Overview:
     return Overview(
         study.name, folder, state, study.procedure, str(asked.get("preset", "")), str(asked.get("created", "")),
         int((asked.get("data") or {}).get("images") or 0), runs, begun, max(0, waiting - begun), _best(study), study.metric,
-        str(asked.get("command", "")),
+        str(asked.get("command", "")), "" if state == "at work" else str(asked.get("halted", "")),
     )  # fmt: skip
 
 

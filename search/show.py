@@ -116,6 +116,7 @@ def study(found: "Overview", out: Console) -> None:
         line_of(found),
         f"  {found.procedure}, preset {found.preset}, {found.images:,} images, begun {found.created}",
         f"  {found.command}",
+        *((f"  the last command was ended: {found.halted}",) if found.halted else ()),
         f"  folder   {short(found.folder)}",
         *(f"  {word:<9}{short(found.folder / name)}" for word, name in PRODUCTS.items() if (found.folder / name).exists()),
     ):

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,21 @@ def check_writable(folder: Path) -> None:
         raise RequestError(
             f"--storage must be a folder that can be written, got {folder.parent} ({os.strerror(fault.errno or 0)}); {advice(fault)}"
         ) from None
+
+
+def takes_files(folder: Path) -> bool:
+    """Whether this machine can write to the study's folder, and there is room for more than a name."""
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        with open(probe, "wb") as file:
+            file.write(bytes(1 << 20))
+            os.fsync(file.fileno())
+        probe.unlink()
+    except OSError:
+        with suppress(OSError):
+            probe.unlink()
+        return False
+    return True
 
 
 @contextmanager

@@ -101,7 +101,9 @@ def watched(director: Director, resources: Resources, patience: float, on_loss: 
             if missed == LOOKS:
                 if running and not gone():
                     _lost.append("the cluster's head, or the node that this command works on, does not answer")
-                director.stop()  # what still runs on other nodes saves its checkpoint: it must not train beside the next command's
+                director.stop(
+                    str(lost())
+                )  # what still runs on other nodes saves its checkpoint: it must not train beside the next command's
                 on_loss()
             if missed >= LOOKS or director.waits_in_vain():  # until then, Tune may notice by itself
                 signal.pthread_kill(main, signal.SIGUSR2)

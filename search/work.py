@@ -2,6 +2,7 @@
 Comes in: Prepared, an open ledger. Goes out: study.json, data/, splits/, external/, request.toml."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ class Work:
     def folder(self) -> Path:
         return self.prepared.folder
 
+    def halted(self, why: str) -> None:
+        """Have study.json say what ended the command, until the next one begins."""
+        self.study = self.study | {"halted": why}
+        with suppress(OSError):  # that may be what ended it
+            write_study(self.folder, self.study)
+
     def note(self, *notes: str) -> None:
         for note in notes:
             self.console.print(f"note: {note}", markup=False)
@@ -60,6 +67,7 @@ def settle(work: Work) -> None:
         keep(work.folder, prepared.warm)
     work.arms = retunings(prepared.entry, prepared.plan) if prepared.request.retune else ()
     work.study = with_retunings(work.study, work.arms)
+    work.study.pop("halted", None)
     write_study(work.folder, work.study)
     asked = to_toml(prepared.request)
     write_atomically(work.folder / REQUEST, lambda path: path.write_text(asked, encoding="utf-8"))

@@ -1113,3 +1113,23 @@ def test_what_runs_cost_before_a_machine_s_fault_counts_in_the_budget_and_stands
     assert c.budget.spent == pytest.approx(110.0)
     _, c = bench.open(budget=Budget(seconds=100.0))
     assert c.budget.spent == pytest.approx(110.0)
+
+
+def test_a_folder_that_one_machine_cannot_write_is_that_machine_s_fault_and_the_study_s_where_this_one_cannot(study, monkeypatch):
+    bench = study(trials=0, repeats=3, tables=["1"])
+    _, c = bench.open(slots=2)
+    words = "/s/model could not be written: No space left on device"
+    full = {"end": "stopped", "message": words} | END | facts("full")
+    for _ in range(2):
+        bad, good = c.next(), c.next()
+        c.row(bad.run.key, row() | {"origin": facts("full")})
+        c.row(bad.run.key, full)
+        assert c.halt is None and not c.stopping
+        end(bench, c, good)
+    assert c.progress().aside == [f"full: {words}"] and not (bench.folder / ".stop").exists()
+    assert {record["status"] for record in lines(bench)} == {"completed"}
+    monkeypatch.setattr(directing, "takes_files", lambda folder: False)
+    last = c.next()
+    c.row(last.run.key, row() | {"origin": facts("other")})
+    c.row(last.run.key, full | facts("other"))
+    assert c.halt == words and c.next() is None

@@ -264,3 +264,25 @@ def test_what_another_command_changed_before_the_study_was_ours_is_not_undone(in
     assert inside(*words, "1") == 0
     study = json.loads((inside.study / "study.json").read_text())
     assert [table["number"] for table in study["tables"]] == ["1", "2"]
+
+
+def test_what_ended_a_command_is_its_last_sentence_and_stands_in_show_until_the_next_one_begins(inside, say, monkeypatch):
+    from search import api
+    from trainables.parts.errors import ClusterLost
+
+    words = ("--trials", "0", "--repeats", "1", "--tables", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(api, "_carry_out", lambda work, director: director.stop("the cluster's head does not answer"))
+        status, _, error = say("toy", *words, "--storage", str(inside.storage))
+        assert status == 1 and error.splitlines()[-1].startswith("search: the cluster's head does not answer; ")
+    assert "the last command was ended: the cluster's head does not answer" in say("show", str(inside.study))[1]
+
+    def lose(work, director):
+        raise ClusterLost("Ray is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api, "_carry_out", lose)
+        assert "Ray is gone" in say("toy", *words, "--storage", str(inside.storage))[2]
+    assert "was ended: Ray is gone" in say("show", str(inside.study))[1]
+    assert inside(*words) == 0
+    assert "was ended" not in say("show", str(inside.study))[1]
