@@ -185,7 +185,7 @@ def _told(work: Callable[[], int], command: str) -> int:
         with suppress(OSError):  # the terminal may be what is gone
             say(f"stopped; the same command continues: {command}")
         return 128 + (SIGNALS.last or signal.SIGINT)
-    except BrokenPipeError:  # `| head`
+    except BrokenPipeError:  # `ls | head`; a study goes on without a reader, see `show.Lasting`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except (ClusterLost, OSError, RuntimeError) as fault:

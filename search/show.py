@@ -27,6 +27,19 @@ def console(errors: bool = False) -> Console:
     return Console(stderr=errors, highlight=False, soft_wrap=not stream.isatty())
 
 
+class Lasting(Console):
+    """A study's words: on standard output, and in a file once nobody reads that any more (`| head`). A study does not end for want of a reader."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.log = log
+
+    def on_broken_pipe(self) -> None:
+        handle = os.open(self.log if self.log.parent.is_dir() else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(handle, sys.stdout.fileno())  # what could not be written is still in its buffer
+        os.close(handle)
+
+
 def short(path: Path) -> str:
     """Relative to here where that is shorter."""
     relative = os.path.relpath(path)

@@ -3,6 +3,7 @@ Comes in: words. Goes out: lines or JSON, and an exit status. Each verb has its 
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,8 +55,11 @@ def step(request: Request, word: str, as_json: bool) -> int:
         else:
             show.plan(outlook, out)
         return 0
-    result = api.run(request, out)
-    show.summary(result, out)
+    from search.prepare import default_preset
+
+    result = api.run(request, show.Lasting(request.folder(default_preset(request)) / "log.txt"))
+    with suppress(BrokenPipeError):  # of standard error, where that goes to the same reader: the status says how the study ended
+        show.summary(result, show.Lasting(result.folder / "log.txt"))
     return result.status
 
 

@@ -286,3 +286,23 @@ def test_what_ended_a_command_is_its_last_sentence_and_stands_in_show_until_the_
     assert "was ended: Ray is gone" in say("show", str(inside.study))[1]
     assert inside(*words) == 0
     assert "was ended" not in say("show", str(inside.study))[1]
+
+
+def test_a_reader_that_goes_away_neither_ends_a_study_nor_changes_its_status(inside):
+    """`| head`"""
+    import os
+
+    from search import cli
+
+    words = ["toy", "--trials", "0", "--repeats", "1", "--tables", "1", "--storage", str(inside.storage)]
+    kept, (reader, writer) = os.dup(1), os.pipe()
+    os.close(reader)
+    os.dup2(writer, 1)
+    try:
+        with open(1, "w", closefd=False) as stream, pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.stdout", stream)
+            statuses = [cli.main([*words, "--max-hours", "0.0000001"]), cli.main(words)]
+    finally:
+        os.dup2(kept, 1)
+    assert statuses == [3, 0]
+    assert "runs (3 completed)" in (inside.study / "log.txt").read_text()
