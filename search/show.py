@@ -30,12 +30,12 @@ def console(errors: bool = False) -> Console:
 class Lasting(Console):
     """A study's words: on standard output, and in a file once nobody reads that any more (`| head`). A study does not end for want of a reader."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, rest: Path) -> None:
         super().__init__(highlight=False, soft_wrap=not sys.stdout.isatty())
-        self.log = log
+        self.rest = rest
 
     def on_broken_pipe(self) -> None:
-        handle = os.open(self.log if self.log.parent.is_dir() else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        handle = os.open(self.rest if self.rest.parent.is_dir() else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(handle, sys.stdout.fileno())  # what could not be written is still in its buffer
         os.close(handle)
 
