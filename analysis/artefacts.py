@@ -112,6 +112,15 @@ def images(study: Study, slug: str = "") -> Images | None:
     return Images(pixels, tuple(map(str, files)) if isinstance(files, list) else ())
 
 
+def patients(study: Study, slug: str = "") -> tuple[str, ...]:
+    """Of each image of data/ or of the external set `slug`, by index; '' where one is not known, () where none is."""
+    if slug and not re.fullmatch(r"[a-z0-9_]+", slug):
+        return ()
+    name = f"external/{slug}/data.json" if slug else "data/data.json"
+    given = mapping(_json(study.folder / name, name)).get("patients")
+    return tuple("" if one is None else str(one) for one in given) if isinstance(given, list) else ()
+
+
 def arrays(study: Study, key: str) -> Mapping[str, np.ndarray]:
     """The arrays of checkpoints/<key>/artefacts.npz that have the shape they should; {} where there is none."""
     folder = run_folder(study, key)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from scipy import stats
 
+from analysis.crossed import Estimate
 from analysis.statistics import LEVEL, NONE, Interval
 
 # How often a paper repeated each row; without it the published standard deviation gives no interval of the published mean.
@@ -62,28 +63,37 @@ def published_gain(arm: Published, baseline: Published, repeats: int | None) -> 
     return gain, Interval(gain - half, gain + half)
 
 
-def verdict(gain: float, interval: Interval, theirs: float, their_interval: Interval) -> str:
-    """What became of the paper's difference between an arm and the baseline arm, in words; '' where one of the two is missing."""
-    if math.isnan(gain) or math.isnan(theirs):
+def verdict(ours: Estimate | None, interval: Interval, theirs: float, their_interval: Interval) -> str:
+    """What became of the paper's difference between an arm and the baseline arm, in words; '' where one of the two is missing.
+
+    interval: of ours, with the table's others. An order is kept or reversed only where it excludes 0; a size is another only where the
+    difference of the differences, with both errors, is."""
+    if ours is None or math.isnan(ours.value) or math.isnan(theirs):
         return ""
     sure = interval.low > 0 or interval.high < 0  # neither without an interval
     if theirs == 0:
-        return (
-            "the paper has no difference, ours excludes 0" if sure else "compatible: the paper has no difference, ours is not told from 0"
-        )
-    ours_holds = interval.low <= theirs <= interval.high
-    theirs_holds = their_interval.low <= gain <= their_interval.high
-    if gain * theirs > 0:
-        if ours_holds and theirs_holds:
-            return (
-                "confirmed: same order, and each difference lies within the other's interval"
-                if sure
-                else "compatible: same order, each difference lies within the other's interval, ours includes 0"
-            )
-        if ours_holds:
-            return "same order; the published difference lies within our interval"
-        return "same order" if math.isnan(interval.low) else "same order, another size"
-    return "order reversed" if sure else "order not seen, within our uncertainty"
+        return "the paper has no difference, ours excludes 0" if sure else "the paper has no difference, ours includes 0"
+    if not sure:
+        order = "order undecided, ours includes 0" if not math.isnan(interval.low) else "order undecided"
+    else:
+        order = "order kept" if ours.value * theirs > 0 else "order reversed"
+    if math.isnan(interval.low):
+        return order
+    apart, ends = _apart(ours, theirs, their_interval)
+    size = f"ours - published {apart:+.2f} ({ends.low:+.2f} to {ends.high:+.2f})"
+    return f"{order}; {'another size' if ends.low > 0 or ends.high < 0 else 'size compatible'}: {size}"
+
+
+def _apart(ours: Estimate, theirs: float, their_interval: Interval) -> tuple[float, Interval]:
+    """Our difference less the paper's, with the 95 % interval by both errors (Welch and Satterthwaite); the paper's counts as exact where it
+    gives no error."""
+    apart, known = ours.value - theirs, not math.isnan(their_interval.low)
+    half = (their_interval.high - their_interval.low) / 2 if known else 0.0
+    error = half / float(stats.norm.ppf((1 + LEVEL) / 2))  # a little wide: theirs has about 18 degrees of freedom
+    total = ours.error**2 + error**2
+    free = total**2 / (ours.error**4 / ours.free + error**4 / 18)
+    wide = float(stats.t.ppf((1 + LEVEL) / 2, free)) * math.sqrt(total)
+    return apart, Interval(apart - wide, apart + wide)
 
 
 def verdict_of_words(published: Published, completed: int, diverged: int) -> str:

@@ -30,11 +30,13 @@ from analysis import figures as fg
 from analysis import tables as tb
 from analysis.beside import Beside, calibration_words, look
 from analysis.choice import Best, best
+from analysis.claims import rests_on
+from analysis.crossed import Crossed, Estimate, of_seeds
 from analysis.drawing import Drawing, alone, inline
 from analysis.run_figures import artefact_words
-from analysis.statistics import Interval, t_interval
+from analysis.statistics import NONE, Interval, mean_std
 from analysis.study import STATUSES, Study, finite, load, mapping, plural, without_folders
-from analysis.summary import Summary, clip, is_share, summarize, test_over_train, title
+from analysis.summary import Summary, clip, summarize, test_over_train, title
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies
 _RUNS_SHOWN = 400  # rows of the table of runs; more would make the page slow and no reader goes through them
@@ -76,16 +78,18 @@ class Health:
 
 @dataclass(frozen=True)
 class Gain:
-    """The winner's score, and its gain over the study's baseline configuration by seed, per cent."""
+    """The winner's test score, and its gain over the study's baseline configuration by seed, per cent; of the validation where none was tested."""
 
+    metric: str
     mean: float
     std: float
     interval: Interval
+    rests: str  # on what the interval rests
     over: str
     gain: float
     gain_interval: Interval
     pairs: int
-    test: str
+    chosen: str  # the validation score that chose it, in words
 
 
 @contextmanager
@@ -250,7 +254,8 @@ def templates() -> jinja2.Environment:
         nan=math.nan,
         heading=tb.heading,
         title=title,
-        is_share=is_share,
+        over=tb.over,
+        shown=tb.shown,
         to_markdown=tb.to_markdown,
         isnan=math.isnan,
         plural=plural,
@@ -327,26 +332,51 @@ def _gain(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> 
     winner names as its baseline."""
     if winner is None:
         return None
-    rows = study.usable
-    done = rows[(rows["status"] == "completed") & rows["seed"].isin(study.seeds) & rows[study.metric].notna()]
-    mine = done[done["config_hash"] == winner.config_hash].set_index("seed")[study.metric] * 100
+    tested = "test_" + study.metric.removeprefix("val_")
+    metric = tested if _runs_of(study, winner.config_hash, tested) else study.metric
+    mine, crossed = _runs_of(study, winner.config_hash, metric), Crossed(study)
     named = [(a.config_hash, a.name) for s in summaries for a in s.table.arms if not a.overrides and s.table.number != "search"]
     named += [(a.config_hash, a.name) for s in summaries for a in s.table.arms if a.name == s.baseline]
-    ratio = test_over_train(study, [winner.config_hash], study.metric)
-    over, gain, ends, pairs = "", math.nan, Interval(math.nan, math.nan), 0
+    over, gained = "", None
     for config_hash, name in named:
-        theirs = done[done["config_hash"] == config_hash].set_index("seed")[study.metric] * 100
-        both = sorted(set(mine.index) & set(theirs.index))
-        if config_hash != winner.config_hash and both:
-            difference = np.array([mine[s] - theirs[s] for s in both])
-            both_ratio = test_over_train(study, [winner.config_hash, config_hash], study.metric)
-            over, gain, ends, pairs = name, float(difference.mean()), t_interval(difference, both_ratio), len(both)
+        theirs = _runs_of(study, config_hash, metric)
+        if config_hash != winner.config_hash and mine.keys() & theirs.keys():
+            over, gained = name, _estimate(study, crossed, metric, mine, [winner.config_hash, config_hash], theirs)
             break
-    tested = "test_" + study.metric.removeprefix("val_")
-    test = done.loc[done["config_hash"] == winner.config_hash, tested].dropna() * 100 if tested in done else pd.Series(dtype=float)
-    spread = f" ± {tb.number(float(test.std()))}" if len(test) > 1 else ""
-    words = "" if test.empty else f"{title(tested)} {tb.number(float(test.mean()))} %{spread}"
-    return Gain(float(mine.mean()), float(mine.std()), clip(study.metric, t_interval(mine, ratio)), over, gain, ends, pairs, words)
+    level = _estimate(study, crossed, metric, mine, [winner.config_hash])
+    values = np.array([value for _, value in mine.values()])
+    chosen = f"{title(study.metric)} {tb.number(100 * winner.mean)} %"
+    words = (
+        f"{chosen}, by which it was chosen: the best of several, so it flatters"
+        if metric == tested
+        else "not tested yet: a validation score flatters"
+    )
+    return Gain(
+        metric, *mean_std(values), clip(metric, level.interval()), rests_on(level), over, gained.value if gained else math.nan,
+        gained.interval() if gained else NONE, gained.seeds if gained else 0, words,
+    )  # fmt: skip
+
+
+def _runs_of(study: Study, config_hash: str, metric: str) -> dict[int, tuple[str, float]]:
+    """Of each completed run of a configuration that has the metric: {seed: (key, per cent)}."""
+    rows = study.usable
+    if metric not in rows:
+        return {}
+    rows = rows[
+        (rows["config_hash"] == config_hash) & (rows["status"] == "completed") & rows["seed"].isin(study.seeds) & rows[metric].notna()
+    ]
+    return {int(seed): (str(key), 100 * float(value)) for seed, key, value in zip(rows["seed"], rows["key"], rows[metric], strict=True)}
+
+
+def _estimate(
+    study: Study, crossed: Crossed, metric: str, mine: Mapping[int, tuple[str, float]], hashes: Sequence[str],
+    theirs: Mapping[int, tuple[str, float]] | None = None,
+) -> Estimate:  # fmt: skip
+    """Of the mean, or of the mean difference to `theirs`: over seeds and patients where that can be, as in the tables."""
+    ratio = test_over_train(study, hashes, metric)
+    seeds = sorted(mine if theirs is None else mine.keys() & theirs.keys())
+    values = [mine[seed][1] - (theirs[seed][1] if theirs is not None else 0.0) for seed in seeds]
+    return (None if ratio else crossed.estimate(metric, mine, theirs)) or of_seeds(values, ratio)
 
 
 def _health(study: Study, summaries: tuple[Summary, ...], price: float | None) -> Health:

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics as st
+from analysis.claims import claims, how_known
+from analysis.crossed import Crossed, Estimate, of_seeds
 from analysis.mixture import mixture
 from analysis.published import REPEATS, Published, find_published, published_gain, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
@@ -44,21 +46,16 @@ class Cell:
 
     metric: str
     values: tuple[tuple[int, float], ...]
+    runs: Mapping[int, tuple[str, float]]  # by seed: key and value
     mean: float
     std: float
-    interval: Interval  # Student's t over seeds
-    bootstrap: Interval  # bias-corrected and accelerated, over seeds
-    test_set: Interval  # what the size of the test set leaves open (Wilson); none for a metric that is no share of images
+    level: Estimate  # of the mean, over seeds and patients where predictions are there, else over seeds
+    interval: Interval
     published: Published | None
-    pairs: int = 0  # seeds completed in this arm and in the baseline arm
-    gain: float = math.nan  # mean difference to the baseline arm over those seeds
-    gain_interval: Interval = NONE
-    p: float = math.nan  # exact paired permutation test against the baseline arm
-    p_holm: float = math.nan  # the same, adjusted for all arms of the table
-    above: float = math.nan  # P(a run of this arm > a run of the baseline arm)
-    effect: float = math.nan  # Hedges' g against the baseline arm
+    difference_to: Estimate | None = None  # of the mean difference to the baseline arm, over the seeds that both have completed
+    comparisons: int = 0  # with the baseline arm in this table and metric; their intervals hold together
     verdict: str = ""  # what became of the published difference to the baseline arm
-    bold: bool = False  # not significantly worse than the best of the table
+    bold: bool = False  # the best mean of the table
 
     @property
     def n(self) -> int:
@@ -67,6 +64,31 @@ class Cell:
     @property
     def array(self) -> np.ndarray:
         return np.array([v for _, v in self.values])
+
+    @property
+    def pairs(self) -> int:
+        """Seeds completed in this arm and in the baseline arm."""
+        return self.difference_to.seeds if self.difference_to else 0
+
+    @property
+    def gain(self) -> float:
+        """Mean difference to the baseline arm over those seeds."""
+        return self.difference_to.value if self.difference_to else math.nan
+
+    @property
+    def gain_interval(self) -> Interval:
+        """Of the gain; those of all arms of the table hold together."""
+        return self.difference_to.interval(max(1, self.comparisons)) if self.difference_to else NONE
+
+    @property
+    def p(self) -> float:
+        """That the true gain is 0, adjusted for all arms of the table; below 0.05 where the interval excludes 0, and only there."""
+        return self.difference_to.p(max(1, self.comparisons)) if self.difference_to else math.nan
+
+    @property
+    def shown(self) -> str:
+        """`better` or `worse` than the baseline arm where that is shown, else ''."""
+        return ("better" if self.gain > 0 else "worse") if self.p < 1 - st.LEVEL else ""
 
     @property
     def difference(self) -> float:
@@ -105,6 +127,7 @@ class Summary:
     tau: Tau
     ranked: int  # arms that have both a published and a measured mean
     notes: tuple[str, ...]
+    claims: tuple[str, ...] = ()  # for each arm what may be said of it against the baseline arm
     ratio: float = 0.0  # n_test / n_train where every seed draws its own split, for Nadeau and Bengio's variance; else 0
 
 
@@ -134,18 +157,21 @@ def of_external(metric: str) -> tuple[str, str] | None:
 
 def summarize(study: Study) -> tuple[Summary, ...]:
     """The tables of a study, in its order."""
-    return tuple(_summary(study, table) for table in study.tables)
+    crossed = Crossed(study)
+    return tuple(_summary(study, table, crossed) for table in study.tables)
 
 
-def _summary(study: Study, table: Table) -> Summary:
+def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
     ratio = test_over_train(study, [a.config_hash for a in table.arms], table.metric)
-    rows = [_row(study, table, arm, ratio) for arm in table.arms]
+    rows = [_row(study, table, arm, ratio, crossed) for arm in table.arms]
     baseline = next((r for r in rows if r.is_baseline), None)
     if baseline is not None:
-        rows = [_against(row, baseline, ratio, REPEATS.get(study.procedure)) for row in rows]
+        rows = [_against(study, row, baseline, ratio, crossed) for row in rows]
     for metric in table.metrics:
-        rows = _with_holm(rows, metric)
-        rows = _with_bold(rows, metric, ratio)
+        rows = _with_comparisons(rows, metric)
+        rows = _with_bold(rows, metric)
+    if baseline is not None:
+        rows = [_with_verdicts(row, baseline, REPEATS.get(study.procedure)) for row in rows]
     both = [r for r in rows if (c := r.cells[table.metric]).n and c.published and not c.published.word]
     cells = [r.cells[table.metric] for r in both]
     tau = st.kendall([c.published.mean for c in cells if c.published], [c.array for c in cells])
@@ -156,6 +182,7 @@ def _summary(study: Study, table: Table) -> Summary:
         tau,
         len(both),
         (*_notes(table, rows, baseline, tau, len(both), ratio), *_of_kmeans(study, table, rows), *_of_code(study, table)),
+        claims(study, table, rows, baseline, ratio),
         ratio,
     )
 
@@ -175,30 +202,26 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
     notes = []
     if baseline is None and len(rows) > 1:
         notes.append("The table names no baseline arm: nothing is compared with one.")
-    pairs = [r.cells[table.metric].pairs for r in rows if r.cells[table.metric].pairs]
-    if pairs:
-        least, count = st.smallest_p(max(pairs)), len(pairs)
-        if least * count >= 0.05:
-            need = next(n for n in range(1, 99) if st.smallest_p(n) * count < 0.05)
-            notes.append(
-                f"{plural(max(pairs), 'seed')} {'is' if max(pairs) == 1 else 'are'} too few for any p below 0.05: the exact paired test of one arm cannot give less than {least:.3g}, and "
-                f"{'Holm makes it ' + format(min(1.0, least * count), '.3g') + ' for ' + plural(count, 'comparison') if count > 1 else 'there is one comparison'}. "
-                f"{need} seeds would allow it. Read the intervals instead."
-            )
-    notes += _of_bold(rows, table.metric, ratio)
-    if ratio:
-        notes.append(
-            f"Every seed draws its own split, so training parts overlap: intervals and Student's tests use Nadeau and Bengio's variance "
-            f"(1/n + {ratio:.3g}). The exact permutation test knows no such correction and is too bold here."
-        )
+    notes += how_known(rows, table.metric, ratio)
+    if sum(r.cells[table.metric].n > 0 for r in rows) > 1:
+        notes.append("Bold: the best mean of the column, no more than that.")
     if not math.isnan(tau.tau):
-        ends = "" if math.isnan(tau.low) else f" (95 % interval {tau.low:+.2f} to {tau.high:+.2f})"
-        sure = not math.isnan(tau.low)
-        word = "holds" if tau.tau == 1 else "mostly holds" if tau.tau > 0.5 else "holds in part" if tau.tau > 0 else "does not hold"
-        doubt = "" if not sure or tau.low > 0 else ", and with these seeds it could be chance"
-        notes.append(f"The published order of {ranked} arms {word} here{doubt}: Kendall's tau {tau.tau:+.2f}{ends}.")
+        word = (
+            "holds"
+            if tau.tau == 1
+            else "is not told from chance"
+            if tau.p >= 1 - st.LEVEL
+            else "mostly holds"
+            if tau.tau > 0
+            else "is reversed"
+        )
+        notes.append(
+            f"The published order of {ranked} arms {word} here: Kendall's tau {tau.tau:+.2f}, exact p {tau.p:.3f} that the two orders have nothing in common."
+        )
     elif any(r.cells[table.metric].published for r in rows):
-        notes.append("Fewer than three arms have both a published and a measured number: no rank correlation with the published order.")
+        notes.append(
+            f"Fewer than {st.FEWEST_RANKED} arms have both a published and a measured number: no rank correlation with the published order."
+        )
     return tuple(notes)
 
 
@@ -229,11 +252,9 @@ def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _row(study: Study, table: Table, arm: Arm, ratio: float) -> Row:
+def _row(study: Study, table: Table, arm: Arm, ratio: float, crossed: Crossed) -> Row:
     runs = study.of_arm(arm)
     done = runs[runs["status"] == "completed"]
-    images = study.parts.get("test", 0) if not ratio else 0
-    outside = study.external_images
     cells = {}
     for metric in table.metrics:
         external = of_external(metric)
@@ -243,7 +264,7 @@ def _row(study: Study, table: Table, arm: Arm, ratio: float) -> Row:
             if dataset or not external
             else None
         )
-        cells[metric] = _cell(done, metric, theirs, ratio, outside.get(external[0], 0) if external else images)
+        cells[metric] = _cell(done, metric, theirs, ratio, crossed)
     counts = Counter(runs["status"])
     waiting = len(set(study.seeds) - set(runs["seed"]))
     return Row(
@@ -251,21 +272,14 @@ def _row(study: Study, table: Table, arm: Arm, ratio: float) -> Row:
     )
 
 
-def _cell(done: pd.DataFrame, metric: str, published: Published | None, ratio: float, images: int) -> Cell:
+def _cell(done: pd.DataFrame, metric: str, published: Published | None, ratio: float, crossed: Crossed) -> Cell:
     given = done[done[metric].notna()] if metric in done else done.iloc[:0].assign(**{metric: math.nan})
     values = tuple((int(s), 100 * float(v)) for s, v in zip(given["seed"], given[metric], strict=True))
+    runs = {seed: (str(key), value) for (seed, value), key in zip(values, given["key"], strict=True)}
     array = np.array([v for _, v in values])
     mean, std = st.mean_std(array)
-    # Only accuracy is a share of all images; the macro metrics are means over classes, for which no such simple interval holds.
-    test_set = st.wilson_interval(mean / 100, images) if is_share(metric) and array.size else NONE
-    wilson = Interval(100 * test_set.low, 100 * test_set.high)
-    return Cell(metric, values, mean, std, clip(metric, st.t_interval(array, ratio)), st.bootstrap_interval(array), wilson, published)
-
-
-def is_share(metric: str) -> bool:
-    """Whether a test metric is a share of all images of its part."""
-    external = of_external(metric)
-    return metric == "test_accuracy" or (external is not None and external[1] == "accuracy")
+    level = (None if ratio else crossed.estimate(metric, runs)) or of_seeds(array, ratio)
+    return Cell(metric, values, runs, mean, std, level, clip(metric, level.interval()), published)
 
 
 def clip(metric: str, given: Interval) -> Interval:
@@ -280,7 +294,7 @@ def _reasons(runs: pd.DataFrame, waiting: int) -> tuple[str, ...]:
     return (*reasons, f"waiting ({plural(waiting, 'run')})") if waiting else tuple(reasons)
 
 
-def _against(row: Row, baseline: Row, ratio: float, repeats: int | None) -> Row:
+def _against(study: Study, row: Row, baseline: Row, ratio: float, crossed: Crossed) -> Row:
     """The row with its differences to the baseline arm, paired by seed. The baseline itself has none."""
     if row.arm.name == baseline.arm.name:
         return row
@@ -288,23 +302,8 @@ def _against(row: Row, baseline: Row, ratio: float, repeats: int | None) -> Row:
     for metric, cell in row.cells.items():
         other = baseline.cells[metric]
         differences = _differences(cell, other)
-        gain, _ = st.mean_std(differences)
-        ends = st.t_interval(differences, ratio)
-        word = ""
-        if cell.published and cell.published.word:
-            word = verdict_of_words(cell.published, row.counts["completed"], row.counts["diverged"])
-        elif cell.published and other.published:
-            word = verdict(gain, ends, *published_gain(cell.published, other.published, repeats))
-        cells[metric] = replace(
-            cell,
-            pairs=differences.size,
-            gain=gain,
-            gain_interval=ends,
-            p=st.permutation_p(differences),
-            above=st.probability_above(cell.array, other.array),
-            effect=st.hedges_g(cell.array, other.array),
-            verdict=word,
-        )
+        estimate = (None if ratio else crossed.estimate(metric, cell.runs, other.runs)) or of_seeds(differences, ratio)
+        cells[metric] = replace(cell, difference_to=estimate if differences.size else None)
     return replace(row, cells=cells)
 
 
@@ -313,64 +312,33 @@ def _differences(cell: Cell, other: Cell) -> np.ndarray:
     return np.array([v - theirs[s] for s, v in cell.values if s in theirs])
 
 
-def _with_holm(rows: list[Row], metric: str) -> list[Row]:
-    adjusted = st.holm([r.cells[metric].p for r in rows])
-    return [_with(row, metric, p_holm=float(p)) for row, p in zip(rows, adjusted, strict=True)]
+def _with_comparisons(rows: list[Row], metric: str) -> list[Row]:
+    """How many differences of the column have an interval: all of them are to hold together."""
+    count = sum(r.cells[metric].pairs > 1 for r in rows)
+    return [_with(row, metric, comparisons=count) for row in rows]
 
 
-def _with_bold(rows: list[Row], metric: str, ratio: float) -> list[Row]:
-    """Marks the best mean and every arm that is not significantly worse than it; where no arm can be tested against it, none."""
-    top, pairs = _pairs_with_top(rows, metric)
-    exact = _exact_for_bold(pairs, ratio)
-    testable = _testable(pairs, exact)
-    if top is None or not any(testable):
+def _with_bold(rows: list[Row], metric: str) -> list[Row]:
+    """Marks the best mean, and what is equal to it; none where fewer than two arms have one."""
+    means = [round(r.cells[metric].mean, 9) for r in rows if r.cells[metric].n]
+    if len(means) < 2:
         return rows
-    p = [(st.permutation_p(d) if exact else st.t_p(d, ratio)) if able else math.nan for d, able in zip(pairs, testable, strict=True)]
-    worse = [q < 0.05 for q in st.holm(p)]  # nan is not below
-    return [_with(r, metric, bold=bool(r.cells[metric].n and not w)) for r, w in zip(rows, worse, strict=True)]
+    return [_with(r, metric, bold=bool(r.cells[metric].n) and round(r.cells[metric].mean, 9) == max(means)) for r in rows]
 
 
-def _of_bold(rows: list[Row], metric: str, ratio: float) -> list[str]:
-    """What bold means in this table, and which arms could not be tested."""
-    top, pairs = _pairs_with_top(rows, metric)
-    if top is None:
-        return []
-    exact = _exact_for_bold(pairs, ratio)
-    testable = _testable(pairs, exact)
-    if not any(testable):
-        return ["Nothing is bold: no arm has two seeds in common with the best, so none is testable against it."]
-    rule = (
-        "exact paired permutation test"
-        if exact
-        else "corrected Student's paired test (Nadeau and Bengio; it takes differences to be normal)"
-        if ratio
-        else "Student's paired test (too few seeds for the exact one; it takes differences to be normal)"
-    )
-    words = [f"Bold: not significantly worse than the best of the table by the {rule}, Holm over the table at 0.05."]
-    left = [r.arm.name for r, able in zip(rows, testable, strict=True) if r is not top and r.cells[metric].n and not able]
-    if left:
-        words.append(f"Bold, but not testable (too few seeds in common with the best): {', '.join(left)}.")
-    return words
-
-
-def _pairs_with_top(rows: list[Row], metric: str) -> tuple[Row | None, list[np.ndarray]]:
-    """The arm with the best mean (None where fewer than two have one), and each row's differences to it; none for itself."""
-    able = [r for r in rows if r.cells[metric].n]
-    top = max(able, key=lambda r: r.cells[metric].mean) if len(able) > 1 else None
-    none = np.array([])
-    return top, [none if top is None or r is top else _differences(r.cells[metric], top.cells[metric]) for r in rows]
-
-
-def _exact_for_bold(pairs: list[np.ndarray], ratio: float) -> bool:
-    """Whether arms have the seeds for the exact test to call one worse, after Holm over those; never where splits are redrawn, for it knows no
-    correction."""
-    sizes = [d.size for d, able in zip(pairs, _testable(pairs, True), strict=True) if able]
-    return bool(sizes) and not ratio and st.smallest_p(max(sizes)) * len(sizes) < 0.05
-
-
-def _testable(pairs: list[np.ndarray], exact: bool) -> list[bool]:
-    """Which arms the test could call worse at all."""
-    return [d.size > 0 and st.smallest_p(d.size) < 0.05 if exact else d.size > 1 for d in pairs]
+def _with_verdicts(row: Row, baseline: Row, repeats: int | None) -> Row:
+    """The row with what became of the paper's differences."""
+    if row.arm.name == baseline.arm.name:
+        return row
+    cells = {}
+    for metric, cell in row.cells.items():
+        theirs, word = baseline.cells[metric].published, ""
+        if cell.published and cell.published.word:
+            word = verdict_of_words(cell.published, row.counts["completed"], row.counts["diverged"])
+        elif cell.published and theirs:
+            word = verdict(cell.difference_to, cell.gain_interval, *published_gain(cell.published, theirs, repeats))
+        cells[metric] = replace(cell, verdict=word)
+    return replace(row, cells=cells)
 
 
 def _with(row: Row, metric: str, **changes: Any) -> Row:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from analysis.beside import ClassRow, Pairing
+from analysis.crossed import Estimate
 from analysis.statistics import Interval
 from analysis.summary import Cell, Row, Summary, title
 
@@ -36,21 +37,29 @@ def _line(summary: Summary, row: Row, cell: Cell) -> dict[str, object]:
     theirs = cell.published
     line: dict[str, object] = {"table": summary.table.number, "arm": row.arm.name, "metric": cell.metric, "unit": "%", "n": cell.n}
     line |= {"mean": number(cell.mean), "std": number(cell.std)}
-    for name, given in (("ci95", cell.interval), ("bootstrap95", cell.bootstrap), ("test_set95", cell.test_set)):
-        line |= dict(zip((f"{name}_low", f"{name}_high"), _ends(given), strict=True))
-    line["bold"] = "yes" if cell.bold else ""
+    line |= dict(zip(("ci95_low", "ci95_high"), _ends(cell.interval), strict=True))
+    line |= {"interval_over": over(cell.level), "cases": cell.level.cases or "", "best": "yes" if cell.bold else ""}
     line |= {"published_mean": number(theirs.mean) if theirs else "", "published_std": number(theirs.std) if theirs else ""}
     line |= {"published_word": theirs.word if theirs else "", "difference_to_published": number(cell.difference, signed=True)}
     line |= {"verdict": cell.verdict, "baseline_arm": summary.baseline or "", "pairs": cell.pairs or ""}
     low, high = _ends(cell.gain_interval, signed=True)
-    line |= {"gain_over_baseline": number(cell.gain, signed=True), "gain_ci95_low": low, "gain_ci95_high": high}
-    line |= {
-        "p_exact": probability(cell.p),
-        "p_holm": probability(cell.p_holm),
-        "p_above": number(cell.above),
-        "hedges_g": number(cell.effect),
-    }
+    gained = cell.difference_to
+    line |= {"gain_over_baseline": number(cell.gain, signed=True), "gain_simultaneous95_low": low, "gain_simultaneous95_high": high}
+    line |= {"gain_interval_over": over(gained) if gained else "", "comparisons": cell.comparisons or "", "p_adjusted": probability(cell.p)}
+    line |= {"shown": shown(summary, cell), "probability_of_other_sign": probability(gained.wrong) if gained else ""}
     return line | dict(row.counts) | {"waiting": row.waiting, "reason": "; ".join(row.reasons)}
+
+
+def over(level: Estimate) -> str:
+    """What an interval is over; '' where there is none."""
+    if level.seeds < 2:
+        return ""
+    return "seeds" if not level.cases else "seeds and images" if level.of_images else "seeds and patients"
+
+
+def shown(summary: Summary, cell: Cell) -> str:
+    """`better` or `worse` than the baseline arm where it is shown, by the metric that ranks the table alone: one test a claim."""
+    return cell.shown if cell.metric == summary.table.metric else ""
 
 
 def classes_to_csv(pairing: Pairing, rows: Sequence[ClassRow]) -> str:
@@ -76,14 +85,14 @@ def to_markdown(summary: Summary) -> str:
         cells = [
             markdown(row.arm.name),
             str(row.counts["completed"]),
-            *(_bold(row.cells[m]) or markdown(row.state) or "–" for m in metrics),
+            *(_marked(summary, row.cells[m]) or markdown(row.state) or "–" for m in metrics),
         ]
         lines += _markdown_row([*cells, *([markdown("; ".join(row.reasons))] if _any_reason(summary) else [])])
     name = markdown(title(summary.table.metric))
     lines += [
         "",
         *_markdown_row(
-            [f"{name} %", "mean", "95 % interval", "published", "ours − published", _gain_title(summary), "p (Holm)", "verdict"]
+            [f"{name} %", "mean", "95 % interval", "published", "ours − published", _gain_title(summary), "p", "against the paper"]
         ),
     ]
     lines += _markdown_row(["---", *["---:"] * 6, "---"])
@@ -97,11 +106,13 @@ def to_markdown(summary: Summary) -> str:
                 markdown(published(cell)) or "–",
                 number(cell.difference, signed=True) or "–",
                 gain(row, cell),
-                probability(cell.p_holm) or "–",
+                probability(cell.p) or "–",
                 markdown(cell.verdict) or "–",
             ]
         )
-    return "\n".join([*lines, "", *(f"- {markdown(note)}" for note in summary.notes), *([""] if summary.notes else [])])
+    said = [*(f"- {markdown(words)}" for words in summary.claims), ""] if summary.claims else []
+    said = ["What may be said:", "", *said] if said else []
+    return "\n".join([*lines, "", *said, *(f"- {markdown(note)}" for note in summary.notes), *([""] if summary.notes else [])])
 
 
 def to_tex(summary: Summary) -> str:
@@ -112,11 +123,8 @@ def to_tex(summary: Summary) -> str:
     body = ["\\toprule", "Arm & $n$ & " + " & ".join(tex(title(m)) for m in metrics) + " \\\\", "\\midrule"]
     for row in summary.rows:
         cells = [row.cells[m] for m in metrics]
-        if row.state:
-            shown = [_across(row.state, len(metrics))]
-        else:
-            shown = [f"\\textbf{{{tex(plus_minus(c))}}}" if c.bold else tex(plus_minus(c)) or "--" for c in cells]
-        body.append(" & ".join([tex(row.arm.name), str(row.counts["completed"]), *shown]) + " \\\\")
+        given = [_across(row.state, len(metrics))] if row.state else [_tex_cell(summary, c) for c in cells]
+        body.append(" & ".join([tex(row.arm.name), str(row.counts["completed"]), *given]) + " \\\\")
         if any(c.published for c in cells):
             words = {c.published.word for c in cells if c.published}
             if len(words) == 1 and "" not in words:
@@ -140,12 +148,18 @@ def to_tex(summary: Summary) -> str:
     return "\n".join([*lines, *(f"  {line}" for line in tabular), *(below if remarks else []), "\\end{table}", ""])
 
 
+def _tex_cell(summary: Summary, cell: Cell) -> str:
+    words = f"\\textbf{{{tex(plus_minus(cell))}}}" if cell.bold else tex(plus_minus(cell)) or "--"
+    return words + ("$^\\dagger$" if shown(summary, cell) else "")
+
+
 def _across(words: str, columns: int) -> str:
     return f"\\multicolumn{{{columns}}}{{c}}{{{tex(words)}}}"
 
 
-def _bold(cell: Cell) -> str:
-    return f"**{plus_minus(cell)}**" if cell.bold else plus_minus(cell)
+def _marked(summary: Summary, cell: Cell) -> str:
+    words = f"**{plus_minus(cell)}**" if cell.bold else plus_minus(cell)
+    return words + (" †" if shown(summary, cell) else "")
 
 
 def heading(summary: Summary) -> str:
@@ -239,6 +253,7 @@ _TEX = {
     "≥": "$\\geq$",
     "≤": "$\\leq$",
     "→": "$\\to$",
+    "†": "$\\dagger$",
     "…": "\\dots{}",
     "µ": "$\\mu$",
     "α": "$\\alpha$",

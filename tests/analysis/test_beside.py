@@ -280,8 +280,6 @@ def test_external_columns_stand_beside_the_published_values_of_the_external_data
     for metric, dataset in (("test_accuracy", "OGH-Fudan (internal)"), ("external_qband_accuracy", "ChrmNet (external)")):
         assert cells[metric].published == values["scl", "1", "resnet50/with_scl", dataset, "accuracy"]
     assert cells["external_qband_accuracy"].published.mean != cells["test_accuracy"].published.mean
-    wilson = st.wilson_interval(cells["external_qband_accuracy"].mean / 100, 240)
-    assert cells["external_qband_accuracy"].test_set.low == pytest.approx(100 * wilson.low)
 
 
 def test_an_external_column_without_a_published_set_claims_no_published_value(many):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 import subprocess
 from pathlib import Path
 
 import fake
+import numpy as np
 import pytest
+from scipy import stats
 
 import analysis
-from analysis import statistics as st
 from analysis.tables import tex
 
 ASKED, RECORDS = fake.study_and_records(seeds=10, trials=0)
@@ -25,19 +27,54 @@ def cells(summary) -> dict[str, object]:
     return {r.arm.name: r.cells["test_accuracy"] for r in summary.rows}
 
 
-def test_with_ten_seeds_arms_far_below_the_best_are_not_bold_and_the_best_is(tmp_path):
-    found = cells(summaries(tmp_path)["2"])
-    assert found["MoCo + SupCon + CatVar + self-margin"].bold
-    assert not found["Training from scratch"].bold
-    assert not found["ImageNet weights"].bold
-    assert found["MoCo + SupCon + CatVar + self-margin"].p_holm == pytest.approx(4 * 2 / 2**10)
+def test_bold_is_the_best_mean_and_nothing_else(tmp_path):
+    for i, (asked, records) in enumerate(((ASKED, RECORDS), fake.study_and_records(seeds=3), (ASKED, with_only("MoCo", 1)))):
+        summary = summaries(tmp_path / str(i), asked, records)["2"]
+        for metric in summary.table.metrics:
+            means = {r.arm.name: r.cells[metric].mean for r in summary.rows if r.cells[metric].n}
+            assert {r.arm.name for r in summary.rows if r.cells[metric].bold} == {n for n, m in means.items() if m == max(means.values())}
 
 
-def test_too_few_seeds_for_any_p_below_five_per_cent_is_said_in_words(tmp_path):
-    few = summaries(tmp_path / "few", *fake.study_and_records(seeds=3))["2"]
-    assert any("too few for any p below 0.05" in n and "0.25" in n and "8 seeds" in n for n in few.notes)
-    many = summaries(tmp_path / "many")["2"]
-    assert not any("too few" in n for n in many.notes)
+def test_an_arm_is_marked_only_where_the_simultaneous_interval_excludes_zero(tmp_path):
+    summary = summaries(tmp_path)["2"]
+    for name, cell in cells(summary).items():
+        low, high = cell.gain_interval
+        assert bool(cell.shown) == (low > 0 or high < 0), name
+        assert bool(cell.shown) == (cell.p < 0.05)
+    assert cells(summary)["MoCo + SupCon + CatVar"].shown == "better"
+
+
+def test_intervals_of_the_differences_of_a_table_are_bonferronis(tmp_path):
+    cell = cells(summaries(tmp_path)["2"])["MoCo"]
+    other = dict(cells(summaries(tmp_path)["2"])["Training from scratch"].values)
+    differences = np.array([value - other[seed] for seed, value in cell.values])
+    half = stats.t.ppf(1 - 0.05 / (2 * 4), 9) * stats.sem(differences)  # four arms with runs beside the baseline
+    assert cell.gain_interval == pytest.approx((differences.mean() - half, differences.mean() + half))
+    assert cell.p == pytest.approx(min(1, 4 * stats.ttest_1samp(differences, 0).pvalue))
+
+
+def test_equal_differences_of_few_seeds_are_no_proof(tmp_path):
+    asked, records = fake.study_and_records(seeds=2, trials=0)
+    for r in records:
+        if r["status"] == "completed":
+            r["metrics"]["test_accuracy"] = 0.8 if r["params"] == fake.BASELINE else 0.7
+    found = cells(summaries(tmp_path, asked, records)["2"])["MoCo + SupCon + CatVar + self-margin"]
+    assert found.gain == pytest.approx(10) and not found.shown and math.isnan(found.p)
+
+
+def test_one_seed_has_no_interval_and_the_claim_says_that_nothing_can_be_said(tmp_path):
+    summary = summaries(tmp_path, *fake.study_and_records(seeds=1))["2"]
+    assert all("nothing can be said" in words for words in summary.claims)
+    assert any("no interval" in note for note in summary.notes)
+
+
+def test_an_undecided_row_says_how_many_more_seeds_would_tell_and_their_price(tmp_path):
+    summary = summaries(tmp_path, *fake.study_and_records(seeds=3))["2"]
+    undecided = [words for words in summary.claims if "undecided" in words]
+    assert undecided and all("in four of five" in words for words in undecided)
+    assert any("worker-minutes for the two arms (the study's command with --repeats" in words for words in undecided)
+    shown = [r.arm.name for r in summary.rows if r.cells["test_accuracy"].shown]
+    assert {words.partition(" gains")[0] for words in summary.claims if " gains " in words} == set(shown)
 
 
 def test_splits_drawn_anew_per_seed_widen_the_interval_and_are_said(tmp_path):
@@ -54,7 +91,7 @@ def test_the_order_of_the_paper_is_compared_over_arms_that_have_both_numbers(tmp
     found = summaries(tmp_path)
     assert (found["2"].ranked, found["5"].ranked) == (5, 4)
     assert found["2"].tau.tau > 0.5
-    assert any("Kendall's tau" in n for n in found["2"].notes)
+    assert any("Kendall's tau" in n and "exact p" in n for n in found["2"].notes)
 
 
 def test_a_diverged_arm_confirms_a_paper_that_says_it_did_not_converge(tmp_path):
@@ -84,35 +121,6 @@ def with_only(name: str, kept: int, seeds: int = 10) -> list:
     """The records, of arm `name` of table 2 only so many seeds."""
     config_hash = next(a["config_hash"] for a in ASKED["tables"][0]["arms"] if a["name"] == name)
     return [r for r in fake.study_and_records(seeds=seeds, trials=0)[1] if r["config_hash"] != config_hash or r["seed"] < kept]
-
-
-def test_one_arm_with_one_seed_is_not_testable_and_leaves_the_others_their_exact_test(tmp_path):
-    summary = summaries(tmp_path, ASKED, with_only("MoCo", 1))["2"]
-    notes = " ".join(summary.notes)
-    assert "exact paired permutation test, Holm" in notes and "too few seeds for the exact" not in notes
-    assert "not testable (too few seeds in common with the best): MoCo." in notes
-    assert cells(summary)["MoCo"].bold  # far below the best, but nothing showed it
-    assert not cells(summary)["Training from scratch"].bold
-
-
-def test_with_one_seed_for_all_nothing_is_bold_and_the_grammar_is_right(tmp_path):
-    summary = summaries(tmp_path, *fake.study_and_records(seeds=1))["2"]
-    assert not any(c.bold for c in cells(summary).values())
-    assert any("Nothing is bold" in n for n in summary.notes)
-    assert any(n.startswith("1 seed is too few") for n in summary.notes)
-
-
-def test_where_splits_are_redrawn_bold_is_by_the_corrected_t_test_even_with_ten_seeds(tmp_path):
-    records = copy.deepcopy(RECORDS)
-    for r in records:
-        r["params"]["split_per_seed"] = True
-    summary = summaries(tmp_path, ASKED, records)["2"]
-    assert any("by the corrected Student's paired test" in n for n in summary.notes)
-    found = {n: c for n, c in cells(summary).items() if c.n}
-    top = max(found.values(), key=lambda c: c.mean)
-    others = {n: st.t_p([dict(c.values)[s] - v for s, v in top.values], 0.5) for n, c in found.items() if c is not top}
-    adjusted = dict(zip(others, st.holm(list(others.values())), strict=True))
-    assert {n: found[n].bold for n in others} == {n: bool(p >= 0.05) for n, p in adjusted.items()}
 
 
 @pytest.mark.slow

@@ -1,0 +1,115 @@
+"""What may be said of an arm in a paper, in one sentence. In: a table's rows. Out: words; everything in them comes from the row's own estimate.
+
+A sentence that claims a difference stands only where the simultaneous interval of the table excludes 0; else it says what more it would take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from analysis.crossed import Estimate, seeds_to_tell
+from analysis.study import Study, Table, plural
+
+if TYPE_CHECKING:
+    from analysis.summary import Cell, Row
+
+WORTH = 3.0  # points: the difference of which an undecided row says how many seeds would tell it
+
+
+def claims(study: Study, table: Table, rows: Sequence[Row], baseline: Row | None, ratio: float) -> tuple[str, ...]:
+    """A sentence for each arm that has a number beside the baseline arm's, by the metric that ranks the table."""
+    if baseline is None:
+        return ()
+    return tuple(
+        _claim(study, table, row, row.cells[table.metric], baseline, ratio)
+        for row in rows
+        if not row.is_baseline and row.cells[table.metric].pairs
+    )
+
+
+def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row, ratio: float) -> str:
+    from analysis.summary import title
+
+    name = " ".join(word if word.upper() == word else word.lower() for word in title(table.metric).split())
+    estimate = cell.difference_to
+    assert estimate is not None  # an arm with pairs has one
+    if estimate.seeds < 2 or math.isnan(cell.gain_interval.low):
+        return f"{row.arm.name} against {baseline.arm.name}: {cell.gain:+.2f} points of {name}, of {plural(estimate.seeds, 'seed')}; nothing can be said of others."
+    kind = "95 % interval" if cell.comparisons < 2 else f"simultaneous 95 % interval of {cell.comparisons} comparisons"
+    ends = f"{kind} {cell.gain_interval.low:+.2f} to {cell.gain_interval.high:+.2f}; {rests_on(estimate)}"
+    if cell.shown:
+        verb = "gains" if cell.gain > 0 else "loses"
+        over = "over" if cell.gain > 0 else "against"
+        words = f"{row.arm.name} {verb} {abs(cell.gain):.2f} points of {name} {over} {baseline.arm.name} ({ends})."
+        return f"{words} Probability that it is not {cell.shown}: {share(estimate.wrong)}."
+    words = f"{row.arm.name} against {baseline.arm.name}: undecided, {cell.gain:+.2f} points of {name} ({ends})."
+    return f"{words} {'' if ratio else _more(study, row, cell, baseline, estimate)}".rstrip()
+
+
+def _more(study: Study, row: Row, cell: Cell, baseline: Row, estimate: Estimate) -> str:
+    """What would decide it, and what that costs by the ledger's times."""
+    needed = seeds_to_tell(estimate, WORTH, max(1, cell.comparisons))
+    asked = f"a difference of {WORTH:g} points"
+    if needed is None:
+        what = "images" if estimate.of_images else "patients"
+        return f"No number of seeds would tell {asked} with these {estimate.cases:,} {what}: it takes more {what}."
+    if needed <= estimate.seeds:
+        return f"{asked[:1].upper()}{asked[1:]} would have been seen in four of five such studies."
+    return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{_price(study, row, baseline, needed - estimate.seeds, needed)}."
+
+
+def _price(study: Study, row: Row, baseline: Row, more: int, needed: int) -> str:
+    """What so many more runs of both arms cost by the times of those that ended."""
+    runs = study.usable[study.usable["key"].isin([*row.keys, *baseline.keys]) & (study.usable["status"] == "completed")]
+    gpu = runs["gpu_seconds"].fillna(0).sum() > 0
+    mean = float(runs["gpu_seconds" if gpu else "seconds"].mean())
+    hours = 2 * more * mean / 3600
+    of = f"{'GPU' if gpu else 'worker'}-{'hours' if hours >= 1 else 'minutes'} for the two arms"
+    cost = "" if math.isnan(hours) else f": {hours:.1f} {of}" if hours >= 1 else f": {60 * hours:.0f} {of}"
+    return f"{cost} (the study's command with --repeats {needed})"
+
+
+def rests_on(estimate: Estimate) -> str:
+    """`3 seeds, 31 patients`."""
+    seeds = plural(estimate.seeds, "seed")
+    if not estimate.cases:
+        return f"{seeds}; says nothing of other patients"
+    return f"{seeds}, {estimate.cases:,} {'images, taken for independent' if estimate.of_images else 'patients'}"
+
+
+def share(p: float) -> str:
+    """A probability for a sentence: `0.4 %`, `below 0.1 %`."""
+    return "below 0.1 %" if p < 0.001 else f"{100 * p:.1f} %"
+
+
+def how_known(rows: Sequence[Row], metric: str, ratio: float) -> list[str]:
+    """What the intervals of a table's ranking metric hold for, in words."""
+    cells = [row.cells[metric] for row in rows]
+    levels = [cell.level for cell in cells if cell.level.seeds > 1]
+    if not levels:
+        return ["One seed of each arm: nothing is known of other seeds, and there is no interval."] if any(cell.n for cell in cells) else []
+    if ratio:
+        words = [
+            f"Every seed draws its own split, so training parts overlap: intervals use Nadeau and Bengio's variance (1/n + {ratio:.3g})."
+        ]
+    elif all(level.cases for level in levels):
+        most = max(levels, key=lambda level: level.cases)
+        what = "images (patients are not known: images are taken for independent)" if most.of_images else "patients"
+        words = [
+            f"Intervals hold for other seeds and other {'images' if most.of_images else 'patients'}: seeds x {what}, {most.cases:,} of them, both taken as "
+            "drawn from many (Obuchowski and Rockette's model, pseudo-values of Dorfman, Berbaum and Metz)."
+        ]
+    else:
+        left = [row.arm.name for row, cell in zip(rows, cells, strict=True) if cell.level.seeds > 1 and not cell.level.cases]
+        of = "" if len(left) == len(levels) else f" of {', '.join(left)}"
+        words = [f"Intervals{of} are over seeds alone (no predictions of single images are kept): they say nothing of other patients."]
+    count = max((cell.comparisons for cell in cells), default=0)
+    if count > 1:
+        words.append(
+            f"The intervals of the {count} differences hold together at 95 % (Bonferroni); p is of the same model, times {count}. "
+            "†: shown to differ from the baseline arm."
+        )
+    elif count:
+        words.append("†: shown to differ from the baseline arm (its interval excludes 0).")
+    return words

@@ -1,0 +1,285 @@
+"""Seeds and patients together: what a mean over repeated runs leaves open, for other seeds and for other patients.
+
+In: arrays, or a Study and the keys of its runs. Out: `Estimate`. Runs of one configuration are judged on the same images, and images of one
+patient are alike: a spread over seeds alone says nothing of other patients. The analysis is that of readers and cases (multi-reader
+multi-case): seeds are readers, patients are cases, both drawn from many. Per seed, each patient gets a jackknife pseudo-value of the metric
+(Dorfman, Berbaum and Metz 1992; the same as Obuchowski and Rockette 1995 with covariances by the jackknife: Hillis et al. 2005), and the
+mean's variance comes from the two-way table of them. `benchmarks/coverage.py` shows how often the intervals hold the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import stats
+
+from analysis import artefacts
+from analysis.statistics import LEVEL, NONE, Interval
+from analysis.study import Study
+
+_MOST_CELLS = 50_000_000  # of all patients' confusion matrices of one run, 400 MB
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Variance components of a two-way table: of seeds, of cases, of both together with the rest. None is below 0."""
+
+    seeds: float
+    cases: float
+    rest: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its standard error and the degrees of freedom that this has. error and free are nan where one run says nothing of others.
+    cases: patients, or images where patients are not known (`of_images`); 0 where the spread over seeds is all that is known."""
+
+    value: float
+    error: float = math.nan
+    free: float = math.nan
+    seeds: int = 0
+    cases: int = 0
+    of_images: bool = False
+    parts: Parts | None = field(default=None, compare=False)
+
+    def interval(self, comparisons: int = 1, level: float = LEVEL) -> Interval:
+        """Student's; with `comparisons` above 1 as many of them hold together (Bonferroni). None without a standard error, or where it is 0:
+        equal values of few runs prove nothing."""
+        if not self.error > 0:
+            return NONE
+        half = float(stats.t.ppf(1 - (1 - level) / (2 * comparisons), self.free)) * self.error
+        return Interval(self.value - half, self.value + half)
+
+    def p(self, comparisons: int = 1) -> float:
+        """Two-sided p that the true value is 0, from the same model as the interval, times the number of comparisons. nan where there
+        is no interval."""
+        return min(1.0, comparisons * 2 * self.wrong) if self.error > 0 else math.nan
+
+    @property
+    def wrong(self) -> float:
+        """Probability that the true value has the other sign, with a flat prior: of a claim `better` that it is false. nan as for `p`."""
+        return float(stats.t.sf(abs(self.value) / self.error, self.free)) if self.error > 0 else math.nan
+
+
+def of_seeds(values: Sequence[float] | np.ndarray, test_over_train: float = 0.0) -> Estimate:
+    """From one value per seed alone. test_over_train above 0 where every seed draws its own split (Nadeau and Bengio 2003, eq. 9)."""
+    x = np.asarray(values, dtype=np.float64)
+    if x.size < 2:
+        return Estimate(float(x.mean()) if x.size else math.nan, seeds=x.size)
+    return Estimate(float(x.mean()), float(x.std(ddof=1) * math.sqrt(1 / x.size + test_over_train)), x.size - 1, x.size)
+
+
+def two_way(table: np.ndarray, of_images: bool = False) -> Estimate:
+    """The mean of an (n seeds, m cases) table whose rows and columns are both drawn from many, n and m at least 2.
+
+    Variance (MS_seeds + MS_cases - MS_rest) / nm, not below what seeds or cases alone give; degrees of freedom by Satterthwaite, not below
+    those of the smaller side."""
+    n, m = table.shape
+    if n < 2 or m < 2:
+        raise ValueError(f"seeds and cases must be 2 or more each, got {n} and {m}")
+    mean, rows, columns = float(table.mean()), table.mean(axis=1), table.mean(axis=0)
+    seeds = m * float(((rows - mean) ** 2).sum()) / (n - 1)
+    cases = n * float(((columns - mean) ** 2).sum()) / (m - 1)
+    rest = float(((table - rows[:, None] - columns[None] + mean) ** 2).sum()) / ((n - 1) * (m - 1))
+    parts = Parts(max(0.0, seeds - rest) / m, max(0.0, cases - rest) / n, rest)
+    total = max(seeds + cases - rest, seeds, cases)
+    if total <= 1e-18 * max(1.0, mean * mean):
+        return Estimate(mean, 0.0, min(n, m) - 1, n, m, of_images, parts)
+    return Estimate(mean, math.sqrt(total / (n * m)), _free(total, seeds, cases, rest, n, m), n, m, of_images, parts)
+
+
+def _free(total: float, seeds: float, cases: float, rest: float, n: int, m: int) -> float:
+    return max(total**2 / (seeds**2 / (n - 1) + cases**2 / (m - 1) + rest**2 / ((n - 1) * (m - 1))), min(n, m) - 1)
+
+
+def seeds_to_tell(estimate: Estimate, difference: float, comparisons: int = 1, most: int = 100) -> int | None:
+    """With how many seeds a true difference of that size would be told from 0 in four of five studies; None where `most` do not do, since
+    the patients alone leave more open. `estimate` must have `parts`, or come from `of_seeds` without redrawn splits."""
+    parts, m = estimate.parts, estimate.cases
+    for n in range(2, most + 1):
+        if parts is None:
+            error, free = estimate.error * math.sqrt(estimate.seeds / n), float(n - 1)
+        else:
+            seeds, cases = parts.rest + m * parts.seeds, parts.rest + n * parts.cases
+            total = seeds + cases - parts.rest
+            error, free = math.sqrt(total / (n * m)), _free(total, seeds, cases, parts.rest, n, m) if total > 0 else 1.0
+        needed = stats.t.ppf(1 - (1 - LEVEL) / (2 * comparisons), free) + stats.t.ppf(0.8, free)
+        if needed * error <= abs(difference):
+            return n
+    return None
+
+
+# --- pseudo-values of a metric ------------------------------------------------------------------------------------------------------
+
+
+def _of_confusions(name: str) -> Callable[[np.ndarray], np.ndarray] | None:
+    """A metric of (K, C, C) matrices, rows = truth, as (K,) fractions: macro means over the classes that the truth has (SupCAM, Eq. 8-12)."""
+
+    def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        out: np.ndarray = np.zeros(np.broadcast(a, b).shape)
+        np.divide(a, b, out=out, where=b > 0)
+        return out
+
+    def macro(values: Callable[..., np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        def of(matrices: np.ndarray) -> np.ndarray:
+            hit = np.diagonal(matrices, axis1=1, axis2=2)
+            truth, guessed = matrices.sum(axis=2), matrices.sum(axis=1)
+            known = truth > 0
+            each: np.ndarray = values(hit, truth, guessed, truth.sum(axis=1, keepdims=True))
+            return ratio((each * known).sum(axis=1), known.sum(axis=1))
+
+        return of
+
+    def accuracy(matrices: np.ndarray) -> np.ndarray:
+        return ratio(np.trace(matrices, axis1=1, axis2=2), matrices.sum(axis=(1, 2)))
+
+    known: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "accuracy": accuracy,
+        "precision": macro(lambda hit, truth, guessed, all_: ratio(hit, guessed)),
+        "sensitivity": macro(lambda hit, truth, guessed, all_: ratio(hit, truth)),
+        "specificity": macro(lambda hit, truth, guessed, all_: ratio(all_ - truth - guessed + hit, all_ - truth)),
+        "f1": macro(lambda hit, truth, guessed, all_: ratio(2 * hit, truth + guessed)),
+    }
+    return known.get(name)
+
+
+def pseudo_values(name: str, label: np.ndarray, probability: np.ndarray, case: np.ndarray) -> tuple[float, np.ndarray] | None:
+    """(the metric of one run, a pseudo-value of it for each case, whose mean it is). label (n,): class index; probability (n, C); case (n,):
+    0 to m - 1, each there. None for a metric that is not known here. Fractions."""
+    count, classes = int(case.max()) + 1, probability.shape[1]
+    if name == "auc":
+        whole, without = _auc(label, probability, case, count)
+    else:
+        of = _of_confusions(name)
+        if of is None or count * classes**2 > _MOST_CELLS:
+            return None
+        place = (case * classes + label) * classes + probability.argmax(axis=1)
+        each = np.bincount(place, minlength=count * classes**2).reshape(count, classes, classes)
+        total = each.sum(axis=0)
+        whole, without = float(of(total[None])[0]), of(total[None] - each)
+    pseudo = count * whole - (count - 1) * without
+    return whole, pseudo - pseudo.mean() + whole  # the jackknife's own correction of a bias is left out: tables hold the metric itself
+
+
+def _auc(label: np.ndarray, score: np.ndarray, case: np.ndarray, count: int) -> tuple[float, np.ndarray]:
+    """The macro area under the ROC curve, each class against the rest, and the same without each case in turn."""
+    whole, without, known = [], np.zeros(count), np.zeros(count)
+    for index in np.unique(label):
+        own = label == index
+        value, others = score[own, index], score[~own, index]
+        beaten = _below(value, np.sort(others))  # of each image of the class: how many others lie below, ties as half
+        beating = value.size - _below(others, np.sort(value))  # of each other: how many of the class lie above
+        mine, theirs = case[own], case[~own]
+        n, m = np.bincount(mine, minlength=count), np.bincount(theirs, minlength=count)
+        pairs = (
+            beaten.sum()
+            - np.bincount(mine, beaten, count)
+            - np.bincount(theirs, beating, count)
+            + _within(value, mine, others, theirs, n, m)
+        )
+        left = (value.size - n) * (others.size - m)
+        without += np.divide(pairs, left, out=np.zeros(count), where=left > 0)
+        known += left > 0
+        whole.append(beaten.sum() / (value.size * others.size) if others.size else 0.0)
+    return float(np.mean(whole)), without / np.maximum(known, 1)
+
+
+def _below(values: np.ndarray, sorted_: np.ndarray) -> np.ndarray:
+    return np.asarray((np.searchsorted(sorted_, values, "left") + np.searchsorted(sorted_, values, "right")) / 2)
+
+
+def _within(value: np.ndarray, mine: np.ndarray, others: np.ndarray, theirs: np.ndarray, n: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """Pairs within each case in which the image of the class has the higher score, ties as half."""
+    found = np.zeros(n.size)
+    for one in np.flatnonzero((n > 0) & (m > 0)):
+        found[one] = _below(value[mine == one], np.sort(others[theirs == one])).sum()
+    return found
+
+
+# --- of a study's runs --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What a run said of the images of a part; `images` tells whether another run was judged on the same ones in the same order."""
+
+    label: np.ndarray
+    probability: np.ndarray
+    case: np.ndarray
+    of_images: bool
+    images: bytes
+
+
+class Crossed:
+    """Pseudo-values of a study's runs, each worked out once. Damaged or absent predictions are no fault: there is none of that run."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._judged: dict[tuple[str, str], _Judged | None] = {}
+        self._patients: dict[str, tuple[str, ...]] = {}
+        self._values: dict[tuple[str, str], tuple[np.ndarray, _Judged] | None] = {}
+
+    def estimate(
+        self, metric: str, runs: Mapping[int, tuple[str, float]], against: Mapping[int, tuple[str, float]] | None = None
+    ) -> Estimate | None:
+        """The mean of a metric over runs {seed: (key, recorded value in per cent)}, or the mean difference to the runs `against` of the same
+        seeds, in per cent. None unless each has predictions that give the recorded value, of the same images."""
+        seeds = sorted(runs if against is None else runs.keys() & against.keys())
+        if len(seeds) < 2:
+            return None
+        found = [self._of(metric, *runs[seed]) for seed in seeds]
+        theirs = [self._of(metric, *against[seed]) for seed in seeds] if against is not None else []
+        every = [one for one in (*found, *theirs) if one is not None]
+        first = every[0][1] if every else None
+        if first is None or len(every) < len(found) + len(theirs) or any(judged.images != first.images for _, judged in every):
+            return None
+        table = np.stack([values for values, _ in every[: len(seeds)]])
+        if theirs:
+            table = table - np.stack([values for values, _ in every[len(seeds) :]])
+        return two_way(100 * table, first.of_images) if table.shape[1] > 1 else None
+
+    def _of(self, metric: str, key: str, recorded: float) -> tuple[np.ndarray, _Judged] | None:
+        if (metric, key) not in self._values:
+            part, name = split_metric(metric)
+            judged = self._read(key, part) if part else None
+            found = pseudo_values(name, judged.label, judged.probability, judged.case) if judged is not None else None
+            same = found is not None and abs(100 * found[0] - recorded) < 0.01
+            self._values[metric, key] = (found[1], judged) if found is not None and judged is not None and same else None
+        return self._values[metric, key]
+
+    def _read(self, key: str, part: str) -> _Judged | None:
+        if (key, part) not in self._judged:
+            self._judged[key, part] = self._fresh(key, part)
+        return self._judged[key, part]
+
+    def _fresh(self, key: str, part: str) -> _Judged | None:
+        try:
+            given = artefacts.predictions(self.study, key, part)
+            patients = self._patients_of(part.removeprefix("external_") if part.startswith("external_") else "")
+        except artefacts.Damaged:
+            return None
+        if given is None or given.index.min() < 0:
+            return None
+        case, of_images = cases(given.index, patients)
+        return _Judged(given.label, given.probability, case, of_images, given.index.astype(np.int64).tobytes())
+
+    def _patients_of(self, slug: str) -> tuple[str, ...]:
+        if slug not in self._patients:
+            self._patients[slug] = artefacts.patients(self.study, slug)
+        return self._patients[slug]
+
+
+def cases(index: np.ndarray, patients: Sequence[str]) -> tuple[np.ndarray, bool]:
+    """((n,) case of each image, whether cases are images). An image without a known patient is a case of its own."""
+    names = [patients[i] if i < len(patients) else "" for i in index.tolist()]
+    own = [name or f"\0{i}" for i, name in zip(index.tolist(), names, strict=True)]
+    return np.unique(own, return_inverse=True)[1].astype(np.int64), not any(names)
+
+
+def split_metric(metric: str) -> tuple[str, str]:
+    """`test_f1` -> (`test`, `f1`), `external_ward_b_f1` -> (`external_ward_b`, `f1`); ('', ...) for one of no part."""
+    name = metric.rpartition("_")[2]
+    part = metric.removesuffix(f"_{name}")
+    return (part, name) if part in ("val", "test") or part.startswith("external_") else ("", metric)

@@ -1,0 +1,168 @@
+"""Seeds and patients together: against sums written out, against leaving each patient out by the training code's own metrics, and in simulation."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import fake
+import numpy as np
+import pytest
+from scipy import stats
+
+import analysis
+from analysis import crossed
+from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
+
+
+def drawn(images: int = 200, classes: int = 5, patients: int = 23, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, classes, images)
+    probability = rng.random((images, classes)).round(1)  # ties
+    probability[np.arange(images), label] += 0.1
+    case = np.unique(rng.integers(0, patients, images), return_inverse=True)[1]
+    return label, probability, case
+
+
+@pytest.mark.parametrize("name", ["accuracy", "precision", "sensitivity", "specificity", "f1", "auc"])
+def test_pseudo_values_are_those_of_leaving_each_patient_out_by_the_metric_of_training(name):
+    label, probability, case = drawn()
+    label[case == 3] = 4  # one class more in one patient
+
+    def metric(kept):
+        if name == "auc":
+            return auc_macro(label[kept], probability[kept])
+        return classification_metrics(confusion_matrix(label[kept], probability[kept].argmax(1), 5))[name]
+
+    whole = metric(np.ones(len(label), bool))
+    m = case.max() + 1
+    plain = np.array([m * whole - (m - 1) * metric(case != one) for one in range(m)])
+    value, pseudo = crossed.pseudo_values(name, label, probability, case)
+    assert value == pytest.approx(whole, abs=1e-12)
+    assert pseudo == pytest.approx(plain - plain.mean() + whole, abs=1e-9)
+
+
+def test_a_class_of_one_patient_is_left_out_with_him_as_the_metric_of_training_does():
+    label, probability, case = drawn()
+    label[:] = np.where(case == 3, 4, label % 4)
+    value, pseudo = crossed.pseudo_values("auc", label, probability, case)
+    m = case.max() + 1
+    plain = [m * value - (m - 1) * auc_macro(label[case != one], probability[case != one]) for one in range(m)]
+    assert pseudo == pytest.approx(np.array(plain) - np.mean(plain) + value, abs=1e-9)
+
+
+def test_a_metric_that_is_not_known_has_no_pseudo_values():
+    assert crossed.pseudo_values("ami", *drawn()) is None
+
+
+def test_the_two_way_table_is_worked_out_as_an_analysis_of_variance():
+    table = np.random.default_rng(1).normal(size=(4, 11)) + np.arange(4)[:, None] + np.arange(11)[None]
+    mean = table.mean()
+    ms_s = sum(11 * (table[i].mean() - mean) ** 2 for i in range(4)) / 3
+    ms_c = sum(4 * (table[:, j].mean() - mean) ** 2 for j in range(11)) / 10
+    ms_e = sum((table[i, j] - table[i].mean() - table[:, j].mean() + mean) ** 2 for i in range(4) for j in range(11)) / 30
+    found = crossed.two_way(table)
+    total = ms_s + ms_c - ms_e
+    assert (found.value, found.error) == (pytest.approx(mean), pytest.approx(math.sqrt(total / 44)))
+    assert found.free == pytest.approx(total**2 / (ms_s**2 / 3 + ms_c**2 / 10 + ms_e**2 / 30))
+    half = stats.t.ppf(0.975, found.free) * found.error
+    assert found.interval() == pytest.approx((mean - half, mean + half))
+
+
+def test_with_equal_patients_only_the_seeds_count_and_with_equal_seeds_only_the_patients():
+    rng = np.random.default_rng(3)
+    seeds, patients = rng.normal(size=5), rng.normal(size=30)
+    by_seed = crossed.two_way(np.repeat(seeds[:, None], 30, axis=1))
+    assert by_seed.interval() == pytest.approx(stats.t.interval(0.95, 4, seeds.mean(), stats.sem(seeds)))
+    by_patient = crossed.two_way(np.repeat(patients[None], 5, axis=0))
+    assert by_patient.interval() == pytest.approx(stats.t.interval(0.95, 29, patients.mean(), stats.sem(patients)))
+
+
+def test_the_interval_never_is_shorter_than_seeds_or_patients_alone_make_it():
+    rng = np.random.default_rng(4)
+    for _ in range(200):
+        table = rng.normal(size=(3, 8))
+        found = crossed.two_way(table)
+        assert found.error >= max(stats.sem(table.mean(axis=1)), stats.sem(table.mean(axis=0))) - 1e-12
+
+
+@pytest.mark.parametrize(("seeds", "patients"), [((0.3, 0.3), 0.05), ((0.05, 0.05), 0.5), ((0.05, 0.4), 0.3)])
+def test_nominal_95_per_cent_cover_the_truth_in_about_95(seeds, patients):
+    from benchmarks.coverage import covered
+
+    share = covered(5, 20, seeds, patients, draws=300, rng=np.random.default_rng(6))
+    assert 0.91 <= share <= 0.985
+
+
+def test_seeds_to_tell_shrinks_with_the_difference_and_is_none_where_the_patients_leave_too_much_open():
+    table = np.random.default_rng(5).normal(size=(3, 40)) + 3 * np.random.default_rng(6).normal(size=(3, 1))
+    found = crossed.two_way(table)
+    small, large = crossed.seeds_to_tell(found, 2.0), crossed.seeds_to_tell(found, 4.0)
+    assert large is not None and small is not None and large < small
+    patients = crossed.two_way(np.repeat(10 * np.random.default_rng(7).normal(size=(1, 10)), 3, axis=0))
+    assert crossed.seeds_to_tell(patients, 2.0) is None
+
+
+def study(folder, patients=None, change=None):
+    asked, records = fake.study_and_records(seeds=3, trials=0)
+    fake.write(folder, asked, records)
+    fake.leave(folder, asked, records)
+    data = json.loads((folder / "data/data.json").read_text())
+    data["patients"] = [patients(i) if patients else "" for i in range(600)]
+    (folder / "data/data.json").write_text(json.dumps(data))
+    for r in records:  # the record says what its predictions give
+        file = folder / "checkpoints" / r["key"] / "result.json"
+        if file.exists():
+            given = json.loads(file.read_text())["predictions"]["test"]
+            right = np.mean(np.argmax(given["probability"], axis=1) == np.array(given["label"]))
+            r["metrics"]["test_accuracy"] = float(right)
+            if change:
+                change(r, file)
+    fake.write(folder, asked, records)
+    return {s.table.number: s for s in analysis.summarize(analysis.load(folder))}["2"]
+
+
+def test_a_table_of_runs_with_predictions_has_intervals_over_seeds_and_patients_and_says_so(tmp_path):
+    summary = study(tmp_path, lambda i: f"p{i % 31}")
+    cell = summary.rows[2].cells["test_accuracy"]
+    assert (cell.level.seeds, cell.level.cases, cell.level.of_images) == (3, 31, False)
+    assert cell.level.value == pytest.approx(cell.mean)
+    assert cell.difference_to.value == pytest.approx(
+        np.mean([v - dict(summary.rows[0].cells["test_accuracy"].values)[s] for s, v in cell.values])
+    )
+    assert any("other seeds and other patients" in note for note in summary.notes)
+    assert all("3 seeds, 31 patients" in words for words in summary.claims)
+
+
+def test_without_patients_images_are_cases_and_it_is_said(tmp_path):
+    summary = study(tmp_path)
+    assert summary.rows[2].cells["test_accuracy"].level.of_images
+    assert any("taken for independent" in note for note in summary.notes)
+
+
+def spoil(kind):
+    def change(r, file):
+        given = json.loads(file.read_text())
+        if r["seed"] != 1:
+            return
+        if kind == "absent":
+            file.unlink()
+        elif kind == "damaged":
+            file.write_text("{")
+        elif kind == "other images":
+            given["predictions"]["test"]["index"][0] += 1
+            file.write_text(json.dumps(given))
+        elif kind == "another score":
+            r["metrics"]["test_accuracy"] -= 0.05
+
+    return change
+
+
+@pytest.mark.parametrize("kind", ["absent", "damaged", "other images", "another score"])
+def test_predictions_that_are_not_those_of_the_records_leave_the_seeds_alone_and_it_is_said(tmp_path, kind):
+    summary = study(tmp_path, lambda i: f"p{i % 31}", spoil(kind))
+    cell = summary.rows[2].cells["test_accuracy"]
+    assert cell.level.cases == 0
+    assert cell.interval == pytest.approx(stats.t.interval(0.95, 2, cell.mean, stats.sem(cell.array)))
+    assert any("over seeds alone" in note for note in summary.notes)
+    assert all("says nothing of other patients" in words for words in summary.claims)
