@@ -50,28 +50,47 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     if entry.procedure.exported is not None:
         tensors = entry.procedure.exported(config, tensors)
     temporary = folder / ".best.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(temporary / MODEL_FILE), metadata={"format": "pt"})
-    set_mode(temporary / MODEL_FILE, 0o644)  # safetensors writes for the owner alone; the model is to be shared
+    _write(temporary, entry, study, pack, record, why, tensors)
+    prove(temporary, entry, record, sets, device)
+    return _put(temporary, folder)
+
+
+def _write(
+    folder: Path,
+    entry: Entry,
+    study: Mapping[str, Any],
+    pack: Pack,
+    record: Mapping[str, Any],
+    why: str,
+    tensors: Mapping[str, torch.Tensor],
+) -> None:
+    """All files of an export into a fresh folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(folder / MODEL_FILE), metadata={"format": "pt"})
+    set_mode(folder / MODEL_FILE, 0o644)  # safetensors writes for the owner alone; the model is to be shared
+    config = config_from(entry.procedure.config, record["params"])
     timm_settings = entry.procedure.timm_settings(config, pack.classes)
     if timm_settings is not None:
-        (temporary / "config.json").write_text(json.dumps(timm_settings, indent=1) + "\n")
+        (folder / "config.json").write_text(json.dumps(timm_settings, indent=1) + "\n")
     settings: dict[str, Any] = {
         "schema": SCHEMA, "procedure": record["procedure"], "classes": list(pack.classes), "config": record["params"], "study": study["study"],
         "seed": record["seed"], "key": record["key"], "data_hash": record["data_hash"], "commit": record["commit"], "versions": record["versions"],
         "timm": timm_settings is not None, "scale": pack.scale,
     }  # fmt: skip
-    (temporary / "metrics.json").write_text(
+    (folder / "metrics.json").write_text(
         json.dumps({"chosen_by": why, "metrics": record["metrics"], "confusion": record["confusion"]}, indent=1) + "\n"
     )
     for part, matrix in record["confusion"].items():
         if part != "val":
-            (temporary / f"confusion_{part}.csv").write_text(confusion_csv(matrix, pack.classes))
-    (temporary / "README.md").write_text(model_card(study, record, why, pack, timm_settings))
-    settings["files"] = {path.name: _sum_of(path) for path in sorted(temporary.iterdir())}
-    (temporary / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
-    prove(temporary, entry, record, sets, device)
+            (folder / f"confusion_{part}.csv").write_text(confusion_csv(matrix, pack.classes))
+    (folder / "README.md").write_text(model_card(study, record, why, pack, timm_settings))
+    settings["files"] = {path.name: _sum_of(path) for path in sorted(folder.iterdir())}
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def _put(temporary: Path, folder: Path) -> Path:
+    """The export in place of the one before, at no moment without either."""
     best = folder / "best"
     old = folder / ".best.old"
     shutil.rmtree(old, ignore_errors=True)

@@ -166,35 +166,34 @@ def make_plan(
         trials = grid_trials(baseline, space, strategy, asked_trials)
     if not named and not table_faults and trials == 0:
         faults.append("nothing is asked for: no tables and --trials 0; name --tables, or at least one trial")
-    planned: list[PlannedTable] = []
-    runs: dict[str, PlannedRun] = {}
-    if not baseline_faults:
-        for table in named:
-            of_table = []
-            for arm in table.arms:
-                config = arm_config(baseline, arm)
-                faults += [f"table {table.number}, arm {arm.name}: {fault}" for fault in procedure.faults(config, None, None)]
-                of_table.append(PlannedArm(arm.name, arm.published, dict(arm.overrides), config, config_hash(procedure, config)))
-            planned.append(
-                PlannedTable(
-                    table.number,
-                    table.title,
-                    table.dataset,
-                    table.compare_with,
-                    tuple(of_table),
-                    table.external_dataset,
-                    table.published_number,
-                )
-            )
+    planned = [] if baseline_faults else [_planned(table, baseline, procedure, faults) for table in named]
     if faults:
         raise RequestError(*dict.fromkeys(faults))
     seeds = tuple(range(seed, seed + repeats))
-    for one in seeds:
-        for planned_table in planned:
-            for planned_arm in planned_table.arms:
-                run = planned_run(procedure, planned_arm.config, one, data_hash, code, [f"{planned_table.number}/{planned_arm.name}"])
+    runs = _runs(planned, seeds, procedure, data_hash, code)
+    return Plan(baseline, tuple(planned), runs, space, seeds, trials, procedure, data_hash, code, strategy)
+
+
+def _planned(table: Any, baseline: Any, procedure: Any, faults: list[str]) -> PlannedTable:
+    """A table with the configuration of each arm; what is wrong with one goes into `faults`."""
+    arms = []
+    for arm in table.arms:
+        config = arm_config(baseline, arm)
+        faults += [f"table {table.number}, arm {arm.name}: {fault}" for fault in procedure.faults(config, None, None)]
+        arms.append(PlannedArm(arm.name, arm.published, dict(arm.overrides), config, config_hash(procedure, config)))
+    more = (table.external_dataset, table.published_number)
+    return PlannedTable(table.number, table.title, table.dataset, table.compare_with, tuple(arms), *more)
+
+
+def _runs(planned: Sequence[PlannedTable], seeds: Sequence[int], procedure: Any, data_hash: str, code: str) -> tuple[PlannedRun, ...]:
+    """The runs of all tables, a seed after the other; a run that several arms ask for is one."""
+    runs: dict[str, PlannedRun] = {}
+    for seed in seeds:
+        for table in planned:
+            for arm in table.arms:
+                run = planned_run(procedure, arm.config, seed, data_hash, code, [f"{table.number}/{arm.name}"])
                 runs[run.key] = replace(runs[run.key], arms=runs[run.key].arms + run.arms) if run.key in runs else run
-    return Plan(baseline, tuple(planned), tuple(runs.values()), space, seeds, trials, procedure, data_hash, code, strategy)
+    return tuple(runs.values())
 
 
 def grid_trials(baseline: Any, space: Mapping[str, Dimension], strategy: Strategy, asked: int | None) -> int:

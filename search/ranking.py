@@ -1,7 +1,7 @@
 """The order of a search's trials, and Optuna's words for a dimension.
 Comes in: an Optuna study. Goes out: its best trials. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -43,3 +43,8 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
             if not any(all(a >= b for a, b in zip(other, mine, strict=True)) and other != mine for other in every)
         ]
     return sorted(completed, key=rank_of(study))
+
+
+def reason_of(record: Mapping[str, Any]) -> str:
+    """Why a run has no score, in words."""
+    return str((record["error"] or {}).get("message", record["status"]))

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from search.ledger import Ledger
 from search.plan import Plan, PlannedRun, applies, contains, point_of, search_config
-from search.ranking import best_trials, rank_of, suggest
+from search.ranking import best_trials, rank_of, reason_of, suggest
 from search.registry import Entry
 from search.sampling import grid_order, make_pruner, make_sampler
 from search.warm import Warm, imported_trials
@@ -77,8 +77,7 @@ class Search:
         known = [self._as_recorded(len(before) + n, points.get(len(before) + n), point) for n, point in enumerate(front)]
         last = max(points, default=-1)
         known += [self._as_recorded(number, points.get(number), None) for number in range(len(before) + len(front), last + 1)]
-        own = [one for one in known if one.state.is_finished()]
-        self.told = len(own)
+        self.told = sum(one.state.is_finished() for one in known)
         left = self.plan.trials - self.told
         kept: list[FrozenTrial] = []
         for one in known:  # fewer trials are asked for than before: those without a result are left out, the latest first
@@ -112,9 +111,8 @@ class Search:
                 found.append(dict(known))
         if self.plan.strategy.sampler == "grid":
             values = config_values(self.plan.baseline)
-            found += grid_order(self.plan.space, values, self.plan.strategy, self.plan.seeds[0], found)[
-                : max(0, self.plan.trials - len(found))
-            ]
+            points = grid_order(self.plan.space, values, self.plan.strategy, self.plan.seeds[0], found)
+            found += points[: max(0, self.plan.trials - len(found))]
         return found
 
     def _asked_points(self) -> dict[int, Mapping[str, Any]]:
@@ -143,9 +141,7 @@ class Search:
         ):
             return create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": dict(first)} if first else {})
         run = self.run_of(point)
-        facts: dict[str, Any] = {
-            "params": dict(point), "distributions": {name: self.plan.space[name].distribution for name in point},
-        }  # fmt: skip
+        facts: dict[str, Any] = {"params": dict(point), "distributions": {name: self.plan.space[name].distribution for name in point}}
         faults = self.entry.procedure.faults(run.config, None, None)
         if faults:
             return create_trial(state=TrialState.PRUNED, user_attrs={REASON: "; ".join(faults)}, **facts)
@@ -302,7 +298,3 @@ def _stopped(key: str, scores: Sequence[float], rungs: Mapping[str, float], fact
     return create_trial(
         state=TrialState.PRUNED, intermediate_values=dict(enumerate(scores, 1)), user_attrs={KEY: key}, system_attrs=dict(rungs), **facts
     )
-
-
-def reason_of(record: Mapping[str, Any]) -> str:
-    return str((record["error"] or {}).get("message", record["status"]))

@@ -8,7 +8,8 @@ import shutil
 import pytest
 
 from search.history import check
-from search.ledger import record_of, seal
+from search.ledger import record_of
+from search.lines import seal
 from search.study import read_study
 from trainables.parts import code
 from trainables.parts.execution import MODEL
