@@ -1,6 +1,6 @@
 """The Ray cluster that a study runs on: one of its own on this machine, closed to others, or one that runs already.
-Comes in: an address, or none. Goes out: its machines, for as long as the block lasts; then nothing of it is left. Sets what Ray reads as it is
-imported: whatever imports Ray here imports this first."""
+Comes in: an address, or none. Goes out: its machines, for as long as the block lasts; then nothing of it is left. Sets what Ray reads as
+it is imported: whatever imports Ray here imports this first."""
 
 import functools
 import logging
@@ -9,13 +9,14 @@ import secrets
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, chdir, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]  # comes with Ray
-
+from search.join import find_cluster, no_cluster
 from search.machines import BOOTSTRAP, Machines, Resources, to_come
 from search.path import FOLDER, ROOT
 from search.signals import Signals
@@ -36,9 +37,7 @@ os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # each run has a new thread; wit
 
 import ray
 from ray._private import ray_constants
-from ray._private.grpc_utils import init_grpc_channel
-from ray._private.services import canonicalize_bootstrap_address, get_node_to_connect_for_driver
-from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]  # C++
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # C++
 from ray.exceptions import AuthenticationError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -51,7 +50,7 @@ SETTINGS = (
     "MALLOC_ARENA_MAX",
     FOLDER,
 )
-ANSWER_SECONDS = 5  # a head answers in milliseconds
+NODES_SECONDS = 3.0  # in which a head tells its nodes: it takes milliseconds
 ROOM_SECONDS = 5
 ANSWER_OF_NODE_SECONDS = 180  # to start a process: seconds on a free machine, a minute on a busy one
 LONGEST_TMPDIR = 41  # characters: Ray's sockets below it must fit into 107 bytes
@@ -59,9 +58,9 @@ LONGEST_TMPDIR = 41  # characters: Ray's sockets below it must fit into 107 byte
 
 @contextmanager
 def open_cluster(signals: Signals, address: str | None, groups: bool = False) -> Iterator[Machines]:
-    """The cluster at `address` (auto, or HOST:PORT), or a new one on this machine for the time of the block, whose processes do not hear what is
-    sent to all processes of a terminal or a job, and are gone afterwards, even where a signal cuts its end short. groups: runs have several
-    workers. RequestError, within seconds, if there is none at that address or it refuses us."""
+    """The cluster at `address` (auto, or HOST:PORT), or a new one on this machine for the time of the block, whose processes do not hear
+    what is sent to all processes of a terminal or a job, and are gone afterwards, even where a signal cuts its end short. groups: runs
+    have several workers. RequestError, within seconds, if there is none at that address or it refuses us."""
     ours: list[Any] = []
     try:
         with ExitStack() as stack:
@@ -115,13 +114,15 @@ def _start(groups: bool) -> None:
 
 @contextmanager
 def _closed_to_others() -> Iterator[None]:
-    """A cluster that starts in this block hears nobody but this command: whoever reaches a port of Ray's may else run anything as this user.
-    Its ports are on the loopback, and behind a token of its own against other users of this machine (Ray's counts for Prometheus are not).
-    The token is in the environment of this command's processes alone: not in a file, not on a command line. What the caller's environment says
-    of either is for other clusters, and is there again afterwards. tests/test_doors.py tries every port, from another network and from here."""
+    """A cluster that starts in this block hears nobody but this command: whoever reaches a port of Ray's may else run anything as this
+    user. Its ports are on the loopback, and behind a token of its own against other users of this machine (Ray's counts for Prometheus are
+    not). The token is in the environment of this command's processes alone: not in a file, not on a command line. What the caller's
+    environment says of either is for other clusters, and is there again afterwards. tests/test_doors.py tries every port, from another
+    network and from here."""
     ours = {
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),  # comes before RAY_AUTH_TOKEN_PATH and ~/.ray/auth_token
-        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",  # on Linux too: Ray then takes 127.0.0.1 for its own address; `_node_ip_address` does not do it
+        # on Linux too: Ray then takes 127.0.0.1 for its own address; `_node_ip_address` does not do it
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
         "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo",  # the workers of one run among themselves
     }  # fmt: skip
     if len(tempfile.gettempdir()) > LONGEST_TMPDIR and "RAY_TMPDIR" not in os.environ:
@@ -142,7 +143,8 @@ def _closed_to_others() -> Iterator[None]:
 
 
 def _read_authentication() -> None:
-    """Have Ray, which keeps mode and token, read them anew from the environment. In the order of Ray's own tests (`reset_auth_token_state`)."""
+    """Have Ray, which keeps mode and token, read them anew from the environment. In the order of Ray's own tests
+    (`reset_auth_token_state`)."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 
@@ -151,53 +153,13 @@ def _join(address: str) -> None:
     """ray.init at a running cluster, whose workers get this code (not what happens to be installed there) and the settings above."""
     code = [str(Path(ROOT) / name) for name in ("search", "search_spaces", "trainables", "analysis")]
     settings = {name: os.environ[name] for name in SETTINGS}
-    found = find_cluster(address)
     try:
-        _check_node(found)
         ray.init(
-            address=found, log_to_driver=False, logging_level=logging.ERROR, namespace="karyotune",
+            address=find_cluster(address), log_to_driver=False, logging_level=logging.ERROR, namespace="karyotune",
             runtime_env={"py_modules": code, "excludes": ["__pycache__"], "env_vars": settings},
         )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as fault:
-        raise _no_cluster(address, str(fault).split(". ")[0] or type(fault).__name__) from None
-
-
-def _check_node(address: str) -> None:
-    """RuntimeError where no node of the cluster is this machine: `ray.init` would look for one for a minute."""
-    try:
-        get_node_to_connect_for_driver(GcsClient(address=address), timeout_seconds=ANSWER_SECONDS)
-    except RuntimeError as fault:
-        if "No node info found" not in str(fault):
-            raise
-        raise RuntimeError("a Ray cluster answers there, and this machine is no node of it (`ray start --address` makes it one)") from None
-
-
-def find_cluster(address: str) -> str:
-    """The address of a running cluster as HOST:PORT, once something that speaks gRPC answers there: ray.init itself would try for minutes.
-    RequestError if nothing does within ANSWER_SECONDS."""
-    if "://" in address:
-        raise _no_cluster(address, "an address has no scheme")
-    try:
-        found = canonicalize_bootstrap_address(address)
-    except (ConnectionError, ValueError) as fault:
-        raise _no_cluster(address, str(fault).split(". ")[0]) from None
-    if found is None:
-        raise _no_cluster(address, "no Ray cluster runs on this machine")
-    channel = init_grpc_channel(found, options=[("grpc.enable_http_proxy", 0)])  # as Ray itself connects
-    try:
-        grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
-    except grpc.FutureTimeoutError:
-        raise _no_cluster(address, f"no Ray cluster answers there within {ANSWER_SECONDS} s") from None
-    finally:
-        channel.close()
-    return str(found)
-
-
-def _no_cluster(address: str, reason: str) -> RequestError:
-    return RequestError(
-        f"--address {address}: {' '.join(reason.split()).rstrip('.')}; give auto on a node of a running cluster, or the HOST:PORT that `ray start --head` printed, "
-        "and set RAY_AUTH_MODE as the cluster has it"
-    )
+        raise no_cluster(address, str(fault).split(". ")[0] or type(fault).__name__) from None
 
 
 def _kill_with_all_below(process: "subprocess.Popen[bytes]") -> None:
@@ -223,13 +185,70 @@ def _below(pid: int) -> list[int]:
     return found
 
 
+class Head:
+    """A cluster's head, asked for its nodes. A question has a time limit, and a thread that nothing waits for: a head that hangs would hold
+    whoever asks it for minutes, and the end of the process too. While it has not answered one question it is asked no other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: Future[list[dict[str, Any]]] | None = None
+
+    def nodes(self, seconds: float = NODES_SECONDS) -> list[dict[str, Any]]:
+        """Those that are alive. ClusterLost if no answer comes in time."""
+        with self._lock:
+            asked = self._asked = self._asked or self._ask()
+        try:
+            return [node for node in asked.result(seconds) if node["Alive"]]
+        except TimeoutError:
+            raise ClusterLost(f"the cluster's head did not say within {seconds:g} s which machines it has") from None
+        except (ray.exceptions.RayError, ConnectionError, RuntimeError) as fault:
+            raise ClusterLost(
+                f"the cluster's head does not answer ({str(fault).splitlines()[0] if str(fault) else type(fault).__name__})"
+            ) from fault
+        finally:
+            if asked.done():
+                self._asked = None
+
+    @staticmethod
+    def _ask() -> "Future[list[dict[str, Any]]]":
+        found: Future[list[dict[str, Any]]] = Future()
+
+        def ask() -> None:
+            try:
+                found.set_result(ray.nodes())  # type: ignore[no-untyped-call]
+            except BaseException as fault:  # noqa: BLE001 (raised again where the answer is awaited)
+                found.set_exception(fault)
+
+        threading.Thread(target=ask, daemon=True).start()
+        return found
+
+
+HEAD = Head()
+
+
 def alive() -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    """The nodes that are there; ClusterLost within NODES_SECONDS where the head does not say."""
+    return HEAD.nodes()
 
 
 def lives(node: str) -> bool:
-    """Whether a node is there; '' (not known) counts as there."""
-    return not node or any(one["NodeID"] == node for one in alive())
+    """Whether a node is there; '' (not known) counts as there. Of a head that does not answer nothing is known that would be a run's
+    fault."""
+    try:
+        return not node or any(one["NodeID"] == node for one in alive())
+    except ClusterLost:
+        return False
+
+
+def elsewhere(avoid: Sequence[str]) -> dict[str, str] | None:
+    """The label by which Ray places a run on none of these nodes; None where that asks for nothing, or would leave none: a run would wait
+    for ever. A node that does not exist any more is none of them. Where the head does not answer, nothing is placed anyway."""
+    try:
+        there = {node["NodeID"] for node in alive()} if avoid else set()
+    except ClusterLost:
+        return None
+    avoid = [node for node in avoid if node in there]
+    return {"ray.io/node-id": f"!in({','.join(avoid)})"} if avoid and len(avoid) < len(there) else None
 
 
 def still_to_come(here: tuple[dict[str, float], ...]) -> tuple[dict[str, float], ...]:
@@ -242,8 +261,8 @@ def expect(slots: int) -> None:
 
 
 def check_running(resources: Resources, study: Path) -> None:
-    """RequestError if a node of a running cluster does not see the study's folder, or if others use all that a run needs. Both would only show
-    as runs that fail, or wait."""
+    """RequestError if a node of a running cluster does not see the study's folder, or if others use all that a run needs. Both would only
+    show as runs that fail, or wait."""
 
     def sees(study: str) -> bool:  # sent as it is, so that a node need not import torch to answer
         return os.access(study, os.W_OK) and os.path.exists(os.path.join(study, "study.json"))
@@ -265,7 +284,8 @@ def check_running(resources: Resources, study: Path) -> None:
         )
     if resources.machines.to_come:
         return
-    room = placement_group(resources.bundles + ([resources.worker] * resources.workers if resources.workers > 1 else []))
+    group = resources.workers > 1
+    room = placement_group(resources.bundles(group) + ([resources.worker] * resources.workers if group else []))
     found = room.wait(ROOM_SECONDS)
     remove_placement_group(room)
     if not found:

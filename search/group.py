@@ -1,4 +1,4 @@
-"""A run of several workers: a real worker group of Ray Train, nested in the run's trial.
+"""A run in a real worker group of Ray Train, nested in the run's trial; `machines.in_group` says which runs are.
 Comes in: a job. Goes out: rows, in the trial's own thread, and the outcome. Exists because Ray's own way of passing reports on can hang."""
 
 import socket
@@ -17,12 +17,14 @@ from ray.train.torch.config import _TorchBackend
 from ray.util.queue import Empty, Queue
 from torch.distributed import TCPStore, init_process_group  # type: ignore[attr-defined]  # documented
 
+from search.cluster import elsewhere
+from search.memory import peak_memory
 from trainables.parts.errors import Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
 from trainables.parts.execution import Outcome
 from trainables.parts.workers import Workers
 
 Report = Callable[[dict[str, Any]], None]
-Work = Callable[[dict[str, Any], Report, Workers], Outcome]
+Work = Callable[[dict[str, Any], Report, Workers, Callable[[], bool]], Outcome]
 
 
 class Stopped(Exception):
@@ -33,35 +35,20 @@ class ProcessDied(RuntimeError):
     """A worker of the group is gone, or what holds the group together."""
 
 
+class Preempted(Exception):
+    """A machine of the group is being taken away, as its provider has said beforehand."""
+
+
 def train_group(job: dict[str, Any], work: Work, send: Report, who: Callable[[dict[str, Any]], dict[str, Any]], met: Report) -> Outcome:
-    """A real worker group, nested in this trial. Ray's own TuneReportCallback can hang (its queue is full when the trial ends), so the first
-    worker puts rows on a queue of ours, and waits until this thread has passed each on to Tune: no report can be lost or overtaken."""
-    outcome: list[Outcome] = []
-    rows = Queue(actor_options={"num_cpus": 0})
-    taken = Queue(actor_options={"num_cpus": 0})
-    resources = {"CPU": float(job["cpus"])} | ({"GPU": float(job["gpus"])} if job["gpus"] else {})
-    trainer = TorchTrainer(
-        _group_worker,
-        train_loop_config={"job": job, "work": work, "who": who, "rows": rows, "taken": taken},
-        torch_config=_OwnAddress(),
-        scaling_config=train.ScalingConfig(num_workers=job["workers"], use_gpu=bool(job["gpus"]), resources_per_worker=resources),
-        run_config=train.RunConfig(
-            name=job["key"], storage_path=str(Path(job["study"]) / "ray"), failure_config=train.FailureConfig(max_failures=0)
-        ),
-    )
-    fault: list[BaseException] = []
+    """A real worker group, nested in this trial. Ray's own TuneReportCallback can hang (its queue is full when the trial ends), so the
+    first worker puts rows on a queue of ours, and waits until this thread has passed each on to Tune: no report can be lost or
+    overtaken."""
+    rows, taken = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
+    fitting = _Fitting(_trainer(job, {"job": job, "work": work, "who": who, "rows": rows, "taken": taken}))
     raised: list[Exception] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except BaseException as problem:  # noqa: BLE001 (raised again in the trial's own thread)
-            fault.append(problem)
-
-    thread = threading.Thread(target=fit, daemon=True)
-    thread.start()
+    outcome: list[Outcome] = []
     try:
-        while thread.is_alive() or not rows.empty():
+        while fitting.is_alive() or not rows.empty():
             try:
                 row = rows.get(timeout=0.2)
             except Empty:
@@ -69,25 +56,73 @@ def train_group(job: dict[str, Any], work: Work, send: Report, who: Callable[[di
             if "raised" in row:
                 raised.append(_as_exception(row))
                 met(row["origin"])
-                continue
-            if "outcome" in row:
+            elif "outcome" in row:
                 outcome.append(Outcome(**row["outcome"]))
-                continue
-            send(row)  # raises SystemExit where Tune has stopped the trial
-            taken.put(True)
+                met({"peak_memory_bytes": row["peak_memory_bytes"]})
+            else:
+                send(row)  # raises SystemExit where Tune has stopped the trial
+                taken.put(True)
     except BaseException:
         taken.put(False)  # the first worker raises Stopped, and the group ends itself, so that its placement group is freed
-        thread.join(timeout=60)
+        fitting.join(timeout=60)
         raise
     finally:
         for queue in (rows, taken):
             queue.shutdown(force=True)
-    if fault:
-        lost = [failure for failure in getattr(fault[0], "worker_failures", {}).values() if hasattr(failure, "health_check_failure")]
-        if lost or isinstance(fault[0], train.ControllerError):
-            raise ProcessDied(str((lost or fault)[0]))  # what the others raise is that they hear no more of it
-        raise next((known for known in raised if type(known) in _KNOWN.values()), (raised or fault)[0])
+    if fitting.fault is not None:
+        raise _reason(fitting.fault, raised)
     return outcome[0]
+
+
+def _trainer(job: dict[str, Any], given: dict[str, Any]) -> TorchTrainer:
+    """The group restarts nothing by itself, nor does it grow and shrink: what broke off is placed again by the Director, which alone knows
+    whether it is still wanted, shows that it waits for a machine, and does not count the hours of that. docs/engine.md says why no group
+    is elastic."""
+    resources = {"CPU": float(job["cpus"])} | ({"GPU": float(job["gpus"])} if job["gpus"] else {})
+    return TorchTrainer(
+        _group_worker,
+        train_loop_config=given,
+        torch_config=_OwnAddress(),
+        scaling_config=train.ScalingConfig(  # type: ignore[call-arg]  # at run time it is that of Train V2
+            num_workers=job["workers"], use_gpu=bool(job["gpus"]), resources_per_worker=resources, label_selector=elsewhere(job["avoid"]),
+        ),
+        run_config=train.RunConfig(
+            name=job["key"], storage_path=str(Path(job["study"]) / "ray"),
+            failure_config=train.FailureConfig(max_failures=0, max_preemption_failures=0),  # type: ignore[call-arg]
+        ),
+    )  # fmt: skip
+
+
+class _Fitting(threading.Thread):
+    """A trainer at work; fault: what ended it."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        super().__init__(daemon=True)
+        self.trainer = trainer
+        self.fault: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.trainer.fit()
+        except BaseException as problem:  # noqa: BLE001 (raised again in the trial's own thread)
+            self.fault = problem
+
+
+def _reason(fault: BaseException, raised: list[Exception]) -> BaseException:
+    """What ended a group, of all that was heard of it. What a worker has said of itself, in words that are known, comes before the death of
+    another: out of memory in one, and the others are killed for it. Any other error beside a death is what they hear of that."""
+    known = next((one for one in raised if type(one) in _KNOWN.values()), None)
+    if known is not None:
+        return known
+    if isinstance(fault, train.PreemptionError):
+        return Preempted(str(fault))
+    lost = [failure for failure in getattr(fault, "worker_failures", {}).values() if hasattr(failure, "health_check_failure")]
+    if any(getattr(failure.health_check_failure, "preempted", False) for failure in lost):
+        return Preempted(str(lost[0]))
+    if lost or isinstance(fault, train.ControllerError):
+        return ProcessDied(str((lost or [fault])[0]))
+    return next(iter(raised), fault)
 
 
 _KNOWN: dict[str, type[Exception]] = {
@@ -99,6 +134,7 @@ _KNOWN: dict[str, type[Exception]] = {
         WeightsUnreachable,
         RequestError,
         Interrupted,
+        Preempted,
         StorageFault,
         MemoryError,
         torch.cuda.OutOfMemoryError,
@@ -118,6 +154,7 @@ def _group_worker(given: dict[str, Any]) -> None:
         from ray.train.torch import get_device
 
         torch.cuda.set_device(get_device())
+    taken_away: list[str] = []  # machines of the group, as their provider says beforehand
 
     def send(row: dict[str, Any]) -> None:
         if workers.rank == 0:
@@ -125,20 +162,30 @@ def _group_worker(given: dict[str, Any]) -> None:
             if not taken.get():
                 raise Stopped
 
+    def leaving() -> bool:
+        if told := train.get_preemption_info():  # the same for all workers: it waits until all have asked
+            taken_away[:] = told.preempted_node_ids
+        return bool(taken_away)
+
     try:
-        outcome = work(job, send, workers)
+        outcome = work(job, send, workers, leaving)
         if workers.rank == 0:
-            rows.put({"outcome": asdict(outcome)})
+            rows.put({"outcome": asdict(outcome), "peak_memory_bytes": peak_memory()})
     except Stopped:
         raise
     except Exception as fault:
-        rows.put({"raised": type(fault).__name__, "message": str(fault), "origin": who(job)})
+        told = (
+            Preempted(f"its machine is being taken away ({', '.join(taken_away)})")
+            if taken_away and isinstance(fault, Interrupted)
+            else fault
+        )
+        rows.put({"raised": type(told).__name__, "message": str(told), "origin": who(job)})
         raise
 
 
 class _OwnAddress(TorchConfig):
-    """The store by which the workers of a group find each other obeys whoever reaches it. Ray has PyTorch open it on every interface; here it
-    listens on the address that the node has in its cluster, and no other: on the loopback, in a cluster of this command's own."""
+    """The store by which the workers of a group find each other obeys whoever reaches it. Ray has PyTorch open it on every interface; here
+    it listens on the address that the node has in its cluster, and no other: on the loopback, in a cluster of this command's own."""
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:

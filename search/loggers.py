@@ -1,7 +1,11 @@
 """Ended runs, told to the tools that people watch: TensorBoard, MLflow, Weights & Biases.
 Comes in: records, after they stand in the ledger. Goes out: event files below the study, and runs in a local MLflow store or an offline
 W&B folder. Exists apart from the study, in a thread of its own: whatever such a tool does, a study goes on; its first failure is one
-warning, and it is asked no more. What it had not written when a command ended is written by the next one."""
+warning, and it is asked no more. What it had not written when a command ended is written by the next one.
+Ray's own callbacks (MLflowLoggerCallback, WandbLoggerCallback, TBXLoggerCallback; tried with Ray 2.60) follow Tune's trials and not runs:
+one that was placed again is a failed and a finished run in MLflow, and two folders in TensorBoard, in Tune's folder, which is deleted; what
+one command had no time for no other writes. They work in Tune's thread: an MLflow server that does not answer held a study of a
+second for as long as it was watched (90 s), and an error in W&B's was the end of the study."""
 
 import os
 import queue

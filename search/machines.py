@@ -1,5 +1,6 @@
 """What a study's machines have, and how it is divided into runs.
-Comes in: Ray's count of each node, what a run may use. Goes out: slots, and the CPUs and GPUs of a worker. Pure but for a file that `ray up` leaves."""
+Comes in: Ray's count of each node, what a run may use. Goes out: slots, and the CPUs and GPUs of a worker. Pure but for a file that `ray
+up` leaves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ import yaml  # type: ignore[import-untyped]  # comes with Ray
 from trainables.parts.errors import RequestError
 
 RUN_BYTES = 1.3e9  # memory of a worker of which nothing is known yet: preset quick takes so much, PyTorch most of it
+LONG_SECONDS = 600.0  # a run of which is worth a worker group on a running cluster: 2 % of it at most
+GROUP_BYTES = 1.7e9  # of the head's memory for each group: the run's trial and the group's controller
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()
 
 
@@ -41,19 +44,29 @@ class Resources:
         """What one worker takes."""
         return {"CPU": float(self.cpus)} | ({"GPU": self.gpus} if self.gpus else {})
 
-    @property
-    def bundles(self) -> list[dict[str, float]]:
+    def bundles(self, group: bool) -> list[dict[str, float]]:
         """What Tune reserves for a run: its worker, or a trial process that only starts a group, whose workers Ray Train places. The latter
         stands on the head and takes no CPU: a hundredth of one would already keep a two-worker run off two CPUs, for ever."""
-        return [self.worker] if self.workers == 1 else [{"node:__internal_head__": 0.001}]
+        return [{"node:__internal_head__": 0.001}] if group else [self.worker]
+
+    def in_group(self, seconds: float) -> bool:
+        """Whether a run trains in a worker group of Ray Train, or in local mode, in its trial's own process. seconds: how long it is
+        expected to take; 0 where that is not known yet. Several workers are a group. One worker is where it gains by it: Ray Train hears
+        beforehand that a machine is taken away, which happens on a running cluster, and what is saved then is a minute's work and an
+        epoch, which a run must be long to be worth the start; as many at once must find room on the head, where their trials and
+        controllers stand."""
+        if self.workers > 1 or not self.machines.running or seconds < LONG_SECONDS:
+            return self.workers > 1
+        head = next((node for node in self.machines.here if "node:__internal_head__" in node), {})
+        return head.get("memory", 0.0) >= GROUP_BYTES * self.slots
 
 
 def share_out(
     machines: Machines, gpus_per_run: float | None, workers: int, run_bytes: float = RUN_BYTES, most: int | None = None
 ) -> Resources:
-    """Divide a cluster's CPUs and GPUs into runs; each worker must fit on one node. gpus_per_run None: one GPU a worker where there are GPUs,
-    else none. run_bytes: memory of a worker; most: runs at once, where fewer are wanted. RequestError if the cluster could never place a
-    run: it would wait for ever."""
+    """Divide a cluster's CPUs and GPUs into runs; each worker must fit on one node. gpus_per_run None: one GPU a worker where there are
+    GPUs, else none. run_bytes: memory of a worker; most: runs at once, where fewer are wanted. RequestError if the cluster could never
+    place a run: it would wait for ever."""
     nodes = [*machines.here, *machines.to_come]
     some_gpu = any(node.get("GPU", 0.0) for node in nodes)
     gpus = (1.0 if some_gpu else 0.0) if gpus_per_run is None else gpus_per_run / workers
@@ -85,8 +98,8 @@ def _by_memory(node: dict[str, float], run_bytes: float) -> int:
 
 
 def to_come(bootstrap: Path, here: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:
-    """Nodes that the autoscaler may still add, from the configuration that `ray up` leaves on the head; none elsewhere. A cluster that starts
-    with no worker would otherwise look as if it had no GPU. Workers that are here count against the limit."""
+    """Nodes that the autoscaler may still add, from the configuration that `ray up` leaves on the head; none elsewhere. A cluster that
+    starts with no worker would otherwise look as if it had no GPU. Workers that are here count against the limit."""
     if not bootstrap.exists():
         return ()
     config = yaml.safe_load(bootstrap.read_text())

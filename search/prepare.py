@@ -8,6 +8,7 @@ from typing import Any
 
 from search import registry
 from search.declared import Narrowed, narrow, with_objective
+from search.join import find_cluster
 from search.loggers import chosen
 from search.plan import Plan, make_plan, parse_settings
 from search.registry import Entry
@@ -128,8 +129,6 @@ def _read(
 def _answers(request: Request) -> None:
     """RequestError unless a cluster answers at --address, before minutes go into reading images for it."""
     if request.address is not None and request.step != "plan":
-        from search.cluster import find_cluster
-
         find_cluster(request.address)
 
 

@@ -1,8 +1,8 @@
 """The only bridge from a trainable to Ray.
-Comes in: a job as plain values (what a Tune trial is given). Goes out: rows through `tune.report`; the result travels with the last one. Each run
-is a Ray Train `TorchTrainer`: in local mode (no process group) for one worker, which costs 0.03 s, or a worker group with
-DistributedDataParallel (`group`). Checkpoints are the run's own files: a run that is placed again, and a new command, find them without Ray.
-A process that may be spoilt (an error of the device, one that nobody knows) is not used again: it raises after its last row."""
+Comes in: a job as plain values (what a Tune trial is given). Goes out: rows through `tune.report`; the result travels with the last one.
+Each run is a Ray Train `TorchTrainer`: in local mode (in the trial's own process), or in a worker group (`group`); `machines.in_group`
+chooses. Checkpoints are the run's own files: a run that is placed again, and a new command, find them without Ray. A process that may be
+spoilt (an error of the device, one that nobody knows) is not used again: it raises after its last row."""
 
 import functools
 import gc
@@ -22,8 +22,9 @@ from ray import train, tune
 from ray.train.torch import TorchTrainer
 
 from search import registry
-from search.group import ProcessDied, train_group
+from search.group import Preempted, ProcessDied, train_group
 from search.ledger import STOP, now
+from search.memory import peak_memory, reset_peak_memory
 from search.stages import Stages
 from search.study import STUDY
 from trainables.parts import code
@@ -39,6 +40,7 @@ KINDS: tuple[tuple[type[BaseException], str, str], ...] = (  # exception, how th
     (Interrupted, "stopped", ""),
     (StorageFault, "stopped", ""),
     (Diverged, "diverged", "not_finite"),
+    (Preempted, "failed", "node_lost"),
     (OtherCode, "misplaced", "other_code"),
     (Misplaced, "misplaced", "misplaced"),
     (WeightsUnreachable, "failed", "unreachable_weights"),
@@ -59,7 +61,7 @@ class _Leaves(Exception):
 
 def run_trial(job: dict[str, Any]) -> None:
     """A Tune function trainable. Every ending that is not the death of the process is reported as a row {"end": status, ...}."""
-    _reset_peak_memory()
+    reset_peak_memory()
     started = now()
     origin: dict[str, Any] = {}  # of the worker, which in a group is another process than this one
 
@@ -70,14 +72,14 @@ def run_trial(job: dict[str, Any]) -> None:
     try:
         if (Path(job["study"]) / STOP).exists():
             raise Interrupted  # it waited for a machine, and got that of a run which has just been stopped
-        outcome = _local(job, send) if job["workers"] == 1 else train_group(job, _work, send, _origin, origin.update)
+        outcome = train_group(job, _work, send, _origin, origin.update) if job.get("group") else _local(job, send)
         parameters = parameters_of(Path(job["study"]) / job["folder"] / MODEL)
         ending: dict[str, Any] = {"end": "completed", "outcome": asdict(outcome), "parameters": parameters}
     except ProcessDied:
         raise  # as where the trial's own process dies
     except Exception as fault:  # noqa: BLE001 (told as it is; its traceback stands in the run's log; the study goes on)
         ending = _ending(job, fault)
-    ending |= (origin or _origin(job)) | {"started": started, "ended": now(), "peak_memory_bytes": _peak_memory()}
+    ending |= {"started": started, "ended": now(), "peak_memory_bytes": peak_memory()} | (origin or _origin(job))
     leaves = ending.get("kind") in LEAVES
     gc.collect()
     _freeze()
@@ -119,15 +121,15 @@ def _crowd() -> dict[str, Any]:
 def _local(job: dict[str, Any], send: Report) -> Outcome:
     found: list[Outcome] = []
     TorchTrainer(
-        lambda config: found.append(_work(config, send, Workers())),
+        lambda config: found.append(_work(config, send, Workers(), lambda: False)),
         train_loop_config=job,
         scaling_config=train.ScalingConfig(num_workers=0),
     ).fit()
     return found[0]
 
 
-def _work(job: dict[str, Any], send: Report, workers: Workers) -> Outcome:
-    """One worker's part of a run."""
+def _work(job: dict[str, Any], send: Report, workers: Workers, leaving: Callable[[], bool]) -> Outcome:
+    """One worker's part of a run. leaving: asked by every worker after each epoch; whether their machines are being taken away."""
     _examine(job)
     torch.set_num_threads(max(1, int(job["cpus"])))
     study = Path(job["study"])
@@ -152,7 +154,7 @@ def _work(job: dict[str, Any], send: Report, workers: Workers) -> Outcome:
         workers=workers,
         evaluate_test=job["evaluate_test"],
         checkpoint_seconds=job["checkpoint_seconds"],
-        stopping=(study / STOP).exists,
+        stopping=lambda: leaving() or (study / STOP).exists(),
         code=job["key_code"],
     )
 
@@ -187,8 +189,10 @@ def _origin(job: dict[str, Any]) -> dict[str, Any]:
     device = _device(job)
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
     return code.origin(device_name(device)) | {
-        "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "", "worker": f"{socket.gethostname()}:{os.getpid()}", "device_memory": memory,
-    }  # fmt: skip
+        "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
+        "worker": f"{socket.gethostname()}:{os.getpid()}",
+        "device_memory": memory,
+    }
 
 
 def _device(job: dict[str, Any]) -> torch.device:
@@ -200,19 +204,3 @@ def _freeze() -> None:
     """Once a process, after its first run: what the libraries have made by then, half of it at their first use, need not be looked through
     after each run (0.3 s). To ask Python whether that was done would count it all (0.1 s)."""
     gc.freeze()
-
-
-def _reset_peak_memory() -> None:
-    """Processes are reused: the peak is this run's, not that of one before."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # not permitted in some containers; the peak is then the process's
-        return
-
-
-def _peak_memory() -> int:
-    """Peak resident memory in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0

@@ -1,7 +1,8 @@
 """Hands a Director's runs to Ray Tune, and Tune's events back to the Director.
-Comes in: a Director and what a run may use. Goes out: nothing but the Director's records. Three thin classes: a Searcher that asks for the next
-run, a Scheduler that passes rows on and stops runs, and the call of the Tuner. Tune retries nothing: whose fault an ending was, and whether the
-run is placed again, is the Director's to say. Ray's own experiment state is deleted at the end: it loses trials in a crash, the ledger does not."""
+Comes in: a Director and what a run may use. Goes out: nothing but the Director's records. Three thin classes: a Searcher that asks for the
+next run, a Scheduler that passes rows on and stops runs, and the call of the Tuner. Tune retries nothing: whose fault an ending was, and
+whether the run is placed again, is the Director's to say. Ray's own experiment state is deleted at the end: it loses trials in a crash,
+the ledger does not."""
 
 import json
 import shutil
@@ -10,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -19,15 +19,16 @@ from ray.tune.search import Searcher
 from search import cluster
 from search.director import Director
 from search.machines import Resources
+from search.queue import Active
 from search.watch import Left, has_left, lost, watched
 
 
 class _Searcher(Searcher):
     """Asks the Director for the next run, and tells it of one whose process has died. Saves no state."""
 
-    def __init__(self, director: Director, common: dict[str, Any]) -> None:
+    def __init__(self, director: Director, common: dict[str, Any], resources: Resources | None = None) -> None:
         super().__init__(metric="epoch", mode="max")
-        self.director, self.common = director, common
+        self.director, self.common, self.resources = director, common, resources
         self.trials: dict[str, Any] = {}  # Tune's, of which it has not said that they ended
 
     def suggest(self, trial_id: str) -> Any:
@@ -46,7 +47,15 @@ class _Searcher(Searcher):
                 return Searcher.FINISHED
             time.sleep(0.02)  # a run waits for a stage of another; Tune asks again at once
             return None
-        return director.job(active) | self.common
+        return director.job(active) | self.common | ({"group": True} if self._in_group(active) else {})
+
+    def _in_group(self, active: Active) -> bool:
+        """By the slowest epoch of the study so far."""
+        if self.resources is None:
+            return False
+        config = active.run.config
+        epochs = sum(getattr(config, stage.epochs) for stage in self.director.entry.procedure.stages)
+        return self.resources.in_group(self.director.slowest * epochs)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self.trials.pop(trial_id, None)
@@ -97,16 +106,17 @@ class _Scheduler(FIFOScheduler):
 
 
 def carry_out(director: Director, resources: Resources, *, checkpoint_seconds: float, patience: float, on_loss: Callable[[], None]) -> None:
-    """Run all that the Director asks for; returns when it is finished. A run that hangs is killed (patience: seconds) and goes on from its last
-    checkpoint. ClusterLost where Ray has ended under it; on_loss is called first, in another thread: this one may never come out of Ray."""
+    """Run all that the Director asks for; returns when it is finished. A run that hangs is killed (patience: seconds) and goes on from its
+    last checkpoint. ClusterLost where Ray has ended under it; on_loss is called first, in another thread: this one may never come out of
+    Ray."""
     if resources.machines.running:
         cluster.check_running(resources, director.folder)
     cluster.expect(resources.slots)
     common = {"cpus": resources.cpus, "gpus": resources.gpus, "workers": resources.workers, "checkpoint_seconds": checkpoint_seconds}
     state = director.folder / "ray"
-    searcher = _Searcher(director, common)
+    searcher = _Searcher(director, common, resources)
     tuner = tune.Tuner(
-        tune.with_resources(_trainable(), lambda job: placed(resources.bundles, job["avoid"] if resources.workers == 1 else [])),
+        tune.with_resources(_trainable(), lambda job: _reserved(resources, job)),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=_Scheduler(director, searcher.trials),
@@ -139,10 +149,12 @@ def _trainable() -> Any:
     return run_trial
 
 
+def _reserved(resources: Resources, job: dict[str, Any]) -> PlacementGroupFactory:
+    group = job.get("group", False)
+    return placed(resources.bundles(group), [] if group else job["avoid"])  # a group's workers are placed by `group._trainer`
+
+
 def placed(bundles: list[dict[str, float]], avoid: list[str]) -> PlacementGroupFactory:
-    """A run's reservation, on no node that is to be avoided. A node that does not exist any more is none of them."""
-    there = {node["NodeID"] for node in ray.nodes() if node["Alive"]} if avoid else set()  # type: ignore[no-untyped-call]
-    avoid = [node for node in avoid if node in there]
-    if not avoid or len(avoid) == len(there):
-        return PlacementGroupFactory(bundles)
-    return PlacementGroupFactory(bundles, bundle_label_selector=[{"ray.io/node-id": f"!in({','.join(avoid)})"}] * len(bundles))
+    """A run's reservation, on no node that is to be avoided."""
+    selector = cluster.elsewhere(avoid)
+    return PlacementGroupFactory(bundles, bundle_label_selector=[selector] * len(bundles)) if selector else PlacementGroupFactory(bundles)

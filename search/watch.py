@@ -7,8 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as Late
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ from trainables.parts.execution import read_processes
 
 LOOK_SECONDS, LOOKS = 2.0, 4  # how often Ray's own processes are looked for, and how often in a row they must be gone
 NODES_SECONDS = 30.0  # how often machines are counted
-ANSWER_SECONDS = 3.0  # in which a head tells its nodes: it takes milliseconds
 
 
 class Left(BaseException):
@@ -42,30 +39,14 @@ def has_left(fault: BaseException | None) -> bool:
     return False
 
 
-class _Nodes:
-    """What the cluster says of its nodes, asked with a time limit: a dead head does not answer, and ends this process after a minute."""
-
-    def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(1)
-        self.asked: Any = None
-        self.own: str | None = None
-
-    def look(self) -> list[dict[str, Any]] | None:
-        """None where nothing answers in time, or this process's own node is gone."""
-        if self.asked is None:
-            self.asked = self.pool.submit(ray.nodes)
-        try:
-            nodes = [node for node in self.asked.result(ANSWER_SECONDS) if node["Alive"]]
-        except (Late, ray.exceptions.RayError, ConnectionError, RuntimeError):
-            return None
-        finally:
-            if self.asked.done():
-                self.asked = None
-        self.own = self.own or str(ray.get_runtime_context().get_node_id())
-        return nodes if any(node["NodeID"] == self.own for node in nodes) else None
-
-    def close(self) -> None:
-        self.pool.shutdown(wait=False, cancel_futures=True)
+def _look() -> list[dict[str, Any]] | None:
+    """The cluster's nodes; None where nothing answers in time, or the node of this process is gone."""
+    try:
+        nodes = cluster.alive()
+    except ClusterLost:
+        return None
+    own = ray.get_runtime_context().get_node_id()
+    return nodes if any(node["NodeID"] == own for node in nodes) else None
 
 
 _lost: list[str] = []  # words on a cluster that has ended though no process of it is ours
@@ -86,9 +67,9 @@ def lost() -> ClusterLost | None:
 
 @contextmanager
 def watched(director: Director, resources: Resources, patience: float, on_loss: Callable[[], None]) -> Iterator[None]:
-    """Kill processes of runs that hang (see `Director.stalled`), follow the machines, and leave Tune where it waits in vain. on_loss is called
-    once, where the cluster has ended."""
-    ended, main, nodes = threading.Event(), threading.get_ident(), _Nodes()
+    """Kill processes of runs that hang (see `Director.stalled`), follow the machines, and leave Tune where it waits in vain. on_loss is
+    called once, where the cluster has ended."""
+    ended, main = threading.Event(), threading.get_ident()
     running = resources.machines.running
     _lost.clear()
 
@@ -96,7 +77,7 @@ def watched(director: Director, resources: Resources, patience: float, on_loss: 
         looked = counted = time.monotonic()
         missed = 0
         while not ended.wait(LOOK_SECONDS):
-            there = nodes.look() if running else None
+            there = _look() if running else None
             missed = missed + 1 if gone() or (running and there is None) else 0
             if missed == LOOKS:
                 if running and not gone():
@@ -107,7 +88,7 @@ def watched(director: Director, resources: Resources, patience: float, on_loss: 
                 on_loss()
             if missed >= LOOKS or director.waits_in_vain():  # until then, Tune may notice by itself
                 signal.pthread_kill(main, signal.SIGUSR2)
-            if time.monotonic() - looked >= min(30.0, patience / 5):
+            if not missed and time.monotonic() - looked >= min(30.0, patience / 5):
                 looked = time.monotonic()
                 _end_stalled(director, resources.workers, patience)
             if there is not None and time.monotonic() - counted >= NODES_SECONDS:
@@ -125,12 +106,11 @@ def watched(director: Director, resources: Resources, patience: float, on_loss: 
             yield
     finally:
         signal.signal(signal.SIGUSR2, before)
-        nodes.close()
 
 
 def _end_stalled(director: Director, workers: int, patience: float) -> None:
     for active, silence in director.stalled(patience):
-        with suppress(OSError, ray.exceptions.RayError):
+        with suppress(OSError, ray.exceptions.RayError, ClusterLost):
             _kill(director.folder / active.folder, workers)
         director.notes.append(f"{active.name}: no sign of life for {duration(silence)}; its process was killed to start it again")
 

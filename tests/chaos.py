@@ -1,6 +1,9 @@
 """Kills a study at random moments and at every failpoint, until it ends; then proves that it ended as if undisturbed.
 `python tests/chaos.py --kills 50 --seed 0` (the toy procedure, minutes) or `--procedure supcam --preset quick` (an hour). Comes in: words.
-Goes out: exit status 0, and one line of numbers; or 1 with what was violated. The study's own options follow `--`: `-- --trials 4`."""
+Goes out: exit status 0, and one line of numbers; or 1 with what was violated. The study's own options follow `--`: `-- --trials 4`.
+`--machines` first lets machines fail, as tests/test_machine_faults.py has them on a Ray of several nodes: one that joins without the shared
+folder, one whose files are seen late, one that is lost, one that is taken away with notice, a GPU's error that sticks to a process, a run
+that is preempted five times, a head that dies and one that hangs."""
 
 import argparse
 import os
@@ -193,6 +196,12 @@ def tables(study: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (study / "tables").iterdir() if not path.name.startswith("table-search.")}
 
 
+def _machines() -> int:
+    import pytest
+
+    return int(pytest.main(["-n", "0", "-q", "-m", "slow", str(ROOT / "tests" / "test_machine_faults.py")]))
+
+
 def main(arguments: list[str] | None = None) -> int:
     from search.history import check
     from search.registry import load
@@ -205,8 +214,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--failpoints", default="all", help="names with commas between, all or none")
     parser.add_argument("--patience", type=float, default=900.0, help="seconds after which a command counts as hanging")
     parser.add_argument("--keep", type=Path, help="a new folder for the studies (default: a temporary one)")
+    parser.add_argument("--machines", action="store_true", help="let machines fail first (some minutes)")
     parser.add_argument("request", nargs="*", help="options of the study, after --")
     given = parser.parse_args(arguments)
+    if given.machines and (status := _machines()):
+        return status
     words = ["--preset", given.preset, *(given.request or REQUEST.get(given.procedure, ("--repeats", "2")))]
     names = {"all": list(NAMES), "none": []}.get(given.failpoints) if given.failpoints in ("all", "none") else given.failpoints.split(",")
     assert names is not None

@@ -316,7 +316,7 @@ def test_a_run_that_tune_gives_up_without_a_word_is_lost_too(monkeypatch: pytest
 
 
 def test_a_run_is_placed_on_no_machine_that_it_is_to_avoid_while_there_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune.ray, "nodes", lambda: [{"NodeID": name, "Alive": name != "c"} for name in "abc"])
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"NodeID": name, "Alive": name != "c"} for name in "abc"])
     bundles = [{"CPU": 1.0}]
     assert tune.placed(bundles, ["a", "c"])._bound.kwargs["bundle_label_selector"] == [{"ray.io/node-id": "!in(a)"}]
     assert "bundle_label_selector" not in tune.placed(bundles, ["a", "b"])._bound.kwargs, "it would wait for ever"

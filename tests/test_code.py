@@ -110,7 +110,7 @@ def test_a_worker_of_other_code_does_not_train(bench, monkeypatch):
     job = c.job(c.next()) | {"cpus": 1, "gpus": 0, "workers": 1, "checkpoint_seconds": 0.0}
     sent = []
     monkeypatch.setattr(trial.tune, "report", lambda metrics: sent.append(json.loads(metrics["row"])))
-    monkeypatch.setattr(trial, "_local", lambda job, send: trial._work(job, send, trial.Workers()))
+    monkeypatch.setattr(trial, "_local", lambda job, send: trial._work(job, send, trial.Workers(), lambda: False))
     monkeypatch.setattr(trial.registry, "load", lambda name: one.entry)
     monkeypatch.setattr(trial, "_freeze", lambda: None)
     with monkeypatch.context() as other:

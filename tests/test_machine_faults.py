@@ -316,3 +316,58 @@ def test_a_command_on_a_machine_that_is_no_node_of_the_cluster_is_refused_in_one
         assert done.returncode == 2, done.stdout + done.stderr
         (line,) = done.stderr.strip().splitlines()
         assert line.startswith(f"search: --address {address}: ") and words in line
+
+
+def test_a_group_whose_machine_is_taken_away_saves_a_checkpoint_and_goes_on_elsewhere(
+    shell: Shell,
+    start: Callable[[], Machines],
+    command: Callable[..., Command],
+) -> None:
+    """As a spot machine is: its provider says so, Ray drains the node. The toy saves every ten seconds otherwise."""
+    made = start()
+    going = made.cluster.add_node(num_cpus=2)
+    driver = command(
+        "toy", "--repeats", "1", "--trials", "0", "--tables", "1", "--arms", "plain", "--workers-per-run", "2", "--set", "pause=0.5",
+        "--set", "warm_epochs=200", "--storage", "s", "--address", made.address,
+    )  # fmt: skip
+    driver.wait_for(lambda: len(shell.epochs()) > 2)
+    before = {pid for pid, *_ in shell.epochs()}
+    made.cluster.add_node(num_cpus=2)
+    drained = subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", made.address, "--node-id", going.node_id,
+         "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "60"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert drained.returncode == 0, drained.stdout + drained.stderr
+    driver.wait_for(lambda: {pid for pid, *_ in shell.epochs()} - before)
+    hurry(shell)
+    assert driver.status() == 0, driver.said
+    assert "placed again, no fault of its own" in driver.said and "its machine is being taken away" in driver.said
+    (record,) = records(shell.home / "s" / "toy-quick-synthetic")
+    assert record["status"] == "completed" and record["interruptions"] == 1
+    first, second = record["lives"]
+    assert second["epochs"]["warm"][0] == first["epochs"]["warm"][1] + 1, "nothing was trained twice"
+    sound(shell, shell.home / "s" / "toy-quick-synthetic")
+
+
+def test_a_head_that_hangs_ends_a_command_at_work_and_refuses_a_new_one_in_one_sentence(
+    shell: Shell,
+    start: Callable[[], Machines],
+    command: Callable[..., Command],
+) -> None:
+    made = start()
+    made.add()
+    words = ("toy", "--repeats", "1", "--trials", "0", "--tables", "1", "--set", "pause=0.5", "--set", "epochs=60", "--storage", "s")
+    driver = command(*words, "--address", made.address)
+    driver.wait_for(lambda: len(shell.epochs()) > 1)
+    head = made.process("gcs_server")
+    os.kill(head, signal.SIGSTOP)
+    try:
+        assert driver.status(60) == 1, driver.said
+        assert "does not answer" in driver.said and "the same command continues" in driver.said
+        new = shell(*words[:-1], "other", "--address", made.address, timeout=60)
+        assert new.returncode == 2
+        (line,) = new.stderr.strip().splitlines()
+        assert "no Ray cluster answers there within 5 s" in line
+    finally:
+        os.kill(head, signal.SIGCONT)

@@ -112,7 +112,7 @@ def execute(
 ) -> Outcome:
     """Train what is still missing and evaluate. `report` gets {"stage", "epoch", "loss", ...} after each epoch, those of reused stages too;
     when it raises, the run ends there. `external`: further test sets by name, looked at with the test part. Only the first worker writes and evaluates; the others' Outcome has no metrics. Diverged, WeightsUnreachable and out-of-memory errors pass through.
-    `stopping` is asked after each epoch: where it says so, a checkpoint is saved and Interrupted raised. StorageFault: a full disk.
+    `stopping` is asked after each epoch, by every worker: where it says so to the first, a checkpoint is saved and Interrupted raised. StorageFault: a full disk.
     `code`: the fingerprint that stages are addressed with, where it is not that of the code that runs (see `--accept-code`)."""
     device, workers = device or torch.device("cpu"), workers or Workers()
     config = procedure.canonical(config)
@@ -341,7 +341,8 @@ def _train(
             outcome.stage_seconds[stage.name] = time.perf_counter() - clock
             if workers.rank == 0:
                 _note(folder, f"epoch {stage.name} {row['epoch']}")
-            stop = workers.rank == 0 and stopping()
+            asked = stopping()  # by every worker: they may have to agree on it
+            stop = workers.rank == 0 and asked
             if workers.rank == 0 and (
                 stop or time.monotonic() - last_save >= checkpoint_seconds or row["epoch"] == getattr(config, stage.epochs)
             ):

@@ -1,0 +1,77 @@
+"""Runs in a worker group of Ray Train: which ones, and what is said of one that broke off; a head that hangs."""
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from search import cluster, machines
+from search.group import Preempted, ProcessDied, _reason
+from search.machines import GROUP_BYTES, LONG_SECONDS, share_out
+from trainables.parts.errors import ClusterLost
+
+HEAD = {"CPU": 0.0, "node:__internal_head__": 1.0, "memory": 2 * GROUP_BYTES}
+GPU = {"CPU": 8.0, "GPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("workers", "running", "seconds", "nodes", "expected"),
+    [
+        (2, False, 0.0, 2, True),  # several workers are always a group
+        (1, False, 1e6, 2, False),  # this machine alone: nobody takes it away beforehand
+        (1, True, 0.0, 2, False),  # not known yet
+        (1, True, LONG_SECONDS - 1, 2, False),
+        (1, True, LONG_SECONDS, 2, True),
+        (1, True, LONG_SECONDS, 3, False),  # the head has room for two
+    ],
+)
+def test_a_run_is_a_group_where_it_has_several_workers_or_gains_by_it(
+    workers: int, running: bool, seconds: float, nodes: int, expected: bool
+) -> None:
+    share = share_out(machines.Machines((HEAD, *[GPU] * nodes), running=running), None, workers)
+    assert share.in_group(seconds) == expected
+    assert share.bundles(True) == [{"node:__internal_head__": 0.001}] and share.bundles(False) == [share.worker]
+
+
+def group_error(*deaths: bool) -> Any:
+    """As Ray Train tells of workers that died; each: whether their machine was taken away."""
+    failures = [SimpleNamespace(health_check_failure=SimpleNamespace(preempted=preempted)) for preempted in deaths]
+    fault = RuntimeError("Training failed due to worker errors")
+    fault.worker_failures = dict(enumerate(failures))  # type: ignore[attr-defined]
+    return fault
+
+
+def test_of_a_death_and_a_known_reason_the_reason_is_told() -> None:
+    died, reason = group_error(False), MemoryError("no room for 3 toys")
+    assert _reason(died, [RuntimeError("connection closed by peer"), reason]) is reason
+    assert isinstance(_reason(died, [RuntimeError("connection closed by peer")]), ProcessDied)
+    assert isinstance(_reason(group_error(False, True), [RuntimeError("connection closed by peer")]), Preempted)
+    assert _reason(RuntimeError("?"), [ours := KeyError("toy box")]) is ours
+
+
+def test_a_head_that_hangs_is_asked_once_and_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold, asked = threading.Event(), []
+
+    def nodes() -> list[dict[str, Any]]:
+        asked.append(1)
+        hold.wait(20)
+        return [{"NodeID": "a", "Alive": True}, {"NodeID": "b", "Alive": False}]
+
+    monkeypatch.setattr(cluster.ray, "nodes", nodes)
+    head = cluster.Head()
+    for _ in range(3):
+        with pytest.raises(ClusterLost, match=r"did not say within 0\.05 s"):
+            head.nodes(0.05)
+    assert len(asked) == 1
+    hold.set()
+    assert [node["NodeID"] for node in head.nodes(20)] == ["a"]
+    assert [node["NodeID"] for node in head.nodes(20)] == ["a"] and len(asked) == 2
+
+
+def test_no_run_is_blamed_and_none_waits_in_vain_while_the_head_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent() -> list[dict[str, Any]]:
+        raise ClusterLost("silent")
+
+    monkeypatch.setattr(cluster, "alive", silent)
+    assert not cluster.lives("a") and cluster.lives("") and cluster.elsewhere(["a"]) is None
