@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search import ledger as writing
+from search import lines as writing
 from search.ledger import Ledger
 from trainables.parts.errors import RequestError, StorageFault
 

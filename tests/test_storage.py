@@ -13,7 +13,7 @@ from driving import END
 from test_ledger import record
 
 from search import cli, director, mirror, queue, verdict
-from search import ledger as writing
+from search import lines as writing
 from search import record as recording
 from search.history import check
 from search.ledger import Ledger
