@@ -13,6 +13,7 @@ from driving import END
 from test_ledger import record
 
 from search import cli, director, mirror, queue, verdict
+from search import ledger as record_keeping
 from search import lines as writing
 from search import record as recording
 from search.history import check
@@ -190,7 +191,7 @@ def test_the_first_signal_saves_a_checkpoint_and_the_command_that_continues_is_n
     assert inside(*WORDS) == 0 and not violations(inside)
     first = next(record for record in records(inside.study) if record["interruptions"])
     assert [life["epochs"] for life in first["lives"]] == [{"warm": [1, 2]}, {"warm": [3, 3], "tune": [1, 2]}]
-    assert not (inside.study / writing.STOP).exists()
+    assert not (inside.study / record_keeping.STOP).exists()
 
 
 def test_the_second_signal_ends_the_command_at_once(inside, monkeypatch, capsys):
@@ -218,7 +219,7 @@ def test_a_clock_that_jumps_changes_nothing_but_the_times_that_are_written_down(
 
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + (-1) ** next(days) * 1e8)
-    for module in (writing, recording):
+    for module in (record_keeping, recording):
         monkeypatch.setattr(module, "now", jumping)
     assert inside("--trials", "2", "--repeats", "1", "--tables", "1") == 0
     assert not violations(inside) and all(record["seconds"] >= 0 for record in records(inside.study))
