@@ -19,6 +19,7 @@ from trainables.parts.errors import Diverged
 from trainables.parts.execution import stages_of
 from trainables.parts.loop import Fitting
 from trainables.parts.numbers import Layout, constant, tensors_of
+from trainables.parts.replay import WARM
 from trainables.parts.views import ViewSet, apply_views, draw_views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -231,7 +232,7 @@ EPOCHS = 3  # of two or three steps
 def trained(name, config, wrap=lambda fitting: fitting, **more):
     """(rows of the epochs without their seconds, state, Fitting) of each stage."""
     for fitting in map(wrap, fitted(name, config, steady=True, **more)):
-        rows = [{**fitting.epoch(epoch), "seconds": 0} for epoch in range(EPOCHS)]
+        rows = [{**fitting.epoch(epoch), "seconds": 0} for epoch in range(EPOCHS)] + [fitting.validate(last=True)]
         yield rows, {key: value.clone() for key, value in fitting.tensors().items()}, fitting
 
 
@@ -263,7 +264,22 @@ def test_a_recorded_run_goes_on_after_a_checkpoint_as_if_it_had_not_stopped(name
         other.restore(load_state(tmp_path / "s")[0])
         for fitting in (first, other):
             recorder(fitting).epoch(2)
+            fitting.validate(last=True)
             equal(fitting.tensors(), state)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_played_step_has_its_own_rate(name, recorder):
+    for fitting in fitted(name, FULL[name], steady=True):
+        batch = next(iter(fitting.task.batches(0)))
+        for _ in range(WARM + 1):
+            recorder(fitting).step(batch, 0.01)
+        assert fitting.replay.played
+        trained = {key: value for key, value in fitting.task.named_parameters() if value.requires_grad}
+        for rate in (0.0, 0.01):
+            before = {key: value.detach().clone() for key, value in trained.items()}
+            fitting.step(batch, rate)
+            assert any(not torch.equal(before[key], value) for key, value in trained.items()) == (rate > 0)
 
 
 def test_a_step_that_cannot_be_recorded_is_called_on_with_one_note(recorder, monkeypatch):
