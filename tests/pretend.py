@@ -4,7 +4,9 @@ DEVICE is torch's `meta`, the only device that needs no driver and has autograd;
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -61,8 +63,12 @@ class _Numbers(TorchFunctionMode):
 
 @contextmanager
 def pretend_device() -> Iterator[None]:
-    """Inside, DEVICE can be trained on."""
-    with _Numbers(), _Calls():
+    """Inside, DEVICE can be trained on, with the optimisers that are one kernel: torch has a list of the devices that have them."""
+    with (
+        _Numbers(),
+        _Calls(),
+        patch.object(import_module("torch.optim.optimizer"), "_get_fused_kernels_supported_devices", lambda: ["cpu", "cuda", "meta"]),
+    ):
         yield
 
 

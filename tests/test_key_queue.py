@@ -67,21 +67,24 @@ def test_a_queue_read_from_its_state_goes_on_as_if_nothing_had_happened():
         assert torch.equal(buffer, second.state_dict()[name]), name
 
 
-def test_a_state_taken_does_not_change_with_the_queue():
+def test_the_queue_stays_where_it_is_in_memory_whatever_enters():
     queue = KeyQueue(4, 2)
-    state = queue.state_dict()
-    queue.enqueue(torch.ones(2, 2))
-    assert (state["keys"] == 0).all() and (state["labels"] == -1).all() and state["pointer"] == 0
+    places = {name: buffer.data_ptr() for name, buffer in queue.state_dict().items()}
+    for keys, labels in batches([2, 3, 9], dim=2):
+        queue.enqueue(keys, labels)
+    assert {name: buffer.data_ptr() for name, buffer in queue.state_dict().items()} == places
 
 
-def test_a_loss_taken_before_the_keys_enter_can_still_go_backward():
+def test_a_loss_goes_backward_before_the_keys_enter_and_is_refused_afterwards():
     queue = KeyQueue(4, 2)
     queue.enqueue(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     query = torch.ones(1, 2, requires_grad=True)
+    (query @ queue.keys.T).sum().backward()
+    assert query.grad.tolist() == [[4.0, 6.0]]
     loss = (query @ queue.keys.T).sum()
     queue.enqueue(torch.full((4, 2), 9.0))
-    loss.backward()
-    assert query.grad.tolist() == [[4.0, 6.0]]
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_no_gradient_enters_the_queue():

@@ -107,10 +107,10 @@ def on_cpu(tensors):
 
 
 @cache
-def plain(name, config):
+def plain(name, config, steady=None):
     """In float32 on the CPU: {stage: (losses, state)}, and {stage: what it started from}."""
     done, started = {}, {}
-    for stage, fitting, _, losses in fittings(name, config):
+    for stage, fitting, _, losses in fittings(name, config, steady=steady):
         done[stage], started[stage] = (losses, on_cpu(fitting.task.state_dict())), fitting.task.setting.previous
     return done, started
 
@@ -209,7 +209,7 @@ def test_a_run_with_a_scaled_loss_goes_on_after_a_checkpoint_as_if_it_had_not_st
 
 @pytest.mark.parametrize(("name", "config"), ARMS)
 def test_an_arm_trains_on_another_device_as_on_the_cpu(name, config):
-    wanted, _ = plain(name, config)
+    wanted, _ = plain(name, config, steady=True)  # the CPU's own steps: see test_steady
     with pretend_device():
         for stage, fitting, _, losses in fittings(name, config, device=DEVICE):
             assert all(isinstance(tensor, Pretend) for tensor in fitting.task.state_dict().values())
@@ -228,7 +228,7 @@ def test_a_run_on_another_device_is_validated_saved_restored_and_judged_there(na
     for device in (CPU, DEVICE):
         with pretend_device():
             for stage in stages_of(procedure, config):
-                setting = setting_of(name, config, previous=previous, device=device)
+                setting = setting_of(name, config, previous=previous, device=device, steady=True)
                 fitting, rows = Fitting(stage.build(config, setting), setting), []
                 fit(fitting, epochs=1, after_epoch=rows.append)
                 save_state(tmp_path / "s", fitting.tensors(), {})

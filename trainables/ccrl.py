@@ -19,10 +19,12 @@ from torch.nn import functional as F
 
 from trainables.parts import losses
 from trainables.parts.cells import PREPARE, SIDE, cell_set, read_any, read_cells
+from trainables.parts.classification import PartImages
 from trainables.parts.clustering import assign, clustering_metrics, contingency, kmeans, silhouette
 from trainables.parts.data import Pack
 from trainables.parts.encoders import backbone_faults, create_backbone, key_encoder_of, move_towards
 from trainables.parts.key_queue import KeyQueue
+from trainables.parts.numbers import constant
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
@@ -190,7 +192,7 @@ def unit(rows: Tensor) -> Tensor:
 
 def standardise(images: Tensor) -> Tensor:
     """(N, 3, H, W) in [0, 1] -> what the backbones expect: ImageNet's mean and deviation of each channel."""
-    mean, std = (images.new_tensor(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    mean, std = (constant(values, images.device, images.dtype)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
     return (images - mean) / std
 
 
@@ -208,23 +210,10 @@ def view_sets(config: CcrlConfig) -> tuple[ViewSet, ViewSet]:
     return local if config.local_side in ("query", "both") else both, local if config.local_side in ("key", "both") else both
 
 
-class _Cells:
-    """Part of a pack where it is trained: on a GPU the uint8 array is copied there once, on a CPU it stays the shared memory map."""
-
-    def __init__(self, pack: Pack, indices: np.ndarray, device: torch.device) -> None:
-        self.pack, self.indices, self.device = pack, indices, device
-        self.resident = torch.from_numpy(np.ascontiguousarray(pack.images[indices])).to(device) if device.type != "cpu" else None
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
+class _Cells(PartImages):
     def colour(self, chosen: Tensor) -> Tensor:
         """(N,) positions within the part -> (N, 3, H, W) float32 in [0, 1]."""
-        if self.resident is not None:
-            pixels = self.resident[chosen.to(self.device)]
-        else:
-            pixels = torch.from_numpy(self.pack.images[self.indices[chosen.numpy()]])
-        return pixels.permute(0, 3, 1, 2).float() / 255
+        return self.pixels(chosen).permute(0, 3, 1, 2).float() / 255
 
 
 @dataclass
@@ -251,12 +240,13 @@ class Pretrain(Task):
                 self.predictor = self.workers.synchronise(
                     head(config.embedding_dim, config.predictor_hidden, config.embedding_dim, config.head_norm)
                 )
-        self.train_cells = _Cells(setting.pack, setting.parts["train"], setting.device)
-        self.val_cells = _Cells(setting.pack, setting.parts["val"], setting.device)
+        self.train_cells = _Cells(setting.pack, setting.parts["train"], setting.device, setting.is_steady)
         self.queue = KeyQueue(min(config.queue_size, len(self.train_cells)), config.embedding_dim)
         self.to(setting.device, memory_format=torch.channels_last)
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(trained, lr=config.pretrain_rate, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.Adam(
+            trained, lr=config.pretrain_rate, weight_decay=config.weight_decay, **setting.optimising(adaptive=True)
+        )
         self.views = view_sets(config)
         self.new_keys: Tensor | None = None
 
@@ -267,12 +257,15 @@ class Pretrain(Task):
         """Each cell at most once; the incomplete last batch is left out, as batch statistics need a full one."""
         chance, size = generator(self.setting.seed, "ccrl", epoch), self.config.pretrain_batch
         order = torch.randperm(len(self.train_cells), generator=chance)
-        for chosen in order[: self.steps() * size].split(size):
-            yield Batch(chosen, (draw_views(size, self.views[0], chance), draw_views(size, self.views[1], chance)))
+        order = order[: self.steps() * size]
+        first, second = (draw_views(len(order), views, chance) for views in self.views)
+        for start in range(0, len(order), size):
+            some = slice(start, start + size)
+            yield Batch(order[some], (first[some], second[some]))
 
     def see(self, cells: Tensor, draw: Draw) -> Tensor:
         """A view of each cell, as the backbone expects it; beyond its border a crop goes on as its reflection."""
-        return standardise(apply_views(cells, draw, "reflection"))
+        return standardise(apply_views(cells, draw, "reflection", steady=self.setting.is_steady))
 
     def loss(self, batch: Batch) -> Tensor:
         part = self.workers.slice(len(batch.chosen))

@@ -242,8 +242,10 @@ class Train(Task):
         weights = [parameter for name, parameter in self.named_parameters() if name != "log_temperature"]
         scalars = [parameter for name, parameter in self.named_parameters() if name == "log_temperature"]
         rows: list[dict[str, Any]] = [{"params": weights}] + ([{"params": scalars, "weight_decay": 0.0}] if scalars else [])
-        self.optimizer = torch.optim.AdamW(rows, lr=config.learning_rate, weight_decay=config.weight_decay)
-        self.train_images = PartImages(setting.pack, setting.parts["train"], setting.device)
+        self.optimizer = torch.optim.AdamW(
+            rows, lr=config.learning_rate, weight_decay=config.weight_decay, **setting.optimising(adaptive=True)
+        )
+        self.train_images = PartImages(setting.pack, setting.parts["train"], setting.device, setting.is_steady)
         labels = setting.pack.labels[setting.parts["train"]]
         self.members = [torch.from_numpy(np.flatnonzero(labels == label)) for label in range(self.classes)]
         if faults := _part_faults(setting.pack, setting.parts):
@@ -252,7 +254,7 @@ class Train(Task):
             horizontal_flip=config.flip, vertical_flip=config.flip, rotation=config.rotation, contrast=config.contrast,
             jitter=1.0 if config.contrast else 0.0,
         )  # fmt: skip
-        self.sums, self.counted = torch.zeros(2, device=setting.device), 0
+        self.sums = torch.zeros(3, device=setting.device)  # of an epoch: the two losses, and its steps
 
     def steps(self) -> int:
         return self.config.steps_per_epoch
@@ -260,9 +262,11 @@ class Train(Task):
     def batches(self, epoch: int) -> Iterator[PairedBatch]:
         """Depends on the seed and the epoch alone: a class's decks are counted from the run's first step."""
         config, chance = self.config, generator(self.seed, "views", epoch)
-        self.sums, self.counted = torch.zeros_like(self.sums), 0
-        for chosen in draw_pairs(self.members, self.seed, epoch * self.steps(), self.steps(), config.groups):
-            yield PairedBatch(chosen, draw_views(chosen.numel(), self.views, chance))
+        self.sums.zero_()
+        pairs = draw_pairs(self.members, self.seed, epoch * self.steps(), self.steps(), config.groups)
+        draw, size = draw_views(pairs.numel(), self.views, chance), pairs[0].numel()
+        for number, chosen in enumerate(pairs):
+            yield PairedBatch(chosen, draw[number * size : (number + 1) * size])
 
     def loss(self, batch: PairedBatch) -> Tensor:
         """Eq. 4, the mean over this worker's groups."""
@@ -270,12 +274,11 @@ class Train(Task):
         chosen = batch.chosen[part]
         pair = 2 * self.classes
         draw = batch.views[part.start * pair : part.stop * pair]
-        gray = self.train_images.gray(chosen.flatten())
-        seen = standardise(apply_views(gray[:, None] / 255, draw, keep_background=True))
+        gray = self.train_images.pixels(chosen.flatten())
+        seen = standardise(apply_views(gray[:, None] / 255, draw, keep_background=True, steady=self.setting.is_steady))
         embedding = self.setting.apply(self.model, seen)  # (G 2 C, D), Eq. 1
         contrast, classification = self._losses(embedding.view(*chosen.shape, -1))
-        self.sums = self.sums + torch.stack([contrast, classification]).detach()
-        self.counted += 1
+        self.sums += torch.stack([contrast, classification, torch.ones_like(contrast)]).detach()
         return self.config.lambda1 * contrast + self.config.lambda2 * classification
 
     def _losses(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
@@ -310,7 +313,8 @@ class Train(Task):
         logits = predict_logits(nn.Sequential(self.model, self.classifier), self.setting.pack.images, chosen, self.setting.device)
         right = (logits.argmax(1).numpy() == self.setting.pack.labels[chosen]).mean()
         row = {"val_accuracy": float(right)}
-        contrast, classification = (float(self.workers.mean(total)) / max(self.counted, 1) for total in self.sums)
+        contrast, classification, steps = (float(self.workers.mean(total)) for total in self.sums)
+        contrast, classification = contrast / max(steps, 1), classification / max(steps, 1)
         row["classification_loss"] = classification
         if self.config.lambda1:
             row |= {"contrastive_loss": contrast, "temperature": float(self.log_temperature.detach().exp())}

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from trainables.parts import losses
 from trainables.parts.chromosomes import cluster_set
-from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
-from trainables.parts.composition import Numbers, compose, draw_composition, load_tables
+from trainables.parts.classification import AT_ONCE, PartImages, predict_logits, prediction_columns, prediction_rows
+from trainables.parts.composition import Numbers, check_images, compose, draw_composition, load_tables
 from trainables.parts.data import Pack, read_folder, read_images
 from trainables.parts.encoders import (
     GRAY_MEAN,
@@ -184,11 +184,10 @@ def view_set(config: SupcamConfig) -> ViewSet:
     return ViewSet(crop=crop, horizontal_flip=0.5)
 
 
-def _shuffled(n: int, batch: int, chance: torch.Generator) -> Iterator[Tensor]:
-    """Random batches of positions; the incomplete last one is left out, as batch statistics need a full one."""
-    order = torch.randperm(n, generator=chance)
-    for first in range(0, n - batch + 1, batch):
-        yield order[first : first + batch]
+def _shuffled(n: int, batch: int, chance: torch.Generator) -> tuple[Tensor, list[slice]]:
+    """Positions in random order, and which of them each batch has; the incomplete last one is left out, as batch statistics need a full one."""
+    order = torch.randperm(n, generator=chance)[: n // batch * batch]
+    return order, [slice(first, first + batch) for first in range(0, len(order), batch)]
 
 
 @dataclass
@@ -220,11 +219,16 @@ class Pretrain(Task):
             self.register_buffer("centers", torch.zeros(classes, config.embedding_dim))
         self.to(setting.device, memory_format=torch.channels_last)  # 1.5 times as fast on a CPU too
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.SGD(trained, lr=config.pretrain_rate, momentum=config.sgd_momentum, weight_decay=config.weight_decay)
-        self.train_images = PartImages(setting.pack, setting.parts["train"], setting.device)
+        self.optimizer = torch.optim.SGD(
+            trained, lr=config.pretrain_rate, momentum=config.sgd_momentum, weight_decay=config.weight_decay, **setting.optimising()
+        )
+        self.train_images = PartImages(setting.pack, setting.parts["train"], setting.device, setting.is_steady)
         self.val_images = PartImages(setting.pack, setting.parts["val"], setting.device)
         self.views = view_set(config)
-        self.table = load_tables().get(config.composition)
+        self.table = load_tables().get(config.composition) if config.composition != "no" else None
+        if self.table is not None and self.train_images.resident is not None:
+            files = [setting.pack.files[place] for place in setting.parts["train"]]
+            check_images(self.train_images.resident.split(AT_ONCE), files)
         self.new_keys: list[tuple[Tensor, Tensor]] = []
 
     def steps(self) -> int:
@@ -232,32 +236,34 @@ class Pretrain(Task):
 
     def batches(self, epoch: int) -> Iterator[PretrainBatch]:
         chance, n, size = generator(self.setting.seed, "pretrain", epoch), len(self.train_images), self.config.pretrain_batch
-        for primary in _shuffled(n, size, chance):
-            candidate = torch.randint(n, (size,), generator=chance)
-            views = (draw_views(size, self.views, chance), draw_views(size, self.views, chance), draw_views(size, self.views, chance))
-            yield PretrainBatch(primary, candidate, views, draw_composition(size, self.config.composition_draws, chance))
+        primary, steps = _shuffled(n, size, chance)
+        candidate = torch.randint(n, (len(primary),), generator=chance)
+        first, second, third = (draw_views(len(primary), self.views, chance) for _ in range(3))
+        composition = draw_composition(len(primary), self.config.composition_draws, chance)
+        for some in steps:
+            yield PretrainBatch(primary[some], candidate[some], (first[some], second[some], third[some]), composition[some])
 
     def _view(self, gray: Tensor, draw: Draw) -> Tensor:
-        return standardise(apply_views(gray[:, None] / 255, draw))
+        return standardise(apply_views(gray[:, None] / 255, draw, steady=self.setting.is_steady))
 
     def _composed(self, batch: PretrainBatch, part: slice, gray: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
         """(I_g, y_g) of this worker's part, or None without category-variant composition."""
         if self.config.composition == "off":
             return None
         other = batch.candidate[part]
-        candidate, candidate_labels = self.train_images.gray(other), self.train_images.labels[other.to(labels.device)]
-        if self.table is None or self.config.composition == "no":
+        candidate, candidate_labels = self.train_images.pixels(other), self.train_images.labels[other.to(labels.device)]
+        if self.table is None:
             return candidate, candidate_labels
         composed = compose(
             gray, candidate, labels, candidate_labels, self.table, blend=self.config.blend, threshold=self.config.overlap_threshold,
-            require_contact=self.config.require_contact, numbers=batch.composition[part],
+            require_contact=self.config.require_contact, numbers=batch.composition[part], steady=self.setting.is_steady,
         )  # fmt: skip
         return composed.images, composed.labels
 
     def loss(self, batch: PretrainBatch) -> Tensor:
         part = self.workers.slice(len(batch.primary))
         chosen = batch.primary[part]
-        gray = self.train_images.gray(chosen)
+        gray = self.train_images.pixels(chosen)
         labels = self.train_images.labels[chosen.to(gray.device)]
         query = self.setting.apply(self.query, self._view(gray, batch.views[0][part]))  # q = f_q(x_q), Eq. 1
         self.new_keys = []
@@ -289,8 +295,10 @@ class Pretrain(Task):
         every_positive = torch.cat([torch.ones_like(own, dtype=torch.bool)[:, None], *positive], 1)
         every_negative = torch.cat([torch.zeros_like(own, dtype=torch.bool)[:, None], other_negative], 1)
         if config.margin_form == "all_margin":
-            return losses.all_margin(every, every_positive, every_negative, config.margin, config.temperature, config.beyond_pi)
-        total = losses.sup_con(every, every_positive, every_negative, config.temperature)
+            return losses.all_margin(
+                every, every_positive, every_negative, config.margin, config.temperature, config.beyond_pi, counted=False
+            )
+        total = losses.sup_con(every, every_positive, every_negative, config.temperature, counted=False)  # each has its own key
         if config.margin_form == "self_margin":
             total = total + losses.self_margin(own, others, other_negative, config.margin, config.temperature, config.beyond_pi)
         elif config.margin_form == "parametric_margin":
@@ -298,14 +306,10 @@ class Pretrain(Task):
             total = total + losses.class_margin(to_classes, labels, config.margin, config.temperature, config.beyond_pi)
         elif config.margin_form == "cluster_margin":
             known = self._move_centers()
-            # a query whose own class has no key yet has no centre to come near to: it does not enter the mean
-            use = known[labels]
-            if bool(use.any()):
-                to_centers = query[use] @ self.centers.clone().T
-                scale = use.float().mean()
-                total = total + scale * losses.class_margin(
-                    to_centers, labels[use], config.margin, config.temperature, config.beyond_pi, known
-                )
+            # a query whose own class has no key yet has no centre to come near to: it adds nothing to the mean over the batch
+            to_centers = query @ self.centers.clone().T
+            drawn = losses.class_margin(to_centers, labels, config.margin, config.temperature, config.beyond_pi, known)
+            total = total + known[labels].float().mean() * drawn
         return total
 
     def _move_centers(self) -> Tensor:
@@ -379,9 +383,13 @@ class Finetune(Task):
                 raise RuntimeError(f"the pre-trained backbone does not fit: missing {missing}, unexpected {unexpected}")
         self.model = self.workers.synchronise(model).to(setting.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(
-            self.parameters(), lr=config.finetune_rate, momentum=config.sgd_momentum, weight_decay=config.weight_decay
+            self.parameters(),
+            lr=config.finetune_rate,
+            momentum=config.sgd_momentum,
+            weight_decay=config.weight_decay,
+            **setting.optimising(),
         )
-        self.train_images = PartImages(setting.pack, setting.parts["train"], setting.device)
+        self.train_images = PartImages(setting.pack, setting.parts["train"], setting.device, setting.is_steady)
         self.val_images = PartImages(setting.pack, setting.parts["val"], setting.device)
         self.views = ViewSet(rotation=config.rotation)
 
@@ -390,14 +398,16 @@ class Finetune(Task):
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Draw]]:
         chance = generator(self.setting.seed, "finetune", epoch)
-        for chosen in _shuffled(len(self.train_images), self.config.finetune_batch, chance):
-            yield chosen, draw_views(len(chosen), self.views, chance)
+        order, steps = _shuffled(len(self.train_images), self.config.finetune_batch, chance)
+        draw = draw_views(len(order), self.views, chance)
+        for some in steps:
+            yield order[some], draw[some]
 
     def loss(self, batch: tuple[Tensor, Draw]) -> Tensor:
         part = self.workers.slice(len(batch[0]))
         chosen = batch[0][part]
-        gray = self.train_images.gray(chosen)
-        seen = standardise(apply_views(gray[:, None] / 255, batch[1][part]))
+        gray = self.train_images.pixels(chosen)
+        seen = standardise(apply_views(gray[:, None] / 255, batch[1][part], steady=self.setting.is_steady))
         logits = self.setting.apply(self.model, seen)
         labels = self.train_images.labels[chosen.to(gray.device)]
         return F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)

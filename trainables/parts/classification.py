@@ -10,23 +10,35 @@ from torch import Tensor, nn
 from trainables.parts.data import Pack
 from trainables.parts.encoders import standardise
 
+AT_ONCE = 512  # images
+
 
 class PartImages:
-    """Part of a pack where it is trained: on a GPU the uint8 array is copied there once, on a CPU it stays the shared memory map."""
+    """Part of a pack where it is trained: on a GPU the uint8 array is copied there once, on a CPU it stays the shared memory map.
+    resident: whether it is copied; None: to a GPU."""
 
-    def __init__(self, pack: Pack, indices: np.ndarray, device: torch.device) -> None:
+    def __init__(self, pack: Pack, indices: np.ndarray, device: torch.device, resident: bool | None = None) -> None:
         self.pack, self.indices, self.device = pack, indices, device
         self.labels = torch.from_numpy(np.ascontiguousarray(pack.labels[indices])).to(device)
-        self.resident = torch.from_numpy(np.ascontiguousarray(pack.images[indices])).to(device) if device.type != "cpu" else None
+        self.resident: Tensor | None = None
+        if device.type != "cpu" if resident is None else resident:
+            self.resident = torch.empty((len(indices), *pack.images.shape[1:]), dtype=torch.uint8, device=device)
+            for first in range(0, len(indices), AT_ONCE):  # not all at once: the host would hold the part a second time
+                some = torch.from_numpy(pack.images[indices[first : first + AT_ONCE]])
+                self.resident[first : first + len(some)] = some.to(device)
 
     def __len__(self) -> int:
         return len(self.indices)
 
+    def pixels(self, chosen: Tensor) -> Tensor:
+        """(N,) positions within the part -> (N, ...) uint8, as the pack has them."""
+        if self.resident is not None:
+            return self.resident[chosen.to(self.device)]
+        return torch.from_numpy(self.pack.images[self.indices[chosen.numpy()]])
+
     def gray(self, chosen: Tensor) -> Tensor:
         """(N,) positions within the part -> (N, H, W) float32 gray levels 0-255."""
-        if self.resident is not None:
-            return self.resident[chosen.to(self.device)].float()
-        return torch.from_numpy(self.pack.images[self.indices[chosen.numpy()]]).float()
+        return self.pixels(chosen).float()
 
 
 @torch.no_grad()

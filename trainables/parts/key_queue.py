@@ -10,8 +10,8 @@ class KeyQueue(nn.Module):
     """First in, first out. Buffers: `keys` (K, D) float32, 0 in an empty slot; `labels` (K,) int64, -1 in an empty slot;
     `pointer` () int64, the slot that the next key takes, which holds the oldest one once the queue is full.
 
-    `enqueue` puts new tensors in the place of the buffers instead of writing into them: a loss taken on `keys` before can still go backward
-    afterwards, and a state_dict taken before does not change. ValueError if size or dim is below 1."""
+    `enqueue` writes into the buffers, which stay where they are, as a step that is recorded and played again needs it. A loss taken on
+    `keys` goes backward before (torch refuses it afterwards). ValueError if size or dim is below 1."""
 
     keys: Tensor
     labels: Tensor
@@ -39,10 +39,10 @@ class KeyQueue(nn.Module):
             given = f"keys {tuple(keys.shape)}" + ("" if labels is None else f", labels {tuple(labels.shape)}")
             raise ValueError(f"the queue takes keys (N, {dim}) and labels (N,), got {given}")
         if labels is None:
-            labels = torch.zeros(len(keys), dtype=torch.int64)
+            labels = torch.zeros(len(keys), dtype=torch.int64, device=self.labels.device)
         kept = min(len(keys), size)
         slots = (self.pointer + torch.arange(len(keys) - kept, len(keys), device=self.keys.device)) % size
         last = slice(len(keys) - kept, None)
-        self.keys = self.keys.index_copy(0, slots, keys[last].to(self.keys))
-        self.labels = self.labels.index_copy(0, slots, labels[last].to(self.labels))
-        self.pointer = (self.pointer + len(keys)) % size
+        self.keys.index_copy_(0, slots, keys[last].to(self.keys))
+        self.labels.index_copy_(0, slots, labels[last].to(self.labels))
+        self.pointer.add_(len(keys)).remainder_(size)

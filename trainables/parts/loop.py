@@ -4,7 +4,7 @@ Exists once, because a copied loop is how training code rots. Knows no Ray: test
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,17 +13,27 @@ from torch import Tensor
 from trainables.parts.batch_norm import AT_THE_END, ON_THE_WAY, renew_statistics
 from trainables.parts.checkpoint import optimizer_tensors, part, restore_optimizer, under
 from trainables.parts.errors import Diverged
+from trainables.parts.numbers import Layout
 from trainables.parts.procedure import Setting, Task
 from trainables.parts.randomness import derive_seed
+from trainables.parts.replay import Replay
+
+LOOKED_AT = 20  # steady steps between two looks at whether the loss is finite
 
 
 class Fitting:
-    """A Task on its way through its epochs; `tensors()` is all that is needed to go on elsewhere."""
+    """A Task on its way through its epochs; `tensors()` is all that is needed to go on elsewhere.
+
+    Where the setting asks for steady steps (on a GPU), an epoch's random choices are sent at once, each step copies its own into one row of
+    bytes that stays where it is, and the same function computes on it, which `Replay` may record. Elsewhere a step is called with its batch."""
 
     def __init__(self, task: Task, setting: Setting) -> None:
         self.task, self.workers, self.device, self.seed, self.parts = task, setting.workers, setting.device, setting.seed, setting.parts
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=setting.precision == torch.float16)
         self.model = self.workers.parallel(task)
+        self.steady = setting.is_steady
+        self.total = torch.zeros((), dtype=torch.float64, device=self.device)  # of an epoch's losses
+        self.layout: Layout | None = None  # of a step's numbers: known with the first batch
 
     def tensors(self) -> dict[str, Tensor]:
         scaler = {name: torch.tensor(value) for name, value in self.scaler.state_dict().items()}
@@ -34,38 +44,73 @@ class Fitting:
         restore_optimizer(self.task.optimizer, part(tensors, "optimizer"))
         if scaler := part(tensors, "scaler"):
             self.scaler.load_state_dict({name: value.item() for name, value in scaler.items()})  # whole numbers stay whole, as it demands
+        self.layout = None  # the optimiser's state lies elsewhere now
 
     def step(self, batch: Any, rate: float) -> Tensor:
         """One optimiser step; the loss, a scalar still on the device."""
-        for group in self.task.optimizer.param_groups:
-            group["lr"] = rate
+        if not self.steady:
+            for group in self.task.optimizer.param_groups:
+                group["lr"] = rate
+            return self._step(batch)
+        self._play(self._rows([batch], [rate])[0])
+        return self.loss.clone()
+
+    def _step(self, batch: Any) -> Tensor:
         loss = self.model(batch)
         self.task.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.task.optimizer)
         self.scaler.update()
         self.task.after_step()
+        self.total += loss.detach()
         return loss.detach()
+
+    def _rows(self, batches: Iterable[Any], rates: Iterable[float]) -> Tensor:
+        """(steps, bytes) on the device: the numbers of each step, its rate among them."""
+        steps = [(batch, torch.tensor(rate)) for batch, rate in zip(batches, rates, strict=True)]
+        if self.layout is None:
+            self.layout = Layout.of(steps[0])
+            self.row = torch.zeros(self.layout.size, dtype=torch.uint8, device=self.device)
+            self.batch, lr = self.layout.batch(steps[0], self.row)
+            for group in self.task.optimizer.param_groups:
+                group["lr"] = lr
+            self.loss = torch.zeros((), device=self.device)
+            self.replay = Replay(lambda: self.loss.copy_(self._step(self.batch)), self.device, self.workers.size == 1)
+        return self.layout.rows(steps, self.device)
+
+    def _play(self, row: Tensor) -> None:
+        self.row.copy_(row)
+        self.replay()
+
+    def _epoch(self, epoch: int, rates: list[float]) -> Iterator[None]:
+        """The steps of an epoch, one each time that it is asked."""
+        if self.steady:
+            for row in self._rows(self.task.batches(epoch), rates):
+                yield self._play(row)
+        else:
+            for batch, rate in zip(self.task.batches(epoch), rates, strict=True):
+                self.step(batch, rate)
+                yield
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One pass over `task.batches(epoch)`, epoch counted from 0: {"loss", "learning_rate"}. Diverged where the loss is not finite;
-        beside a CPU this is looked at every 20 steps, so that the device need not wait for the host."""
+        in steady steps this is looked at every 20 of them, so that the device need not wait for the host."""
         self.task.train()
-        started, total, steps, rate = time.perf_counter(), torch.zeros((), dtype=torch.float64, device=self.device), self.task.steps(), 0.0
+        self.total.zero_()
+        started, steps = time.perf_counter(), self.task.steps()
+        rates = [self.task.learning_rate(epoch + number / steps) for number in range(steps)]
         # Dropout and stochastic depth inside of a backbone (Swin has it by default) ask the process's own generators: they start each epoch
         # from the seed too, so that neither a run before nor an interruption changes what they give.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive_seed(self.seed, type(self.task).__name__, epoch, self.workers.rank))
-            for number, batch in enumerate(self.task.batches(epoch)):
-                rate = self.task.learning_rate(epoch + number / steps)
-                total += self.step(batch, rate)
+            for number, _ in enumerate(self._epoch(epoch, rates)):
                 # asked of the mean over the workers, so that all of them end at the same step and none waits for another
-                if (self.device.type == "cpu" or number % 20 == 19 or number == steps - 1) and not math.isfinite(
-                    float(self.workers.mean(total))
+                if (not self.steady or number % LOOKED_AT == LOOKED_AT - 1 or number == steps - 1) and not math.isfinite(
+                    float(self.workers.mean(self.total))
                 ):
                     raise Diverged(f"the loss was not finite at epoch {epoch + 1}, step {number + 1}")
-        mean = float(self.workers.mean(total / steps))
-        return {"loss": mean, "learning_rate": rate, "seconds": time.perf_counter() - started}
+        mean = float(self.workers.mean(self.total / steps))
+        return {"loss": mean, "learning_rate": rates[-1] if rates else 0.0, "seconds": time.perf_counter() - started}
 
     def validate(self, last: bool) -> dict[str, float]:
         """The task's `val_` metrics, under its weights' own statistics of batch normalisation. last: what is handed on has the same."""

@@ -44,12 +44,13 @@ def info_nce(own: Tensor, others: Tensor, temperature: float, present: Tensor | 
     return _one_against(own[:, None], others, negative, temperature).mean()
 
 
-def sup_con(cosines: Tensor, positive: Tensor, negative: Tensor, temperature: float) -> Tensor:
+def sup_con(cosines: Tensor, positive: Tensor, negative: Tensor, temperature: float, counted: bool = True) -> Tensor:
     """Eq. 4. cosines: (N, M) of each query with all keys; positive, negative: (N, M) bool, disjoint; what is in neither does not count.
     Each positive stands alone against the negatives: the other positives are not in its denominator (unlike Khosla et al. 2020).
     Scalar: mean over a query's positives, then over the batch; 0 where a query has no negative.
-    ValueError if temperature is not above 0, shapes do not fit, or a query has no positive (its loss would be 0 / 0)."""
-    return _positives_against(cosines, cosines, positive, negative, temperature)
+    ValueError if temperature is not above 0, shapes do not fit, or a query has no positive (its loss would be 0 / 0).
+    counted: False where each query is known to have a positive, for a GPU that is asked how many there are keeps the host waiting."""
+    return _positives_against(cosines, cosines, positive, negative, temperature, counted)
 
 
 def self_margin(own: Tensor, others: Tensor, negative: Tensor, margin: float, temperature: float, beyond_pi: str = "plain") -> Tensor:
@@ -60,10 +61,12 @@ def self_margin(own: Tensor, others: Tensor, negative: Tensor, margin: float, te
     return _one_against(add_margin(own, margin, beyond_pi)[:, None], others, negative, temperature).mean()
 
 
-def all_margin(cosines: Tensor, positive: Tensor, negative: Tensor, margin: float, temperature: float, beyond_pi: str = "plain") -> Tensor:
+def all_margin(
+    cosines: Tensor, positive: Tensor, negative: Tensor, margin: float, temperature: float, beyond_pi: str = "plain", counted: bool = True
+) -> Tensor:
     """Eq. 6. As `sup_con`, with the margin (radians) on every positive. The paper reports that it does not converge.
-    ValueError as in `sup_con` and `add_margin`."""
-    return _positives_against(add_margin(cosines, margin, beyond_pi), cosines, positive, negative, temperature)
+    counted, ValueError as in `sup_con` and `add_margin`."""
+    return _positives_against(add_margin(cosines, margin, beyond_pi), cosines, positive, negative, temperature, counted)
 
 
 def class_margin(
@@ -124,10 +127,10 @@ def _one_against(positives: Tensor, cosines: Tensor, negative: Tensor, temperatu
     return F.softplus(bar - positives, threshold=50)  # softplus(x) = x to the last digit of float64 above 50
 
 
-def _positives_against(positives: Tensor, cosines: Tensor, positive: Tensor, negative: Tensor, temperature: float) -> Tensor:
+def _positives_against(positives: Tensor, cosines: Tensor, positive: Tensor, negative: Tensor, temperature: float, counted: bool) -> Tensor:
     _check(temperature, cosines, positive, negative)
     count = positive.sum(dim=1)
-    if bool((count == 0).any()):
+    if counted and bool((count == 0).any()):
         rows = (count == 0).nonzero()[:, 0].tolist()
         raise ValueError(f"every query needs a positive (its own key at least), none in row {', '.join(map(str, rows[:5]))}")
     losses = _one_against(positives, cosines, negative, temperature)

@@ -15,7 +15,8 @@ def in_slices(network: nn.Module, images: Tensor, slices: int) -> Tensor:
     are added, where `each_alone` holds."""
     if slices == 1:
         return network(images)  # type: ignore[no-any-return]
-    return torch.cat([checkpoint(network, some, use_reentrant=False) for some in images.chunk(slices)])
+    # no random number is drawn again, for where `each_alone` holds there is none: so the generators' states need not be asked for
+    return torch.cat([checkpoint(network, some, use_reentrant=False, preserve_rng_state=False) for some in images.chunk(slices)])
 
 
 def each_alone(network: nn.Module) -> bool:

@@ -16,4 +16,5 @@ def precision_of(device: torch.device) -> torch.dtype:
 
 def half_precision(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
     """Matrix products and convolutions inside are of this type, weights stay float32. Nothing changes where that is float32."""
-    return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
+    # No cache: each weight is asked for once inside, and a cast that is kept outlives the recording of a step that it belongs to.
+    return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision, cache_enabled=False)

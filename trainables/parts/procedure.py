@@ -29,11 +29,23 @@ class Setting:
     previous: Mapping[str, Tensor] | None = None  # what the stage before handed on
     micro_batches: int = 1  # in how many slices a step's images go through the trained network, see `micro.in_slices`
     half: torch.dtype | None = None  # that the networks compute in; None: the device's own, see `precision.precision_of`
+    steady: bool | None = None  # None: wherever the device is not a CPU, see `is_steady`
 
     @property
     def precision(self) -> torch.dtype:
         """The type that the networks compute in while they train; float32: as everything else."""
         return self.half or precision_of(self.device)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether steps have fixed shapes and ask the device nothing, so that a GPU need not wait for the host and one recorded step can be
+        played again. On a CPU, where a question costs nothing and a fixed shape is work for nothing, only where asked for."""
+        return self.device.type != "cpu" if self.steady is None else self.steady
+
+    def optimising(self, adaptive: bool = False) -> dict[str, Any]:
+        """What torch's optimisers are told beside the configuration: in steady steps one kernel for all weights, which takes the rate and the
+        loss's scale from the device. adaptive: of Adam's family, which counts steps."""
+        return ({"fused": True} | ({"capturable": self.device.type == "cuda"} if adaptive else {})) if self.is_steady else {}
 
     def apply(self, network: nn.Module, rows: Tensor) -> Tensor:
         """A network's rows for a batch of images or embeddings, at least float32. How a step's networks are asked, trained ones and key

@@ -4,15 +4,17 @@ Drawing is apart from applying, so that a data-parallel worker takes its slice o
 the numbers do not depend on the device. Crop, flips and rotation are one affine map, sampled once: no repeated interpolation."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.parts.data import TOLERANCE
+from trainables.parts.numbers import constant
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL; torchvision's first is 0.2989
+UNTINTED = torch.tensor([1.0, 0.0, 0.0])  # saturation, hue, gray
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ class ViewSet:
     blur: float = 0.0  # probability of a Gaussian blur
     sigma: tuple[float, float] = (0.1, 2.0)  # of the blur, in pixels of a 224-pixel image; scaled with the image's side
 
+    @property
+    def changes(self) -> frozenset[str]:
+        """What a view of this set can have beside its affine map."""
+        jittered = {name for name in ("brightness", "contrast", "saturation", "hue") if getattr(self, name) and self.jitter}
+        return frozenset(jittered | {name for name in ("gray", "blur") if getattr(self, name)})
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -42,9 +50,20 @@ class Draw:
     colour: Tensor  # (N, 2) factors of brightness and contrast, 1 = unchanged
     sigma: Tensor  # (N,) of the blur in pixels at side 224, 0 = none
     tint: Tensor | None = None  # (N, 3) factor of saturation, shift of hue, 1 where the colours go; None: all unchanged
+    views: ViewSet | None = None  # of which they were drawn; None: by hand
 
     def __getitem__(self, part: slice) -> "Draw":
-        return Draw(self.affine[part], self.colour[part], self.sigma[part], None if self.tint is None else self.tint[part])
+        return replace(
+            self, affine=self.affine[part], colour=self.colour[part], sigma=self.sigma[part], tint=None if self.tint is None else self.tint[part]
+        )  # fmt: skip
+
+    @property
+    def changes(self) -> frozenset[str]:
+        """What these views have beside their affine map. Asks for the numbers, which lie on the CPU."""
+        found = {name for name, factor in zip(("brightness", "contrast"), self.colour.unbind(1), strict=True) if bool((factor != 1).any())}
+        if self.tint is not None:
+            found |= {name for name, some in zip(("saturation", "hue", "gray"), (self.tint != UNTINTED).any(0), strict=True) if bool(some)}
+        return frozenset(found | ({"blur"} if bool((self.sigma > 0).any()) else set()))
 
 
 def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -82,7 +101,7 @@ def draw_views(n: int, views: ViewSet, generator: torch.Generator) -> Draw:
     matrix = (size * flips)[:, :, None] * turn
     affine = torch.cat([matrix, (2 * centre - 1)[:, :, None]], dim=2)
     colour = torch.ones(n, 2, dtype=torch.float64)
-    tint = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64).repeat(n, 1) if views.saturation or views.hue or views.gray else None
+    tint = UNTINTED.double().repeat(n, 1) if views.saturation or views.hue or views.gray else None
     if views.jitter:
         factors = torch.stack([_uniform(n, 1 - s, 1 + s, generator) for s in (views.brightness, views.contrast)], 1)
         changed = _uniform(n, 0, 1, generator) < views.jitter
@@ -99,16 +118,18 @@ def draw_views(n: int, views: ViewSet, generator: torch.Generator) -> Draw:
         drawn = _uniform(n, *views.sigma, generator)
         blurred = _uniform(n, 0, 1, generator) < views.blur
         sigma[blurred] = drawn[blurred]
-    return Draw(affine.float(), colour.float(), sigma.float(), None if tint is None else tint.float())
+    return Draw(affine.float(), colour.float(), sigma.float(), None if tint is None else tint.float(), views)
 
 
-def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur with one sigma (in pixels) an image, separable, borders reflected. images (N, C, H, W), sigma (N,) on the CPU.
-    Each kernel ends at its own ceil(3 sigma), so that an image's view does not depend on the others of its batch."""
+def _blur(images: Tensor, sigma: Tensor, largest: float | None = None) -> Tensor:
+    """Gaussian blur with one sigma (in pixels) an image, separable, borders reflected. images (N, C, H, W), sigma (N,). largest: none of
+    them is above it; None: they lie on the CPU and are asked. Each kernel ends at its own ceil(3 sigma), so that an image's view does not
+    depend on the others of its batch."""
     n, channels, height, width = images.shape
-    reach = (3 * sigma).ceil().clamp(1, min(height, width) - 1)
-    radius = int(reach.max())
-    offsets = torch.arange(-radius, radius + 1, dtype=sigma.dtype)
+    end = min(height, width) - 1
+    reach = (3 * sigma).ceil().clamp(1, end)
+    radius = int(reach.max()) if largest is None else max(1, min(math.ceil(3 * largest), end))
+    offsets = torch.arange(-radius, radius + 1, dtype=sigma.dtype, device=sigma.device)
     kernel = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]) ** 2) * (offsets.abs() <= reach[:, None])
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images.device, images.dtype)
     flat = images.reshape(1, n * channels, height, width)
@@ -119,7 +140,7 @@ def _blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 def _luma(images: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, 1, H, W) gray values."""
-    return images if images.shape[1] == 1 else (images * images.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    return images if images.shape[1] == 1 else (images * constant(LUMA, images.device, images.dtype)[:, None, None]).sum(1, keepdim=True)
 
 
 def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:
@@ -134,17 +155,25 @@ def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     return torch.stack([high - chroma * torch.minimum(k, 4 - k).clamp(0, 1) for k in parts], 1)
 
 
-def apply_views(images: Tensor, draw: Draw, outside: str = "zeros", keep_background: bool = False) -> Tensor:
+def apply_views(images: Tensor, draw: Draw, outside: str = "zeros", keep_background: bool = False, steady: bool | None = None) -> Tensor:
     """images (N, C, H, W) in [0, 1]; draw of N views. Views (N, C, H, W) in [0, 1]. outside of the image: `zeros`, the background, or
     `reflection`, for images that are cut out of a larger one. A draw with colours needs C = 3. keep_background: contrast changes what
     is above the readers' tolerance about its own mean and leaves the background at 0; otherwise contrast is torchvision's, about the mean
-    of the whole image, and a weaker one lifts the background, which no image that is read shows."""
+    of the whole image, and a weaker one lifts the background, which no image that is read shows.
+    steady: everything that the draw's set of views can change is computed for every image, whatever was drawn, so that the device is asked
+    nothing; None: wherever the images are not on a CPU. Otherwise what no image changes is left out, and only those that blur are blurred."""
     device = images.device
+    if steady is None:
+        steady = device.type != "cpu"
+    if steady and draw.views is None:
+        raise ValueError("views that ask the device nothing need the set that they were drawn from: take them from `draw_views`")
+    changes = draw.views.changes if steady and draw.views is not None else draw.changes
     grid = F.affine_grid(draw.affine.to(device, images.dtype), list(images.shape), align_corners=False)
     views = F.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)
-    if bool((draw.colour != 1).any()):
-        brightness, contrast = draw.colour.to(device, images.dtype)[:, :, None, None, None].unbind(1)
+    brightness, contrast = draw.colour.to(device, images.dtype)[:, :, None, None, None].unbind(1)
+    if "brightness" in changes:
         views = (views * brightness).clamp(0, 1)
+    if "contrast" in changes:
         luma, same = _luma(views), contrast == 1
         if keep_background:
             shown = luma > (TOLERANCE + 0.5) / 255
@@ -155,16 +184,19 @@ def apply_views(images: Tensor, draw: Draw, outside: str = "zeros", keep_backgro
         views = torch.where(same, views, (mean + contrast * (views - mean)).clamp(0, 1))
     if draw.tint is not None:
         saturation, hue, gray = draw.tint.to(device, images.dtype)[:, :, None, None, None].unbind(1)
-        if bool((draw.tint[:, 0] != 1).any()):
+        if "saturation" in changes:
             luma = _luma(views)
             views = torch.where(saturation == 1, views, (luma + saturation * (views - luma)).clamp(0, 1))
-        if bool((draw.tint[:, 1] != 0).any()):
+        if "hue" in changes:
             views = torch.where(hue == 0, views, _turn_hue(views, hue[:, 0]))
-        if bool(draw.tint[:, 2].any()):
+        if "gray" in changes:
             views = torch.where(gray == 1, _luma(views), views)
-    chosen = draw.sigma > 0
-    if bool(chosen.any()):
-        rows = chosen.nonzero()[:, 0].to(device)  # numbers, not a mask: a GPU need not tell the host how many they are
+    if "blur" in changes:
+        scale = images.shape[-1] / 224
+        if steady and draw.views is not None:
+            sigma = draw.sigma.to(device).double() * scale
+            return torch.where(sigma[:, None, None, None] > 0, _blur(views, sigma, draw.views.sigma[1] * scale), views)
+        rows = (draw.sigma > 0).nonzero()[:, 0]
         views = views.clone()
-        views[rows] = _blur(views[rows], draw.sigma[chosen].double() * images.shape[-1] / 224)
+        views[rows.to(device)] = _blur(views[rows.to(device)], draw.sigma[rows].double() * scale)
     return views

@@ -1,0 +1,414 @@
+"""What a training step takes of a GPU, against the least that it could take. In: nothing. Out: a table, printed and saved after each row.
+
+`python -m benchmarks device [--cpu] [--out FOLDER] [--minutes 8]`: for each stage of the presets (ten rows) the full step as runs have it, the bare
+step (same network, passes, optimiser and moving average on images that are there: no views, composition, queue, loss), and the bare step replayed as
+one CUDA graph, which is what the device itself needs; launches and synchronisations of the host, memory, a roofline. Then what the choices cost:
+determinism, torch.compile, precisions, runs that share the device. `--cpu`: the quick presets alone, a few steps. Needs torch, timm and the project on
+PYTHONPATH; rows that do not fit into the minutes are named as left out."""
+
+import argparse
+import contextlib
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from search.registry import load
+from trainables.parts import replay
+from trainables.parts.data import Pack, make_pack
+from trainables.parts.encoders import move_towards
+from trainables.parts.loop import Fitting
+from trainables.parts.procedure import Setting, Stage, config_from, config_values
+
+CASES = (  # procedure, preset, images
+    ("supcam", "paper", 512), ("supcam", "small", 1024), ("supcam", "quick", 1024), ("scl", "paper", 480), ("scl", "small", 1024),
+    ("scl", "quick", 1024), ("ccrl", "paper", 16384), ("ccrl", "quick", 8192),
+)  # fmt: skip
+AT_ONCE = (1, 2, 4, 6)  # runs that share the device
+BFLOAT16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "4090": 165e12}  # dense operations a second, NVIDIA's data sheets
+
+
+@dataclass
+class Case:
+    """One stage of a preset on random images, as a run would have it."""
+
+    name: str
+    preset: str
+    stage: Stage
+    config: Any
+    setting: Setting
+
+    def fitting(self, **more: Any) -> Fitting:
+        setting = Setting(self.setting.pack, self.setting.parts, 0, self.setting.device, **more)
+        made = Fitting(self.stage.build(self.config, setting), setting)
+        made.task.train()
+        return made
+
+    def full(self, **more: Any) -> Callable[[], None]:
+        """A step as `Fitting.epoch` has it: of steady steps, an epoch's numbers sent at once."""
+        fitting = self.fitting(**more)
+
+        def steps() -> Iterator[None]:
+            for epoch in itertools.count():
+                yield from fitting._epoch(epoch, [1e-3] * fitting.task.steps())
+
+        every = steps()
+        step = lambda: next(every)  # noqa: E731
+        step.fitting = fitting  # type: ignore[attr-defined]
+        return step
+
+    def bare(self, **more: Any) -> Callable[[], None]:
+        task, device = self.fitting(**more).task, self.setting.device
+        size = getattr(self.config, self.stage.batch) if self.name != "scl" else 2 * self.config.groups * task.classes
+        channels, side = (3, 32) if self.name == "ccrl" else (1, self.config.input_size)
+        images = torch.randn(size, channels, side, side, device=device).contiguous(memory_format=torch.channels_last)
+        network = task.query if hasattr(task, "query") else task.model
+        passes = 0 if not hasattr(task, "key") else 1 if self.name == "ccrl" or self.config.composition == "off" else 2
+
+        def step() -> None:
+            rows = task.setting.apply(network, images)
+            if getattr(task, "predictor", None) is not None:
+                rows = task.setting.apply(task.predictor, rows)
+            if hasattr(task, "classifier"):
+                rows = task.classifier(rows)
+            with torch.no_grad():
+                keys = [task.setting.apply(task.key, images) for _ in range(passes)]
+            loss: Tensor = (rows * sum(keys)).sum(1).mean() if keys else rows.square().mean()
+            task.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            task.optimizer.step()
+            if keys:
+                move_towards(task.key, task.query, self.config.ema_decay)
+
+        return step
+
+
+def pack_of(name: str, side: int, classes: tuple[str, ...], images: int) -> Pack:
+    """Random pixels; those of supcam in a disc on background, as clusters are."""
+    pixels = np.random.default_rng(0).integers(1, 256, (images, side, side, *((3,) if name == "ccrl" else ())), dtype=np.uint8)
+    if name == "supcam":
+        down, right = np.mgrid[:side, :side] - side / 2
+        pixels *= (down**2 + right**2 < (side / 4) ** 2).astype(np.uint8)
+    return make_pack(pixels, np.arange(images) % len(classes), classes, [str(i) for i in range(images)], None, np.full((images, 2), side))
+
+
+def cases(device: torch.device) -> Iterator[Case]:
+    classes = {
+        "supcam": ("instance", "overlapping", "touching", "touching_overlapping"),
+        "scl": (*map(str, range(1, 23)), "X", "Y"),
+        "ccrl": tuple("abcd"),
+    }
+    for name, preset, images in CASES if device.type == "cuda" else [(n, p, i // 4) for n, p, i in CASES if p == "quick"]:
+        entry = load(name)
+        config = config_from(entry.procedure.config, config_values(entry.procedure.config()) | dict(entry.study.presets[preset].overrides))
+        pack = pack_of(name, 32 if name == "ccrl" else config.input_size, classes[name], images)
+        parts = {"train": np.arange(images), "val": np.arange(8), "test": np.arange(8)}
+        for stage in entry.procedure.stages:
+            if getattr(config, stage.epochs) > 0:
+                yield Case(name, preset, stage, config, Setting(pack, parts, 0, device))
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def medians(steps: dict[str, Callable[[], None]], number: int) -> dict[str, float]:
+    """Milliseconds of each step: medians of rounds in which all have their turn, so that a machine whose speed drifts does not decide."""
+    for step in steps.values():
+        for _ in range(replay.WARM + 2):
+            step()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    together = 10 if torch.cuda.is_available() else 1  # a GPU is waited for after ten, as an epoch waits after twenty
+    for _ in range(max(3, number // together)):
+        for name, step in steps.items():
+            synchronise()
+            clock = time.perf_counter()
+            for _ in range(together):
+                step()
+            synchronise()
+            times[name].append((time.perf_counter() - clock) / together)
+    return {name: 1000 * statistics.median(spent) for name, spent in times.items()}
+
+
+def graphed(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """The same step as one recording."""
+    with replay.aside(device):
+        for _ in range(replay.WARM):
+            step()
+    return replay.record(step, device)
+
+
+@contextlib.contextmanager
+def eager() -> Iterator[None]:
+    """Inside, no step is recorded."""
+    before, replay.recordable = replay.recordable, lambda device: False
+    try:
+        yield
+    finally:
+        replay.recordable = before
+
+
+def counted(step: Callable[[], None], number: int = 5) -> dict[str, float]:
+    """By the profiler, of one step: what is launched and what the host waits for. The last wait is the measurement's own."""
+    from torch.profiler import ProfilerActivity, profile
+
+    step()
+    synchronise()
+    kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
+    with profile(activities=kinds) as seen:
+        for _ in range(number):
+            step()
+    counts = {event.key: event.count / number for event in seen.key_averages()}
+
+    def of(*words: str) -> float:
+        return round(sum(count for key, count in counts.items() if any(word in key for word in words)), 1)
+
+    return {
+        "launches": of("LaunchKernel", "GraphLaunch"), "syncs": of("StreamSynchronize", "EventSynchronize"),
+        "item": of("aten::item"), "nonzero": of("aten::nonzero"),
+    }  # fmt: skip
+
+
+def roofline(case: Case, milliseconds: float) -> dict[str, float]:
+    """Operations of the products and convolutions of one full step, counted by torch; the least of bytes: weights, gradients and state of the
+    optimiser once. Per cent of the matrix rate that NVIDIA states, where the device is known."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with eager():
+        step = case.full()
+        step()
+        with FlopCounterMode(display=False) as counter:
+            step()
+    task = step.fitting.task  # type: ignore[attr-defined]
+    weights = sum(parameter.numel() * 4 for parameter in task.parameters())
+    state = sum(value.numel() * 4 for entry in task.optimizer.state.values() for value in entry.values() if isinstance(value, Tensor))
+    found = {"gflop": counter.get_total_flops() / 1e9, "weights_mib": (2 * weights + 2 * state) / 2**20}
+    if case.setting.device.type == "cuda":
+        name = torch.cuda.get_device_name()
+        rate = next((rate for word, rate in BFLOAT16.items() if word in name), None)
+        if rate:
+            found["percent_of_rate"] = 100 * counter.get_total_flops() / (milliseconds / 1000) / rate
+    return {key: round(value, 2) for key, value in found.items()}
+
+
+def stage_row(case: Case, number: int) -> dict[str, Any]:
+    """One of the ten rows."""
+    cuda = case.setting.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    steps = {"full": case.full(), "bare": case.bare()}
+    if cuda:
+        steps["graphed"] = graphed(case.bare(), case.setting.device)
+    took = medians(steps, number)
+    row: dict[str, Any] = {"full_ms": took["full"], "bare_ms": took["bare"], "full/bare": took["full"] / took["bare"]}
+    if cuda:
+        row |= {"graphed_bare_ms": took["graphed"], "full/graphed": took["full"] / took["graphed"]}
+        row["recorded"] = steps["full"].fitting.replay.played  # type: ignore[attr-defined]
+        with eager():
+            row["full_eager_ms"] = medians({"eager": case.full()}, number)["eager"]
+        row["peak_mib"] = torch.cuda.max_memory_allocated() >> 20
+    return row | counted(steps["full"]) | roofline(case, took["full"])
+
+
+def deterministic_row(case: Case, number: int) -> dict[str, Any]:
+    """The price of torch's deterministic operations: equal weights from equal seeds on one device, to the bit."""
+    plain = medians({"plain": case.full()}, number)["plain"]
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    try:
+        took = medians({"deterministic": case.full()}, number)["deterministic"]
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic = False
+    return {"full_ms": plain, "deterministic_ms": took, "deterministic/plain": took / plain}
+
+
+def compile_row(case: Case, number: int) -> dict[str, Any]:
+    """torch.compile of the networks: seconds to compile, and after how many steps they are won back."""
+    plain = medians({"plain": case.full()}, number)["plain"]
+    clock = time.perf_counter()
+    step = case.full()
+    task = step.fitting.task  # type: ignore[attr-defined]
+    for name in ("query", "key", "model"):
+        if hasattr(task, name):
+            getattr(task, name).compile()
+    step()
+    synchronise()
+    seconds = time.perf_counter() - clock
+    took = medians({"compiled": step}, number)["compiled"]
+    steps = int(getattr(case.config, case.stage.epochs)) * task.steps()
+    won = (plain - took) / 1000
+    return {
+        "full_ms": plain, "compiled_ms": took, "compile_s": seconds, "steps_to_win_back": seconds / won if won > 0 else None,
+        "steps_here_of_a_run": steps,
+    }  # fmt: skip
+
+
+def precision_row(case: Case, number: int) -> dict[str, Any]:
+    """The step in each precision."""
+    row = {}
+    for name, half, tf32 in (("bf16", torch.bfloat16, True), ("fp16", torch.float16, True), ("tf32", torch.float32, True), ("fp32", torch.float32, False)):  # fmt: skip
+        kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        try:
+            row[f"{name}_ms"] = medians({name: case.full(half=half)}, number)[name]
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
+    return row
+
+
+def streams_row(case: Case, number: int) -> dict[str, Any]:
+    """Runs in one process, each on a stream of its own: steps a second of all together, in multiples of one alone."""
+    row: dict[str, Any] = {}
+    one = 0.0
+    for runs in AT_ONCE:
+        steps, beside = [case.full() for _ in range(runs)], [torch.cuda.Stream() for _ in range(runs)]
+        for step in steps:
+            for _ in range(replay.WARM + 2):
+                step()
+        synchronise()
+        clock = time.perf_counter()
+        for _ in range(number):
+            for step, stream in zip(steps, beside, strict=True):
+                with torch.cuda.stream(stream):
+                    step()
+        synchronise()
+        rate = runs * number / (time.perf_counter() - clock)
+        one = one or rate
+        row[f"streams_{runs}"] = rate / one
+    return row
+
+
+def processes_row(case: Case, number: int, cpu: bool) -> dict[str, Any]:
+    """The same in as many processes, which begin to count together. With MPS where its daemon runs on the machine."""
+    row: dict[str, Any] = {}
+    one = 0.0
+    for runs in AT_ONCE[:2] if cpu else AT_ONCE:
+        words = [
+            sys.executable,
+            "-m",
+            "benchmarks.device",
+            "--alone",
+            case.name,
+            case.preset,
+            "--steps",
+            str(number),
+            *(["--cpu"] if cpu else []),
+        ]
+        children = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(runs)]
+        try:
+            for child in children:
+                if child.stdout.readline().strip() != "ready":  # type: ignore[union-attr]
+                    raise RuntimeError("a run beside others did not come to its first step")
+            for child in children:
+                child.stdin.write("go\n")  # type: ignore[union-attr]
+                child.stdin.flush()  # type: ignore[union-attr]
+            rate = sum(float(child.stdout.readline()) for child in children)  # type: ignore[union-attr]
+        finally:
+            for child in children:
+                child.kill()
+                child.wait()
+        one = one or rate
+        row[f"processes_{runs}"] = rate / one
+    return row
+
+
+def alone(name: str, preset: str, number: int, device: torch.device) -> None:
+    """A child of `processes_row`: steps a second from the word on."""
+    case = next(case for case in cases(device) if (case.name, case.preset) == (name, preset))
+    step = case.full()
+    for _ in range(replay.WARM + 2):
+        step()
+    synchronise()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    clock = time.perf_counter()
+    for _ in range(number):
+        step()
+    synchronise()
+    print(number / (time.perf_counter() - clock), flush=True)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, one table for each kind of row."""
+    text = []
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        some = [row for row in rows if row["kind"] == kind]
+        names = [name for name in dict.fromkeys(itertools.chain.from_iterable(some)) if name != "kind"]
+        shown = [[f"{row[n]:.2f}" if isinstance(row.get(n), float) else str(row.get(n, "")) for n in names] for row in some]
+        text += [f"\n{kind}\n", *(f"| {' | '.join(line)} |" for line in (names, ["---"] * len(names), *shown))]
+    return "\n".join(text) + "\n"
+
+
+def main() -> int:
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--cpu", action="store_true")
+    words.add_argument("--out", type=Path, default=Path("runs/device"))
+    words.add_argument("--minutes", type=float, default=8.0)
+    words.add_argument("--steps", type=int)
+    words.add_argument("--alone", nargs=2)
+    asked = words.parse_args()
+    if not asked.cpu and not torch.cuda.is_available():
+        print("device: no GPU answers on this machine; --cpu measures the quick presets on its processor")
+        return 1
+    device = torch.device("cpu" if asked.cpu else "cuda")
+    number = asked.steps or (5 if asked.cpu else 60)
+    if asked.alone:
+        alone(*asked.alone, number, device)
+        return 0
+    end = time.monotonic() + 60 * asked.minutes
+    name = "cpu" if asked.cpu else torch.cuda.get_device_name()
+    print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads", flush=True)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    found = list(cases(device))
+    small = [case for case in found if case.stage is load(case.name).procedure.stages[0] and case.preset in ("small", "quick", "paper")]
+    jobs: list[tuple[str, Case, Callable[[], dict[str, Any]]]] = [
+        ("steps", case, lambda case=case: stage_row(case, number)) for case in found
+    ]  # type: ignore[misc]
+    first = next(case for case in small if case.name == "supcam" and case.preset == ("quick" if asked.cpu else "small"))
+    jobs.append(("runs that share the device, processes", first, lambda: processes_row(first, 5 * number, asked.cpu)))
+    if not asked.cpu:
+        jobs.append(("runs that share the device, streams", first, lambda: streams_row(first, 5 * number)))
+        jobs.append(("precision", first, lambda: precision_row(first, number)))
+        jobs += [("determinism", case, lambda case=case: deterministic_row(case, number)) for case in (first,)]  # type: ignore[misc]
+        jobs += [("torch.compile", case, lambda case=case: compile_row(case, number)) for case in small if case.name == "supcam"]  # type: ignore[misc]
+    failed = False
+    for kind, case, job in jobs:
+        row: dict[str, Any] = {"kind": kind, "case": f"{case.name} {case.preset} {case.stage.name}", "backbone": case.config.backbone}
+        if rows and time.monotonic() > end:
+            row["left out"] = f"{asked.minutes:g} minutes were over"
+        else:
+            try:
+                row |= job()
+            except (
+                RuntimeError,
+                AttributeError,
+                TypeError,
+                ValueError,
+            ) as fault:  # one row that fails must not cost the device's time of all others
+                failed = True
+                row["failed"] = str(fault).splitlines()[0][:120]
+                traceback.print_exc()
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        (asked.out / "device.json").write_text(json.dumps({"device": name, "torch": torch.__version__, "rows": rows}, indent=1))
+        (asked.out / "device.md").write_text(f"{name}, torch {torch.__version__}\n{table(rows)}")
+    print(table(rows))
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

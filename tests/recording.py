@@ -1,0 +1,80 @@
+"""What a GPU does with a step, done on a CPU: a watch that refuses what would make the host wait, and a recording that is played again.
+Comes in: a function that computes on tensors. Goes out: an error where it asks for a value; or the same operations on the same memory,
+without the Python around them, so that a number which Python worked out is the one of the day of the recording, as in a CUDA graph."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+aten = torch.ops.aten
+ASKS = {  # a value or a shape that only the data tell
+    aten._local_scalar_dense, aten.nonzero, aten.nonzero_numpy, aten.argwhere, aten.masked_select, aten._unique, aten._unique2,
+    aten.unique_dim, aten.unique_consecutive, aten.unique_dim_consecutive, aten.bincount, aten.equal, aten.is_nonzero,
+    aten.histc, aten.segment_reduce, aten._linalg_check_errors,
+}  # fmt: skip
+INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
+MOVES = {aten._to_copy, aten.copy_, aten._copy_from}
+
+
+class Asked(AssertionError):
+    """A step asked the device for something."""
+
+
+class Watch(TorchDispatchMode):
+    """Inside, what makes a GPU's host wait raises Asked: a value, a shape that the data decide, a mask as an index, a way between devices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet, self.calls = func.overloadpacket, self.calls + 1
+        if packet in ASKS or (packet is aten.repeat_interleave and (kwargs or {}).get("output_size") is None):
+            raise Asked(f"{func}: the host waits for a value or a shape")
+        if packet in INDEXED:
+            indices = [index for index in args[1] if index is not None]
+            if any(index.dtype in (torch.bool, torch.uint8) for index in indices):
+                raise Asked(f"{func}: a mask as an index, whose length the host must know")
+            if any(index.device != args[0].device for index in indices):
+                raise Asked(f"{func}: an index from another device")
+        found = func(*args, **(kwargs or {}))
+        if packet in MOVES and len({leaf.device for leaf in tree_leaves((args, found)) if isinstance(leaf, Tensor)}) > 1:
+            raise Asked(f"{func}: a copy from one device to another")
+        return found
+
+
+class _Record(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, found))
+        return found
+
+
+def record(step: Callable[[], None], state: list[Tensor], device: torch.device) -> Callable[[], None]:
+    """As `replay.record`, for a CPU. state: all that the step writes to which is there before; put back, for a recording computes nothing."""
+    before = [tensor.detach().clone() for tensor in state]
+    with _Record() as recorded:
+        step()
+    with torch.no_grad():
+        for tensor, value in zip(state, before, strict=True):
+            tensor.copy_(value)
+
+    @torch.no_grad()
+    def play() -> None:
+        for func, args, kwargs, results in recorded.calls:
+            again = func(*args, **kwargs)
+            for new, old in zip(tree_leaves(again), tree_leaves(results), strict=True):
+                if (
+                    isinstance(old, Tensor) and old.numel() and new.data_ptr() != old.data_ptr()
+                ):  # else it is the same memory, or a view of it
+                    old.copy_(new)
+
+    return play
