@@ -16,10 +16,12 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from trainables.data.check import Findings, inspect_folder
+from trainables.data.listing import MANIFEST
+from trainables.data.pack import Pack
+from trainables.data.words import count, few
 from trainables.parts.checkpoint import set_mode
-from trainables.parts.data import MANIFEST, Pack, count, few
 from trainables.parts.errors import RequestError
-from trainables.parts.inspection import Findings, inspect_folder
 
 
 def check(folder: str | Path, out: Callable[[str], object] = print, group: str = "patient") -> int:

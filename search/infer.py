@@ -16,10 +16,9 @@ from rich.table import Table
 from scipy.stats import beta
 
 from search.export import confusion_csv, open_export
+from trainables.data.open import SUFFIXES
 from trainables.parts.checkpoint import write_atomically
 from trainables.parts.errors import RequestError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
 def _device() -> torch.device:

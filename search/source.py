@@ -13,9 +13,9 @@ from typing import Any
 from search.registry import Entry
 from search.request import Request
 from search.study import External, external_names, external_packs, name_external
-from trainables.parts.data import Pack, load_pack
+from trainables.data.copies import shared_files, shared_images
+from trainables.data.pack import Pack, load_pack
 from trainables.parts.errors import RequestError
-from trainables.parts.inspection import shared_files, shared_images
 from trainables.parts.procedure import config_values
 
 

@@ -26,8 +26,8 @@ from search.group import ProcessDied, train_group
 from search.ledger import STOP, now
 from search.stages import Stages
 from search.study import STUDY
+from trainables.data.pack import Pack, load_pack
 from trainables.parts import code
-from trainables.parts.data import Pack, load_pack
 from trainables.parts.errors import Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
 from trainables.parts.execution import MODEL, Outcome, device_name, execute, parameters_of
 from trainables.parts.procedure import config_from

@@ -10,22 +10,14 @@ import references
 import scipy.io
 from PIL import Image
 
-from trainables.parts.cells import (
-    CONSEP_CLASSES,
-    DOWNLOADS,
-    NUCLS_CLASSES,
-    PREPARE,
-    SHARES,
-    Cell,
-    cell_set,
-    crop,
-    find_tiles,
-    patient_of,
-    read_any,
-    read_cells,
-    window,
-)
-from trainables.parts.data import load_pack, split
+from trainables.data.cells import read_any, read_cells
+from trainables.data.crops import Cell, crop, window
+from trainables.data.downloads import DOWNLOADS, find_tiles, patient_of
+from trainables.data.labels import CONSEP_CLASSES, NUCLS_CLASSES
+from trainables.data.pack import load_pack
+from trainables.data.prepare import PREPARE
+from trainables.data.split import split
+from trainables.data.synthetic_cells import SHARES, cell_set
 from trainables.parts.errors import RequestError
 
 HEIGHT, WIDTH = 120, 100

@@ -10,7 +10,12 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from trainables.parts.data import TOLERANCE, class_order, groups_of, load_pack, make_pack, on_canvas, read_folder, save_pack, split
+from trainables.data.listing import class_order
+from trainables.data.open import TOLERANCE
+from trainables.data.pack import load_pack, make_pack, save_pack
+from trainables.data.read import read_folder
+from trainables.data.scale import on_canvas
+from trainables.data.split import groups_of, split
 from trainables.parts.errors import RequestError
 
 

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from search.data_commands import check, synthesize
-from trainables.parts.chromosomes import cluster_set
-from trainables.parts.data import make_pack, read_folder
+from trainables.data.pack import make_pack
+from trainables.data.read import read_folder
+from trainables.data.synthetic_clusters import cluster_set
 from trainables.parts.errors import RequestError
 
 

@@ -9,9 +9,9 @@ import pytest
 import analysis
 from search import export as exporting
 from search.study import name_external, read_study
-from trainables.parts.data import make_pack
+from trainables.data.copies import shared_images
+from trainables.data.pack import make_pack
 from trainables.parts.errors import RequestError
-from trainables.parts.inspection import shared_images
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_what_plain_means_reach_stands_in_the_study_instead_of_size(bench, toy):
 def test_the_same_images_are_known_under_another_frame_and_polarity_and_whatever_their_scale(tmp_path):
     from PIL import Image
 
-    from trainables.parts.inspection import shared_files
+    from trainables.data.copies import shared_files
 
     chance = np.random.default_rng(0)
     for name, frame, white in (("one", 4, False), ("other", 9, True)):

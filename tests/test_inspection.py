@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.parts.chromosomes import cluster_set
-from trainables.parts.data import make_pack, split
-from trainables.parts.inspection import inspect_folder, near_duplicates, size_baseline
+from trainables.data.check import inspect_folder
+from trainables.data.copies import near_duplicates
+from trainables.data.pack import make_pack
+from trainables.data.size import size_baseline
+from trainables.data.split import split
+from trainables.data.synthetic_clusters import cluster_set
 
 CLUSTERS = cluster_set(6, size=224, seed=1).images  # 24 different pictures
 

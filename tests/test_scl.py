@@ -12,10 +12,12 @@ from PIL import Image
 from torch.nn import functional as F
 
 from trainables import scl
+from trainables.data.open import TOLERANCE
+from trainables.data.pack import load_pack, make_pack, save_pack
+from trainables.data.split import split
+from trainables.data.synthetic_karyotypes import HOSPITALS, KARYOTYPE, karyotype_bands, karyotype_set
 from trainables.parts import losses
 from trainables.parts.checkpoint import load_state, save_state
-from trainables.parts.chromosomes import HOSPITALS, KARYOTYPE, karyotype_bands, karyotype_set
-from trainables.parts.data import TOLERANCE, load_pack, make_pack, save_pack, split
 from trainables.parts.encoders import create_backbone, standardise
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro
@@ -744,7 +746,7 @@ def test_classes_differ_in_length_centromere_and_bands_and_keep_them_in_every_ho
 
 
 def test_the_reverse_stain_has_dark_bands_where_the_other_has_pale_ones():
-    from trainables.parts.chromosomes import Chromosome, draw
+    from trainables.data.synthetic import Chromosome, draw
 
     plain, reverse = (HOSPITALS[name] for name in ("g_bands", "reverse_stain"))
     levels = {}

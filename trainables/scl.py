@@ -13,14 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainables.data.copies import near_duplicates
+from trainables.data.find import list_folder
+from trainables.data.pack import Pack, make_pack
+from trainables.data.read import read_folder, read_images
+from trainables.data.scale import common_scale, shrink
+from trainables.data.synthetic_karyotypes import KARYOTYPE, karyotype_set
+from trainables.data.words import count, few
 from trainables.parts import losses
-from trainables.parts.chromosomes import KARYOTYPE, karyotype_set
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
-from trainables.parts.data import Pack, common_scale, count, few, list_folder, make_pack, read_folder, read_images, shrink
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, backbone_faults, create_backbone, size_arguments, standardise
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
-from trainables.parts.inspection import near_duplicates
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.data.copies import near_duplicates
+from trainables.data.pack import Pack
+from trainables.data.read import read_folder, read_images
+from trainables.data.synthetic_clusters import CLUSTER_TYPES, cluster_set
 from trainables.parts import losses
-from trainables.parts.chromosomes import cluster_set
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.composition import Numbers, compose, draw_composition, load_tables
-from trainables.parts.data import Pack, read_folder, read_images
 from trainables.parts.encoders import (
     GRAY_MEAN,
     GRAY_STD,
@@ -28,14 +30,13 @@ from trainables.parts.encoders import (
     standardise,
 )
 from trainables.parts.evaluation import classification_metrics, confusion_matrix, knn_accuracy
-from trainables.parts.inspection import near_duplicates
 from trainables.parts.key_queue import KeyQueue
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
 from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
 
-CLASSES = ("instance", "overlapping", "touching", "touching_overlapping")
+CLASSES = CLUSTER_TYPES
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from trainables.parts.data import Pack, split
+from trainables.data.pack import Pack
+from trainables.data.split import split
 from trainables.parts.procedure import config_values
 from trainables.parts.randomness import derive_seed
 

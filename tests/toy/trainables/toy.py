@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.parts.data import Pack, make_pack, read_folder, read_images, split
+from trainables.data.pack import Pack, make_pack
+from trainables.data.read import read_folder, read_images
+from trainables.data.split import split
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, create_backbone, standardise
 from trainables.parts.errors import WeightsUnreachable
 from trainables.parts.evaluation import classification_metrics, confusion_matrix
