@@ -24,9 +24,9 @@ from trainables.parts.checkpoint import set_mode
 from trainables.parts.errors import RequestError
 
 
-def check(folder: str | Path, out: Callable[[str], object] = print, group: str = "patient") -> int:
+def check(folder: str | Path, out: Callable[[str], object] = print, group: str = "patient", layout: str = "") -> int:
     """Print what a folder of images holds. 0 where it can be used as it is, 2 where it cannot be read or a split of it leaks."""
-    found = inspect_folder(folder, group=group)
+    found = inspect_folder(folder, group=group, layout=layout)
     if out is print and sys.stdout.isatty():
         _show(found, Console(highlight=False))
     else:
@@ -53,6 +53,9 @@ def _report(found: Findings) -> Iterator[RenderableType]:
         for name, images in found.counts.items():
             table.add_row(Text(f"  {name}"), f"{images:,}", f"{images / total:.1%}")
         yield table
+    for line in found.levels:
+        word, _, rest = line.partition(": ")
+        yield Text(f"{word + ' is':<16}{rest}")
     if found.sizes:
         (w0, w1, w2), (h0, h1, h2), (f0, f1, f2) = (found.sizes[name] for name in ("width", "height", "foreground"))
         yield Text(
@@ -66,10 +69,16 @@ def _report(found: Findings) -> Iterator[RenderableType]:
         near = [f"{p.first} ~ {p.second}{' (turned)' if p.turned else ''}" for p in found.near]
         yield Text(f"near duplicates {count(len(near), 'pair')}{': ' + few(near, 3) if near else ''}")
     if found.parts:
-        way = "by patient and equal images" if found.patients is not None else "by equal images; no patients are known"
+        way = (
+            "as the data come"
+            if found.given_parts
+            else "by patient and equal images"
+            if found.patients is not None
+            else "by equal images; no patients are known"
+        )
         yield Text(f"split           {', '.join(f'{name} {n:,}' for name, n in found.parts.items())} ({way})")
     if found.given_parts is not None:
-        yield Text(f"manifest split  {', '.join(f'{name} {n:,}' for name, n in found.given_parts.items())}")
+        yield Text(f"given split     {', '.join(f'{name} {n:,}' for name, n in found.given_parts.items())}")
     if found.size_baseline is not None:
         b = found.size_baseline
         largest = max(found.counts.values()) / total

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from trainables.data.open import TOLERANCE
+from trainables.data.ground import TOLERANCE
 from trainables.data.read import read_folder
 from trainables.data.scale import shrink
 from trainables.data.split import split

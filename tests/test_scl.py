@@ -12,10 +12,11 @@ from PIL import Image
 from torch.nn import functional as F
 
 from trainables import scl
-from trainables.data.open import TOLERANCE
+from trainables.data.ground import TOLERANCE
 from trainables.data.pack import load_pack, make_pack, save_pack
 from trainables.data.split import split
-from trainables.data.synthetic_karyotypes import HOSPITALS, KARYOTYPE, karyotype_bands, karyotype_set
+from trainables.data.synthetic_karyotypes import HOSPITALS, karyotype_bands, karyotype_set
+from trainables.data.words import KARYOTYPE
 from trainables.parts import losses
 from trainables.parts.checkpoint import load_state, save_state
 from trainables.parts.encoders import create_backbone, standardise

@@ -18,8 +18,8 @@ from trainables.data.find import list_folder
 from trainables.data.pack import Pack, make_pack
 from trainables.data.read import read_folder, read_images
 from trainables.data.scale import common_scale, shrink
-from trainables.data.synthetic_karyotypes import KARYOTYPE, karyotype_set
-from trainables.data.words import count, few
+from trainables.data.synthetic_karyotypes import karyotype_set
+from trainables.data.words import KARYOTYPE, count, few
 from trainables.parts import losses
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, backbone_faults, create_backbone, size_arguments, standardise

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.crops import SIDE, Cell, crop, read_picture, window
+from trainables.data.crops import SIDE, Cell, crop, window
 from trainables.data.downloads import DOWNLOADS, cut_tile, find_tiles
 from trainables.data.find import list_folder
-from trainables.data.listing import class_faults, class_order
-from trainables.data.open import UnreadableError
+from trainables.data.listing import part_faults
+from trainables.data.open import FileFault, UnreadableError, read_picture, unreadable_fault
 from trainables.data.pack import Pack, load_pack, make_pack
-from trainables.data.read import unreadable_fault
-from trainables.data.words import few
+from trainables.data.read import class_indices, said_first, torn_copies
+from trainables.data.readers import each
+from trainables.data.words import shown
 from trainables.parts.errors import RequestError
 
 
@@ -33,18 +34,16 @@ def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
         if folder.is_dir() and find_tiles(folder, download):
             raise RequestError(f"'{folder}' is a download of whole tiles ({download.images}, {download.labels}); cut its cells out first: python -m search data prepare {name} {folder} OUT")  # fmt: skip
     listing = list_folder(folder)
-    faults = list(listing.faults)
-    order = class_order(listing.labels) if classes is None else list(classes)
-    if classes is None and listing.files:
-        faults += class_faults(listing.labels, folder)
-    if unknown := [name for name in class_order(listing.labels) if name not in order]:
-        faults.append(f"classes must be among {', '.join(order)}, unknown: {few(unknown)}; rename or remove them")
-    images, areas, broken = _pictures([folder / name for name in listing.files], listing.files)
-    faults += broken
-    if faults:
+    order, labels, wrong, missing = class_indices(listing, classes, folder)
+    parts = listing.parts if classes is None else None
+    images, areas, broken = _pictures([folder / name for name in listing.files], listing.names)
+    if faults := [*listing.faults, *wrong, *(part_faults(listing) if parts is not None else []), *broken]:
         raise RequestError(*faults)
-    notes = [*listing.notes, *_missing(order, listing.labels)]
-    return make_pack(images, [order.index(name) for name in listing.labels], order, listing.files, listing.patients, areas, notes)
+    notes = [*said_first(listing), *(note.replace("image of class", "cell of type") for note in missing)]
+    pack = make_pack(images, labels, order, listing.names, listing.patients, areas, notes, parts)
+    if torn := torn_copies(pack):
+        raise RequestError(*torn)
+    return pack
 
 
 def _missing(order: Iterable[str], present: Iterable[str]) -> list[str]:
@@ -62,17 +61,20 @@ def _ordered(pack: Pack, classes: Sequence[str], folder: Path) -> Pack:
 
 def _pictures(paths: Sequence[Path], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Files of one cell each -> crops (N, 32, 32, 3), areas (N, 2), faults."""
-    images, areas, broken = np.zeros((len(paths), SIDE, SIDE, 3), np.uint8), np.ones((len(paths), 2)), []
-    for i, path in enumerate(paths):
+    images, areas = np.zeros((len(paths), SIDE, SIDE, 3), np.uint8), np.ones((len(paths), 2))
+
+    def one(i: int) -> str:
         try:
-            picture = read_picture(path)
+            picture = read_picture(paths[i])
         except UnreadableError as fault:
-            broken.append(f"{names[i]} ({fault})")
-            continue
+            return str(fault)
         height, width = picture.shape[:2]
         images[i] = crop(picture, *window(Cell("", 0, 0, 0, height, width, 0.0), 1))
         areas[i] = height * width
-    return images, areas, unreadable_fault(broken)
+        return ""
+
+    reasons = each(one, range(len(paths)))
+    return images, areas, unreadable_fault([(names[i], reason) for i, reason in enumerate(reasons) if reason])
 
 
 def read_any(paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, list[object]], list[str]]:
@@ -87,16 +89,17 @@ def read_any(paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, list[object]]
             labels = path.parent.parent / download.labels / (path.stem + download.ending)
             if path.parent.name == download.images and labels.parent.is_dir():  # a tile, which is no cell even where its file is missing
                 tile = cut_tile(download, str(path), path, labels if labels.is_file() else None, typed=False)
-                faults += [f"{path}: {fault}" for fault in tile.faults]
+                name = shown(str(path))
+                faults += [FileFault(f"{name}: {fault}", () if tile.cells else (name,)) for fault in tile.faults]
                 parts.append(tile.crops)
                 rows = [(cell.name, (cell.left + cell.right) / 2, (cell.top + cell.bottom) / 2) for cell in tile.cells]
                 break
         else:
-            images, _, broken = _pictures([path], [str(path)])
+            images, _, broken = _pictures([path], [shown(str(path))])
             faults += broken
             parts.append(images)
             rows = [("", "", "")]  # type: ignore[list-item]
         for row in rows:
-            for name, value in zip(columns, (str(path), *row), strict=True):
+            for name, value in zip(columns, (shown(str(path)), *row), strict=True):
                 columns[name].append(value)
     return np.concatenate(parts), columns, faults

@@ -3,9 +3,7 @@ Comes in: a folder. Goes out: `Findings`, numbers and names without layout. Exis
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,18 +11,17 @@ import numpy as np
 
 from trainables.data.copies import NearPair, near_pairs
 from trainables.data.find import list_folder
-from trainables.data.listing import class_faults, class_order
+from trainables.data.ground import TOLERANCE
+from trainables.data.listing import Listing, class_faults
 from trainables.data.look import Seen, look
-from trainables.data.open import TOLERANCE
+from trainables.data.open import blank_fault, unreadable_fault
 from trainables.data.pack import make_pack
-from trainables.data.read import blank_fault, unreadable_fault
+from trainables.data.read import said_of
+from trainables.data.readers import each
 from trainables.data.size import size_baseline
-from trainables.data.split import PARTS, split
-from trainables.data.words import count, few
+from trainables.data.split import given_split, split
+from trainables.data.words import PARTS, class_order, count, few, shown
 from trainables.parts.errors import RequestError
-from trainables.parts.machine import cpus
-
-PART_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 
 
 @dataclass
@@ -35,6 +32,8 @@ class Findings:
     counts: dict[str, int] = field(default_factory=dict)  # images per class
     patients: int | None = None
     sizes: dict[str, tuple[float, float, float]] = field(default_factory=dict)  # width, height, foreground part: minimum, median, maximum
+    levels: list[str] = field(default_factory=list)  # what was taken as class, patient and part, a line each
+    listing: Listing | None = None
     white: int = 0  # images with a white background
     black: int = 0
     deep: int = 0  # images of more than 8 bits
@@ -56,27 +55,36 @@ class Findings:
 
 
 def inspect_folder(
-    folder: str | Path, fractions: Sequence[float] = (0.6, 0.1, 0.3), seed: int = 0, group: str = "patient", tolerance: int = TOLERANCE
+    folder: str | Path,
+    fractions: Sequence[float] = (0.6, 0.1, 0.3),
+    seed: int = 0,
+    group: str = "patient",
+    tolerance: int = TOLERANCE,
+    layout: str = "",
 ) -> Findings:
-    """Everything that can be said about a folder before training. Raises nothing on bad data: faults stand in the findings."""
-    found = Findings(str(folder))
-    listing = list_folder(folder, group)
-    found.faults += [*listing.faults, *class_faults(listing.labels, folder)]
+    """Everything that can be said about a folder before training. Raises nothing on bad data: faults stand in the findings. layout: see
+    `list_folder`."""
+    found = Findings(shown(str(folder)))
+    listing = list_folder(folder, group, layout)
+    found.listing, found.levels = listing, listing.levels
+    found.faults += [*listing.faults, *(class_faults(listing.labels, folder) if listing.files else [])]
+    found.warnings += listing.warnings
     found.notes += listing.notes
-    found.counts = {name: listing.labels.count(name) for name in class_order(listing.labels)}
+    found.counts = dict.fromkeys(class_order(listing.labels), 0)
+    for name in listing.labels:
+        found.counts[name] += 1
     found.patients = None if listing.patients is None else len(set(listing.patients))
-    with warnings.catch_warnings():  # Pillow warns about metadata, which is not used
-        warnings.simplefilter("ignore")
-        with ThreadPoolExecutor(min(8, cpus())) as pool:
-            results = list(pool.map(lambda name: look(Path(folder) / name, tolerance), listing.files))
-    found.unreadable = [f"{name} ({seen})" for name, seen in zip(listing.files, results, strict=True) if isinstance(seen, str)]
-    blank = [name for name, seen in zip(listing.files, results, strict=True) if seen is None]
-    found.faults += [*unreadable_fault(found.unreadable), *blank_fault(blank, tolerance)]
+    results = each(lambda name: look(Path(folder) / name, tolerance), listing.files)
+    names = listing.names
+    broken = [(name, seen) for name, seen in zip(names, results, strict=True) if isinstance(seen, str)]
+    found.unreadable = [f"{name} ({reason})" for name, reason in broken]
+    blank = [name for name, seen in zip(names, results, strict=True) if seen is None]
+    found.faults += [*unreadable_fault(broken), *blank_fault(blank, tolerance)]
     good = [i for i, seen in enumerate(results) if isinstance(seen, Seen)]
     seen = [result for result in results if isinstance(result, Seen)]
     if not good:
         return found
-    files, labels = [listing.files[i] for i in good], [listing.labels[i] for i in good]
+    files, labels = [names[i] for i in good], [listing.labels[i] for i in good]
     patients = None if listing.patients is None else [listing.patients[i] for i in good]
     for name, values in (
         ("width", [s.width for s in seen]),
@@ -84,11 +92,13 @@ def inspect_folder(
         ("foreground", [s.foreground / (s.width * s.height) for s in seen]),
     ):
         found.sizes[name] = (float(min(values)), float(np.median(values)), float(max(values)))
-    found.white, found.deep = sum(s.inverted for s in seen), sum(s.deep for s in seen)
+    found.white, found.deep = sum(s.said.inverted for s in seen), sum(s.said.deep for s in seen)
     found.black = len(seen) - found.white
+    for words in said_of(dict(zip(files, [s.said for s in seen], strict=True))):
+        (found.notes if "more than 8 bits" in words else found.warnings).append(words)
     if found.white and found.black:
         few_white = found.white < found.black
-        odd = [name for name, s in zip(files, seen, strict=True) if s.inverted == few_white]
+        odd = [name for name, s in zip(files, seen, strict=True) if s.said.inverted == few_white]
         found.warnings.append(f"both backgrounds occur; the {len(odd)} with a {'white' if few_white else 'black'} one: {few(odd)}")
 
     by_key: dict[bytes, list[int]] = {}
@@ -114,28 +124,26 @@ def inspect_folder(
     pictures = np.array([np.frombuffer(s.key, np.uint8) for s in seen]).reshape(-1, 4, 4)
     areas = np.array([[s.width * s.height, s.foreground] for s in seen], float)
     order = class_order(labels)
-    pack = make_pack(pictures, [order.index(name) for name in labels], order, files, patients, areas)
+    given = None if listing.parts is None or not all(listing.parts) else [listing.parts[i] for i in good]
+    pack = make_pack(pictures, [order.index(name) for name in labels], order, files, patients, areas, parts=given)
+    if listing.parts is not None:
+        found.given_parts = {name: listing.parts.count(name) for name in PARTS}
+        side = np.array([listing.parts[i] for i in good], object)
+        _check_sides("the split that comes with the data", side, files, patients, same, close, found)
     if len(order) > 1 and not found.faults:
         try:
-            sides = split(pack, fractions, seed, ties=[(i, j) for i, j, _, _ in close])  # as a study does
+            sides = given_split(pack, fractions, seed) if given else split(pack, fractions, seed, ties=[(i, j) for i, j, _, _ in close])
         except RequestError as error:
             found.faults += error.faults
-        else:
+        else:  # as a study does
             found.parts = {name: len(indices) for name, indices in sides.items()}
             side = np.empty(len(pack), object)
             for name, indices in sides.items():
                 side[indices] = name
-            _check_sides("the split that a study makes", side, files, patients, same, close, found)
+            if not given:
+                _check_sides("the split that a study makes", side, files, patients, same, close, found)
     if len(order) > 1:
         found.size_baseline = size_baseline(pack)
-    if listing.parts is not None:
-        given = [listing.parts[i] for i in good]
-        unknown = [f"{files[i]} ('{name}')" for i, name in enumerate(given) if name.lower() not in PART_NAMES]
-        if unknown:
-            found.faults.append(f"the manifest's split must be train, val or test, {len(unknown)} are not: {few(unknown)}; correct them")
-        side = np.array([PART_NAMES.get(name.lower(), "") for name in given], object)
-        found.given_parts = {name: int((side == name).sum()) for name in PARTS}
-        _check_sides("the manifest's split", side, files, patients, same, close, found)
     return found
 
 

@@ -4,9 +4,7 @@ Comes in: images, or two folders. Goes out: pairs. Exists so that a copy on two 
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +13,9 @@ import numpy as np
 from trainables.data.find import list_folder
 from trainables.data.open import UnreadableError, decode
 from trainables.data.pack import Pack, pixel_keys
+from trainables.data.readers import each
 from trainables.data.scale import area_weights, foreground_box
 from trainables.data.words import count, few
-from trainables.parts.machine import cpus
 
 SIDE = 24  # px of the reduced image that near duplicates are compared on
 # Correlations above which two images count as near duplicates. Looked at by eye on 4,000 clusters and 14,002 chromosomes (Tseng et al.
@@ -87,9 +85,7 @@ def shared_files(one: str | Path, other: str | Path) -> str:
     found = []
     for folder in (Path(one), Path(other)):
         files = list_folder(folder).files
-        with warnings.catch_warnings(), ThreadPoolExecutor(min(8, cpus())) as pool:
-            warnings.simplefilter("ignore")  # Pillow's, about metadata
-            keys = list(pool.map(_foreground_key, [folder / name for name in files]))
+        keys = each(_foreground_key, [folder / name for name in files])
         found.append({key: name for key, name in zip(keys, files, strict=True) if key})
     both = [(found[0][key], name) for key, name in found[1].items() if key in found[0]]
     return f"{count(len(both))} in both sets: {few([f'{mine} = {theirs}' for mine, theirs in both], 3)}" if both else ""

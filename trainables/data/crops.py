@@ -3,14 +3,10 @@ Comes in: a tile's pixels and a cell's box. Goes out: crops. Exists so that ever
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
-from trainables.data.open import UnreadableError
 
 SIDE = 32  # pixels of a crop (Nakhli et al., section 4.3)
 
@@ -63,19 +59,3 @@ def crop(image: np.ndarray, top: int, left: int, side: int, size: int = SIDE) ->
     else:
         part = image[rows[:, None], columns]
     return np.asarray(Image.fromarray(np.ascontiguousarray(part)).resize((size, size), Image.Resampling.BILINEAR))
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """uint8 (H, W, 3); what is transparent becomes white. UnreadableError with the reason in a few words."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata, which is not used
-            with Image.open(path) as file:
-                opened: Image.Image = file
-                if opened.mode in ("RGBA", "LA", "PA") or "transparency" in opened.info:
-                    rgba = opened.convert("RGBA")
-                    opened = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-                return np.asarray(opened.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, Image.DecompressionBombError) as fault:
-        reason = "not an image" if "cannot identify" in str(fault) else (str(fault).splitlines() or ["damaged"])[0][:80]
-        raise UnreadableError(reason) from None

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.crops import Tile, crop, read_picture, window
+from trainables.data.crops import Tile, crop, window
 from trainables.data.labels import consep_cells, nucls_cells
-from trainables.data.open import SUFFIXES, UnreadableError
+from trainables.data.open import SUFFIXES, UnreadableError, read_picture
 from trainables.parts.machine import cpus
 
 

@@ -4,13 +4,13 @@ Comes in: a path. Goes out: `Seen`, or why there is none. Exists so that an insp
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from trainables.data.copies import in_one_position, reduced
-from trainables.data.open import UnreadableError, decode
+from trainables.data.open import Decoded, UnreadableError, decode
 from trainables.data.scale import foreground_box
 
 
@@ -19,8 +19,7 @@ class Seen:
     height: int
     width: int
     foreground: int
-    inverted: bool
-    deep: bool
+    said: Decoded  # how it was read, without its pixels
     key: bytes  # equal where size and pixels are equal
     upright: np.ndarray  # float32 (SIDE * SIDE,), mean 0, length 1
     turned: np.ndarray  # the same of the image in the one of its 8 positions that its moments choose
@@ -40,4 +39,4 @@ def look(path: Path, tolerance: int) -> Seen | str | None:
     key = hashlib.blake2b(f"{gray.shape}".encode() + gray.tobytes(), digest_size=16).digest()
     box = foreground_box(gray)
     height, width = gray.shape
-    return Seen(height, width, foreground, decoded.inverted, decoded.deep, key, reduced(box), reduced(in_one_position(box)), box.shape)
+    return Seen(height, width, foreground, replace(decoded, gray=gray[:0]), key, reduced(box), reduced(in_one_position(box)), box.shape)

@@ -35,6 +35,7 @@ class Pack:
     notes: tuple[str, ...]  # what was done to the images, in words
     areas: np.ndarray  # float64 (N, 2): image area and foreground area, in pixels of the original file
     ties: tuple[tuple[int, int], ...] = ()  # pairs that show the same thing: a split keeps them on one side
+    parts: tuple[str, ...] | None = None  # train, val or test of each image, where the data come with a split
     scale: float = 0.0  # the factor by which all were scaled, see `common_scale`; 0: taken as they are, or not known
 
     def __len__(self) -> int:
@@ -54,8 +55,9 @@ def make_pack(
     patients: Sequence[str] | None,
     areas: np.ndarray,
     notes: Sequence[str] = (),
+    parts: Sequence[str] | None = None,
 ) -> Pack:
-    """Pack with its hash: sha256 over shape, classes, labels, patients, files and pixels. Notes and areas are not part of it."""
+    """Pack with its hash: sha256 over shape, classes, labels, patients, files, the parts of a given split, and pixels. Notes and areas are not part of it."""
     labels = np.asarray(labels, dtype=np.int64)
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise ValueError(f"images must be uint8 of shape (N, S, S) or (N, S, S, 3), got {images.dtype} {images.shape}")
@@ -64,6 +66,7 @@ def make_pack(
             f"images, labels, files, areas and patients must have one length, got {len(images)}, {len(labels)}, {len(files)}, {len(areas)}"
         )
     head = [list(images.shape), list(classes), labels.tolist(), None if patients is None else list(patients), list(files)]
+    head += [] if parts is None else [list(parts)]
     digest = hashlib.sha256(json.dumps(head, ensure_ascii=True, separators=(",", ":")).encode())
     for image in images:
         digest.update(np.ascontiguousarray(image).data)
@@ -76,6 +79,7 @@ def make_pack(
         digest.hexdigest(),
         tuple(notes),
         np.asarray(areas, dtype=np.float64).reshape(len(labels), 2),
+        parts=None if parts is None else tuple(parts),
     )
 
 
@@ -102,6 +106,7 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
                 "notes": pack.notes,
                 "areas": pack.areas.tolist(),
                 "ties": pack.ties,
+                "parts": pack.parts,
                 "scale": pack.scale,
             }
             with (building / "data.json").open("w", encoding="utf-8") as stream:
@@ -171,7 +176,8 @@ def load_pack(folder: str | Path, verify: bool = False) -> Pack:
         tuple(about["notes"]),
         np.asarray(about["areas"], np.float64).reshape(-1, 2),
         tuple((int(i), int(j)) for i, j in about["ties"]),
-        float(about.get("scale", 0.0)),  # sets packed before it was kept have none
+        parts=None if about.get("parts") is None else tuple(about["parts"]),  # sets packed before these were kept have neither
+        scale=float(about.get("scale", 0.0)),
     )
     if verify and make_pack(images, pack.labels, pack.classes, pack.files, patients, pack.areas).hash != pack.hash:
         raise RequestError(f"packed data must agree with its hash, '{folder}' does not; read the images again")

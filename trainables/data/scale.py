@@ -4,15 +4,14 @@ Comes in: gray images on black. Goes out: uint8 images. Exists so that relative 
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from trainables.data.open import TOLERANCE, UnreadableError, decode
-from trainables.parts.machine import cpus
+from trainables.data.ground import TOLERANCE
+from trainables.data.open import UnreadableError, decode
+from trainables.data.readers import each
 
 
 @functools.lru_cache(maxsize=256)
@@ -73,8 +72,5 @@ def common_scale(paths: Sequence[Path], normal_side: float, tolerance: int = TOL
             return 0  # `read_images` names it
         return max(foreground_box(gray).shape) if gray.any() else 0
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with ThreadPoolExecutor(min(8, cpus())) as pool:
-            known = [length for length in pool.map(side, paths) if length]
+    known = [length for length in each(side, paths) if length]
     return normal_side / float(np.median(known)) if known else 1.0

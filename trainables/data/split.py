@@ -4,14 +4,13 @@ Comes in: a `Pack`. Goes out: index arrays. Exists so that no score is better th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from trainables.data.pack import Pack, pixel_keys
-from trainables.data.words import count
+from trainables.data.words import PARTS, count
 from trainables.parts.errors import RequestError
-
-PARTS = ("train", "val", "test")
 
 
 def groups_of(pack: Pack, ties: Iterable[tuple[int, int]] = ()) -> np.ndarray:
@@ -92,4 +91,32 @@ def split(
     result = {name: np.zeros(0, np.int64) for name in PARTS}
     for p, which in enumerate(asked):
         result[PARTS[which]] = np.flatnonzero(part[groups] == p).astype(np.int64)
+    return result
+
+
+def given_split(pack: Pack, fractions: Sequence[float], seed: int = 0) -> dict[str, np.ndarray]:
+    """The split that came with the data, `pack.parts`. Without a part for validation, that is drawn from train as `split` draws, in the
+    proportion of `fractions`. RequestError where a class stays out of a part."""
+    assert pack.parts is not None
+    given = np.array(pack.parts)
+    result = {name: np.flatnonzero(given == name).astype(np.int64) for name in PARTS}
+    if not len(result["val"]):
+        train, val = fractions[0], fractions[1]
+        chosen = result["train"]
+        place = {int(index): i for i, index in enumerate(chosen)}
+        part = replace(
+            pack,
+            images=pack.images[chosen],
+            labels=pack.labels[chosen],
+            patients=None if pack.patients is None else tuple(pack.patients[i] for i in chosen),
+            ties=tuple((place[i], place[j]) for i, j in pack.ties if i in place and j in place),
+        )
+        drawn = split(part, (train / (train + val), val / (train + val), 0.0), seed)
+        result["train"], result["val"] = chosen[drawn["train"]], chosen[drawn["val"]]
+    held = np.unique(pack.labels)
+    lacks = [f"{pack.classes[c]} in {name}" for name in PARTS for c in held if not (pack.labels[result[name]] == c).any()]
+    if lacks:
+        raise RequestError(
+            f"every part needs an image of every class, the split that comes with the data has none of {', '.join(lacks[:8])}; correct or drop it"
+        )
     return result

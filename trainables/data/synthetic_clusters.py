@@ -12,7 +12,7 @@ import scipy.fft
 import scipy.io
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from trainables.data.open import TOLERANCE
+from trainables.data.ground import TOLERANCE
 from trainables.data.pack import Pack, make_pack
 from trainables.data.scale import shrink
 from trainables.data.synthetic import Drawing, draw, random_chromosome

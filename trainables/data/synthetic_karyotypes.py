@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from trainables.data.open import TOLERANCE
+from trainables.data.ground import TOLERANCE
 from trainables.data.pack import Pack, make_pack
 from trainables.data.scale import on_canvas, rescale
 from trainables.data.synthetic import Chromosome, draw
+from trainables.data.words import KARYOTYPE
 from trainables.parts.errors import RequestError
 
-KARYOTYPE = (*map(str, range(1, 23)), "X", "Y")
 # Relative length (parts in a hundred of the haploid autosomes) and centromere (short arm / whole), near the Paris Conference's (1971).
 _FORM = {
     "1": (8.44, 0.48), "2": (8.02, 0.39), "3": (6.83, 0.47), "4": (6.30, 0.29), "5": (6.08, 0.29), "6": (5.90, 0.39), "7": (5.36, 0.39),
