@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +126,9 @@ class Reader:
             both = shared_images(pack, other)
         else:
             both = shared_files(own, folder)
-        if both:
-            raise RequestError(f"--external {folder}: {both}; an external set must hold other images than the study's own")
-        return other
+        if both.refused:
+            raise RequestError(f"--external {folder}: {both.refused}; an external set must hold other images than the study's own")
+        return replace(other, notes=(*other.notes, f"look at them: {both.doubtful}")) if both.doubtful else other
 
     def _with_built_in(self, synthetic: Mapping[str, int]) -> dict[str, External]:
         assert self.entry.procedure.external is not None

@@ -19,7 +19,7 @@ from trainables.data.pack import Pack, make_pack
 from trainables.data.read import read_folder, read_images
 from trainables.data.scale import common_scale, shrink
 from trainables.data.synthetic_karyotypes import karyotype_set
-from trainables.data.words import KARYOTYPE, count, few
+from trainables.data.words import KARYOTYPE, count, few, shown
 from trainables.parts import losses
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, backbone_faults, create_backbone, size_arguments, standardise
@@ -481,7 +481,7 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
             f"{len(set(pack.patients)):,} individuals, each kept in one part of the split; near duplicates between them were not looked for"
         )
         return replace(pack, notes=(*pack.notes, note))
-    ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images))
+    ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images, pack.files))
     note = "individuals are not known: one may stand in two parts of the split, which makes test results better than they are"
     tied = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
     return replace(pack, ties=ties, notes=(*pack.notes, note, *([tied] if ties else [])))
@@ -499,7 +499,7 @@ def read_files(paths: list[Path], config: SclConfig, scale: float = 0.0) -> tupl
         how = "scaled as the training set was, which is right for the same magnification" if scale else "they keep their own"
         notes.append(f"{count(len(paths))} are too few to tell their scale: {how}; give whole karyotypes, at least {len(KARYOTYPE)} images")
     images, _, said, broken = read_images(paths, config.canvas, config.input_size, scale=factor)
-    return images, {"file": [str(path) for path in paths]}, [*notes, *said], broken
+    return images, {"file": [shown(str(path)) for path in paths]}, [*notes, *said], broken
 
 
 def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from trainables.data.copies import near_duplicates
 from trainables.data.pack import Pack
 from trainables.data.read import read_folder, read_images
 from trainables.data.synthetic_clusters import CLUSTER_TYPES, cluster_set
+from trainables.data.words import shown
 from trainables.parts import losses
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.composition import Numbers, compose, draw_composition, load_tables
@@ -456,7 +457,7 @@ def read_files(
 ) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     """Images as the classifier was trained on, their names, what was done to them, and what is wrong with files."""
     images, _, notes, broken = read_images(paths, config.canvas, config.input_size)
-    return images, {"file": [str(path) for path in paths]}, notes, broken
+    return images, {"file": [shown(str(path)) for path in paths]}, notes, broken
 
 
 def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -481,7 +482,7 @@ def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = N
         return pack
     if set(pack.classes) == set(CLASSES) and pack.classes != CLASSES:
         pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=CLASSES)
-    ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images))
+    ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images, pack.files))
     note = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
     return replace(pack, ties=ties, notes=(*pack.notes, note) if ties else pack.notes)
 

@@ -34,6 +34,8 @@ class Findings:
     sizes: dict[str, tuple[float, float, float]] = field(default_factory=dict)  # width, height, foreground part: minimum, median, maximum
     levels: list[str] = field(default_factory=list)  # what was taken as class, patient and part, a line each
     listing: Listing | None = None
+    place: str = ""  # the folder, as the system calls it
+    class_sizes: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)  # width, height, foreground in pixels
     white: int = 0  # images with a white background
     black: int = 0
     deep: int = 0  # images of more than 8 bits
@@ -66,7 +68,7 @@ def inspect_folder(
     `list_folder`."""
     found = Findings(shown(str(folder)))
     listing = list_folder(folder, group, layout)
-    found.listing, found.levels = listing, listing.levels
+    found.listing, found.levels, found.place = listing, listing.levels, str(folder)
     found.faults += [*listing.faults, *(class_faults(listing.labels, folder) if listing.files else [])]
     found.warnings += listing.warnings
     found.notes += listing.notes
@@ -92,6 +94,10 @@ def inspect_folder(
         ("foreground", [s.foreground / (s.width * s.height) for s in seen]),
     ):
         found.sizes[name] = (float(min(values)), float(np.median(values)), float(max(values)))
+    for name in found.counts:
+        own = [s for s, label in zip(seen, labels, strict=True) if label == name]
+        columns = ([s.width for s in own], [s.height for s in own], [s.foreground for s in own])
+        found.class_sizes[name] = [(float(min(v)), float(np.median(v)), float(max(v))) for v in columns if v]
     found.white, found.deep = sum(s.said.inverted for s in seen), sum(s.said.deep for s in seen)
     found.black = len(seen) - found.white
     for words in said_of(dict(zip(files, [s.said for s in seen], strict=True))):
@@ -107,7 +113,8 @@ def inspect_folder(
     same = [members for members in by_key.values() if len(members) > 1]
     found.duplicates = [tuple(files[i] for i in members) for members in same]
     found.conflicts = [tuple(f"{files[i]} ({labels[i]})" for i in members) for members in same if len({labels[i] for i in members}) > 1]
-    close = near_pairs([s.upright for s in seen], [s.turned for s in seen], [s.shape for s in seen], [s.key for s in seen])
+    shapes, keys, turns = [s.shape for s in seen], [s.key for s in seen], [s.turns for s in seen]
+    close = near_pairs([s.upright for s in seen], [s.turned for s in seen], shapes, keys, turns, files)
     found.near = [NearPair(files[i], files[j], value, turned) for i, j, value, turned in close]
     if patients is not None:
         across = [members for members in same if len({patients[i] for i in members}) > 1]

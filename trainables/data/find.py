@@ -14,24 +14,11 @@ from pathlib import Path, PurePosixPath
 from trainables.data.listing import MANIFEST, Listing, settled
 from trainables.data.manifest import choose_table, from_manifest
 from trainables.data.open import SUFFIXES
-from trainables.data.shape import from_folders
+from trainables.data.shape import MASKS, from_folders
 from trainables.data.words import class_order, count, few, same, shown, them
 
 SYSTEM = {"lost+found", "$recycle.bin", "system volume information", "@eadir", "#recycle", "#snapshot", "thumbnails", "thumbs", "found.000"}
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini"}
-MASKS = {
-    "mask",
-    "masks",
-    "seg",
-    "segs",
-    "segmentation",
-    "segmentations",
-    "segmentation masks",
-    "overlay",
-    "overlays",
-    "previews",
-    "preview",
-}
 BESIDE = re.compile(r"(.+?)[ _.\-]+(?:mask|masks|seg|segmentation|overlay|thumb|thumbnail|preview)$", re.IGNORECASE)
 IMAGES_NOT_READ = (
     ".webp", ".gif", ".jp2", ".j2k", ".svs", ".ndpi", ".czi", ".nd2", ".lif", ".vsi", ".mrxs", ".scn", ".dcm", ".npy", ".npz", ".heic", ".avif", ".psd", ".dng",

@@ -11,6 +11,7 @@ import numpy as np
 
 from trainables.data.copies import in_one_position, reduced
 from trainables.data.open import Decoded, UnreadableError, decode
+from trainables.data.rotation import polar
 from trainables.data.scale import foreground_box
 
 
@@ -23,6 +24,7 @@ class Seen:
     key: bytes  # equal where size and pixels are equal
     upright: np.ndarray  # float32 (SIDE * SIDE,), mean 0, length 1
     turned: np.ndarray  # the same of the image in the one of its 8 positions that its moments choose
+    turns: np.ndarray  # float16, see `rotation.polar`
     shape: tuple[int, ...]  # of the foreground's box
 
 
@@ -39,4 +41,6 @@ def look(path: Path, tolerance: int) -> Seen | str | None:
     key = hashlib.blake2b(f"{gray.shape}".encode() + gray.tobytes(), digest_size=16).digest()
     box = foreground_box(gray)
     height, width = gray.shape
-    return Seen(height, width, foreground, replace(decoded, gray=gray[:0]), key, reduced(box), reduced(in_one_position(box)), box.shape)
+    return Seen(
+        height, width, foreground, replace(decoded, gray=gray[:0]), key, reduced(box), reduced(in_one_position(box)), polar(box), box.shape
+    )

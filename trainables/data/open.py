@@ -67,14 +67,18 @@ def open_image(path: Path) -> Opened:
     try:
         if path.stat().st_size == 0:
             raise UnreadableError("empty file")
-        with Image.open(path) as opened:
+        with (
+            path.open("rb") as stream,
+            Image.open(stream) as opened,
+        ):  # by name Pillow maps raw TIFFs, and scrambles those that lie on their side
             width, height = opened.size
             if width * height > LARGEST:
                 raise UnreadableError(f"{width} x {height} pixels, too many for one object: a whole slide? cut the objects out")
             with _one_large if width * height > AT_ONCE else nullcontext():
+                raw = _raw(opened)
                 pages = int(getattr(opened, "n_frames", 1))
                 turned = opened.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
-                deep = _deep(path, opened)
+                deep = _deep(path, opened, raw)
                 opened.load()
                 return Opened(ImageOps.exif_transpose(opened), deep, pages, turned)
     except UnreadableError:
@@ -86,22 +90,28 @@ def open_image(path: Path) -> Opened:
         raise UnreadableError(reason) from None
 
 
-def _deep(path: Path, opened: Image.Image) -> np.ndarray | None:
+def _deep(path: Path, opened: Image.Image, raw: str) -> np.ndarray | None:
     """float64 pixels of a file with more than 8 bits a band; None for others. Pillow keeps the high byte alone of colours of 16 bits, so
     those are decoded twice, the second time as if their bytes stood in the other order, which gives the low byte."""
     mode = opened.mode
     if mode.startswith(("I", "F")):
         return np.asarray(ImageOps.exif_transpose(opened), dtype=np.float64)
     order = {"L": "B", "B": "L", "N": "B"}  # little, big, the machine's (which is little wherever this runs)
-    raw = [word for tile in getattr(opened, "tile", ()) for word in _words(tile[3]) if ";16" in word]
-    if mode not in ("RGB", "RGBA", "LA") or not raw or raw[0][-1] not in order:
+    if mode not in ("RGB", "RGBA", "LA") or raw[-1:] not in order:
         return None
+    opened.load()
     high = ImageOps.exif_transpose(opened)
-    with Image.open(path) as again:
-        other = raw[0][:-1] + order[raw[0][-1]]
-        again.tile = [tile._replace(args=_replaced(tile.args, raw[0], other)) for tile in again.tile]  # type: ignore[attr-defined]
+    with path.open("rb") as stream, Image.open(stream) as again:
+        other = raw[:-1] + order[raw[-1]]
+        again.tile = [tile._replace(args=_replaced(tile.args, raw, other)) for tile in again.tile]  # type: ignore[attr-defined]
+        again.load()
         low = ImageOps.exif_transpose(again)
         return np.asarray(high, dtype=np.float64) * 256 + np.asarray(low)
+
+
+def _raw(opened: Image.Image) -> str:
+    """How the bytes of a file of 16 bits a band are read ("RGB;16B"); '' for others. To be asked before anything is loaded."""
+    return next((word for tile in getattr(opened, "tile", ()) for word in _words(tile[3]) if ";16" in word), "")
 
 
 def _words(args: Any) -> tuple[str, ...]:

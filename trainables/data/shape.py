@@ -21,6 +21,19 @@ PATIENT_WORDS = {
     "person", "karyotype", "k", "metaphase", "m", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal",
 }  # fmt: skip
 CLASS_WORDS = {"class", "type", "cls", "c", "chr", "chrom", "chromosome", "group", "label", "category", "grade", "stage", "klasse"}
+MASKS = {
+    "mask",
+    "masks",
+    "seg",
+    "segs",
+    "segmentation",
+    "segmentations",
+    "segmentation masks",
+    "overlay",
+    "overlays",
+    "previews",
+    "preview",
+}
 FOLD = re.compile(r"(?:fold|folds|split|cv|kfold|round|rep|repeat)[ ]?\d+")
 
 
@@ -48,7 +61,11 @@ def from_folders(folder: Path, images: Sequence[str], tree: Tree, layout: str, l
     depth = len(chosen)
     filled = {"/".join(level[:i]) for level in levels for i in range(1, len(level) + 1)}
     upto = chosen.index("class") + 1
-    void = [shown(name) for name in tree.folders if name.count("/") < upto and name not in filled]
+    void = [
+        shown(name)
+        for name in tree.folders
+        if name.count("/") < upto and name not in filled and not MASKS & set(map(same, name.split("/")))
+    ]
     if void:
         listing.faults.append(f"a class needs images, {len(void)} class folders have none: {few(void)}; fill or remove {them(void)}")
     columns = {word: [level[i] for level in levels] for i, word in enumerate(chosen) if word != "-"}
