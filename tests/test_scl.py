@@ -621,7 +621,7 @@ def test_a_manifest_whose_own_split_tears_an_individual_is_refused(setting, tmp_
     def columns(i):
         return {"patient": setting.pack.patients[i], "split": "train" if setting.pack.labels[i] % 2 else "test"}
 
-    with pytest.raises(RequestError, match=r"in one part of the manifest's split, 12 in two: p00000 \(test, train\)"):
+    with pytest.raises(RequestError, match=r"a patient must stand on one side, 12 patients on two: p00000 \(train, test\)"):
         scl.read(folder_of(tmp_path, setting.pack, columns), READ)
 
 

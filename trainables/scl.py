@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from trainables.data.copies import near_duplicates
-from trainables.data.find import list_folder
 from trainables.data.pack import Pack, make_pack
 from trainables.data.read import read_folder, read_images
 from trainables.data.scale import common_scale, shrink
@@ -441,7 +440,7 @@ def _places(network: nn.Module, tensor: Tensor) -> Tensor:
 
 def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None, scale: float = 0.0) -> Pack:
     """A folder of images as this configuration sees it; scale: of the training set, for a folder of few images. RequestError where a
-    karyotype lacks classes, or where the manifest's own split has an individual on two sides. Without known individuals near duplicates
+    karyotype lacks classes. Without known individuals near duplicates
     are tied, so that no split parts them (5 s for 14,002 images)."""
     pack = read_folder(
         folder, canvas=config.canvas, size=config.input_size, classes=classes, normal_side=config.normal_side, scale=scale, fewest=len(KARYOTYPE)
@@ -464,16 +463,6 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
             f"a karyotype has 24 classes and every batch one image of each, '{folder}' has none of {', '.join(gone)}; "
             "add images, or train on the classes that are there with whole_karyotype=false"
         )
-    listing = list_folder(folder)
-    if listing.parts is not None and pack.patients is not None:
-        sides: dict[str, set[str]] = {}
-        for owner, side in zip(pack.patients, listing.parts, strict=True):
-            sides.setdefault(owner, set()).update({side.lower()} - {""})
-        torn = sorted(f"{owner} ({', '.join(sorted(names))})" for owner, names in sides.items() if len(names) > 1)
-        if torn:
-            found.append(
-                f"an individual must stand in one part of the manifest's split, {len(torn)} in two: {few(torn)}; correct the column or drop it"
-            )
     if found:
         raise RequestError(*found)
     if pack.patients is not None:
