@@ -46,10 +46,11 @@ def find_tiles(folder: Path, download: Download) -> list[tuple[str, Path | None,
     whole = False
     for root, inside, _ in os.walk(folder):
         inside[:] = sorted(name for name in inside if not name.startswith((".", "__")))
-        whole |= {download.images, download.labels} <= set(inside)
+        spelt = {name.casefold(): name for name in inside}  # Images, images and IMAGES are one
+        whole |= {download.images.casefold(), download.labels.casefold()} <= spelt.keys()
         base = Path(root)
         for place, endings, index in ((download.images, SUFFIXES, 0), (download.labels, (download.ending,), 1)):
-            for path in (base / place).iterdir() if place in inside else ():
+            for path in (base / spelt[place.casefold()]).iterdir() if place.casefold() in spelt else ():
                 if path.suffix.lower() in endings and not path.name.startswith("."):
                     found.setdefault((base.relative_to(folder).as_posix(), path.stem), [None, None])[index] = path
     order = sorted(

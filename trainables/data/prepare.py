@@ -13,9 +13,10 @@ import numpy as np
 
 from trainables.data.crops import SIDE, Tile, window
 from trainables.data.downloads import DOWNLOADS, Download, _apart, cut_tile, find_tiles, patient_of
+from trainables.data.find import walk
 from trainables.data.labels import CONSEP_CLASSES, CONSEP_SCHEMES, NUCLS_CLASSES
 from trainables.data.pack import make_pack, save_pack
-from trainables.data.words import count, few
+from trainables.data.words import class_order, count, few, shown
 
 
 def prepare_consep(source: Path, out: Path, types: int | None = None) -> int:
@@ -58,11 +59,25 @@ def prepare_nucls(source: Path, out: Path) -> int:
     return _pack(tiles, DOWNLOADS["nucls"], NUCLS_CLASSES, patient_of, notes, out)
 
 
+def _what_lies(source: Path) -> str:
+    """What is there instead of a download, in words."""
+    tree = walk(source)
+    names = [*tree.images, *tree.others]
+    kinds = class_order(Path(name).suffix.casefold() for name in names if Path(name).suffix)
+    if not names:
+        return "it is empty"
+    found = f"it holds {count(len(names), 'file')} ({few(kinds)}) in {few([shown(name) for name in tree.folders], 3) or 'no folders'}"
+    if any(kind in kinds for kind in (".npy", ".geojson", ".json")):
+        found += ": arrays of PanNuke or objects of QuPath? these are not read yet; export masks as .mat or boxes as .csv, or a folder of cells per type"
+    return found
+
+
 def _cut_all(source: Path, download: Download) -> tuple[list[Tile] | None, int]:
     found = find_tiles(source, download)
     if not found:
         print(
-            f"no folder {download.images} with {download.labels} beside it at or below {source}; give the unpacked download",
+            f"no folder {download.images} with {download.labels} beside it at or below {shown(str(source))}, {_what_lies(source)}; "
+            "give the unpacked download",
             file=sys.stderr,
         )
         return None, 2
