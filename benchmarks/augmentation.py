@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from search.registry import load
-from trainables.parts.data import make_pack
+from trainables.data.pack import make_pack
 from trainables.parts.loop import Fitting
 from trainables.parts.procedure import Setting
 

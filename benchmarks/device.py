@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from search.registry import load
+from trainables.data.pack import Pack, make_pack
 from trainables.parts import replay
-from trainables.parts.data import Pack, make_pack
 from trainables.parts.encoders import move_towards
 from trainables.parts.loop import Fitting
 from trainables.parts.procedure import Setting, Stage, config_from, config_values

@@ -33,7 +33,7 @@ from search.source import with_signatures
 from search.stopping import heed
 from search.study import check_writable, external_names, held, read_study
 from search.work import Work, decide, set_aside, settle
-from trainables.parts.data import load_pack
+from trainables.data.pack import load_pack
 from trainables.parts.errors import ClusterLost, RequestError, StorageFault
 from trainables.parts.failpoints import failpoint
 

@@ -13,10 +13,10 @@ from search.ledger import now
 from search.plan import BASELINE, Plan, PlannedTable
 from search.registry import Entry
 from search.study import SCHEMA, External
+from trainables.data.pack import Pack
+from trainables.data.size import size_baseline
 from trainables.parts import code
-from trainables.parts.data import Pack
 from trainables.parts.errors import RequestError
-from trainables.parts.inspection import size_baseline
 from trainables.parts.procedure import config_values
 
 

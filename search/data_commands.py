@@ -16,22 +16,70 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search.contact_sheet import page
+from trainables.data.check import Findings, inspect_folder
+from trainables.data.listing import MANIFEST
+from trainables.data.pack import Pack
+from trainables.data.words import count, few, shown
 from trainables.parts.checkpoint import set_mode
-from trainables.parts.data import MANIFEST, Pack, count, few
 from trainables.parts.errors import RequestError
-from trainables.parts.inspection import Findings, inspect_folder
 
 
-def check(folder: str | Path, out: Callable[[str], object] = print, group: str = "patient") -> int:
-    """Print what a folder of images holds. 0 where it can be used as it is, 2 where it cannot be read or a split of it leaks."""
-    found = inspect_folder(folder, group=group)
+def check(
+    folder: str | Path,
+    out: Callable[[str], object] = print,
+    group: str = "patient",
+    layout: str = "",
+    html: Path | None = None,
+    fix: Path | None = None,
+) -> int:
+    """Print what a folder of images holds. 0 where it can be used as it is, 2 where it cannot be read or a split of it leaks. layout: what the
+    levels of folders are; html: where a page with images goes; fix: where a manifest of what was understood goes."""
+    found = inspect_folder(folder, group=group, layout=layout)
+    text = io.StringIO()
+    _show(found, Console(file=text, width=120, color_system=None, force_terminal=False, highlight=False))
+    report = text.getvalue().rstrip("\n")
     if out is print and sys.stdout.isatty():
         _show(found, Console(highlight=False))
     else:
-        text = io.StringIO()
-        _show(found, Console(file=text, width=120, color_system=None, force_terminal=False, highlight=False))
-        out(text.getvalue().rstrip("\n"))
+        out(report)
+    if html is not None:
+        _write(html, page(found, report))
+        out(f"page            {shown(str(html))}")
+    if fix is not None:
+        _write(fix, manifest_of(found))
+        out(f"manifest        {shown(str(fix))}: as understood; correct it by hand, it decides over the folders' names")
     return 0 if found.ok else 2
+
+
+def _write(path: Path, text: str) -> None:
+    """A new file. RequestError where it is there already or cannot be written."""
+    try:
+        with path.open("x", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+    except FileExistsError:
+        raise RequestError(f"'{shown(str(path))}' is there already; name a new file, or remove it") from None
+    except OSError as fault:
+        raise RequestError(f"the file must be writable, '{shown(str(path))}' is not ({fault.strerror}); choose another place") from None
+
+
+def manifest_of(found: Findings) -> str:
+    """A manifest with a line an image, as the folder was understood. RequestError where nothing was, or a name is no UTF-8."""
+    listing = found.listing
+    if listing is None or not listing.files:
+        raise RequestError("--fix writes down what was understood, and no image was; name the levels of the folders with --layout")
+    if odd := [name for name, file in zip(listing.names, listing.files, strict=True) if name != file]:
+        raise RequestError(f"a manifest can name files in UTF-8 alone, {len(odd)} have other names: {few(odd)}; rename them first")
+    columns = {"file": listing.files, "label": listing.labels, "patient": listing.patients, "split": listing.parts}
+    known = {name: values for name, values in columns.items() if values is not None}
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(known)
+    table.writerows(
+        ["" if name == "patient" and value.startswith("unknown: ") else value for name, value in zip(known, row, strict=True)]
+        for row in zip(*known.values(), strict=True)
+    )
+    return text.getvalue()
 
 
 def _show(found: Findings, console: Console) -> None:
@@ -51,6 +99,9 @@ def _report(found: Findings) -> Iterator[RenderableType]:
         for name, images in found.counts.items():
             table.add_row(Text(f"  {name}"), f"{images:,}", f"{images / total:.1%}")
         yield table
+    for line in found.levels:
+        word, _, rest = line.partition(": ")
+        yield Text(f"{word + ' is':<16}{rest}")
     if found.sizes:
         (w0, w1, w2), (h0, h1, h2), (f0, f1, f2) = (found.sizes[name] for name in ("width", "height", "foreground"))
         yield Text(
@@ -64,10 +115,16 @@ def _report(found: Findings) -> Iterator[RenderableType]:
         near = [f"{p.first} ~ {p.second}{' (turned)' if p.turned else ''}" for p in found.near]
         yield Text(f"near duplicates {count(len(near), 'pair')}{': ' + few(near, 3) if near else ''}")
     if found.parts:
-        way = "by patient and equal images" if found.patients is not None else "by equal images; no patients are known"
+        way = (
+            "as the data come"
+            if found.given_parts
+            else "by patient and equal images"
+            if found.patients is not None
+            else "by equal images; no patients are known"
+        )
         yield Text(f"split           {', '.join(f'{name} {n:,}' for name, n in found.parts.items())} ({way})")
     if found.given_parts is not None:
-        yield Text(f"manifest split  {', '.join(f'{name} {n:,}' for name, n in found.given_parts.items())}")
+        yield Text(f"given split     {', '.join(f'{name} {n:,}' for name, n in found.given_parts.items())}")
     if found.size_baseline is not None:
         b = found.size_baseline
         largest = max(found.counts.values()) / total

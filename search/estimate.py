@@ -12,7 +12,7 @@ import torch
 
 from search.plan import Plan, PlannedRun
 from search.registry import Entry
-from trainables.parts.data import Pack
+from trainables.data.pack import Pack
 from trainables.parts.errors import WeightsUnreachable
 from trainables.parts.execution import stages_of
 from trainables.parts.loop import Fitting

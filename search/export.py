@@ -21,8 +21,8 @@ from torch import Tensor
 from search.ledger import Ledger, now
 from search.registry import Entry, load
 from search.study import external_names, external_packs
+from trainables.data.pack import Pack
 from trainables.parts.checkpoint import load_state, set_mode
-from trainables.parts.data import Pack
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import MODEL
 from trainables.parts.failpoints import failpoint

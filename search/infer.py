@@ -16,10 +16,11 @@ from rich.table import Table
 from scipy.stats import beta
 
 from search.export import confusion_csv, open_export
+from trainables.data.find import walk
+from trainables.data.open import SUFFIXES, FileFault
+from trainables.data.words import count, shown
 from trainables.parts.checkpoint import write_atomically
 from trainables.parts.errors import RequestError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
 def _device() -> torch.device:
@@ -91,7 +92,8 @@ def _confusion_table(confusion: np.ndarray, classes: Sequence[str]) -> Table:
 
 
 def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> int:
-    """A row for each image: file, prediction, a probability for each class. Folders stand for the images in them."""
+    """A row for each sound image: file, prediction, a probability for each class. Folders stand for the images in them. 0; 4 where images
+    could not be used, each of which is named."""
     found = open_export(best)
     procedure = found.entry.procedure
     paths: list[Path] = []
@@ -99,27 +101,35 @@ def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> in
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(found for found in path.rglob("*") if found.suffix.lower() in SUFFIXES and not found.name.startswith("."))
-            if not inside:
-                faults.append(f"no image in folder {path}; images end in {', '.join(SUFFIXES)}")
-            paths += inside
+            tree = walk(path)
+            faults += [f"{shown(name)}: a folder cannot be entered: {closed}; give yourself the right to read it" for closed in tree.closed]
+            if not tree.images and not tree.closed:
+                faults.append(f"no image in folder {shown(name)}; images end in {', '.join(SUFFIXES)}")
+            paths += [path / inside for inside in tree.images]
         elif path.is_file():
             paths.append(path)
         else:
-            faults.append(f"no such image: {path}")
+            faults.append(f"no such image: {shown(name)}")
     if faults:
         raise RequestError(*faults)
     images, named, notes, broken = procedure.read_images(paths, found.config, found.scale)
-    if broken:
+    lost = {name for fault in broken if isinstance(fault, FileFault) for name in fault.files}
+    kept = [i for i, name in enumerate(named["file"]) if name not in lost]
+    if not kept or any(not isinstance(fault, FileFault) for fault in broken):
         raise RequestError(*broken)
     for note in notes:
-        console.print(f"note: {note}", markup=False)
-    columns = named | procedure.predict(found.config, found.tensors, images, found.classes, _device())
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    columns = {name: [values[i] for i in kept] for name, values in named.items()}
+    columns |= procedure.predict(found.config, found.tensors, images[kept], found.classes, _device())
 
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(columns)
     rows.writerows(zip(*columns.values(), strict=True))
     _write(out, text.getvalue())
-    console.print(f"{len(images)} predictions written: {out}", markup=False)
-    return 0
+    console.print(f"{len(kept)} predictions written: {out}", markup=False)
+    for fault in broken:
+        console.print(f"warning: left out: {fault}", markup=False, soft_wrap=True)
+    if lost:
+        console.print(f"{count(len(lost))} without a prediction: {', '.join(sorted(lost))}", markup=False, soft_wrap=True)
+    return 4 if broken else 0

@@ -6,16 +6,16 @@ import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from search.registry import Entry
 from search.request import Request
 from search.study import External, external_names, external_packs, name_external
-from trainables.parts.data import Pack, load_pack
+from trainables.data.copies import shared_files, shared_images
+from trainables.data.pack import Pack, load_pack
 from trainables.parts.errors import RequestError
-from trainables.parts.inspection import shared_files, shared_images
 from trainables.parts.procedure import config_values
 
 
@@ -126,9 +126,9 @@ class Reader:
             both = shared_images(pack, other)
         else:
             both = shared_files(own, folder)
-        if both:
-            raise RequestError(f"--external {folder}: {both}; an external set must hold other images than the study's own")
-        return other
+        if both.refused:
+            raise RequestError(f"--external {folder}: {both.refused}; an external set must hold other images than the study's own")
+        return replace(other, notes=(*other.notes, f"look at them: {both.doubtful}")) if both.doubtful else other
 
     def _with_built_in(self, synthetic: Mapping[str, int]) -> dict[str, External]:
         assert self.entry.procedure.external is not None

@@ -19,9 +19,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from trainables.data.pack import Pack, load_pack, save_pack
 from trainables.parts import code
 from trainables.parts.checkpoint import sealed, unsealed, write_atomically
-from trainables.parts.data import Pack, load_pack, save_pack
 from trainables.parts.errors import RequestError
 
 SCHEMA = 1

@@ -27,8 +27,8 @@ from search.ledger import STOP, now
 from search.memory import peak_memory, reset_peak_memory
 from search.stages import Stages
 from search.study import STUDY
+from trainables.data.pack import Pack, load_pack
 from trainables.parts import code
-from trainables.parts.data import Pack, load_pack
 from trainables.parts.errors import Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
 from trainables.parts.execution import MODEL, Outcome, device_name, execute, parameters_of
 from trainables.parts.procedure import config_from

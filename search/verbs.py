@@ -250,11 +250,14 @@ VERBS["data"] = data
 
 @data.command("check")
 @click.argument("folder", type=options.PATH)
-def data_check(folder: Path) -> int:
+@click.option("--layout", default="", metavar="WORDS", help="what the levels of folders are, such as class/patient or part/class/-")
+@click.option("--html", type=options.PATH, metavar="FILE", help="write a page with images of each class, what was cut away, copies")
+@click.option("--fix", type=options.PATH, metavar="FILE", help="write a manifest of what was understood, to be corrected by hand")
+def data_check(folder: Path, layout: str, html: Path | None, fix: Path | None) -> int:
     """Classes, sizes, damage, duplicates, leaks, and how much size alone tells."""
     from search import data_commands
 
-    return data_commands.check(folder)
+    return data_commands.check(folder, layout=layout, html=html, fix=fix)
 
 
 @data.command("prepare")

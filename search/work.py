@@ -19,8 +19,8 @@ from search.retune import Retuning, best_of, retuned_table, retunings
 from search.stopping import Asked
 from search.study import store_data, store_external, write_study
 from search.warm import keep
+from trainables.data.pack import Pack, load_pack
 from trainables.parts.checkpoint import write_atomically
-from trainables.parts.data import Pack, load_pack
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import config_hash
 

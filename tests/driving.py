@@ -192,7 +192,7 @@ class Inside:
         from types import SimpleNamespace
 
         from search.ledger import STOP
-        from trainables.parts.data import load_pack
+        from trainables.data.pack import load_pack
         from trainables.parts.errors import Interrupted, RequestError, StorageFault
         from trainables.parts.procedure import config_from
 

@@ -10,10 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from trainables import ccrl, scl, supcam
+from trainables.data.synthetic_cells import cell_set
+from trainables.data.synthetic_clusters import cluster_set
+from trainables.data.synthetic_karyotypes import karyotype_set
 from trainables.parts.batch_norm import AT_THE_END, BATCH, ON_THE_WAY, chosen_images, pooled, renew_statistics
-from trainables.parts.cells import cell_set
 from trainables.parts.checkpoint import load_state
-from trainables.parts.chromosomes import cluster_set, karyotype_set
 from trainables.parts.execution import MODEL, execute
 from trainables.parts.loop import Fitting, fit
 from trainables.parts.procedure import Setting, Task

@@ -14,9 +14,10 @@ from torchvision.transforms.v2 import functional as TV
 
 from trainables import ccrl
 from trainables.ccrl import CENTERS, PROCEDURE, CcrlConfig, Pretrain, canonical, evaluate, exported, faults, predict, standardise, view_sets
-from trainables.parts.cells import CONSEP_CLASSES, cell_set
+from trainables.data.labels import CONSEP_CLASSES
+from trainables.data.pack import save_pack
+from trainables.data.synthetic_cells import cell_set
 from trainables.parts.clustering import assign, clustering_metrics, contingency, kmeans, purity, silhouette
-from trainables.parts.data import save_pack
 from trainables.parts.errors import Diverged
 from trainables.parts.execution import execute, stage_hashes
 from trainables.parts.loop import Fitting, fit

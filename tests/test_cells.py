@@ -10,22 +10,14 @@ import references
 import scipy.io
 from PIL import Image
 
-from trainables.parts.cells import (
-    CONSEP_CLASSES,
-    DOWNLOADS,
-    NUCLS_CLASSES,
-    PREPARE,
-    SHARES,
-    Cell,
-    cell_set,
-    crop,
-    find_tiles,
-    patient_of,
-    read_any,
-    read_cells,
-    window,
-)
-from trainables.parts.data import load_pack, split
+from trainables.data.cells import read_any, read_cells
+from trainables.data.crops import Cell, crop, window
+from trainables.data.downloads import DOWNLOADS, find_tiles, patient_of
+from trainables.data.labels import CONSEP_CLASSES, NUCLS_CLASSES
+from trainables.data.pack import load_pack
+from trainables.data.prepare import PREPARE
+from trainables.data.split import split
+from trainables.data.synthetic_cells import SHARES, cell_set
 from trainables.parts.errors import RequestError
 
 HEIGHT, WIDTH = 120, 100
@@ -475,3 +467,16 @@ def test_a_label_file_that_ends_the_reader_itself_is_a_fault_of_its_tile_and_the
     status, pack, _, errors = prepare("consep", tmp_path / "set", tmp_path, capsys)
     assert status == 1 and len(errors) == 1 and errors[0].startswith("2: its files are damaged")
     assert len(pack) == 8 and set(pack.patients) == {"1", "3"}
+
+
+def test_a_download_in_small_letters_is_found_and_of_another_one_it_is_said_what_lies_there(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "LABELS").mkdir()
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "images" / "t1.png")
+    assert [name for name, image, _ in find_tiles(tmp_path, DOWNLOADS["consep"])] == ["t1"]
+    other = tmp_path / "other"
+    (other / "fold1").mkdir(parents=True)
+    np.save(other / "fold1" / "masks.npy", np.zeros(3))
+    assert PREPARE["consep"](other, tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "it holds 1 file (.npy) in fold1: arrays of PanNuke" in said

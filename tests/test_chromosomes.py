@@ -4,19 +4,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from trainables.parts.chromosomes import (
-    CLUSTER_TYPES,
-    TOUCH_AT_MOST,
-    Chromosome,
-    cluster_set,
-    draw,
-    draw_cluster,
-    kind_of,
-    overlap_at_least,
-    random_chromosome,
-    relation,
-)
-from trainables.parts.data import TOLERANCE, read_folder, shrink, split
+from trainables.data.ground import TOLERANCE
+from trainables.data.read import read_folder
+from trainables.data.scale import shrink
+from trainables.data.split import split
+from trainables.data.synthetic import Chromosome, draw, random_chromosome
+from trainables.data.synthetic_clusters import CLUSTER_TYPES, TOUCH_AT_MOST, cluster_set, draw_cluster, kind_of, overlap_at_least, relation
 from trainables.parts.errors import RequestError
 
 # ---- one chromosome
@@ -190,6 +183,6 @@ def test_impossible_sets_are_refused(arguments, words):
 
 @pytest.mark.slow
 def test_size_alone_gives_the_type_away_only_in_part():
-    from trainables.parts.inspection import size_baseline
+    from trainables.data.size import size_baseline
 
     assert 0.45 < size_baseline(cluster_set(150, size=64))["accuracy"] < 0.65

@@ -25,9 +25,9 @@ from search.plan import make_plan
 from search.retune import make_searches
 from search.stages import Stages
 from search.study import read_study
+from trainables.data.pack import load_pack
 from trainables.parts.checkpoint import load_state, save_state
 from trainables.parts.code import fingerprint
-from trainables.parts.data import load_pack
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import ARTEFACTS, FLIGHT, MODEL, RESULT, _flight, read_lives, read_outcome
 

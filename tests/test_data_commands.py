@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from search.data_commands import check, synthesize
-from trainables.parts.chromosomes import cluster_set
-from trainables.parts.data import make_pack, read_folder
+from trainables.data.pack import make_pack
+from trainables.data.read import read_folder
+from trainables.data.synthetic_clusters import cluster_set
 from trainables.parts.errors import RequestError
 
 
@@ -54,7 +55,9 @@ def test_every_fault_and_leak_is_one_line_and_the_status_is_2(folder):
     status, text = said(folder)
     errors = [line for line in text.splitlines() if line.startswith("error: ")]
     assert status == 2 and len(errors) == 2 and "2 errors" in text.splitlines()[-1]
-    assert "instance/000000.png (empty file)" in errors[0] and errors[1].startswith("error: leak: the manifest's split: a patient")
+    assert "instance/000000.png (empty file)" in errors[0] and errors[1].startswith(
+        "error: leak: the split that comes with the data: a patient"
+    )
 
 
 def test_a_missing_folder_is_one_error(tmp_path):

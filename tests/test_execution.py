@@ -16,9 +16,9 @@ import torch
 
 from search.stages import Stages
 from trainables import supcam
+from trainables.data.synthetic_clusters import cluster_set
 from trainables.parts import execution
 from trainables.parts.checkpoint import load_state, save_state
-from trainables.parts.chromosomes import cluster_set
 from trainables.parts.errors import Diverged, RequestError
 from trainables.parts.execution import EPOCHS, FLIGHT, MODEL, RESULT, config_hash, execute, stage_hashes
 from trainables.supcam import PROCEDURE, SupcamConfig
@@ -113,7 +113,7 @@ def test_a_run_leaves_the_process_as_it_was(pack, tmp_path):
 
 
 def test_a_memory_mapped_pack_trains_as_one_in_memory(pack, straight, tmp_path):
-    from trainables.parts.data import load_pack, save_pack
+    from trainables.data.pack import load_pack, save_pack
 
     save_pack(pack, tmp_path / "data")
     assert equal(run(tmp_path / "run", load_pack(tmp_path / "data"))[1], straight[1])
@@ -207,7 +207,7 @@ SCRIPT = textwrap.dedent(
     import torch
     torch.set_num_threads(1)
     import test_execution as own
-    from trainables.parts.chromosomes import cluster_set
+    from trainables.data.synthetic_clusters import cluster_set
     kind, number, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     count = 0
     def die_at(this):

@@ -9,9 +9,9 @@ import pytest
 import analysis
 from search import export as exporting
 from search.study import name_external, read_study
-from trainables.parts.data import make_pack
+from trainables.data.copies import Shared, shared_images
+from trainables.data.pack import make_pack
 from trainables.parts.errors import RequestError
-from trainables.parts.inspection import shared_images
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +104,13 @@ def test_an_export_is_proven_on_the_external_set_too(study, toy):
 
 
 def test_images_that_stand_in_both_sets_are_counted_and_named(toy_pack):
-    assert shared_images(toy_pack, toy_pack).startswith("60 images in both sets: dark/000.png = dark/000.png")
+    assert shared_images(toy_pack, toy_pack).refused.startswith("60 images in both sets: dark/000.png = dark/000.png")
     pixels = toy_pack.images.copy()
     pixels[1:, 0, 0] ^= 1
     changed = make_pack(pixels, toy_pack.labels, toy_pack.classes, toy_pack.files, None, toy_pack.areas)
-    assert shared_images(toy_pack, changed).startswith("1 image in both")
+    assert shared_images(toy_pack, changed).refused.startswith("1 image in both")
     empty = make_pack(np.zeros_like(pixels), toy_pack.labels, toy_pack.classes, toy_pack.files, None, toy_pack.areas)
-    assert shared_images(empty, empty) == ""
+    assert shared_images(empty, empty) == Shared()
 
 
 def test_external_sets_are_named_by_their_folders_and_two_of_one_name_are_refused(tmp_path):
@@ -149,7 +149,7 @@ def test_what_plain_means_reach_stands_in_the_study_instead_of_size(bench, toy):
 def test_the_same_images_are_known_under_another_frame_and_polarity_and_whatever_their_scale(tmp_path):
     from PIL import Image
 
-    from trainables.parts.inspection import shared_files
+    from trainables.data.copies import shared_files
 
     chance = np.random.default_rng(0)
     for name, frame, white in (("one", 4, False), ("other", 9, True)):
@@ -161,5 +161,5 @@ def test_the_same_images_are_known_under_another_frame_and_polarity_and_whatever
             path = tmp_path / name / "a" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(255 - gray if white else gray).save(path)
-    assert shared_files(tmp_path / "one", tmp_path / "other").startswith("2 images in both sets: a/0.png = a/0.png")
-    assert shared_files(tmp_path / "one", tmp_path / "one").startswith("3 images")
+    assert shared_files(tmp_path / "one", tmp_path / "other").refused.startswith("2 images in both sets: a/0.png = a/0.png")
+    assert shared_files(tmp_path / "one", tmp_path / "one").refused.startswith("3 images")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from search import export as exporting
@@ -28,8 +29,6 @@ class Paper:
 @pytest.fixture
 def pictures(tmp_path, toy_pack, toy):
     """The study's test images as files."""
-    from PIL import Image
-
     chosen = toy.procedure.parts(toy.procedure.config(), toy_pack, 0)["test"]
     for index in chosen:
         path = tmp_path / "pictures" / toy_pack.files[index]
@@ -64,16 +63,28 @@ def test_classes_that_the_model_does_not_know_are_refused(exported, known_toy, p
         evaluate(exported.folder / "best", pictures, None, Paper().console)
 
 
-def test_every_image_that_cannot_be_read_is_named_before_anything_is_written(exported, known_toy, pictures, tmp_path):
+def test_names_that_lead_to_no_image_are_refused_before_anything_is_written(exported, known_toy, pictures, tmp_path):
     exported()
     (tmp_path / "empty").mkdir()
     with pytest.raises(RequestError) as caught:
         predict(exported.folder / "best", ["gone.png", str(tmp_path / "empty"), "lost.png"], tmp_path / "p.csv", Paper().console)
     assert len(caught.value.faults) == 3
-    (pictures / "dark" / "broken.png").write_bytes(b"")
-    with pytest.raises(RequestError, match=r"broken\.png"):
-        predict(exported.folder / "best", [str(pictures)], tmp_path / "p.csv", Paper().console)
     assert not (tmp_path / "p.csv").exists()
+
+
+def test_an_image_that_cannot_be_used_is_named_and_the_others_have_their_rows(exported, known_toy, pictures, tmp_path):
+    exported()
+    best, sound = exported.folder / "best", len(list(pictures.rglob("*.png")))
+    (pictures / "dark" / "broken.png").write_bytes(b"")
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(pictures / "dark" / "empty.png")
+    paper = Paper()
+    assert predict(best, [str(pictures)], tmp_path / "p.csv", paper.console) == 4
+    rows = (tmp_path / "p.csv").read_text()
+    assert len(rows.splitlines()) == 1 + sound and "broken" not in rows and "empty" not in rows
+    text = paper.text()
+    assert "2 images without a prediction" in text and "broken.png (empty file)" in text
+    with pytest.raises(RequestError, match=r"broken\.png"):
+        predict(best, [str(pictures / "dark" / "broken.png")], tmp_path / "q.csv", Paper().console)
 
 
 def test_an_output_that_cannot_be_written_is_refused(exported, known_toy, pictures, tmp_path):

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.parts.chromosomes import cluster_set
-from trainables.parts.data import make_pack, split
-from trainables.parts.inspection import inspect_folder, near_duplicates, size_baseline
+from trainables.data.check import inspect_folder
+from trainables.data.copies import near_duplicates
+from trainables.data.pack import make_pack
+from trainables.data.size import size_baseline
+from trainables.data.split import split
+from trainables.data.synthetic_clusters import cluster_set
 
 CLUSTERS = cluster_set(6, size=224, seed=1).images  # 24 different pictures
 
@@ -124,7 +127,7 @@ def test_a_sound_split_column_is_counted_and_its_other_spellings_are_understood(
 def test_a_patient_on_two_sides_of_the_split_column_is_a_leak(folder):
     found = folder(parts=sides(**{"a/9.png": "train"}))
     assert not found.ok and found.leaks == [
-        "the manifest's split: a patient must stand on one side, 1 patient on two: p4 (train, test); split by patient, or drop the column"
+        "the split that comes with the data: a patient must stand on one side, 1 patient on two: p4 (train, test); split by patient, or drop the column"
     ]
 
 
@@ -142,7 +145,7 @@ def test_a_near_duplicate_on_two_sides_is_a_warning(folder):
     folder([("a/copy.png", altered(CLUSTERS[3], "dimmed"), "a", "p4")])
     found = folder(parts=sides(**{"a/copy.png": "test"}))
     assert found.ok and any(
-        "the manifest's split: near duplicates on two sides, 1 pair: a/3.png (train) ~ a/copy.png (test)" in warning
+        "the split that comes with the data: near duplicates on two sides, 1 pair: a/3.png (train) ~ a/copy.png (test)" in warning
         for warning in found.warnings
     )
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trainables.data.pack import make_pack
 from trainables.parts.checkpoint import load_state, save_state
-from trainables.parts.data import make_pack
 from trainables.parts.errors import Diverged
 from trainables.parts.loop import Fitting, fit
 from trainables.parts.procedure import Setting, Task

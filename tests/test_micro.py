@@ -11,9 +11,10 @@ from driving import Bench
 from torch import nn
 
 from trainables import ccrl, scl, supcam
-from trainables.parts.cells import cell_set
+from trainables.data.synthetic_cells import cell_set
+from trainables.data.synthetic_clusters import cluster_set
+from trainables.data.synthetic_karyotypes import karyotype_set
 from trainables.parts.checkpoint import load_state
-from trainables.parts.chromosomes import cluster_set, karyotype_set
 from trainables.parts.execution import MODEL, execute, read_lives, read_outcome
 from trainables.parts.loop import Fitting
 from trainables.parts.micro import MICRO_BATCHES, each_alone, in_slices

@@ -58,7 +58,8 @@ def test_a_command_on_what_is_not_there_is_refused_as_a_request_and_not_as_a_usa
 
 @pytest.mark.parametrize("option", sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT)) - {"--out", "--help", "--compare"}))
 def test_an_option_of_the_readme_exists(option):
-    verbs = [cli.study_command("supcam"), *cli.COMMANDS.commands.values()]
+    commands = [*cli.COMMANDS.commands.values()]
+    verbs = [cli.study_command("supcam"), *commands, *(deeper for verb in commands for deeper in getattr(verb, "commands", {}).values())]
     assert any(option in verb.get_help(click.Context(verb)) for verb in verbs)
 
 

@@ -12,10 +12,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 from trainables import scl
+from trainables.data.ground import TOLERANCE
+from trainables.data.pack import load_pack, make_pack, save_pack
+from trainables.data.split import split
+from trainables.data.synthetic_karyotypes import HOSPITALS, karyotype_bands, karyotype_set
+from trainables.data.words import KARYOTYPE
 from trainables.parts import losses
 from trainables.parts.checkpoint import load_state, save_state
-from trainables.parts.chromosomes import HOSPITALS, KARYOTYPE, karyotype_bands, karyotype_set
-from trainables.parts.data import TOLERANCE, load_pack, make_pack, save_pack, split
 from trainables.parts.encoders import create_backbone, standardise
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro
@@ -618,7 +621,7 @@ def test_a_manifest_whose_own_split_tears_an_individual_is_refused(setting, tmp_
     def columns(i):
         return {"patient": setting.pack.patients[i], "split": "train" if setting.pack.labels[i] % 2 else "test"}
 
-    with pytest.raises(RequestError, match=r"in one part of the manifest's split, 12 in two: p00000 \(test, train\)"):
+    with pytest.raises(RequestError, match=r"a patient must stand on one side, 12 patients on two: p00000 \(train, test\)"):
         scl.read(folder_of(tmp_path, setting.pack, columns), READ)
 
 
@@ -744,7 +747,7 @@ def test_classes_differ_in_length_centromere_and_bands_and_keep_them_in_every_ho
 
 
 def test_the_reverse_stain_has_dark_bands_where_the_other_has_pale_ones():
-    from trainables.parts.chromosomes import Chromosome, draw
+    from trainables.data.synthetic import Chromosome, draw
 
     plain, reverse = (HOSPITALS[name] for name in ("g_bands", "reverse_stain"))
     levels = {}

@@ -16,9 +16,9 @@ from search.compose import compose_study, unused, with_confirmation
 from search.plan import make_plan
 from search.sampling import Strategy
 from search.study import check_writable, held, read_study, store_data, write_study
+from trainables.data.pack import load_pack
 from trainables.parts import code
 from trainables.parts.code import fingerprint
-from trainables.parts.data import load_pack
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import digest
 

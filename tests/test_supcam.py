@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from trainables import supcam
-from trainables.parts.chromosomes import cluster_set
+from trainables.data.pack import make_pack
+from trainables.data.synthetic_clusters import cluster_set
 from trainables.parts.composition import compose, load_tables
-from trainables.parts.data import make_pack
 from trainables.parts.encoders import standardise
 from trainables.parts.procedure import Setting
 from trainables.parts.views import apply_views

@@ -14,7 +14,7 @@ from search import api, cli, prepare, registry
 from search.folders import at_work
 from search.ledger import STOP
 from search.request import Request, read_file
-from trainables.parts.data import save_pack
+from trainables.data.pack import save_pack
 
 WORDS = ("--trials", "0", "--repeats", "1", "--tables", "1")
 

@@ -13,10 +13,10 @@ from torch import distributed, nn
 from torch.nn import functional as F
 
 from trainables import supcam
+from trainables.data.synthetic_clusters import cluster_set
 from trainables.parts import execution
 from trainables.parts.batch_norm import AT_THE_END, renew_statistics
 from trainables.parts.checkpoint import load_state, save_state
-from trainables.parts.chromosomes import cluster_set
 from trainables.parts.errors import Diverged
 from trainables.parts.execution import MODEL, execute, read_outcome
 from trainables.parts.loop import Fitting

@@ -17,11 +17,14 @@ from timm.models.resnetv2 import ResNetV2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.data.cells import read_any, read_cells
+from trainables.data.crops import SIDE
+from trainables.data.pack import Pack
+from trainables.data.prepare import PREPARE
+from trainables.data.synthetic_cells import cell_set
 from trainables.parts import losses
-from trainables.parts.cells import PREPARE, SIDE, cell_set, read_any, read_cells
 from trainables.parts.classification import PartImages
 from trainables.parts.clustering import assign, clustering_metrics, contingency, kmeans, silhouette
-from trainables.parts.data import Pack
 from trainables.parts.encoders import backbone_faults, create_backbone, key_encoder_of, move_towards
 from trainables.parts.key_queue import KeyQueue
 from trainables.parts.numbers import constant

@@ -13,14 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainables.data.copies import near_duplicates
+from trainables.data.pack import Pack, make_pack
+from trainables.data.read import read_folder, read_images
+from trainables.data.scale import common_scale, shrink
+from trainables.data.synthetic_karyotypes import karyotype_set
+from trainables.data.words import KARYOTYPE, count, few, shown
 from trainables.parts import losses
-from trainables.parts.chromosomes import KARYOTYPE, karyotype_set
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
-from trainables.parts.data import Pack, common_scale, count, few, list_folder, make_pack, read_folder, read_images, shrink
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, backbone_faults, create_backbone, size_arguments, standardise
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
-from trainables.parts.inspection import near_duplicates
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed
@@ -441,7 +444,7 @@ def _places(network: nn.Module, tensor: Tensor) -> Tensor:
 
 def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None, scale: float = 0.0) -> Pack:
     """A folder of images as this configuration sees it; scale: of the training set, for a folder of few images. RequestError where a
-    karyotype lacks classes, or where the manifest's own split has an individual on two sides. Without known individuals near duplicates
+    karyotype lacks classes. Without known individuals near duplicates
     are tied, so that no split parts them (5 s for 14,002 images)."""
     pack = read_folder(
         folder, canvas=config.canvas, size=config.input_size, classes=classes, normal_side=config.normal_side, scale=scale, fewest=len(KARYOTYPE)
@@ -464,16 +467,6 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
             f"a karyotype has 24 classes and every batch one image of each, '{folder}' has none of {', '.join(gone)}; "
             "add images, or train on the classes that are there with whole_karyotype=false"
         )
-    listing = list_folder(folder)
-    if listing.parts is not None and pack.patients is not None:
-        sides: dict[str, set[str]] = {}
-        for owner, side in zip(pack.patients, listing.parts, strict=True):
-            sides.setdefault(owner, set()).update({side.lower()} - {""})
-        torn = sorted(f"{owner} ({', '.join(sorted(names))})" for owner, names in sides.items() if len(names) > 1)
-        if torn:
-            found.append(
-                f"an individual must stand in one part of the manifest's split, {len(torn)} in two: {few(torn)}; correct the column or drop it"
-            )
     if found:
         raise RequestError(*found)
     if pack.patients is not None:
@@ -481,7 +474,7 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
             f"{len(set(pack.patients)):,} individuals, each kept in one part of the split; near duplicates between them were not looked for"
         )
         return replace(pack, notes=(*pack.notes, note))
-    ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images))
+    ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images, pack.files))
     note = "individuals are not known: one may stand in two parts of the split, which makes test results better than they are"
     tied = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
     return replace(pack, ties=ties, notes=(*pack.notes, note, *([tied] if ties else [])))
@@ -499,7 +492,7 @@ def read_files(paths: list[Path], config: SclConfig, scale: float = 0.0) -> tupl
         how = "scaled as the training set was, which is right for the same magnification" if scale else "they keep their own"
         notes.append(f"{count(len(paths))} are too few to tell their scale: {how}; give whole karyotypes, at least {len(KARYOTYPE)} images")
     images, _, said, broken = read_images(paths, config.canvas, config.input_size, scale=factor)
-    return images, {"file": [str(path) for path in paths]}, [*notes, *said], broken
+    return images, {"file": [shown(str(path)) for path in paths]}, [*notes, *said], broken
 
 
 def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.data.copies import near_duplicates
+from trainables.data.pack import Pack
+from trainables.data.read import read_folder, read_images
+from trainables.data.synthetic_clusters import CLUSTER_TYPES, cluster_set
+from trainables.data.words import shown
 from trainables.parts import losses
-from trainables.parts.chromosomes import cluster_set
 from trainables.parts.classification import AT_ONCE, PartImages, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.composition import Numbers, check_images, compose, draw_composition, load_tables
-from trainables.parts.data import Pack, read_folder, read_images
 from trainables.parts.encoders import (
     GRAY_MEAN,
     GRAY_STD,
@@ -28,14 +31,13 @@ from trainables.parts.encoders import (
     standardise,
 )
 from trainables.parts.evaluation import classification_metrics, confusion_matrix, knn_accuracy
-from trainables.parts.inspection import near_duplicates
 from trainables.parts.key_queue import KeyQueue
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
 from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
 
-CLASSES = ("instance", "overlapping", "touching", "touching_overlapping")
+CLASSES = CLUSTER_TYPES
 
 
 @dataclass(frozen=True)
@@ -465,7 +467,7 @@ def read_files(
 ) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     """Images as the classifier was trained on, their names, what was done to them, and what is wrong with files."""
     images, _, notes, broken = read_images(paths, config.canvas, config.input_size)
-    return images, {"file": [str(path) for path in paths]}, notes, broken
+    return images, {"file": [shown(str(path)) for path in paths]}, notes, broken
 
 
 def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -490,7 +492,7 @@ def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = N
         return pack
     if set(pack.classes) == set(CLASSES) and pack.classes != CLASSES:
         pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=CLASSES)
-    ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images))
+    ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images, pack.files))
     note = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
     return replace(pack, ties=ties, notes=(*pack.notes, note) if ties else pack.notes)
 

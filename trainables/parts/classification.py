@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables.parts.data import Pack
+from trainables.data.pack import Pack
 from trainables.parts.encoders import standardise
 
 AT_ONCE = 512  # images

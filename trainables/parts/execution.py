@@ -24,9 +24,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from trainables.data.pack import Pack
 from trainables.parts.checkpoint import load_state, part, save_state, sealed, storage, under, unsealed, write_atomically
 from trainables.parts.code import fingerprint, origin
-from trainables.parts.data import Pack
 from trainables.parts.errors import Diverged, Interrupted, RequestError
 from trainables.parts.failpoints import failpoint
 from trainables.parts.loop import Fitting, fit

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables.parts.data import Pack
+from trainables.data.pack import Pack
 from trainables.parts.micro import in_slices
 from trainables.parts.precision import half_precision, precision_of
 from trainables.parts.workers import Workers

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from trainables.parts.data import Pack, split
+from trainables.data.pack import Pack
+from trainables.data.split import given_split, split
 from trainables.parts.procedure import config_values
 from trainables.parts.randomness import derive_seed
 
@@ -57,7 +58,9 @@ def setting_faults(
 
 
 def split_of(config: Any, pack: Pack, seed: int) -> dict[str, np.ndarray]:
-    """The split by patient: fixed for a study, or drawn anew for each seed."""
+    """The split that came with the data; else one by patient, fixed for a study or drawn anew for each seed."""
+    if pack.parts is not None:
+        return given_split(pack, config.split, config.split_seed)
     return split(pack, config.split, derive_seed(config.split_seed, seed) % 2**31 if config.split_per_seed else config.split_seed)
 
 

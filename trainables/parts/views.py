@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.parts.data import TOLERANCE
+from trainables.data.ground import TOLERANCE
 from trainables.parts.numbers import constant
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL; torchvision's first is 0.2989

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.parts.data import make_pack
+from trainables.data.pack import make_pack
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 
 

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.parts.data import Pack, make_pack, read_folder, read_images, split
+from trainables.data.pack import Pack, make_pack
+from trainables.data.read import read_folder, read_images
+from trainables.data.split import split
+from trainables.data.words import shown
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, create_backbone, standardise
 from trainables.parts.errors import WeightsUnreachable
 from trainables.parts.evaluation import classification_metrics, confusion_matrix
@@ -147,7 +150,7 @@ def read(folder: Path, config: ToyConfig, classes: tuple[str, ...] | None = None
 
 def read_files(paths: list[Path], config: ToyConfig, scale: float = 0.0) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     images, _, notes, broken = read_images(paths, 16, 16)
-    return images, {"file": [str(path) for path in paths]}, notes, broken
+    return images, {"file": [shown(str(path)) for path in paths]}, notes, broken
 
 
 def synthesize(config: ToyConfig, *, images: int, seed: int) -> Pack:

@@ -1,0 +1,73 @@
+"""Copies that are not equal: turned by any angle, resized, saved again, named as what they are; and different objects, which are no copies."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainables.data.copies import near_duplicates, shared_images
+from trainables.data.pack import make_pack
+from trainables.data.scale import on_canvas
+from trainables.data.synthetic_clusters import cluster_set
+from trainables.data.synthetic_karyotypes import karyotype_set
+
+
+@pytest.fixture(scope="module", params=["clusters", "karyotypes"])
+def images(request):
+    return (
+        cluster_set(40, size=224, canvas=224, seed=4).images
+        if request.param == "clusters"
+        else karyotype_set(4, size=256, canvas=256, normal_side=110).images[:160]
+    )
+
+
+def copied(image, how, rng):
+    picture = Image.fromarray(image)
+    if "turned" in how:
+        picture = picture.rotate(float(rng.uniform(5, 355)), Image.Resampling.BICUBIC, expand=True)
+    if "resized" in how:
+        picture = picture.resize((picture.width * 7 // 10, picture.height * 7 // 10), Image.Resampling.BICUBIC)
+    if "saved" in how:
+        stream = io.BytesIO()
+        picture.save(stream, "JPEG", quality=80)
+        picture = Image.open(stream).convert("L")
+    gray = np.array(picture)
+    gray[gray <= 12] = 0
+    return on_canvas(gray, max(*gray.shape, *image.shape), image.shape[0])
+
+
+@pytest.mark.parametrize("how", ["turned", "saved", "resized", "turned, resized, saved"])
+def test_copies_are_found_and_other_clusters_are_none(images, how, request):
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(len(images), 60, replace=False)
+    both = np.concatenate([images, np.stack([copied(images[i], how, rng) for i in chosen])])
+    found = {(i, j) for i, j, _, _ in near_duplicates(both)}
+    true = {(int(i), len(images) + k) for k, i in enumerate(chosen)}
+    drawn_alike = "karyotypes" in request.node.callspec.id  # homologues are drawn from one description: a few agree as copies do
+    assert len(found & true) / len(true) >= (0.95 if "turned" not in how else 0.9 if drawn_alike else 0.8)
+    assert len(found - true) <= (6 if drawn_alike else 0)
+
+
+def test_an_external_set_that_is_the_own_one_turned_and_saved_again_is_refused(images):
+    rng = np.random.default_rng(0)
+
+    def pack(some):
+        labels = np.arange(len(some)) % 2
+        return make_pack(some, labels, ["a", "b"], [f"{i}.png" for i in range(len(some))], None, np.ones((len(some), 2)))
+
+    again = np.stack([copied(image, "turned, saved", rng) for image in images[:30]])
+    assert "near duplicates of images in the study's own set" in shared_images(pack(images), pack(again)).refused
+    assert not shared_images(pack(images[:60]), pack(images[60:120])).refused
+
+
+def test_a_copy_by_its_name_is_tied_though_noise_hides_it(images):
+    rng = np.random.default_rng(0)
+    noisy = np.where(images[3] > 0, np.clip(images[3] + rng.normal(0, 45, images[3].shape), 1, 255), 0).astype(np.uint8)
+    both = np.concatenate([images[:20], noisy[None]])
+    names = [f"a/c{i}.png" for i in range(20)]
+    found = {(i, j) for i, j, _, _ in near_duplicates(both, [*names, "a/c3_aug1.png"])}
+    assert (3, 20) in found
+    assert (4, 20) not in {
+        (i, j) for i, j, _, _ in near_duplicates(np.concatenate([images[:20], images[30][None]]), [*names, "a/d4_aug1.png"])
+    }

@@ -1,0 +1,335 @@
+"""Folders as laboratories have them: each is read rightly, or refused or warned of with a sentence that names the thing."""
+
+import codecs
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search.data_commands import check
+from trainables.data.check import inspect_folder
+from trainables.data.words import part_of, same, shown
+from trainables.parts.errors import RequestError
+
+CLASSES = ("instance", "overlapping", "touching")
+
+
+def picture(i, side=40):
+    """uint8 (side, side): a bent band of its own on black."""
+    rng = np.random.default_rng(i)
+    gray = np.zeros((side, side), np.uint8)
+    y, x = rng.integers(5, 12, 2)
+    gray[y : y + rng.integers(8, 22), x : x + rng.integers(8, 22)] = 120
+    gray[gray > 0] += rng.integers(0, 120, int((gray > 0).sum())).astype(np.uint8)
+    return gray
+
+
+def put(path, i, image=None, **how):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture(i) if image is None else image).save(path, **how)
+
+
+def plain(folder, classes=CLASSES, n=8, below="{c}/{i}.png", patients=4):
+    """`n` images of each class; `below`: where each lies, of class c, number i, patient p, part s."""
+    for k, c in enumerate(classes):
+        for i in range(n):
+            part = ("train", "train", "val", "test")[i % patients % 4]
+            put(folder / below.format(c=c, i=i, p=f"P{i % patients:02d}", s=part, S=part.upper()), 100 * k + i)
+    return folder
+
+
+def table(folder, text, name="manifest.csv", encoding="utf-8"):
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
+    return folder
+
+
+def rows(head="file,label,patient", classes=CLASSES, n=8, row="{c}/{i}.png,{c},p{p}"):
+    return "\n".join([head, *(row.format(c=c, i=i, p=i % 4) for c in classes for i in range(n))]) + "\n"
+
+
+def words(found):
+    return "\n".join([*found.faults, *found.warnings, *found.notes, *found.leaks])
+
+
+def counted(found, patients=None, classes=CLASSES, n=8):
+    assert found.ok, words(found)
+    assert found.counts == dict.fromkeys(classes, n)
+    assert found.patients == patients
+
+
+# ---- what the levels of folders are
+
+
+@pytest.mark.parametrize("below", ["{s}/{c}/{i}.png", "{S}/{c}/{i}.png", "{c}/{s}/{i}.png", "{s}_set/{c}/{p}/{i}.png"])
+def test_parts_of_a_split_are_the_split_and_no_classes(tmp_path, below):
+    found = inspect_folder(plain(tmp_path, below=below))
+    counted(found, 4 if "{p}" in below else None)
+    assert found.given_parts == {"train": 12, "val": 6, "test": 6} and any(line.startswith("part: ") for line in found.levels)
+
+
+@pytest.mark.parametrize("below", ["{c}/{p}/{i}.png", "{p}/{c}/{i}.png", "{c}/{p}/images/{i}.png"])
+def test_patients_are_told_from_classes_by_their_names(tmp_path, below):
+    counted(inspect_folder(plain(tmp_path, below=below)), 4)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (["train/0.png", "train/1.png", "test/0.png", "test/1.png"], "parts of a split and not classes"),
+        (["train/a/0.png", "test/a/0.png", "extra/a/0.png"], "look like parts of a split and not like classes, beside extra"),
+        ([f"fold{f}/{c}/{i}.png" for f in range(1, 6) for c in "ab" for i in (0, 1)], "look like folds of a cross-validation"),
+        (["red/x/0.png", "red/y/1.png", "blue/x/0.png", "blue/y/1.png"], "which folders are the classes cannot be told"),
+        (["a/0.png", "a/1.png", "b/0.png", "b/deep/1.png"], "equally many folders"),
+        (["set/a/0.png", "set/b/1.png"], "holds one folder, set"),
+        (["a/0.png", "a/1.png"], "at least two classes"),
+        (["masks/a.png", "images/b.png"], "folders of masks have no image of their name"),
+    ],
+)
+def test_what_cannot_be_told_is_refused_with_what_to_do(tmp_path, files, says):
+    for k, name in enumerate(files):
+        put(tmp_path / name, k)
+    found = inspect_folder(tmp_path)
+    assert not found.ok and says in words(found), words(found)
+
+
+def test_a_layout_in_words_decides_and_can_be_written_down(tmp_path):
+    folder = plain(tmp_path / "data", classes=("red", "blue"), below="{i}x/{c}/{p}.png", n=4)
+    for k, name in enumerate(("one", "two", "three")):
+        for i in range(4):
+            put(folder / name / f"w{i}" / "0.png", 900 + 10 * k + i)
+    assert (
+        check(folder, out=lambda _: None, layout="class/patient", fix=tmp_path / "m.csv") == 2
+    )  # one image in some classes: said, and written down
+    assert (tmp_path / "m.csv").read_text().splitlines()[0] == "file,label,patient"
+    assert "--layout names each level" in words(inspect_folder(folder, layout="class/kind"))
+    with pytest.raises(RequestError, match="is there already"):
+        check(folder, out=lambda _: None, layout="class/patient", fix=tmp_path / "m.csv")
+
+
+def test_a_written_manifest_reads_as_the_folder_did(tmp_path):
+    folder = plain(tmp_path, below="{c}/{p}/{i}.png")
+    lines = []
+    assert check(folder, out=lines.append, fix=folder / "manifest.csv", html=tmp_path.parent / f"{tmp_path.name}.html") == 0
+    counted(inspect_folder(folder), 4)
+    page = (tmp_path.parent / f"{tmp_path.name}.html").read_text()
+    assert page.count("<img ") >= 2 * 6 * 3 and "patient P01" in page and "Sizes by class" in page
+    assert "patient is" in lines[0]
+
+
+def test_a_split_that_comes_with_the_data_is_the_studys(tmp_path):
+    from trainables.data.read import read_folder
+    from trainables.data.split import given_split
+
+    pack = read_folder(plain(tmp_path, below="{s}/{c}/{i}.png"), 40, 40)
+    parts = given_split(pack, (0.6, 0.1, 0.3))
+    assert {name: {pack.files[i].split("/")[0] for i in chosen} for name, chosen in parts.items()} == {
+        n: {n} for n in ("train", "val", "test")
+    }
+    put(tmp_path / "test" / "instance" / "again.png", 0)
+    with pytest.raises(RequestError, match="equal images must stand on one side"):
+        read_folder(tmp_path, 40, 40)
+
+
+def test_without_a_part_for_validation_it_is_drawn_from_train(tmp_path):
+    from trainables.data.read import read_folder
+    from trainables.data.split import given_split
+
+    for k, c in enumerate("ab"):
+        for i in range(24):
+            put(tmp_path / ("train" if i < 18 else "test") / c / f"{i}.png", 100 * k + i)
+    pack = read_folder(tmp_path, 40, 40)
+    parts = given_split(pack, (0.6, 0.1, 0.3))
+    assert {name: len(chosen) for name, chosen in parts.items()} == {"train": 30, "val": 6, "test": 12}
+    assert all(pack.parts[i] == "train" for i in parts["val"])
+
+
+# ---- what lies beside images
+
+
+def test_folders_and_files_of_systems_are_passed_over(tmp_path):
+    folder = plain(tmp_path)
+    for name in ("lost+found", "$RECYCLE.BIN", "System Volume Information", "instance/@eaDir", "__MACOSX", ".thumbnails"):
+        put(folder / name / "x.png", 1)
+    for name in ("Thumbs.db", "instance/._0.png", "touching/desktop.ini"):
+        (folder / name).write_bytes(b"x")
+    counted(inspect_folder(folder))
+
+
+@pytest.mark.parametrize("name", ["instance/0_mask.png", "instance/0_thumb.png", "masks/0.png", "instance/masks/0.png"])
+def test_masks_and_thumbnails_of_images_are_passed_over_and_that_is_said(tmp_path, name):
+    put(plain(tmp_path) / name, 500)
+    found = inspect_folder(tmp_path)
+    counted(found)
+    assert "taken as masks, overlays or thumbnails of others and passed over" in words(found)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".svs", ".npy", ".zip"])
+def test_images_of_a_kind_that_is_not_read_are_a_fault(tmp_path, suffix):
+    (plain(tmp_path) / "instance" / f"more{suffix}").write_bytes(b"x")
+    found = inspect_folder(tmp_path)
+    assert not found.ok and f"of a kind that is not read ({suffix}): instance/more{suffix}" in words(found)
+
+
+def test_an_empty_class_folder_is_named(tmp_path):
+    (plain(tmp_path) / "empty").mkdir()
+    assert "class folders have none: empty" in words(inspect_folder(tmp_path))
+
+
+def test_links_to_folders_are_followed_and_loops_are_not(tmp_path):
+    plain(tmp_path / "real")
+    (tmp_path / "data").mkdir()
+    for name in CLASSES:
+        (tmp_path / "data" / name).symlink_to(tmp_path / "real" / name)
+    counted(inspect_folder(tmp_path / "data"))
+    (tmp_path / "real" / "touching" / "up").symlink_to(tmp_path / "data")
+    found = inspect_folder(tmp_path / "data")
+    counted(found)
+    assert "links to folders that are read already, passed over: touching/up" in words(found)
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path):
+    (plain(tmp_path) / "instance" / "gone.png").symlink_to(tmp_path / "nothing")
+    (tmp_path / "more").symlink_to(tmp_path / "nothing either")
+    found = inspect_folder(tmp_path)
+    assert not found.ok and "2 lead nowhere: instance/gone.png, more" in words(found)
+
+
+def test_a_folder_that_cannot_be_entered_is_named(tmp_path):
+    folder = plain(tmp_path)
+    (folder / "touching").chmod(0)
+    code = (
+        "import os, sys\n"
+        "from trainables.data.find import list_folder\n"
+        "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "print('\\n'.join(list_folder(sys.argv[1]).faults))\n"
+    )
+    for path in (folder, *folder.parents):
+        if path.stat().st_uid == os.geteuid() and len(path.parts) > 2:
+            path.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    (folder / "touching").chmod(0o755)
+    assert "1 cannot be entered: touching (Permission denied)" in done.stdout, done.stderr
+
+
+# ---- tables
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Manifest.csv", rows()),
+        ("MANIFEST.CSV", rows("File,Label,Patient")),
+        ("labels.csv", rows("FILE,LABEL,PATIENT")),
+        ("manifest.csv", rows("file;label;patient", row="{c}/{i}.png;{c};p{p}")),
+        ("manifest.tsv", rows("file\tlabel\tpatient", row="{c}/{i}.png\t{c}\tp{p}")),
+        ("manifest.csv", "sep=;\n" + rows("file;label;patient", row="{c}/{i}.png;{c};p{p}")),
+        ("manifest.csv", codecs.BOM_UTF8 + rows().encode()),
+        ("manifest.csv", rows().encode("utf-16")),
+        ("manifest.csv", rows().replace("\n", "\r\n")),
+        ("manifest.csv", rows("file,label,patient,,", row="{c}/{i}.png,{c},p{p},,")),
+        ("manifest.csv", rows(row='"{c}/{i}.png","{c}","p{p}"')),
+        ("manifest.csv", rows("file,label,patient,remark", row='{c}/{i}.png,{c},p{p},"pale, bent"')),
+        ("manifest.csv", rows(row="{c}\\{i}.PNG,{c},p{p}")),
+        ("manifest.csv", rows(row="{c}/{i}.png,{c},P-0{p}")),
+    ],
+)
+def test_a_table_of_any_dialect_is_read(tmp_path, name, text):
+    counted(inspect_folder(table(plain(tmp_path), text, name)), 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("manifest.xlsx", b"PK\x03\x04", "cannot be read here; save it as manifest.csv"),
+        ("manifest.csv", b"PK\x03\x04", "is a spreadsheet under another name"),
+        ("manifest.csv", rows().encode("utf-16-le"), "UTF-16"),
+        ("manifest.csv", rows(row="{c}/{i}.png,{c},M\xfcller").encode("latin-1"), "UTF-8"),
+        ("labels.csv", rows("filename,class,patient"), "looks like a table of the images and has no columns file and label"),
+        ("manifest.csv", rows(row="C:\\data\\{c}\\{i}.png,{c},p{p}"), "named relative to the folder"),
+        ("manifest.csv", rows().replace("instance/0.png,instance", "instance/0.png,nan"), "every file needs a label, 1 have none"),
+    ],
+)
+def test_a_table_that_cannot_be_read_stops_the_command(tmp_path, name, text, says):
+    found = inspect_folder(table(plain(tmp_path), text, name))
+    assert not found.ok and says in words(found), words(found)
+
+
+def test_two_tables_are_not_chosen_between(tmp_path):
+    folder = table(table(plain(tmp_path), rows(), "a.csv"), rows(), "b.csv")
+    assert "one table may name the images, there are 2: a.csv, b.csv" in words(inspect_folder(folder))
+    assert "a.csv, b.csv is not read: manifest.csv names the images" in words(inspect_folder(table(folder, rows())))
+
+
+@pytest.mark.parametrize("word", ["nan", "NA", "unknown", "-", "None", "N/A", ""])
+def test_words_for_nothing_known_are_no_patient(tmp_path, word):
+    text = (
+        rows()
+        .replace("instance/0.png,instance,p0", f"instance/0.png,instance,{word}")
+        .replace("touching/0.png,touching,p0", f"touching/0.png,touching,{word}")
+    )
+    found = inspect_folder(table(plain(tmp_path), text))
+    counted(found, 6)
+    assert "2 images without a patient: each counts as a patient of its own" in words(found)
+
+
+def test_a_label_in_several_spellings_is_one_class_and_that_is_said(tmp_path):
+    text = (
+        rows().replace("touching/0.png,touching", "touching/0.png,Touching").replace("touching/1.png,touching", "touching/1.png,TOUCHING ")
+    )
+    found = inspect_folder(table(plain(tmp_path), text))
+    counted(found, 4)
+    assert "in more than one spelling" in words(found) and "TOUCHING, Touching = touching" in words(found)
+
+
+@pytest.mark.parametrize("spelt", ["{:02d}", "chr{}", "CHR {}", "{}.0", "Chromosome_{:02d}"])
+def test_chromosomes_in_any_spelling_are_the_karyotypes(tmp_path, spelt):
+    folder = plain(tmp_path, classes=[spelt.format(i) for i in range(1, 21)], n=2)
+    found = inspect_folder(folder)
+    assert list(found.counts) == [str(i) for i in range(1, 21)]
+    assert "4 are missing: 21, 22, X, Y" in words(found)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Müller", "mu\u0308ller"), ("p 01", "P_1"), ("7.0", "07"), ("chrX", "x"), ("touching  overlapping", "Touching-Overlapping")],
+)
+def test_two_spellings_are_the_same_name(one, other):
+    assert same(one) == same(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("1", "10"), ("p1", "p11"), ("1.05", "1.5"), ("a", "b"), ("10", "1.0"), ("100", "1")])
+def test_two_names_are_not_the_same(one, other):
+    assert same(one) != same(other)
+
+
+def test_parts_have_many_names_and_other_words_are_none():
+    assert [part_of(name) for name in ("Training", "01_TRAIN", "validation set", "Test", "valid")] == [
+        "train",
+        "train",
+        "val",
+        "test",
+        "val",
+    ]
+    assert not any(part_of(name) for name in ("instance", "testis", "trained", "contest", "train test"))
+
+
+# ---- names
+
+
+def test_names_of_any_bytes_are_read_and_printed_in_any_locale(tmp_path):
+    plain(tmp_path)
+    os.rename(tmp_path / "instance" / "0.png", os.fsencode(tmp_path / "instance") + b"/P\xfc 0.png")
+    os.rename(os.fsencode(tmp_path / "touching"), os.fsencode(tmp_path) + b"/t\xe9")
+    (tmp_path / "overlapping" / "0.png").rename(tmp_path / "overlapping" / "line\nbreak ü.png")
+    for locale in ("C", "C.UTF-8"):
+        done = subprocess.run(
+            [sys.executable, "-m", "search", "data", "check", str(tmp_path)],
+            env=os.environ | {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, capture_output=True, cwd=Path(__file__).parent.parent, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
+        assert b"24 images, 3 classes" in done.stdout and b"t\\xe9" in done.stdout
+    assert shown("a\udcfcb") == "a\\xfcb" and shown("a\nb") == "a\\nb"

@@ -1,0 +1,157 @@
+"""What a file says beside its pixels, and what is ground in them."""
+
+import numpy as np
+import pytest
+from PIL import Image, TiffImagePlugin
+
+from trainables.data.check import inspect_folder
+from trainables.data.ground import on_black
+from trainables.data.open import LARGEST, UnreadableError, decode, open_image, read_picture
+
+
+@pytest.fixture
+def gray():
+    """uint8 (30, 20): an upright bar on black."""
+    image = np.zeros((30, 20), np.uint8)
+    image[4:26, 7:13] = np.random.default_rng(0).integers(60, 240, (22, 6))
+    return image
+
+
+def test_an_image_is_turned_as_its_viewer_shows_it(tmp_path, gray):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(np.rot90(gray)).save(tmp_path / "side.png", exif=exif)
+    Image.fromarray(np.rot90(gray)).save(tmp_path / "side.tif", tiffinfo={274: 6})
+    for name in ("side.png", "side.tif"):
+        found = decode(tmp_path / name)
+        assert found.turned
+        np.testing.assert_array_equal(found.gray, gray)
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_colours_of_12_bits_keep_all_their_levels(tmp_path, bands, compression):
+    deep = np.full((30, 20, bands), 4095, np.uint16)
+    deep[4:26, 7:13, :3] = np.random.default_rng(0).integers(200, 3000, (22, 6, 1))
+    if bands == 4:
+        deep[..., 3] = 65535
+    path = tmp_path / "deep.tif"
+    plain = Image.frombytes("RGB" if bands == 3 else "RGBA", (20, 30), np.zeros((30, 20, bands), np.uint8).tobytes())
+    plain.save(path)
+    _as_16_bits(path, deep, compression)
+    opened = open_image(path)
+    np.testing.assert_array_equal(opened.deep, deep)
+    found = decode(path)
+    assert found.deep and found.inverted and len(np.unique(found.gray)) > 60
+    assert np.count_nonzero(found.gray) == 22 * 6
+    assert read_picture(path).shape == (30, 20, 3)
+
+
+def _as_16_bits(path, deep, compression):
+    """A TIFF of 16 bits a band, which Pillow can read and not write: by hand where raw, by its own encoder of gray rows where packed."""
+    height, width, bands = deep.shape
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in ((256, width), (257, height), (259, 1), (262, 2), (277, bands), (278, height), (284, 1)):
+        info[tag] = value
+    info[258] = (16,) * bands
+    if bands == 4:
+        info[338] = 2
+    data = deep.astype("<u2").tobytes()
+    if compression != "raw":
+        wide = path.with_suffix(".gray.tif")
+        Image.fromarray(deep.reshape(height, width * bands)).save(wide, compression=compression, tiffinfo={278: height})
+        with Image.open(wide) as packed:
+            offset, size = packed.tag_v2[273][0], packed.tag_v2[279][0]
+            assert len(packed.tag_v2[273]) == 1
+        data, info[259] = wide.read_bytes()[offset : offset + size], 5
+    info[273], info[279] = 0, len(data)  # the offset is counted from the directory's end
+    with path.open("wb") as stream:
+        stream.write(b"II*\0" + (8).to_bytes(4, "little"))
+        info._endian, info._next = "<", 0  # type: ignore[attr-defined]
+        stream.write(info.tobytes(8))
+        stream.write(data)
+
+
+def test_a_png_of_16_bits_a_colour_keeps_them_too(tmp_path):
+    import struct
+    import zlib
+
+    deep = np.full((30, 20, 3), 40, ">u2")
+    deep[4:26, 7:13] = np.random.default_rng(0).integers(200, 1000, (22, 6, 1))
+    lines = b"".join(b"\0" + row.tobytes() for row in deep)
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 20, 30, 16, 2, 0, 0, 0)
+    (tmp_path / "x.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    )
+    np.testing.assert_array_equal(open_image(tmp_path / "x.png").deep, deep)
+
+
+@pytest.mark.parametrize("kind", ["signed", "float", "cmyk", "palette", "bilevel", "upper"])
+def test_every_kind_of_pixel_gives_the_same_object(tmp_path, gray, kind):
+    path = tmp_path / {"cmyk": "x.jpg", "upper": "x.TIF", "palette": "x.png", "bilevel": "x.png"}.get(kind, "x.tif")
+    if kind == "signed":
+        Image.fromarray(gray.astype(np.int32) * 100 - 5000).save(path)
+    elif kind == "float":
+        Image.fromarray(gray.astype(np.float32) / 255).save(path)
+    elif kind == "cmyk":
+        Image.fromarray(gray).convert("CMYK").save(path, quality=95)
+    elif kind == "bilevel":
+        Image.fromarray(gray > 0).save(path)
+    else:
+        Image.fromarray(gray).convert("P" if kind == "palette" else "L").save(path)
+    found = decode(path)
+    assert abs(int(np.count_nonzero(found.gray)) - 132) <= (40 if kind == "cmyk" else 2) and not found.inverted
+
+
+def test_a_file_of_several_pages_is_counted_and_named(tmp_path, gray):
+    for c in "ab":
+        (tmp_path / c).mkdir()
+        for i in range(6):
+            other = np.roll(gray, i, 0) // 2 + gray // (i + 2)
+            Image.fromarray(other).save(tmp_path / c / f"{i}.tif", save_all=True, append_images=[Image.fromarray(gray)])
+    assert any("12 images with several pages: the first was taken (a/0.tif" in warning for warning in inspect_folder(tmp_path).warnings)
+
+
+def test_a_file_too_large_for_one_object_is_named_before_its_pixels_are_read(tmp_path, monkeypatch):
+    side = int(LARGEST**0.5) + 1
+    Image.new("1", (side, side)).save(tmp_path / "slide.png")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("read"))
+    with pytest.raises(UnreadableError, match="whole slide"):
+        decode(tmp_path / "slide.png")
+
+
+def crop(dark=True, side=30):
+    """An upright dark chromosome on white, cut to its own box: most of its border is chromosome."""
+    y, x = np.mgrid[:60, :14]
+    inside = ((x - 6.5) / 7) ** 2 + np.clip(np.abs(y - 29.5) - 24, 0, None) ** 2 / 40 < 1
+    bands = 110 + 50 * np.sin(y / 4.0) + np.random.default_rng(0).normal(0, 6, y.shape)
+    gray = np.where(inside, bands, 255.0).astype(np.float32)
+    return (gray if dark else 255 - gray), inside
+
+
+@pytest.mark.parametrize("dark", [True, False])
+def test_a_crop_cut_to_its_object_loses_nothing_of_it(dark):
+    gray, inside = crop(dark)
+    black, inverted, unsure = on_black(gray)
+    assert inverted == dark and not unsure
+    assert np.count_nonzero(black) / inside.sum() > 0.99
+
+
+def test_a_crop_without_any_ground_is_said_to_be_unsure():
+    noise = np.random.default_rng(0).integers(60, 200, (40, 40)).astype(np.float32)
+    assert on_black(noise)[2]
+    flat = np.zeros((40, 40), np.float32)
+    flat[10:30, 10:30] = 90
+    assert on_black(flat)[2] == "1 gray levels"
+
+
+def test_a_few_hot_pixels_do_not_darken_a_deep_image(tmp_path):
+    deep = np.full((60, 60), 100, np.uint16)
+    deep[10:40, 20:40] = np.random.default_rng(0).integers(400, 900, (30, 20))
+    deep[0, 0] = 65535
+    Image.fromarray(deep).save(tmp_path / "hot.png")
+    assert np.count_nonzero(decode(tmp_path / "hot.png").gray) >= 600

@@ -1,0 +1,105 @@
+"""Crops of single cells for training and prediction: a packed set, a folder per type, or tiles with labels beside them.
+Comes in: a folder or files. Goes out: a `Pack`, or crops and columns that name them. Exists so that all ways to cells end in one kind of crop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trainables.data.crops import SIDE, Cell, crop, window
+from trainables.data.downloads import DOWNLOADS, cut_tile, find_tiles
+from trainables.data.find import list_folder
+from trainables.data.listing import part_faults
+from trainables.data.open import FileFault, UnreadableError, read_picture, unreadable_fault
+from trainables.data.pack import Pack, load_pack, make_pack
+from trainables.data.read import class_indices, said_first, torn_copies
+from trainables.data.readers import each
+from trainables.data.words import shown
+from trainables.parts.errors import RequestError
+
+
+def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
+    """A packed set of crops, or a folder per type of images of one cell each (any size: made square by reflection, scaled to 32 x 32).
+    classes: names and order that are expected; a missing one becomes a note. RequestError with every fault."""
+    if (folder / "data.json").is_file() and (folder / "images.npy").is_file():
+        pack = load_pack(folder)
+        if pack.images.shape[1:] != (SIDE, SIDE, 3):
+            raise RequestError(
+                f"cells are {SIDE} x {SIDE} pixels in colour, '{folder}' holds {pack.images.shape[1:]}; prepare the download again"
+            )
+        return pack if classes is None or tuple(classes) == pack.classes else _ordered(pack, classes, folder)
+    for name, download in DOWNLOADS.items():
+        if folder.is_dir() and find_tiles(folder, download):
+            raise RequestError(f"'{folder}' is a download of whole tiles ({download.images}, {download.labels}); cut its cells out first: python -m search data prepare {name} {folder} OUT")  # fmt: skip
+    listing = list_folder(folder)
+    order, labels, wrong, missing = class_indices(listing, classes, folder)
+    parts = listing.parts if classes is None else None
+    images, areas, broken = _pictures([folder / name for name in listing.files], listing.names)
+    if faults := [*listing.faults, *wrong, *(part_faults(listing) if parts is not None else []), *broken]:
+        raise RequestError(*faults)
+    notes = [*said_first(listing), *(note.replace("image of class", "cell of type") for note in missing)]
+    pack = make_pack(images, labels, order, listing.names, listing.patients, areas, notes, parts)
+    if torn := torn_copies(pack):
+        raise RequestError(*torn)
+    return pack
+
+
+def _missing(order: Iterable[str], present: Iterable[str]) -> list[str]:
+    gone = [name for name in order if name not in set(present)]
+    return [f"no cell of type {', '.join(gone)}"] if gone else []
+
+
+def _ordered(pack: Pack, classes: Sequence[str], folder: Path) -> Pack:
+    present = [name for name, number in pack.counts.items() if number]
+    if unknown := [name for name in present if name not in classes]:
+        raise RequestError(f"classes must be among {', '.join(classes)}, '{folder}' has others: {', '.join(unknown)}")
+    labels = np.array([classes.index(name) if name in classes else -1 for name in pack.classes])[pack.labels]
+    return make_pack(pack.images, labels, classes, pack.files, pack.patients, pack.areas, [*pack.notes, *_missing(classes, present)])
+
+
+def _pictures(paths: Sequence[Path], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Files of one cell each -> crops (N, 32, 32, 3), areas (N, 2), faults."""
+    images, areas = np.zeros((len(paths), SIDE, SIDE, 3), np.uint8), np.ones((len(paths), 2))
+
+    def one(i: int) -> str:
+        try:
+            picture = read_picture(paths[i])
+        except UnreadableError as fault:
+            return str(fault)
+        height, width = picture.shape[:2]
+        images[i] = crop(picture, *window(Cell("", 0, 0, 0, height, width, 0.0), 1))
+        areas[i] = height * width
+        return ""
+
+    reasons = each(one, range(len(paths)))
+    return images, areas, unreadable_fault([(names[i], reason) for i, reason in enumerate(reasons) if reason])
+
+
+def read_any(paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, list[object]], list[str]]:
+    """Files -> crops (N, 32, 32, 3), columns file, cell, x, y (the middle of the cell's box on its tile, pixels), faults.
+    A tile that lies as in a download, its label file beside it, gives one row a cell, whether the file knows its type or not; any other
+    image is one cell."""
+    parts: list[np.ndarray] = [np.zeros((0, SIDE, SIDE, 3), np.uint8)]
+    columns: dict[str, list[object]] = {"file": [], "cell": [], "x": [], "y": []}
+    faults: list[str] = []
+    for path in paths:
+        for download in DOWNLOADS.values():
+            labels = path.parent.parent / download.labels / (path.stem + download.ending)
+            if path.parent.name == download.images and labels.parent.is_dir():  # a tile, which is no cell even where its file is missing
+                tile = cut_tile(download, str(path), path, labels if labels.is_file() else None, typed=False)
+                name = shown(str(path))
+                faults += [FileFault(f"{name}: {fault}", () if tile.cells else (name,)) for fault in tile.faults]
+                parts.append(tile.crops)
+                rows = [(cell.name, (cell.left + cell.right) / 2, (cell.top + cell.bottom) / 2) for cell in tile.cells]
+                break
+        else:
+            images, _, broken = _pictures([path], [shown(str(path))])
+            faults += broken
+            parts.append(images)
+            rows = [("", "", "")]  # type: ignore[list-item]
+        for row in rows:
+            for name, value in zip(columns, (shown(str(path)), *row), strict=True):
+                columns[name].append(value)
+    return np.concatenate(parts), columns, faults

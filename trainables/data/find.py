@@ -1,0 +1,209 @@
+"""Images in a folder: one walk, in which links are followed, systems' own files passed over, and everything odd is named.
+Comes in: a folder. Goes out: a `Listing` with all that is wrong with it. Exists so that all faults of a folder are said at once and none
+of its images is left out without a word."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from trainables.data.listing import MANIFEST, Listing, settled
+from trainables.data.manifest import choose_table, from_manifest
+from trainables.data.open import SUFFIXES
+from trainables.data.shape import MASKS, from_folders
+from trainables.data.words import class_order, count, few, same, shown, them
+
+SYSTEM = {"lost+found", "$recycle.bin", "system volume information", "@eadir", "#recycle", "#snapshot", "thumbnails", "thumbs", "found.000"}
+SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini"}
+BESIDE = re.compile(r"(.+?)[ _.\-]+(?:mask|masks|seg|segmentation|overlay|thumb|thumbnail|preview)$", re.IGNORECASE)
+IMAGES_NOT_READ = (
+    ".webp", ".gif", ".jp2", ".j2k", ".svs", ".ndpi", ".czi", ".nd2", ".lif", ".vsi", ".mrxs", ".scn", ".dcm", ".npy", ".npz", ".heic", ".avif", ".psd", ".dng",
+    ".zip", ".rar", ".7z", ".tar", ".gz",
+)  # fmt: skip
+
+
+@dataclass
+class Tree:
+    """What lies below a folder, as relative names."""
+
+    images: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)  # other files, hidden and systems' own ones left out
+    folders: list[str] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)  # folders of the system
+    again: list[str] = field(default_factory=list)  # links to a folder that is read under another name
+    closed: list[str] = field(default_factory=list)  # "folder (why)"
+    nowhere: list[str] = field(default_factory=list)  # links that lead nowhere
+
+
+def is_system(name: str) -> bool:
+    """Whether a folder is the system's or a program's, and never the user's."""
+    return name.startswith((".", "__")) or name.casefold() in SYSTEM
+
+
+def walk(folder: Path) -> Tree:
+    """One walk. Links are followed; a folder that was read already, above or beside, is not entered again."""
+    tree, entered, waiting = Tree(), set[tuple[int, int]](), [""]
+    links: list[str] = []
+    while waiting or links:
+        here = waiting.pop() if waiting else links.pop(0)  # real folders first: they keep their own names
+        path = os.path.join(folder, here) if here else str(folder)
+        try:
+            about = os.stat(path)
+            if (about.st_dev, about.st_ino) in entered:
+                tree.again.append(here)
+                continue
+            entered.add((about.st_dev, about.st_ino))
+            with os.scandir(path) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as fault:
+            tree.closed.append(f"{shown(here) or shown(str(folder))} ({fault.strerror})")
+            continue
+        if here:
+            tree.folders.append(here)
+        for entry in entries:
+            name = f"{here}/{entry.name}" if here else entry.name
+            try:
+                if entry.is_dir():
+                    if is_system(entry.name):
+                        tree.passed.append(name)
+                    else:
+                        (links if entry.is_symlink() else waiting).append(name)
+                elif entry.name.startswith(".") or entry.name.casefold() in SYSTEM_FILES:
+                    continue
+                elif entry.is_file():
+                    (tree.images if entry.name.lower().endswith(SUFFIXES) else tree.others).append(name)
+                elif entry.is_symlink():
+                    tree.nowhere.append(name)
+                else:
+                    tree.others.append(name)
+            except OSError as fault:
+                tree.closed.append(f"{shown(name)} ({fault.strerror})")
+    for names in (tree.images, tree.others, tree.folders, tree.passed, tree.again, tree.nowhere):
+        names.sort()
+    return tree
+
+
+def list_folder(folder: str | Path, group: str = "patient", layout: str = "") -> Listing:
+    """Files and labels of a folder of class folders; a table with file and label, where there is one, decides over the folders' names.
+    layout: what the levels of folders are, such as class/patient; '': what they look like."""
+    folder = Path(folder)
+    if fault := _no_folder(folder):
+        return Listing(faults=[fault])
+    tree = walk(folder)
+    listing = Listing()
+    _odd(tree, listing)
+    images = _without_masks(tree.images, listing)
+    table = choose_table(folder, tree.others, listing)
+    if not images and table is None:
+        if not listing.faults:
+            inside = f"it holds {few([shown(name) for name in tree.others])}" if tree.others else "it is empty"
+            listing.faults.append(
+                f"'{shown(str(folder))}' must hold images ({' '.join(SUFFIXES)}), {inside}; put them there, a folder per class"
+            )
+        return listing
+    if table is not None and not layout:
+        from_manifest(folder, table, images, group, listing)
+    else:
+        from_folders(folder, images, tree, layout, listing)
+    _others(tree, table, listing)
+    return settled(listing, group)
+
+
+def _no_folder(folder: Path) -> str:
+    """Why a path is no folder; '' where it is one."""
+    name = shown(str(folder))
+    try:
+        if folder.is_dir():
+            return ""
+        there = folder.exists()
+    except OSError as fault:
+        return f"the data must be a folder, '{name}' cannot be looked at ({fault.strerror}); check the path and the rights"
+    if there:
+        return f"the data must be a folder, '{name}' is a file; name the folder that holds the class folders (an archive must be unpacked first)"
+    if folder.is_symlink():
+        return f"the data must be a folder, '{name}' is a link that leads nowhere ({shown(os.readlink(folder))}); restore what it names"
+    parent = next((p for p in folder.parents if p.is_dir()), Path("."))
+    near: list[str] = []
+    if parent == folder.parent:
+        try:
+            near = difflib.get_close_matches(folder.name, [p.name for p in parent.iterdir() if p.is_dir()], 1)
+        except OSError:  # a folder that may be entered and not listed: there is no hint to give
+            near = []
+    hint = f"did you mean '{shown(str(parent / near[0]))}'?" if near else "check the path"
+    return f"the data must be a folder, there is none at '{name}'; {hint}"
+
+
+def _odd(tree: Tree, listing: Listing) -> None:
+    """Folders and links that could not be followed."""
+    if tree.closed:
+        listing.faults.append(
+            f"every folder must be readable, {len(tree.closed)} cannot be entered: {few(tree.closed)}; "
+            f"give yourself the right to read {them(tree.closed)}, or move {them(tree.closed)} away"
+        )
+    if tree.nowhere:
+        listing.faults.append(
+            f"every link must lead to something, {len(tree.nowhere)} lead nowhere: {few([shown(name) for name in tree.nowhere])}; "
+            f"restore what {'it names' if len(tree.nowhere) == 1 else 'they name'} or remove {them(tree.nowhere)}"
+        )
+    if tree.again:
+        listing.warnings.append(f"links to folders that are read already, passed over: {few([shown(name) for name in tree.again])}")
+    if odd := [shown(name) for name in tree.passed if not PurePosixPath(name).name.startswith((".", "__"))]:
+        listing.notes.append(f"{count(len(odd), 'folder')} of the system passed over: {few(odd)}")
+
+
+def _without_masks(images: list[str], listing: Listing) -> list[str]:
+    """The images without masks, overlays and thumbnails that lie beside them, by name (x_mask.png beside x.png) or in a folder of their own
+    (masks/x.png)."""
+    stems = Counter(_stem(name) for name in images)
+    there = {PurePosixPath(name).with_suffix("").as_posix().casefold() for name in images}
+    kept, dropped, lonely = [], [], []
+    for name in images:
+        path = PurePosixPath(name)
+        beside = BESIDE.fullmatch(path.stem)
+        level = next((i for i, word in enumerate(path.parts[:-1]) if same(word) in MASKS), None)
+        if level is not None:
+            known = stems[_stem(name)] > 1 or (beside is not None and stems[beside[1].casefold()] > 0)
+            (dropped if known else lonely).append(name)
+        elif beside and (path.parent / beside[1]).as_posix().casefold() in there:
+            dropped.append(name)
+        else:
+            kept.append(name)
+    if dropped:
+        listing.warnings.append(
+            f"{count(len(dropped))} taken as masks, overlays or thumbnails of others and passed over: {few([shown(name) for name in dropped], 3)}"
+        )
+    if lonely:
+        listing.faults.append(
+            f"{count(len(lonely))} in folders of masks have no image of their name: {few([shown(name) for name in lonely], 3)}; "
+            "move them out of the data, or rename the folder if it is a class"
+        )
+    return kept
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem.casefold()
+
+
+def _others(tree: Tree, table: str | None, listing: Listing) -> None:
+    """Files that are not read: counted; named where they look like images or tables that were meant."""
+    rest = [name for name in tree.others if name != table]
+    unread = [name for name in rest if name.lower().endswith(IMAGES_NOT_READ)]
+    if unread:
+        kinds = class_order(PurePosixPath(name).suffix.lower() for name in unread)
+        listing.faults.append(
+            f"{count(len(unread), 'file')} of a kind that is not read ({few(kinds)}): {few([shown(name) for name in unread], 3)}; "
+            "save them as PNG or TIFF (unpack archives), or move them out of the data"
+        )
+    deep = [name for name in rest if "/" in name and PurePosixPath(name).name.casefold() == MANIFEST]
+    if deep:
+        listing.warnings.append(
+            f"a manifest is read at the root alone, {few([shown(name) for name in deep])} is not read; move it there, with files named from there"
+        )
+    plain = [name for name in rest if name not in unread and name not in deep]
+    if plain:
+        kinds = class_order(shown(PurePosixPath(name).suffix.lower()) or "no ending" for name in plain)
+        listing.notes.append(f"{len(plain)} other file{'s' if len(plain) != 1 else ''} skipped ({few(kinds)})")

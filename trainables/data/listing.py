@@ -1,0 +1,120 @@
+"""What a folder says before a pixel is read: files, classes, patients, parts.
+Comes in: names as they stand in folders and tables. Goes out: a `Listing`, with one spelling a thing. Exists so that a folder per class and
+a manifest give one thing, and so that a user reads in one line what was taken for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainables.data.words import KARYOTYPE, PARTS, as_karyotype, class_order, count, few, is_missing, part_of, shown, them, united
+
+MANIFEST = "manifest.csv"
+
+
+@dataclass
+class Listing:
+    """What a folder says before a pixel is read. Files, labels, patients, parts: one an image, in one order."""
+
+    files: list[str] = field(default_factory=list)  # relative, as the system calls them
+    labels: list[str] = field(default_factory=list)  # class names
+    patients: list[str] | None = None
+    parts: list[str] | None = None  # as written; `settled` makes them train, val, test
+    columns: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # what may be otherwise than it was read
+    faults: list[str] = field(default_factory=list)
+    layout: str = ""  # what the levels of the folders were taken for, "part/class/patient"; or the manifest's name
+    levels: list[str] = field(default_factory=list)  # a line for each thing that was taken from somewhere
+
+    @property
+    def names(self) -> list[str]:
+        """The files as they are printed and written."""
+        return [shown(name) for name in self.files]
+
+
+def class_faults(labels: Sequence[str], folder: str | Path) -> list[str]:
+    """What keeps these class names, one per image, from being a data set to train on."""
+    present = class_order(labels)
+    numbers = {name: 0 for name in present}
+    for name in labels:
+        numbers[name] += 1
+    faults = []
+    if len(present) == 1:
+        faults.append(
+            f"a data set needs at least two classes, '{shown(str(folder))}' has one ('{present[0]}'); add a folder for each of the others"
+        )
+    single = [name for name in present if numbers[name] == 1]
+    if single:
+        faults.append(f"a class needs at least two images, one image in: {few(single)}; add images or remove the class")
+    return faults
+
+
+def settled(listing: Listing, group: str = "patient") -> Listing:
+    """The listing with printable names, one spelling for each class and patient, and parts that are train, val or test. What was done is noted;
+    what keeps it from being used is a fault."""
+    listing.labels = [shown(name) for name in listing.labels]
+    listing.labels, several = united(listing.labels)
+    if several:
+        listing.warnings.append(
+            f"class names in more than one spelling, each taken as one class: {few(several)}; correct them if they differ"
+        )
+    karyotype = as_karyotype(listing.labels)
+    if odd := [f"{name} = {known}" for name, known in sorted(karyotype.items()) if name != known]:
+        listing.labels = [karyotype[name] for name in listing.labels]
+        listing.notes.append(f"class names taken as chromosomes: {few(odd)}")
+    _chromosomes(listing)
+    if listing.patients is not None:
+        unknown = [is_missing(name) for name in listing.patients]
+        named = [shown(name) for name, gone in zip(listing.patients, unknown, strict=True) if not gone]
+        one, several = united(named)
+        rest = iter(one)
+        files = listing.names
+        listing.patients = [f"unknown: {files[i]}" if gone else next(rest) for i, gone in enumerate(unknown)] if one else None
+        if several:
+            listing.notes.append(f"{group}s in more than one spelling, each taken as one: {few(several)}")
+        if any(unknown) and one:
+            listing.notes.append(f"{count(sum(unknown))} without a {group}: each counts as a {group} of its own")
+    if listing.parts is not None:
+        given = [part_of(name) for name in listing.parts]
+        names = listing.names
+        odd = [f"{names[i]} ('{shown(listing.parts[i])}')" for i, part in enumerate(given) if not part]
+        if odd:
+            listing.faults.append(f"the manifest's split must be train, val or test, {len(odd)} are not: {few(odd)}; correct them")
+        listing.parts = given
+    return listing
+
+
+def _chromosomes(listing: Listing) -> None:
+    """A chromosome that is missing among the 24 is named; so are 23 and 24."""
+    present = set(listing.labels)
+    known = present & set(KARYOTYPE)
+    if len(known) >= 18 and (gone := [name for name in KARYOTYPE if name not in present]):
+        as_numbers = {"23", "24"} & present
+        hint = "; 23 and 24 stand for X and Y in many sets: call them so" if as_numbers else ""
+        listing.warnings.append(f"of the karyotype's 24 classes {len(gone)} are missing: {', '.join(gone)}{hint}")
+
+
+def part_faults(listing: Listing) -> list[str]:
+    """What keeps the parts that came with the data from being the split of a study: a part that is missing, a patient in two."""
+    if listing.parts is None or not all(listing.parts):
+        return []
+    faults = []
+    gone = [name for name in ("train", "test") if name not in listing.parts]
+    if gone:
+        has = ", ".join(name for name in PARTS if name in listing.parts)
+        faults.append(
+            f"a split that comes with the data needs a part for train and one for test, it has {has}; call one of them {gone[0]}, or drop the split"
+        )
+    if listing.patients is not None:
+        sides: dict[str, set[str]] = {}
+        for owner, part in zip(listing.patients, listing.parts, strict=True):
+            sides.setdefault(owner, set()).add(part)
+        torn = [f"{name} ({', '.join(p for p in PARTS if p in parts)})" for name, parts in sorted(sides.items()) if len(parts) > 1]
+        if torn:
+            faults.append(
+                f"the split that comes with the data: a patient must stand on one side, {count(len(torn), 'patient')} on two: {few(torn)}; "
+                f"correct {them(torn)}, or drop the split"
+            )
+    return faults

@@ -1,0 +1,46 @@
+"""One image of an inspection: its numbers and what copies are compared on.
+Comes in: a path. Goes out: `Seen`, or why there is none. Exists so that an inspection keeps a few kilobytes of an image and never the image."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from trainables.data.copies import in_one_position, reduced
+from trainables.data.open import Decoded, UnreadableError, decode
+from trainables.data.rotation import polar
+from trainables.data.scale import foreground_box
+
+
+@dataclass(frozen=True)
+class Seen:
+    height: int
+    width: int
+    foreground: int
+    said: Decoded  # how it was read, without its pixels
+    key: bytes  # equal where size and pixels are equal
+    upright: np.ndarray  # float32 (SIDE * SIDE,), mean 0, length 1
+    turned: np.ndarray  # the same of the image in the one of its 8 positions that its moments choose
+    turns: np.ndarray  # float16, see `rotation.polar`
+    shape: tuple[int, ...]  # of the foreground's box
+
+
+def look(path: Path, tolerance: int) -> Seen | str | None:
+    """One image; the reason where it cannot be read; None where it is all background."""
+    try:
+        decoded = decode(path, tolerance)
+    except UnreadableError as error:
+        return str(error)
+    gray = decoded.gray
+    foreground = int(np.count_nonzero(gray))
+    if not foreground:
+        return None
+    key = hashlib.blake2b(f"{gray.shape}".encode() + gray.tobytes(), digest_size=16).digest()
+    box = foreground_box(gray)
+    height, width = gray.shape
+    return Seen(
+        height, width, foreground, replace(decoded, gray=gray[:0]), key, reduced(box), reduced(in_one_position(box)), polar(box), box.shape
+    )

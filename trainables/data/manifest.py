@@ -1,0 +1,254 @@
+"""A table that says more of the images than the folders do: file, label, patient, split.
+Comes in: the tables at a folder's root and the images below it. Goes out: a `Listing`. Exists so that a table of any dialect is read, or
+the command stops: patients are never dropped because a spreadsheet has a habit of its own."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from trainables.data.listing import MANIFEST, Listing
+from trainables.data.open import SUFFIXES
+from trainables.data.words import class_order, count, few, is_missing, same, shown, them
+
+TEXT = (".csv", ".tsv", ".tab", ".txt")
+SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
+KNOWN = ("file", "label", "patient", "split")
+FILE_WORDS = ("file", "files", "filename", "file name", "filepath", "file path", "path", "image", "image name", "image id", "img", "name")
+LABEL_WORDS = ("label", "labels", "class", "type", "category", "target", "diagnosis", "class name", "kind")
+LARGEST = 256 << 20  # bytes of a table that is looked into
+
+
+class TableError(ValueError):
+    """Why a table cannot be read, with what to do."""
+
+
+def read_table(path: Path) -> list[list[str]]:
+    """Rows of stripped cells, those without any left out: commas, semicolons, tabs or bars; UTF-8 or UTF-16; with `sep=` or without."""
+    try:
+        raw = path.read_bytes()
+    except OSError as fault:
+        raise TableError(f"cannot be read ({fault.strerror}); check its rights") from None
+    if raw.startswith(b"PK\x03\x04") or raw.startswith(b"\xd0\xcf\x11\xe0"):
+        raise TableError("is a spreadsheet under another name; save it as CSV UTF-8")
+    wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = raw.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise TableError(f"must be a comma-separated table in UTF-8, this one is not ({fault}); save it again as CSV UTF-8") from None
+    if "\0" in text:
+        raise TableError(
+            "must be a comma-separated table in UTF-8, this one holds zeros (UTF-16 without a mark?); save it again as CSV UTF-8"
+        )
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    given = re.match(r'"?sep=(.)"?[^\n]*\n', lines)
+    if given:
+        lines = lines[given.end() :]
+    head = lines.lstrip("\n").partition("\n")[0]
+    separator = given[1] if given else max(",;\t|", key=lambda mark: (head.count(mark), mark == ","))
+    try:
+        table = list(csv.reader(io.StringIO(lines, newline=""), delimiter=separator))
+    except csv.Error as fault:
+        raise TableError(f"must be a comma-separated table in UTF-8, this one is not ({fault}); save it again as CSV UTF-8") from None
+    return [row for row in ([cell.strip() for cell in row] for row in table) if any(row)]
+
+
+def heads(columns: Sequence[str], group: str = "patient") -> list[str]:
+    """A table's columns with those that have a meaning in our spelling."""
+    meant = {same(name): name for name in (*KNOWN, group)}
+    return [meant.get(same(name), name) for name in columns]
+
+
+def choose_table(folder: Path, others: Sequence[str], listing: Listing) -> str | None:
+    """The one table at the root that names files and labels; None where there is none. More than one, or one that cannot be read, is a fault."""
+    root = [name for name in others if "/" not in name and not name.startswith("~$")]
+    named = [name for name in root if same(Path(name).stem) == "manifest" and name.lower().endswith(TEXT)]
+    if MANIFEST in named:
+        named = [MANIFEST]
+    found = list(named)
+    for name in (name for name in root if name.lower().endswith(TEXT) and name not in named):
+        if named and same(Path(name).stem) == "manifest":
+            continue
+        try:
+            if (folder / name).stat().st_size > LARGEST:
+                continue
+            rows = read_table(folder / name)
+        except (TableError, OSError) as fault:
+            if not named and name.lower().endswith((".csv", ".tsv")):
+                listing.faults.append(f"{shown(name)} {fault}, or move it out of the data")
+            continue
+        columns = heads(rows[0]) if rows else []
+        words = {same(column) for column in columns}
+        if {"file", "label"} <= set(columns):
+            found.append(name)
+        elif not named and words & set(FILE_WORDS) and (words & set(LABEL_WORDS) or "patient" in columns):
+            listing.faults.append(
+                f"{shown(name)} looks like a table of the images and has no columns file and label, it has {few(rows[0], 8)}; "
+                "rename these two, or move it out of the data"
+            )
+    sheets = [name for name in root if name.lower().endswith(SHEETS)]
+    if sheets and not named:
+        listing.faults.append(
+            f"{few([shown(name) for name in sheets])} cannot be read here; save it as {MANIFEST} (CSV UTF-8: file,label,patient), or move it out of the data"
+        )
+    if len(found) > 1:
+        if len(named) == 1:
+            listing.warnings.append(
+                f"{few([shown(name) for name in found if name not in named])} is not read: {shown(named[0])} names the images"
+            )
+            return named[0]
+        listing.faults.append(
+            f"one table may name the images, there are {len(found)}: {few([shown(n) for n in found])}; keep one at the root"
+        )
+        return None
+    return found[0] if found else None
+
+
+def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, listing: Listing) -> None:
+    """Fills the listing from a table. found: the images below the folder."""
+    faults, title = listing.faults, shown(table)
+    try:
+        rows = read_table(folder / table)
+    except TableError as error:
+        faults.append(f"{title} {error}")
+        return
+    if not rows:
+        faults.append(f"{title} must name the images, it is empty; write file,label,patient and a line per image, or remove it")
+        return
+    columns = heads(rows[0], group)
+    used = max((i + 1 for row in rows for i, cell in enumerate(row) if cell), default=0)
+    columns = columns[:used] + [""] * (used - len(columns))  # a spreadsheet leaves columns without a head or a cell
+    listing.columns = [column for column in columns if column]
+    if not _sound_head(title, columns, group, listing):
+        return
+    width = max(i + 1 for i, column in enumerate(columns) if column)
+    rows = [row[:used] for row in rows]
+    ragged = [str(i + 1) for i, row in enumerate(rows) if len(row) < width]
+    if ragged or used > width:
+        wrong = ragged or [str(i + 1) for i, row in enumerate(rows) if len(row) > width and any(row[width:])]
+        faults.append(f"{title}: every line must have {width} cells, {len(wrong)} have not: line {few(wrong)}; correct {them(wrong)}")
+        return
+    entries = [{column: row[i] for i, column in enumerate(columns) if column} for row in rows[1:]]
+    if not entries:
+        faults.append(f"{title} must name the images, it has a head and no line; write a line per image, or remove it")
+        return
+    kept = _matched(folder, title, entries, found, listing)
+    kept.sort(key=lambda pair: pair[0])
+    listing.files = [name for name, _ in kept]
+    listing.labels = [entry["label"] for _, entry in kept]
+    listing.layout = title
+    listing.levels = [f"class: the column label of {title} ({len(set(listing.labels))})"]
+    tops = {same(label) for label in listing.labels}
+    other = sum(1 for name, entry in kept if "/" in name and (top := same(name.split("/")[0])) in tops and top != same(entry["label"]))
+    if other:
+        listing.notes.append(f"{count(other)} with a label in {title} unlike the folder's name: the manifest's was taken")
+    if group in columns:
+        listing.patients = [entry[group] for _, entry in kept]
+        listing.levels.append(f"patient: its column {group}")
+        if all(is_missing(name) for name in listing.patients):
+            listing.patients = None
+    if "split" in columns:
+        listing.parts = [entry["split"] for _, entry in kept]
+        listing.levels.append("part: its column split")
+
+
+def _sound_head(title: str, columns: Sequence[str], group: str, listing: Listing) -> bool:
+    """Whether a table can be read by its head; what is wrong with it becomes a fault."""
+    faults, present = listing.faults, [column for column in columns if column]
+    missing = [name for name in ("file", "label") if name not in columns]
+    if missing:
+        faults.append(
+            f"{title} needs the columns file and label, {' and '.join(missing)} missing among {', '.join(present)}; rename or add {them(missing)}"
+        )
+    if group != "patient" and group not in columns:
+        faults.append(f"the group column must stand in {title}, there is no '{group}' among {', '.join(present)}; name one of these")
+    for column in present:
+        near = difflib.get_close_matches(column.lower(), [name for name in KNOWN if name not in columns], 1, 0.8)
+        if near and column not in (*KNOWN, group):
+            faults.append(
+                f"{title}: unknown column '{column}'; did you mean '{near[0]}'? rename it, or name it unlike a column that has a meaning"
+            )
+    twice = class_order(name for name in present if present.count(name) > 1)
+    if twice:
+        faults.append(f"{title}: a column may stand once, {', '.join(twice)} stand{'s' if len(twice) == 1 else ''} twice; remove one")
+    unused = [column for column in present if column not in ("file", "label", "split")]
+    if unused and group not in columns:  # a patient under another name would be parted without a word
+        listing.notes.append(
+            f"{title} has no column {group}, so that a split may part a patient; "
+            f"if one of its other columns ({few(unused)}) names the patient, call it {group}"
+        )
+    return not (missing or twice)
+
+
+def _matched(
+    folder: Path, title: str, entries: Sequence[dict[str, str]], found: Sequence[str], listing: Listing
+) -> list[tuple[str, dict[str, str]]]:
+    """(image, its line) of all lines that name one, and faults for the others. A name is taken as it stands, in another case or Unicode form,
+    or without its folders, where that leaves one image alone."""
+    faults = listing.faults
+    known, loose, bare = set(found), _unique(found, _plain), _unique(found, lambda name: _plain(PurePosixPath(name).name))
+    names = [entry["file"].replace("\\", "/").removeprefix("./") for entry in entries]
+    outside = [name for name in names if name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name.split("/")[0]]
+    if outside:
+        faults.append(
+            f"{title}: a file is named relative to the folder, {len(outside)} are not: {few(outside)}; write for example class/image.png"
+        )
+    kept: list[tuple[str, dict[str, str]]] = []
+    absent, again, nameless, spelt = [], [], [], 0
+    seen: set[str] = set()
+    for name, entry in zip(names, entries, strict=True):
+        image = name if name in known else loose.get(_plain(name)) or (None if "/" in name else bare.get(_plain(name)))
+        spelt += image is not None and image != name
+        key = image or name
+        if key in seen:
+            again.append(name)
+            continue
+        seen.add(key)
+        if image is None:
+            if name not in outside:
+                absent.append(name or "(no name)")
+        elif is_missing(entry["label"]):
+            nameless.append(f"{shown(image)} ('{entry['label']}')" if entry["label"] else shown(image))
+        else:
+            kept.append((image, entry))
+    if spelt:
+        listing.notes.append(
+            f"{title}: {count(spelt, 'file')} named in another spelling or without the folder, each taken as the one image that fits"
+        )
+    if again:
+        faults.append(f"{title}: a file may stand once, {len(again)} stand again: {few(again)}; remove the second line")
+    if absent:
+        odd = [name for name in absent if (folder / name).is_file()]
+        step = (
+            f"images end in {' '.join(SUFFIXES)}"
+            if odd
+            else f"correct the name{'s' if len(absent) > 1 else ''} or remove the line{'s' if len(absent) > 1 else ''}"
+        )
+        faults.append(f"{title}: every file must be an image in the folder, {len(absent)} are not: {few(absent)}; {step}")
+    if nameless:
+        faults.append(
+            f"{title}: every file needs a label, {len(nameless)} have none: {few(nameless)}; fill the label column (words such as nan, NA, unknown count as none)"
+        )
+    unnamed = [shown(name) for name in found if name not in seen]
+    if unnamed:
+        faults.append(
+            f"{title} must name every image of the folder, {len(unnamed)} are not in it: {few(unnamed)}; add or remove {them(unnamed)}"
+        )
+    return kept
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", shown(name)).casefold()
+
+
+def _unique(names: Sequence[str], key) -> dict[str, str]:  # type: ignore[no-untyped-def]
+    """key(name) -> name, of keys that one name alone has."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(key(name), []).append(name)
+    return {word: of[0] for word, of in found.items() if len(of) == 1}

@@ -1,0 +1,196 @@
+"""One image file -> its pixels, and from them gray values on a background of exactly 0.
+Comes in: a path. Goes out: `Opened` (pixels as the file has them, upright) and `Decoded`, or why the file cannot be used. Exists so that
+all readers see a file in the same way: its orientation, its pages, its depth, its size before its pixels."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from trainables.data.ground import TOLERANCE, on_black
+from trainables.data.words import few, them
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+LARGEST = 40_000_000  # pixels of one file; a frame of a microscope's camera has up to 25 million, a whole-slide image thousands of millions
+AT_ONCE = 4_000_000  # pixels: larger files are opened one at a time, so that eight readers hold a few hundred megabytes
+_one_large = threading.Lock()
+# What Pillow's readers raise on damaged files.
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, OverflowError, MemoryError)
+
+
+class UnreadableError(ValueError):
+    """Why an image cannot be used, in a few words."""
+
+
+class FileFault(str):
+    """A fault that concerns single files, by name: the others can be used."""
+
+    files: tuple[str, ...]
+
+    def __new__(cls, words: str, files: Sequence[str] = ()) -> FileFault:
+        fault = super().__new__(cls, words)
+        fault.files = tuple(files)
+        return fault
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file as its viewer shows it."""
+
+    image: Image.Image  # loaded and upright
+    deep: np.ndarray | None  # float64 (h, w) or (h, w, bands) where a band has more than 8 bits
+    pages: int  # a TIFF may hold several; the first is taken
+    turned: bool  # by what the file says of its orientation
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image as gray on black, in its own size."""
+
+    gray: np.ndarray  # uint8 (h, w), background exactly 0
+    inverted: bool  # its background was white
+    deep: bool  # had more than 8 bits a band
+    pages: int = 1
+    turned: bool = False
+    unsure: str = ""  # why the ground may be another one than was taken, in a few words
+
+
+def open_image(path: Path) -> Opened:
+    """The one way to a file's pixels. UnreadableError with the reason in a few words."""
+    try:
+        if path.stat().st_size == 0:
+            raise UnreadableError("empty file")
+        with (
+            path.open("rb") as stream,
+            Image.open(stream) as opened,
+        ):  # by name Pillow maps raw TIFFs, and scrambles those that lie on their side
+            width, height = opened.size
+            if width * height > LARGEST:
+                raise UnreadableError(f"{width} x {height} pixels, too many for one object: a whole slide? cut the objects out")
+            with _one_large if width * height > AT_ONCE else nullcontext():
+                raw = _raw(opened)
+                pages = int(getattr(opened, "n_frames", 1))
+                turned = opened.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
+                deep = _deep(path, opened, raw)
+                opened.load()
+                return Opened(ImageOps.exif_transpose(opened), deep, pages, turned)
+    except UnreadableError:
+        raise
+    except Image.DecompressionBombError:
+        raise UnreadableError("too many pixels for one object: a whole slide? cut the objects out") from None
+    except DAMAGE as error:
+        reason = "not an image" if "cannot identify" in str(error) else (str(error).splitlines() or ["damaged"])[0][:80]
+        raise UnreadableError(reason) from None
+
+
+def _deep(path: Path, opened: Image.Image, raw: str) -> np.ndarray | None:
+    """float64 pixels of a file with more than 8 bits a band; None for others. Pillow keeps the high byte alone of colours of 16 bits, so
+    those are decoded twice, the second time as if their bytes stood in the other order, which gives the low byte."""
+    mode = opened.mode
+    if mode.startswith(("I", "F")):
+        return np.asarray(ImageOps.exif_transpose(opened), dtype=np.float64)
+    order = {"L": "B", "B": "L", "N": "B"}  # little, big, the machine's (which is little wherever this runs)
+    if mode not in ("RGB", "RGBA", "LA") or raw[-1:] not in order:
+        return None
+    opened.load()
+    high = ImageOps.exif_transpose(opened)
+    with path.open("rb") as stream, Image.open(stream) as again:
+        other = raw[:-1] + order[raw[-1]]
+        again.tile = [tile._replace(args=_replaced(tile.args, raw, other)) for tile in again.tile]  # type: ignore[attr-defined]
+        again.load()
+        low = ImageOps.exif_transpose(again)
+        return np.asarray(high, dtype=np.float64) * 256 + np.asarray(low)
+
+
+def _raw(opened: Image.Image) -> str:
+    """How the bytes of a file of 16 bits a band are read ("RGB;16B"); '' for others. To be asked before anything is loaded."""
+    return next((word for tile in getattr(opened, "tile", ()) for word in _words(tile[3]) if ";16" in word), "")
+
+
+def _words(args: Any) -> tuple[str, ...]:
+    return tuple(word for word in ((args,) if isinstance(args, str) else args or ()) if isinstance(word, str))
+
+
+def _replaced(args: Any, old: str, new: str) -> Any:
+    return new if args == old else tuple(new if word == old else word for word in args)
+
+
+def scaled(values: np.ndarray) -> np.ndarray:
+    """float32 0..255 of deeper values, from their own range; a few hot pixels, far above all others, do not set it."""
+    if not np.isfinite(values).all():
+        raise UnreadableError("holds values that are not finite")
+    low, high = float(values.min()), float(values.max())
+    if values.size >= 2000:
+        most = float(np.partition(values.ravel(), -values.size // 1000)[-values.size // 1000])
+        high = most if high - most > 2 * (most - low) > 0 else high
+    if high <= low:
+        return np.zeros(values.shape, np.float32)
+    return np.clip((values - low) * (255.0 / (high - low)), 0, 255).astype(np.float32)
+
+
+def gray_and_alpha(opened: Opened) -> tuple[np.ndarray, np.ndarray | None]:
+    """float32 (h, w) in 0..255, by luma (ITU-R 601), and alpha in 0..1 or None."""
+    image, deep = opened.image, opened.deep
+    if deep is not None:
+        if deep.ndim == 2:
+            return scaled(deep), None
+        bands = deep[..., :3] if deep.shape[2] >= 3 else deep[..., :1]
+        luma = bands @ (np.array([0.299, 0.587, 0.114]) if bands.shape[2] == 3 else np.ones(1))
+        alpha = (deep[..., -1] / 65535).astype(np.float32) if deep.shape[2] in (2, 4) else None
+        return scaled(luma), (None if alpha is None or alpha.min() == 1 else alpha)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        alpha = np.asarray(rgba.getchannel("A"), dtype=np.float32) / 255
+        gray = np.asarray(rgba.convert("RGB").convert("L"), dtype=np.float32)
+        return gray, (None if alpha.min() == 1 else alpha)
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")
+    return np.asarray(image.convert("L"), dtype=np.float32), None
+
+
+def decode(path: Path, tolerance: int = TOLERANCE) -> Decoded:
+    """The image at `path` as gray values on a background of exactly 0; UnreadableError where that cannot be had. See `ground.on_black`."""
+    opened = open_image(path)
+    gray, alpha = gray_and_alpha(opened)
+    black, inverted, unsure = on_black(gray, alpha, tolerance)
+    return Decoded(black, inverted, opened.deep is not None, opened.pages, opened.turned, unsure)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """uint8 (H, W, 3) in colour; what is transparent becomes white, more than 8 bits are scaled from the image's own range."""
+    opened = open_image(path)
+    if opened.deep is not None:
+        bands = scaled(opened.deep if opened.deep.ndim == 2 else opened.deep[..., :3] if opened.deep.shape[2] >= 3 else opened.deep[..., 0])
+        return np.ascontiguousarray(np.rint(bands if bands.ndim == 3 else np.stack([bands] * 3, 2)), np.uint8)
+    image = opened.image
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.asarray(image.convert("RGB"))
+
+
+def unreadable_fault(unreadable: Sequence[tuple[str, str]]) -> list[str]:
+    """The one fault of all files (name, reason) that cannot be read; none where there are none."""
+    if not unreadable:
+        return []
+    named = [f"{name} ({reason})" for name, reason in unreadable]
+    words = f"every image must be readable, {len(named)} cannot be read: {few(named)}; replace or remove {them(named)}"
+    return [FileFault(words, [name for name, _ in unreadable])]
+
+
+def blank_fault(blank: Sequence[str], tolerance: int) -> list[str]:
+    """The one fault of all files that show nothing; none where there are none."""
+    if not blank:
+        return []
+    words = (
+        f"every image must show something, {len(blank)} hold nothing but background (within {tolerance} gray levels): {few(blank)}; "
+        f"replace or remove {them(blank)}"
+    )
+    return [FileFault(words, blank)]

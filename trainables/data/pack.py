@@ -1,0 +1,189 @@
+"""A data set as training sees it, in memory and on disk, where every run of a node maps it without a copy.
+Comes in: images and what is known of them. Goes out: a `Pack` with its hash, `images.npy` and `data.json`. Exists so that each image is decoded once and a changed set is another set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainables.parts.checkpoint import sealed, set_mode, unsealed
+from trainables.parts.errors import RequestError
+from trainables.parts.failpoints import failpoint
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """A data set as training sees it. Image i is images[i], of class classes[labels[i]]."""
+
+    images: np.ndarray  # uint8 (N, S, S), background exactly 0; or (N, S, S, 3)
+    labels: np.ndarray  # int64 (N,)
+    classes: tuple[str, ...]
+    files: tuple[str, ...]  # relative to the folder, with forward slashes
+    patients: tuple[str, ...] | None  # None where unknown for all
+    hash: str  # sha256, see `make_pack`
+    notes: tuple[str, ...]  # what was done to the images, in words
+    areas: np.ndarray  # float64 (N, 2): image area and foreground area, in pixels of the original file
+    ties: tuple[tuple[int, int], ...] = ()  # pairs that show the same thing: a split keeps them on one side
+    parts: tuple[str, ...] | None = None  # train, val or test of each image, where the data come with a split
+    scale: float = 0.0  # the factor by which all were scaled, see `common_scale`; 0: taken as they are, or not known
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images per class, in the order of the classes."""
+        return dict(zip(self.classes, np.bincount(self.labels, minlength=len(self.classes)).tolist(), strict=True))
+
+
+def make_pack(
+    images: np.ndarray,
+    labels: Sequence[int] | np.ndarray,
+    classes: Sequence[str],
+    files: Sequence[str],
+    patients: Sequence[str] | None,
+    areas: np.ndarray,
+    notes: Sequence[str] = (),
+    parts: Sequence[str] | None = None,
+) -> Pack:
+    """Pack with its hash: sha256 over shape, classes, labels, patients, files, the parts of a given split, and pixels. Notes and areas are not part of it."""
+    labels = np.asarray(labels, dtype=np.int64)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise ValueError(f"images must be uint8 of shape (N, S, S) or (N, S, S, 3), got {images.dtype} {images.shape}")
+    if not len(images) == len(labels) == len(files) == len(areas) or (patients is not None and len(patients) != len(labels)):
+        raise ValueError(
+            f"images, labels, files, areas and patients must have one length, got {len(images)}, {len(labels)}, {len(files)}, {len(areas)}"
+        )
+    head = [list(images.shape), list(classes), labels.tolist(), None if patients is None else list(patients), list(files)]
+    head += [] if parts is None else [list(parts)]
+    digest = hashlib.sha256(json.dumps(head, ensure_ascii=True, separators=(",", ":")).encode())
+    for image in images:
+        digest.update(np.ascontiguousarray(image).data)
+    return Pack(
+        images,
+        labels,
+        tuple(classes),
+        tuple(files),
+        None if patients is None else tuple(patients),
+        digest.hexdigest(),
+        tuple(notes),
+        np.asarray(areas, dtype=np.float64).reshape(len(labels), 2),
+        parts=None if parts is None else tuple(parts),
+    )
+
+
+def save_pack(pack: Pack, folder: str | Path) -> Path:
+    """images.npy and data.json in `folder`, written under a temporary name and renamed, so that a reader sees all or nothing.
+    The same pack again changes nothing; another one in its place is a RequestError."""
+    folder = Path(folder)
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            with (building / "images.npy").open("wb") as stream:
+                np.save(stream, pack.images, allow_pickle=False)
+                stream.flush()
+                os.fsync(stream.fileno())
+            about = {
+                "schema": SCHEMA,
+                "hash": pack.hash,
+                "shape": list(pack.images.shape),
+                "classes": pack.classes,
+                "labels": pack.labels.tolist(),
+                "files": pack.files,
+                "patients": pack.patients,
+                "notes": pack.notes,
+                "areas": pack.areas.tolist(),
+                "ties": pack.ties,
+                "parts": pack.parts,
+                "scale": pack.scale,
+            }
+            with (building / "data.json").open("w", encoding="utf-8") as stream:
+                json.dump(sealed(about), stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            set_mode(building, 0o755)
+            failpoint("data.written")
+            building.rename(folder)
+            failpoint("data.renamed")
+            return folder
+        except OSError:
+            if not (folder / "data.json").exists():
+                raise
+            # another writer was first; what it wrote is compared below
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    there = _read_about(folder)["hash"]
+    if there != pack.hash:
+        raise RequestError(
+            f"'{folder}' must be free or hold the same data, it holds {there[:12]} and this is {pack.hash[:12]}; choose another folder"
+        )
+    return folder
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    try:
+        about = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+        if isinstance(about, dict) and about.get("schema") == SCHEMA:
+            about = unsealed(about)
+            if missing := {"hash", "shape", "classes", "labels", "files", "patients", "notes", "areas", "ties"} - about.keys():
+                raise ValueError(f"{', '.join(sorted(missing))} missing")
+    except FileNotFoundError:
+        raise RequestError(f"packed data must have a data.json, '{folder}' has none; read the images again") from None
+    except ValueError as error:
+        raise RequestError(f"data.json must be readable, '{folder / 'data.json'}' is not ({error}); read the images again") from None
+    if not isinstance(about, dict) or about.get("schema") != SCHEMA:
+        given = about.get("schema") if isinstance(about, dict) else None
+        raise RequestError(f"packed data must have schema {SCHEMA}, '{folder}' has {given}; read the images again")
+    return about
+
+
+def load_pack(folder: str | Path, verify: bool = False) -> Pack:
+    """What `save_pack` wrote, its images mapped read-only: all processes of a node share the pages. verify: compute the hash anew."""
+    folder = Path(folder)
+    about = _read_about(folder)
+    try:
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        if not isinstance(images, np.ndarray):
+            raise ValueError("an archive")
+    except Exception as error:  # noqa: BLE001 (a damaged header fails in NumPy in any of a dozen ways, TokenError and TypeError among them)
+        raise RequestError(
+            f"images.npy must be a readable array, '{folder / 'images.npy'}' is not ({error}); read the images again"
+        ) from None
+    if list(images.shape) != about["shape"] or images.dtype != np.uint8:
+        raise RequestError(
+            f"images.npy must be uint8 {about['shape']}, '{folder / 'images.npy'}' is {images.dtype} {list(images.shape)}; read the images again"
+        )
+    patients = None if about["patients"] is None else tuple(about["patients"])
+    pack = Pack(
+        images,
+        np.asarray(about["labels"], np.int64),
+        tuple(about["classes"]),
+        tuple(about["files"]),
+        patients,
+        about["hash"],
+        tuple(about["notes"]),
+        np.asarray(about["areas"], np.float64).reshape(-1, 2),
+        tuple((int(i), int(j)) for i, j in about["ties"]),
+        parts=None if about.get("parts") is None else tuple(about["parts"]),  # sets packed before these were kept have neither
+        scale=float(about.get("scale", 0.0)),
+    )
+    if verify and make_pack(images, pack.labels, pack.classes, pack.files, patients, pack.areas).hash != pack.hash:
+        raise RequestError(f"packed data must agree with its hash, '{folder}' does not; read the images again")
+    return pack
+
+
+def pixel_keys(images: np.ndarray) -> list[bytes]:
+    """16 bytes per image; equal where all pixels are equal."""
+    return [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]

@@ -1,0 +1,163 @@
+"""A folder of images -> a `Pack` of gray images on black.
+Comes in: a folder, the canvas, the size. Goes out: a `Pack`; or every fault of the folder. Exists so that each image is decoded once, in the
+same way for training, testing and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from trainables.data.find import list_folder
+from trainables.data.ground import TOLERANCE
+from trainables.data.listing import Listing, class_faults, part_faults
+from trainables.data.open import Decoded, UnreadableError, blank_fault, decode, unreadable_fault
+from trainables.data.pack import Pack, make_pack, pixel_keys
+from trainables.data.readers import each
+from trainables.data.scale import common_scale, foreground_box, on_canvas, rescale
+from trainables.data.words import class_order, count, few, same, shown, them
+from trainables.parts.errors import RequestError
+
+
+def read_images(
+    paths: Sequence[Path],
+    canvas: int = 224,
+    size: int = 224,
+    tolerance: int = TOLERANCE,
+    names: Sequence[str] | None = None,
+    scale: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+    """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files.
+    scale above 0: each image is cropped to its foreground and scaled by this factor; 0: taken as it is."""
+    if not 1 <= size <= canvas:
+        raise RequestError(f"size must lie between 1 and the canvas ({canvas}), got {size}; choose a smaller size or a larger canvas")
+    names = [shown(str(path)) for path in paths] if names is None else names
+    images = np.zeros((len(paths), size, size), np.uint8)
+    areas = np.zeros((len(paths), 2))
+    largest = np.zeros(len(paths), np.int64)
+
+    def one(i: int) -> Decoded | str:
+        try:
+            decoded = decode(paths[i], tolerance)
+        except UnreadableError as error:
+            return str(error)
+        gray = decoded.gray
+        areas[i] = gray.size, np.count_nonzero(gray)
+        if scale:
+            gray = rescale(foreground_box(gray), scale)
+        images[i] = on_canvas(gray, canvas, size)
+        largest[i] = max(gray.shape)
+        return replace(decoded, gray=gray[:0])
+
+    results = each(one, range(len(paths)))
+    unreadable = [(names[i], result) for i, result in enumerate(results) if isinstance(result, str)]
+    blank = [names[i] for i, result in enumerate(results) if isinstance(result, Decoded) and not images[i].any()]
+    faults = [*unreadable_fault(unreadable), *blank_fault(blank, tolerance)]
+    good = {names[i]: result for i, result in enumerate(results) if isinstance(result, Decoded)}
+    notes = []
+    white, large = sum(g.inverted for g in good.values()), int((largest > canvas).sum())
+    if white:
+        kept = f", {len(good) - white} with a black one kept" if white < len(good) else ""
+        notes.append(f"{count(white)} with a white background inverted{kept}")
+    if scale:
+        notes.append(f"cropped to the foreground and scaled by {scale:.2f}")
+    if large:
+        notes.append(f"{count(large)} larger than {canvas} px scaled down")
+    return images, areas, [*notes, *said_of(good)], faults
+
+
+def said_of(good: dict[str, Decoded]) -> list[str]:
+    """What was done to files beside reading them, by name, in words."""
+    found = []
+    if deep := [name for name, g in good.items() if g.deep]:
+        found.append(f"{count(len(deep))} of more than 8 bits scaled from their own range to 0..255")
+    if turned := [name for name, g in good.items() if g.turned]:
+        found.append(f"{count(len(turned))} turned upright, as the file says (EXIF orientation)")
+    if paged := [name for name, g in good.items() if g.pages > 1]:
+        found.append(
+            f"{count(len(paged))} with several pages: the first was taken ({few(paged, 3)}); to have another, save it as a file of its own"
+        )
+    if unsure := [f"{name} ({g.unsure})" for name, g in good.items() if g.unsure]:
+        found.append(f"{count(len(unsure))} whose ground is unsure: {few(unsure, 3)}; look at them, and give them a margin of plain ground")
+    return found
+
+
+def class_indices(listing: Listing, classes: Sequence[str] | None, folder: str | Path) -> tuple[list[str], list[int], list[str], list[str]]:
+    """(classes in order, the index of each image's, faults, notes). classes: those expected, in any spelling; None: what the folder holds."""
+    present = class_order(listing.labels)
+    if classes is None:
+        return present, [present.index(name) for name in listing.labels], class_faults(listing.labels, folder), []
+    order = list(classes)
+    known = {same(name): name for name in reversed(order)} | {name: name for name in order}
+    meant = {name: known.get(name) or known.get(same(name)) or "" for name in present}
+    unknown = [name for name, to in meant.items() if not to]
+    faults = [f"classes must be among {', '.join(order)}, unknown: {few(unknown)}; rename or remove {them(unknown)}"] if unknown else []
+    gone = [name for name in order if name not in meant.values()]
+    notes = [f"no image of class {', '.join(gone)}"] if gone and listing.files else []
+    place = {name: order.index(to) if to else -1 for name, to in meant.items()}
+    return order, [place[name] for name in listing.labels], faults, notes
+
+
+def said_first(listing: Listing) -> list[str]:
+    """What the levels of folders or a table's columns were taken for, where that is more than a folder per class; then warnings and notes."""
+    taken = [] if listing.layout in ("", "class", "manifest.csv") else [f"taken as {'; '.join(listing.levels)}"]
+    return [*taken, *listing.warnings, *listing.notes]
+
+
+def torn_copies(pack: Pack) -> list[str]:
+    """The fault of equal images in two parts of a split that came with the data."""
+    if pack.parts is None:
+        return []
+    sides: dict[bytes, list[int]] = {}
+    for i, key in enumerate(pixel_keys(pack.images)):
+        sides.setdefault(key, []).append(i)
+    torn = [members for members in sides.values() if len({pack.parts[i] for i in members}) > 1]
+    named = [" = ".join(f"{pack.files[i]} ({pack.parts[i]})" for i in members) for members in torn]
+    words = f"the split that comes with the data: equal images must stand on one side, {count(len(torn), 'set')} of them on two: {few(named, 3)}; "
+    return [words + "keep one of them, or drop the split"] if torn else []
+
+
+def read_folder(
+    folder: str | Path,
+    canvas: int = 224,
+    size: int = 224,
+    classes: Sequence[str] | None = None,
+    group: str = "patient",
+    tolerance: int = TOLERANCE,
+    normal_side: float = 0.0,
+    scale: float = 0.0,
+    fewest: int = 0,
+) -> Pack:
+    """A folder per class (or a table with file, label, patient, split) -> Pack; RequestError with every fault of the folder at once.
+
+    canvas: side of the square, in pixels, that images are padded to. size: side that this square is averaged down to.
+    classes: names and order that are expected; a missing one becomes a note, an unknown one a fault. Without it the classes are what
+    the folder holds, at least two, each with at least two images, and a split that comes with the data is the pack's `parts`. group: the
+    table's column that may not stand on two sides. normal_side: see `common_scale`; 0 takes images as they are. scale: of fewer than
+    `fewest` images; 0: their own."""
+    listing = list_folder(folder, group)
+    order, labels, wrong, missing = class_indices(listing, classes, folder)
+    faults, notes = [*listing.faults, *wrong], [*said_first(listing), *missing]
+    parts = listing.parts if classes is None else None
+    if parts is not None:
+        faults += part_faults(listing)
+        notes.append("the split that comes with the data is used as it is")
+    paths = [Path(folder) / name for name in listing.files]
+    own = not scale or len(paths) >= fewest
+    if not normal_side:
+        scale = 0.0
+    elif own:
+        scale = common_scale(paths, normal_side, tolerance)
+    images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.names, scale)
+    faults += broken
+    if faults:
+        raise RequestError(*faults)
+    if scale:
+        all_by_one = f"scaled by one factor for all, so that half of them are longer than {normal_side:g} px"
+        notes.append(all_by_one if own else "scaled as the training set was, which is right for the same magnification")
+    pack = replace(make_pack(images, labels, order, listing.names, listing.patients, areas, [*said, *notes], parts), scale=scale)
+    if torn := torn_copies(pack):
+        raise RequestError(*torn)
+    return pack

@@ -1,0 +1,216 @@
+"""What the levels of a tree of folders mean: parts, classes, patients.
+Comes in: names of images with their folders. Goes out: labels, patients and parts in a `Listing`; a fault with both readings where two
+fit. Exists because train/, a patient's folder and a fold are no classes, and a score of them is worth nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainables.data.listing import MANIFEST, Listing
+from trainables.data.words import as_karyotype, class_order, count, few, is_missing, part_of, same, shown, them
+
+if TYPE_CHECKING:
+    from trainables.data.find import Tree
+
+LEVELS = ("class", "patient", "part", "-")
+PATIENT_WORDS = {
+    "p", "pat", "patient", "patients", "pt", "case", "subject", "sub", "subj", "s", "id", "slide", "donor", "sample", "individual", "ind",
+    "person", "karyotype", "k", "metaphase", "m", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal",
+}  # fmt: skip
+CLASS_WORDS = {"class", "type", "cls", "c", "chr", "chrom", "chromosome", "group", "label", "category", "grade", "stage", "klasse"}
+MASKS = {
+    "mask",
+    "masks",
+    "seg",
+    "segs",
+    "segmentation",
+    "segmentations",
+    "segmentation masks",
+    "overlay",
+    "overlays",
+    "previews",
+    "preview",
+}
+FOLD = re.compile(r"(?:fold|folds|split|cv|kfold|round|rep|repeat)[ ]?\d+")
+
+
+def from_folders(folder: Path, images: Sequence[str], tree: Tree, layout: str, listing: Listing) -> None:
+    """Fills the listing from the folders' names. layout: `class/patient` and the like; '': what the names look like."""
+    root = shown(str(folder))
+    loose = [name for name in images if "/" not in name]
+    if len(loose) == len(images):
+        listing.faults.append(
+            f"'{root}' must hold a folder per class, it has {count(len(images))} and no class folders; "
+            f"make them, or add a {MANIFEST} (file,label,patient)"
+        )
+        return
+    if loose:
+        listing.faults.append(
+            f"every image must lie in a class folder, {len(loose)} lie beside them: {few([shown(name) for name in loose])}; "
+            f"move {them(loose)} or add a {MANIFEST}"
+        )
+    files = [name for name in images if "/" in name]
+    levels = [tuple(name.split("/")[:-1]) for name in files]
+    chosen, faults = _asked(layout, levels) if layout else _looks_like(levels, root)
+    if faults:
+        listing.faults += faults
+        return
+    depth = len(chosen)
+    filled = {"/".join(level[:i]) for level in levels for i in range(1, len(level) + 1)}
+    upto = chosen.index("class") + 1
+    void = [
+        shown(name)
+        for name in tree.folders
+        if name.count("/") < upto and name not in filled and not MASKS & set(map(same, name.split("/")))
+    ]
+    if void:
+        listing.faults.append(f"a class needs images, {len(void)} class folders have none: {few(void)}; fill or remove {them(void)}")
+    columns = {word: [level[i] for level in levels] for i, word in enumerate(chosen) if word != "-"}
+    listing.files, listing.labels = files, columns["class"]
+    listing.patients, listing.parts = columns.get("patient"), columns.get("part")
+    listing.layout = "/".join(chosen)
+    for word in (word for word in chosen if word != "-"):
+        found = class_order(map(shown, columns[word]))
+        listing.levels.append(f"{word}: the {_ORDINAL[chosen.index(word)]} folder ({len(found)}: {few(found, 4)})")
+    if depth > 1 and "-" in chosen:
+        listing.notes.append(
+            f"folders that were taken to mean nothing: level {', '.join(str(i + 1) for i, w in enumerate(chosen) if w == '-')}"
+        )
+    if words := [shown(name) for name in class_order(columns["class"]) if is_missing(name)]:
+        listing.warnings.append(
+            f"a class is called {few(words)}, as if nothing was known: it is taken as a class; move it away if it is none"
+        )
+
+
+_ORDINAL = ("first", "second", "third", "fourth", "fifth", "sixth")
+
+
+def _asked(layout: str, levels: Sequence[tuple[str, ...]]) -> tuple[list[str], list[str]]:
+    """A layout in words."""
+    chosen = [word.strip().casefold() for word in layout.split("/")]
+    wrong = [word for word in chosen if word not in LEVELS]
+    if wrong or chosen.count("class") != 1 or any(chosen.count(word) > 1 for word in ("patient", "part")):
+        return [], [
+            f"--layout names each level of folders once, class among them, with {', '.join(LEVELS)}, got '{layout}'; for example class/patient"
+        ]
+    short = sum(len(level) < len(chosen) for level in levels)
+    if short:
+        return [], [f"--layout {layout} has {len(chosen)} levels, {count(short)} lie in fewer folders; name fewer levels, or move them"]
+    return chosen, []
+
+
+def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str], list[str]]:
+    """What the levels are taken for, or why that cannot be told."""
+    depths = {len(level) for level in levels}
+    fewest, most = min(depths), max(depths)
+    names = [sorted({level[i] for level in levels}) for i in range(fewest)]
+    chosen = [""] * fewest
+    for i, found in enumerate(names):
+        parts = [name for name in found if part_of(name)]
+        if parts and (len(parts) == len(found)) and (len(found) > 1 or fewest > 1):
+            chosen[i] = "part"
+        elif len({part_of(name) for name in parts}) > 1:
+            rest = [shown(name) for name in found if not part_of(name)]
+            return [], [
+                f"folders called {few([shown(name) for name in parts])} look like parts of a split and not like classes, beside {few(rest)}; "
+                f"move {them(rest)} away, {_write_down(root, 'class')}"
+            ]
+        elif len(found) > 1 and all(FOLD.fullmatch(same(name)) for name in found):
+            below = len({level[i + 1] for level in levels if len(level) > i + 1})
+            return [], [
+                f"folders called {few([shown(name) for name in found])} look like folds of a cross-validation and not like classes"
+                + (f" ({below} names below them repeat)" if below else "")
+                + f"; a study draws its own split: put them together, {_write_down(root, '-/class' if below else 'class')}"
+            ]
+    if chosen.count("part") > 1:
+        return [], [f"two levels of folders look like parts of a split (train, val, test); keep one, {_write_down(root, 'part/-/class')}"]
+    if chosen == ["part"] * fewest and fewest == 1 and most == 1:
+        return [], [
+            f"the folders of '{root}' are called {few([shown(name) for name in names[0]])}: these are parts of a split and not classes; put a folder "
+            f"per class into each, {_write_down(root, 'class')}"
+        ]
+    if fewest != most:
+        return [], [_uneven(levels, fewest, most, root)]
+    for i, found in enumerate(names):
+        if not chosen[i] and len(found) == 1 and sum(not word for word in chosen) > 1:
+            if i == 0:
+                return [], [
+                    f"'{root}' holds one folder, {shown(found[0])}, and folders inside it; name '{root}/{shown(found[0])}' if the classes lie "
+                    f"there, {_write_down(root, 'class/patient')}"
+                ]
+            chosen[i] = "-"  # images/ in every class
+    free = [i for i, word in enumerate(chosen) if not word]
+    if len(free) == 1:
+        chosen[free[0]] = "class"
+    elif len(free) == 2:
+        order = _two(levels, *free)
+        if order is None:
+            a, b = (few([shown(name) for name in names[i]], 3) for i in free)
+            ways = [_fill(chosen, free, words) for words in (("class", "patient"), ("patient", "class"), ("class", "-"))]
+            return [], [f"which folders are the classes cannot be told: {a} or {b}, one inside the other; {_write_down(root, *ways)}"]
+        chosen = _fill(chosen, free, order).split("/")
+    elif free:
+        ways = [_fill(chosen, free, (*words, *["-"] * (len(free) - 2))) for words in (("class", "patient"), ("patient", "class"))]
+        return [], [f"{len(free)} levels of folders, of which one must be the classes; {_write_down(root, *ways)}"]
+    if "class" not in chosen:
+        return [], [
+            f"no level of the folders of '{root}' can be the classes: {few([shown(name) for name in names[0]])}; make a folder per class"
+        ]
+    return chosen, []
+
+
+def _fill(chosen: Sequence[str], free: Sequence[int], words: Sequence[str]) -> str:
+    by_level = dict(zip(free, words, strict=True))
+    return "/".join(by_level.get(i, word) for i, word in enumerate(chosen))
+
+
+def _write_down(root: str, *ways: str) -> str:
+    """What to do where the folders do not say it themselves."""
+    options = " or ".join(f"--layout {way}" for way in ways)
+    return f"or say what they are and write it down: python -m search data check {root} {options} --fix {root}/{MANIFEST}"
+
+
+def _uneven(levels: Sequence[tuple[str, ...]], fewest: int, most: int, root: str) -> str:
+    shallow = ["/".join(level) for level in levels if len(level) == fewest]
+    deep = class_order("/".join(level) for level in levels if len(level) > fewest)
+    return (
+        f"all images must lie in equally many folders, {len(shallow)} lie in {fewest} ({few([shown(n) for n in class_order(shallow)], 3)}) and "
+        f"{len(levels) - len(shallow)} in up to {most} ({few([shown(name) for name in deep], 3)}); move them, {_write_down(root, 'class')}"
+    )
+
+
+def _two(levels: Sequence[tuple[str, ...]], a: int, b: int) -> tuple[str, str] | None:
+    """(what level a is, what level b is): class and patient in some order, or None where both fit or neither does."""
+    first, second = ({level[i] for level in levels} for i in (a, b))
+    repeats = len({(level[a], level[b]) for level in levels}) > len(second)  # a name of the second level stands in two of the first
+    kinds = _kind(first), _kind(second)
+    if kinds[0] != "patient" and kinds[1] == "patient":
+        return "class", "patient"
+    if kinds[0] == "patient" and kinds[1] != "patient" and repeats:
+        return "patient", "class"
+    if kinds == ("class", ""):
+        return ("class", "patient") if _ids(second) else None
+    if kinds == ("", "class") and repeats:
+        return ("patient", "class") if _ids(first) else None
+    return None
+
+
+def _kind(names: set[str]) -> str:
+    """`patient` or `class`, where the names of a level say so; ''."""
+    if len(names) > 1 and as_karyotype(names):
+        return "class"
+    stems = {re.sub(r"[\d\W_]+", " ", same(name)).strip() for name in names}
+    words = {word for stem in stems for word in stem.split()}
+    if len(stems) == 1 and words and words <= CLASS_WORDS and not words & PATIENT_WORDS:
+        return "class"
+    if words and words & PATIENT_WORDS and len(stems) == 1 and _ids(names):
+        return "patient"
+    return "patient" if len(stems) == 1 and not words and _ids(names) and not as_karyotype(names) else ""
+
+
+def _ids(names: set[str]) -> bool:
+    """Whether each name has a number in it, as those of patients have."""
+    return all(re.search(r"\d", name) for name in names)

@@ -1,0 +1,87 @@
+"""Names as they are written, compared and counted.
+Comes in: names of files, classes, patients, parts. Goes out: pieces of sentences, and what two spellings have in common. Exists so that one
+thing in two spellings is one, wherever names meet, and so that a name of any bytes can be printed and written."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+KARYOTYPE = (*map(str, range(1, 23)), "X", "Y")
+MISSING = frozenset(
+    ("", "nan", "na", "n a", "n/a", "#n/a", "<na>", "unknown", "unk", "none", "null", "missing", "?", "??", "-", "--", "–", ".")
+)
+PARTS = ("train", "val", "test")
+_PART = {
+    "train": "train", "training": "train", "trn": "train", "tr": "train", "trainset": "train", "trainingset": "train",
+    "val": "val", "valid": "val", "validation": "val", "validate": "val", "valset": "val", "validationset": "val", "dev": "val",
+    "test": "test", "testing": "test", "tst": "test", "testset": "test",
+}  # fmt: skip
+_BESIDE_PART = {"set", "data", "dataset", "images", "image", "imgs", "img", "split", "part", "files"}
+_BESIDE_CHROMOSOME = r"(?:chr|chrom|chromosome|chromosom)"
+
+
+def count(number: int, noun: str = "image") -> str:
+    """1 image, 2,000 images."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
+def few(names: Sequence[str], shown: int = 5) -> str:
+    """The first few of a long list and how many more there are."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def them(names: Sequence[str]) -> str:
+    """The pronoun for a list."""
+    return "it" if len(names) == 1 else "them"
+
+
+def shown(name: str) -> str:
+    """A name as it is printed and written: bytes that are no UTF-8 become \\xfc, line breaks and other controls \\n or \\x1b."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
+
+
+def same(name: str) -> str:
+    """What two spellings of one name have in common: Unicode's form, case, spaces, hyphens and underscores, zeros before a number, .0
+    behind it, and `chr` before a chromosome."""
+    text = re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFKC", shown(name)).casefold()).strip()
+    text = re.sub(rf"^{_BESIDE_CHROMOSOME}[ .]*(?=(?:\d{{1,2}}(?:\.0+)?|x|y)$)", "", text)
+    text = re.sub(r"^(\d+)\.0+$", r"\1", text)
+    return re.sub(r"(?<!\d)(?<!\d[.,])0+(?=\d)", "", text)
+
+
+def is_missing(word: str) -> bool:
+    """Whether a table's cell says that nothing is known."""
+    return word.strip().casefold() in MISSING or same(word) in MISSING
+
+
+def part_of(name: str) -> str:
+    """train, val or test, where a name says so ("Validation", "train_set", "01_TEST"); '' where it does not."""
+    words = [word for word in re.split(r"[^a-z]+", name.casefold()) if word and word not in _BESIDE_PART]
+    return _PART.get(words[0], "") if len(words) == 1 else ""
+
+
+def class_order(names: Iterable[str]) -> list[str]:
+    """Numbers by value, then names: 1 .. 22, X, Y."""
+    return sorted(set(names), key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
+
+
+def united(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names with each spelling replaced by the most frequent of its kind (of equals the first); and the kinds that had several, in words."""
+    numbers = Counter(names)
+    kinds: dict[str, list[str]] = {}
+    for name in sorted(numbers, key=lambda name: (-numbers[name], name)):
+        kinds.setdefault(same(name), []).append(name)
+    chosen = {name: spellings[0] for spellings in kinds.values() for name in spellings}
+    several = [f"{', '.join(s[1:])} = {s[0]}" for s in kinds.values() if len(s) > 1]
+    return [chosen[name] for name in names], sorted(several)
+
+
+def as_karyotype(names: Iterable[str]) -> dict[str, str]:
+    """Name -> the karyotype's (1 .. 22, X, Y), where all names are spellings of these; empty where one is not."""
+    known = {same(name): name for name in KARYOTYPE}
+    found = {name: known.get(same(name), "") for name in names}
+    return found if all(found.values()) and any(known.isdecimal() for known in found.values()) else {}
