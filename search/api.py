@@ -23,9 +23,9 @@ from search.compose import chosen_by_searches, compose_study, race_decided
 from search.director import Director
 from search.export import export_best
 from search.faults import told
-from search.ledger import Ledger
+from search.ledger import STOP, Ledger
 from search.outlook import Outlook, look_ahead
-from search.prepare import prepare
+from search.prepare import Prepared, prepare
 from search.request import Request
 from search.retune import make_searches
 from search.signals import SIGNALS, first_saves
@@ -83,15 +83,14 @@ def run(request: Request, console: Console | None = None) -> Result:
     prepared = prepare(request)
     folder = prepared.folder
     check_writable(folder)
+    if prepared.old is not None:
+        _compose(prepared)  # a request that contradicts its study touches nothing
     with ExitStack() as stack:
         stack.enter_context(held(folder))
         if read_study(folder) != prepared.old:  # another command was at work on it meanwhile
             prepared = prepare(request)
-        source = prepared.source
-        study = compose_study(
-            prepared.entry, prepared.plan, name=prepared.name, preset=prepared.preset, source=source.about, pack=source.pack,
-            command=request.command, old=prepared.old, external=source.external, accept_code=request.accept_code,
-        )  # fmt: skip
+        source, study = prepared.source, _compose(prepared)
+        (folder / STOP).unlink(missing_ok=True)  # of a command that was killed while it stopped; from here on the word is for this one
         ledger = stack.enter_context(Ledger(folder))  # once nothing is refused any more: it mends its files
         work = Work(prepared, ledger, with_signatures(study, source), source.pack, console or show.console())
         settle(work)
@@ -111,6 +110,15 @@ def run(request: Request, console: Console | None = None) -> Result:
             raise StorageFault(director.halt)
         decide(work, director)
         return _finish(work, director, started)
+
+
+def _compose(prepared: Prepared) -> dict[str, Any]:
+    """study.json as this request makes it. RequestError where the two contradict each other."""
+    source, request = prepared.source, prepared.request
+    return compose_study(
+        prepared.entry, prepared.plan, name=prepared.name, preset=prepared.preset, source=source.about, pack=source.pack,
+        command=request.command, old=prepared.old, external=source.external, accept_code=request.accept_code,
+    )  # fmt: skip
 
 
 def _conduct(work: Work) -> Director:

@@ -87,6 +87,8 @@ def files(facts: Facts) -> None:
             load_state(facts.folder / "checkpoints" / key / MODEL)
         except FileNotFoundError:
             facts.violations.append(f"{name_of(record)}: its model is gone, and it stands in a table")
+        except OSError as fault:
+            facts.notes.append(f"{name_of(record)}: its model cannot be read here ({fault.strerror})")
         except RequestError:
             facts.notes.append(f"{name_of(record)}: its model is damaged and cannot be used; its numbers stand in its record")
     stages = {value for record in facts.records.values() for value in record["stage_hashes"].values()}

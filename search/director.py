@@ -69,7 +69,6 @@ class Director:
         self.new_records = self.unborn = 0
         self.broken: set[str] = set()  # failed in this session
         self.retried = {key for key, record in ledger.records.items() if retry_failed and record["status"] == "failed"}
-        (folder / STOP).unlink(missing_ok=True)  # of a command that was killed while it stopped
         self.slowest = max((epoch_seconds(record) for record in ledger.records.values()), default=0.0)
         self.planned = {run.key: run for run in plan.runs}
         self.stages = Stages(folder)
@@ -214,6 +213,8 @@ class Director:
             if "end" in row:
                 settle(self, active, row)
                 return False
+            if "stage" not in row:
+                return False  # a process has begun, and said where
             return self._epoch(active, row)
 
     def _stopped(self, active: Active, row: Mapping[str, Any]) -> None:
@@ -223,7 +224,8 @@ class Director:
         if words and active.facts.get("host", "") not in ("", socket.gethostname()) and takes_files(self.folder):
             settle(self, active, {**row, "end": "misplaced", "kind": "storage"})
             return
-        self.stopping = True  # a worker has seen the word to stop before this command has
+        # A worker may see the word to stop before this command does; one of an earlier command, in a shared folder's cache, is none.
+        self.stopping = self.stopping or bool(words) or (self.folder / STOP).exists()
         self.queue.again(active)  # for the next command: its trials stay asked and not told
         if words:
             self.stop(words)
@@ -232,8 +234,11 @@ class Director:
         if (row["stage"], row["epoch"]) in {(old["stage"], old["epoch"]) for old in active.rows}:
             return False
         active.rows.append({name: value for name, value in row.items() if name != "origin"})
-        active.breaks.progress()
-        self.nodes.well(str(active.facts.get("node", "")))
+        here = str(active.facts.get("node", ""))
+        for node, why in active.breaks.progress(here).items():
+            if words := self.nodes.fault(node, active.run.key, "misplaced", why):
+                self.notes.append(words)
+        self.nodes.well(here)
         score = row.get(self.entry.study.intermediate)
         if score is None:
             return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from search.budget import lost_seconds, spent_seconds
 from search.queue import Active
 from search.record import record_of_run
-from search.verdict import again, whose
+from search.verdict import ELSEWHERE, again, whose
 from trainables.parts.execution import FLIGHT, RESULT
 
 if TYPE_CHECKING:
@@ -22,13 +22,15 @@ def settle(director: "Director", active: Active, ending: Mapping[str, Any]) -> N
     node, kind, message = str(ending.get("node", "")), str(ending.get("kind", "")), str(ending.get("message", ""))
     if words := director.nodes.fault(node, active.run.key, "misplaced" if ending["end"] == "misplaced" else kind, message):
         director.notes.append(words)
-    judged = whose(ending, active.breaks, director.nodes.largest)
+    judged = whose(ending, active.breaks, director.nodes.largest, director.nodes.machines)
     if not again(judged, ending, active.breaks, director.nodes.largest):
         write_down(director, active, ending)
         return
-    if judged == "machine" or kind == "device":
+    if judged == "machine" or kind == "device" or (kind in ELSEWHERE and director.nodes.machines > 1):
         where = director.nodes.names.get(node) or "a machine"
-        director.notes.append(f"{active.name}: placed again, no fault of its own ({where}: {message})")
+        director.notes.append(
+            f"{active.name}: placed again, {'no fault of its own' if judged == 'machine' else 'on another machine where there is one'} ({where}: {message})"
+        )
     director.queue.again(active)
     director.on_change(director)
 

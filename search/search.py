@@ -78,8 +78,7 @@ class Search:
         last = max(points, default=-1)
         known += [self._as_recorded(number, points.get(number), None) for number in range(len(before) + len(front), last + 1)]
         self.told = sum(one.state.is_finished() for one in known)
-        left = self.plan.trials - self.told
-        kept: list[FrozenTrial] = []
+        left, kept = self.plan.trials - self.told, list[FrozenTrial]()
         for one in known:  # fewer trials are asked for than before: those without a result are left out, the latest first
             if one.state == TrialState.RUNNING:
                 left -= 1
@@ -247,6 +246,7 @@ class Search:
             known = self.trial(number).intermediate_values
             for step in sorted(set(range(1, len(scores) + 1)) - set(known)) if not self.plan.strategy.second else ():
                 trial.report(scores[step - 1], step)  # an equal point, told from the ledger
+                trial.should_prune()  # for the rungs that it notes, as of a run on its way
         if record["status"] == "completed":
             self.study.tell(trial, self.values(record))
             self._rank(number)

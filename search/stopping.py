@@ -47,3 +47,5 @@ def heed(study: Stoppable, say: Callable[[str], None], ours: Callable[[], bool])
 
     with beside(look, over):
         yield asked
+    if (study.folder / STOP).exists() and not ours() and study.halt is None:
+        asked.by_another = True  # its runs saw the word first, and ended before the next look

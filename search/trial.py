@@ -72,6 +72,8 @@ def run_trial(job: dict[str, Any]) -> None:
     try:
         if (Path(job["study"]) / STOP).exists():
             raise Interrupted  # it waited for a machine, and got that of a run which has just been stopped
+        if not job.get("group"):
+            send({"origin": _origin(job)})  # before anything can end the process: whose fault that is depends on where it was
         outcome = train_group(job, _work, send, _origin, origin.update) if job.get("group") else _local(job, send)
         parameters = parameters_of(Path(job["study"]) / job["folder"] / MODEL)
         ending: dict[str, Any] = {"end": "completed", "outcome": asdict(outcome), "parameters": parameters}

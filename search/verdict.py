@@ -17,6 +17,13 @@ Whose = Literal["configuration", "machine", "unknown"]
 
 CONFIGURATION = ("not_finite", "request", "unreachable_weights")
 UNKNOWN = 1  # exceptions of a run, after which the next one is recorded
+ELSEWHERE = (
+    "unreachable_weights",
+    "error",
+    "out_of_memory",
+    "device",
+    "worker_killed",
+)  # after which a run is tried on another machine first
 DEATHS = 3  # of a run's processes, one after the other without an epoch between, after which the next one is recorded
 IN_A_ROW = 2  # faults of a node, no epoch between, after which it is set aside
 
@@ -29,15 +36,25 @@ class Breaks:
     deaths: int = 0
     alone: bool = False  # it runs when nothing else does
     avoid: set[str] = field(default_factory=set)  # nodes
+    suspects: dict[str, str] = field(
+        default_factory=dict
+    )  # nodes that it broke off on, and with what; nobody's fault until it does well elsewhere
 
-    def progress(self) -> None:
-        """An epoch has ended: what came before was no fault of the run's."""
+    def progress(self, node: str = "") -> dict[str, str]:
+        """An epoch has ended on a node: what came before was no fault of the run's, but of the nodes that are given back, with what it was."""
         self.errors = self.deaths = 0
+        proven = {one: why for one, why in self.suspects.items() if node and one != node}
+        self.suspects.clear()
+        return proven
 
 
-def whose(ending: Mapping[str, Any], breaks: Breaks, largest: float = 0.0) -> Whose:
-    """Of an ending {"end", "kind", "device_memory", "neighbours"}; largest: bytes of the largest device of the study so far."""
+def whose(ending: Mapping[str, Any], breaks: Breaks, largest: float = 0.0, machines: int = 1) -> Whose:
+    """Of an ending {"end", "kind", "device_memory", "neighbours"}; largest: bytes of the largest device of the study so far; machines: there are
+    so many. Where there are several, weights that cannot be had and memory that lacks are tried on another one once: that machine may have no
+    way out, and the largest device may not have spoken yet."""
     kind = ending.get("kind")
+    if machines > 1 and kind in ("unreachable_weights", "out_of_memory") and not ending.get("neighbours") and not breaks.avoid:
+        return "unknown"
     if ending["end"] in ("completed", "pruned", "diverged") or kind in CONFIGURATION:
         return "configuration"
     if ending["end"] == "misplaced" or kind == "node_lost":
@@ -63,8 +80,10 @@ def again(judged: Whose, ending: Mapping[str, Any], breaks: Breaks, largest: flo
             breaks.avoid.add(node)
         else:
             breaks.alone = True
-    if kind in ("device", "worker_killed") and node:
+    if kind in ELSEWHERE and node:
         breaks.avoid.add(node)  # elsewhere, where there is an elsewhere
+    if kind in ("unreachable_weights", "error", "out_of_memory") and node:
+        breaks.suspects[node] = str(ending.get("message", kind))
     if judged != "unknown":
         return judged == "machine"
     if kind == "worker_killed":
@@ -80,6 +99,7 @@ class Nodes:
     def __init__(self) -> None:
         self.aside: dict[str, str] = {}  # node -> why it gets no further run
         self.names: dict[str, str] = {}
+        self.machines = 1  # so many are there
         self.largest = 0.0  # bytes of the largest device that a worker has named
         self._faults: dict[str, dict[str, str]] = {}
 
@@ -94,10 +114,11 @@ class Nodes:
 
     def fault(self, node: str, key: str, kind: str, why: str) -> str | None:
         """A fault there in the run `key`; words when the node is set aside for it. kind: `misplaced` (a run cannot work there), `device` or
-        `worker_killed`; a run may itself be why a device fails or a process dies again and again: different ones must have met it."""
+        `worker_killed`; a run may itself be why a device fails or a process dies again and again: different ones must have met it. Other errors
+        count as `misplaced` once the run that met them does well elsewhere (`Breaks.progress`)."""
         if not node or node in self.aside or kind not in ("misplaced", "device", "worker_killed"):
             return None
-        if kind == "worker_killed" and len(self.names) < 2:
+        if kind == "worker_killed" and max(len(self.names), self.machines) < 2:
             return None  # the only machine that there is: its memory may be short
         faults = self._faults.setdefault(node, {})
         faults[key if kind != "misplaced" else f"{key} {len(faults)}"] = why

@@ -82,9 +82,8 @@ def watched(director: Director, resources: Resources, patience: float, on_loss: 
             if missed == LOOKS:
                 if running and not gone():
                     _lost.append("the cluster's head, or the node that this command works on, does not answer")
-                director.stop(
-                    str(lost())
-                )  # what still runs on other nodes saves its checkpoint: it must not train beside the next command's
+                # What still runs on other nodes saves its checkpoint: it must not train beside the next command's.
+                director.stop(str(lost()))
                 on_loss()
             if missed >= LOOKS or director.waits_in_vain():  # until then, Tune may notice by itself
                 signal.pthread_kill(main, signal.SIGUSR2)
@@ -94,6 +93,7 @@ def watched(director: Director, resources: Resources, patience: float, on_loss: 
             if there is not None and time.monotonic() - counted >= NODES_SECONDS:
                 counted = time.monotonic()
                 _follow(director, resources, there)
+            director.nodes.machines = max(1, len(there or ()))
             if not running or there is not None:
                 _all_aside(director, resources, there)
 

@@ -1,6 +1,9 @@
 """States on disk: bit for bit there and back, refused when foreign or damaged, never half-written."""
 
+import errno
 import json
+import os
+import resource
 import zipfile
 
 import pytest
@@ -193,3 +196,18 @@ def test_saving_does_not_hold_on_to_the_tensors(tmp_path):
     save_state(tmp_path / "s", {"w": weight}, {})
     weight.zero_()
     assert torch.equal(load_state(tmp_path / "s")[0]["w"], torch.ones(3))
+
+
+def test_what_the_system_does_not_let_be_read_is_no_damage(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_state(path, {"x": torch.zeros(2)}, {"a": 1})
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now - 1, limits[1]))
+    try:
+        with pytest.raises(OSError) as fault:
+            load_state(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert fault.value.errno == errno.EMFILE
+    assert load_state(path)[1] == {"a": 1}

@@ -23,6 +23,7 @@ from search import endings, registry, shelf
 from search import queue as queueing
 from search import search as searching
 from search.budget import Budget
+from search.ledger import STOP
 from search.mirror import JOURNAL
 from search.queue import Active
 from search.ranking import best_trials
@@ -808,7 +809,9 @@ def test_a_card_too_small_that_is_the_only_one_left_does_not_try_for_ever(study)
 def test_a_run_that_was_stopped_is_left_to_be_done_and_the_study_is_not_complete(study):
     bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
     _, c = bench.open()
-    c.row(c.next().run.key, {"end": "stopped"} | END)
+    active = c.next()
+    (bench.folder / STOP).touch()
+    c.row(active.run.key, {"end": "stopped"} | END)
     assert c.finished() and not c.complete() and c.next() is None, "its worker saw the word to stop before this command did"
     _, c = bench.open()
     assert c.next() is not None
@@ -1133,3 +1136,72 @@ def test_a_folder_that_one_machine_cannot_write_is_that_machine_s_fault_and_the_
     c.row(last.run.key, row() | {"origin": facts("other")})
     c.row(last.run.key, full | facts("other"))
     assert c.halt == words and c.next() is None
+
+
+def test_a_word_to_stop_that_was_for_an_earlier_command_stops_neither_the_run_nor_the_study(study):
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open()
+    key = c.next().run.key
+    c.row(key, {"end": "stopped"} | END)  # a shared folder's cache still showed it there
+    again = c.next()
+    assert again.run.key == key and not c.stopping and not lines(bench)
+
+
+HOLES = {
+    "error": {"end": "failed", "kind": "error", "message": "OSError: [Errno 28] No space left on device: /tmp"},
+    "weights": {"end": "failed", "kind": "unreachable_weights", "message": "no way out from there"},
+    "memory of the host": {"end": "failed", "kind": "out_of_memory", "message": "host"},
+    "a smaller card": {"end": "failed", "kind": "out_of_memory", "message": "full", "neighbours": False, "device_memory": 24},
+}
+
+
+@pytest.mark.parametrize("hole", HOLES.values(), ids=HOLES)
+def test_a_machine_on_which_every_run_breaks_off_at_once_takes_none_from_the_others_and_is_set_aside(study, hole):
+    bench = study(trials=0, repeats=3, tables=["1"])
+    _, c = bench.open(slots=2)
+    c.nodes.machines = 2
+    wanted = 0
+    while not c.finished():
+        active = c.next()
+        assert active is not None
+        wanted += 1
+        assert wanted < 60
+        if "hole" not in c.job(active)["avoid"]:
+            c.row(active.run.key, hole | END | facts("hole", 24))
+        else:
+            c.row(active.run.key, row() | {"origin": facts("good", 80)})
+            end(bench, c, active)
+    assert {one["status"] for one in lines(bench)} == {"completed"}
+    assert list(c.nodes.aside) == ["hole"] and c.halt is None
+
+
+def test_an_error_of_the_configuration_on_every_machine_is_recorded_and_sets_no_machine_aside(study):
+    bench = study(trials=0, repeats=3, tables=["1"])
+    _, c = bench.open(slots=2)
+    c.nodes.machines = 2
+    while not c.finished():
+        active = c.next()
+        where = "b" if "a" in c.job(active)["avoid"] else "a"
+        c.row(active.run.key, HOLES["error"] | END | facts(where, 24))
+    assert {one["status"] for one in lines(bench)} == {"failed"} and not c.nodes.aside
+
+
+def test_a_process_that_says_where_it_is_before_its_first_epoch_is_no_epoch(study):
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open()
+    active = c.next()
+    assert c.row(active.run.key, {"origin": facts("a")}) is False
+    assert c.queue.node_of(active.run.key) == "a" and not active.rows
+
+
+def test_a_stop_asked_for_while_the_command_prepares_is_heard(inside, monkeypatch):
+    from search import api
+
+    real = api.settle
+
+    def settle(work):
+        real(work)
+        (work.folder / STOP).touch()
+
+    monkeypatch.setattr(api, "settle", settle)
+    assert inside("--trials", "0", "--repeats", "1", "--tables", "1") == 3

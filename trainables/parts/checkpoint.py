@@ -107,8 +107,10 @@ def _check(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, values) as saved. RequestError for a damaged file or another schema."""
+    """(tensors, values) as saved. RequestError for a damaged file or another schema; OSError where the system does not let it be read, which
+    says nothing of what is in it."""
     try:
+        open(path, "rb").close()  # for what the system says: safetensors takes too many open files for none there
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("schema") != SCHEMA:
@@ -122,11 +124,9 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not isinstance(values, dict):
             raise ValueError("its values are no dictionary")
         return tensors, values
-    except FileNotFoundError:
-        raise
     except RequestError:
         raise
-    except (SafetensorError, ValueError, KeyError, OSError) as fault:
+    except (SafetensorError, ValueError, KeyError, IsADirectoryError) as fault:
         raise RequestError(f"{path}: not a readable checkpoint ({fault}); delete it and the run starts anew from the one before") from fault
 
 
