@@ -205,7 +205,7 @@ def test_what_the_system_does_not_let_be_read_is_no_damage(tmp_path):
     open_now = len(os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_now - 1, limits[1]))
     try:
-        with pytest.raises(OSError) as fault:
+        with pytest.raises(OSError, match="open files") as fault:
             load_state(path)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
