@@ -2,6 +2,7 @@
 Comes in: sys.path. Goes out: sys.path, such that a user's `analysis.py` or `trainables.py` is never taken for ours, here or in a worker.
 (`python -m search` takes a `search.py` that lies there before anything of ours can say a word: that is what `karyotune` is for.)"""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,9 @@ def settle(folder: str) -> None:
 
 def start(program: str = "karyotune") -> None:
     """A command of this process, from its first import to its end."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")  # a terminal's locale may have no sign for what a file is called
     os.environ[FOLDER] = os.getcwd()
     settle(os.environ[FOLDER])
     from search.cli import leave, run_as

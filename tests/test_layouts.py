@@ -332,4 +332,5 @@ def test_names_of_any_bytes_are_read_and_printed_in_any_locale(tmp_path):
         )  # fmt: skip
         assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
         assert b"24 images, 3 classes" in done.stdout and b"t\\xe9" in done.stdout
+        assert b"of bytes that are no UTF-8" in done.stdout and b"P\\xfc 0.png" in done.stdout
     assert shown("a\udcfcb") == "a\\xfcb" and shown("a\nb") == "a\\nb"

@@ -151,6 +151,10 @@ def _odd(tree: Tree, listing: Listing) -> None:
         )
     if tree.again:
         listing.warnings.append(f"links to folders that are read already, passed over: {few([shown(name) for name in tree.again])}")
+    if rewritten := [shown(name) for name in tree.images if shown(name) != name]:
+        listing.notes.append(
+            f"{count(len(rewritten), 'file name')} of bytes that are no UTF-8, or of control signs, written down as {few(rewritten, 2)}"
+        )
     if odd := [shown(name) for name in tree.passed if not PurePosixPath(name).name.startswith((".", "__"))]:
         listing.notes.append(f"{count(len(odd), 'folder')} of the system passed over: {few(odd)}")
 
