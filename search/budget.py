@@ -2,7 +2,7 @@
 Comes in: limits, records, runs in flight. Goes out: whether anything may still be started. Pure, but for the clock."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,17 @@ def epoch_seconds(record: Mapping[str, Any]) -> float:
 def spent_seconds(records: Mapping[str, Mapping[str, Any]]) -> float:
     """What the ledger says was spent: GPU seconds, and for runs without a GPU those of their worker; with what machines' faults cost."""
     return float(sum(_own(record) + record.get("lost_seconds", 0.0) for record in records.values()))
+
+
+def spent_ever(every: Iterable[Mapping[str, Any]]) -> float:
+    """The same of all that was ever trained: a run that was tried again, or again for a table, has several records. What a second try took over
+    from the first's checkpoint counts twice: a limit may be met early, never late."""
+    lives: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for record in every:
+        life = (record["key"], str(record.get("started", "")))  # one that was only tested afterwards keeps its time
+        if life not in lives or _own(record) >= _own(lives[life]):
+            lives[life] = record
+    return sum(spent_seconds({life[0]: record}) for life, record in lives.items())
 
 
 def lost_seconds(record: Mapping[str, Any], worked: float) -> float:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from search.budget import Budget, epoch_seconds, spent_seconds
+from search.budget import Budget, epoch_seconds, spent_ever
 from search.endings import settle, write_down
 from search.final import Final
 from search.ledger import STOP, Ledger
@@ -58,7 +58,7 @@ class Director:
         self.on_change = on_change
         self.on_record: Callable[[Mapping[str, Any]], None] = lambda record: None  # told of each ended run; must not raise
         self.budget = budget or Budget()
-        self.budget.spent = spent_seconds(ledger.records)
+        self.budget.spent = 0.0 if self.budget.seconds is None else spent_ever(ledger.every())
         self.external, self.kept = tuple(external), kept
         self.last_looks = tuple(f"{part}_{entry.procedure.headline[0]}" for part in ("test", *(f"external_{word}" for word in external)))
         self.lock = threading.RLock()

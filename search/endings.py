@@ -45,7 +45,8 @@ def write_down(director: "Director", active: Active, ending: Mapping[str, Any]) 
         record["lost_seconds"] = lost_seconds(record, director.budget.gpus * active.worked(time.monotonic()))
     director.ledger.append(record)
     director.new_records += fresh
-    director.budget.spent += spent_seconds({key: record}) if fresh else 0.0
+    if fresh or record["started"] != (before or {}).get("started"):  # trained again for a table that wants its model
+        director.budget.spent += spent_seconds({key: record})
     del director.queue.active[key]
     director.retried.discard(key)
     if record["status"] in ("failed", "diverged"):

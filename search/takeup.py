@@ -1,9 +1,13 @@
 """What an earlier command left in the middle of its work.
 Comes in: a Director whose searches are made. Goes out: its queue, with what was begun in front; notes on what was lost."""
 
+import json
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
 
 from search.plan import PlannedRun
 from search.queue import Active
@@ -35,7 +39,20 @@ def take_up(director: "Director", tabled: Sequence[PlannedRun]) -> None:
             director.queue.resumed.append(Active(run))
     begun = {active.run.key for active in director.queue.resumed if (director.folder / active.folder / FLIGHT).exists()}
     director.queue.resumed = deque(sorted(director.queue.resumed, key=lambda active: active.run.key not in begun))
+    for active in director.queue.resumed:
+        if active.run.key in begun:
+            active.earlier = seconds_of(director.folder / active.folder / FLIGHT)
     _note_what_was_lost(director, tabled)
+
+
+def seconds_of(flight: Path) -> float:
+    """How long a run has been trained by its checkpoint in flight; 0 where that cannot be read, for the run will see to it."""
+    try:
+        with safe_open(str(flight), framework="pt") as file:
+            seconds = json.loads((file.metadata() or {})["values"])["stage_seconds"]
+        return float(sum(seconds.values()))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+        return 0.0
 
 
 def _note_what_was_lost(director: "Director", tabled: Sequence[PlannedRun]) -> None:

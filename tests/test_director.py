@@ -30,6 +30,7 @@ from search.ranking import best_trials
 from search.sampling import Strategy
 from search_spaces._declare import Arm, Table
 from trainables.parts import execution
+from trainables.parts.checkpoint import save_state
 from trainables.parts.execution import FLIGHT, MODEL, RESULT, Outcome
 
 SUPCAM = registry.load("supcam")
@@ -1205,3 +1206,30 @@ def test_a_stop_asked_for_while_the_command_prepares_is_heard(inside, monkeypatc
 
     monkeypatch.setattr(api, "settle", settle)
     assert inside("--trials", "0", "--repeats", "1", "--tables", "1") == 3
+
+
+def test_what_a_retried_run_cost_before_counts_after_a_restart_too(study):
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open(budget=Budget(seconds=1000.0))
+    active = c.next()
+    for epoch in (1, 2, 3):
+        c.row(active.run.key, row(epoch=epoch) | {"seconds": 100.0})
+    end(bench, c, active, "failed", started="2026-11-27T08:00:00+00:00")
+    _, c = bench.open(budget=Budget(seconds=1000.0), retry_failed=True)
+    end(bench, c, c.next())
+    spent = c.budget.spent
+    assert spent > 300
+    _, c = bench.open(budget=Budget(seconds=1000.0))
+    assert c.budget.spent == pytest.approx(spent)
+
+
+def test_what_an_earlier_command_trained_of_a_run_in_flight_counts_in_the_budget(study):
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open(budget=Budget(seconds=100.0))
+    active = c.next()
+    (bench.folder / active.folder).mkdir(parents=True, exist_ok=True)
+    save_state(bench.folder / active.folder / FLIGHT, {}, {"stage_seconds": {"warm": 70.0, "main": 40.0}})
+    _, c = bench.open(budget=Budget(seconds=100.0))
+    assert c.finished() and not c.complete() and c.next() is None
+    _, c = bench.open(budget=Budget(seconds=200.0))
+    assert c.next().run.key == active.run.key
