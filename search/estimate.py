@@ -17,8 +17,9 @@ from trainables.parts.errors import WeightsUnreachable
 from trainables.parts.execution import stages_of
 from trainables.parts.loop import Fitting
 from trainables.parts.procedure import Setting, Stage
+from trainables.parts.replay import WARM
 
-STEPS = 5  # timed, after two that are not; their median counts
+STEPS = 5  # timed, after some that are not; their median counts
 MATTERS = ("backbone", "input_size")  # beside the batch: what a step's time depends on most
 
 
@@ -79,14 +80,14 @@ def _time(entry: Entry, config: Any, stage: Stage, pack: Pack, seed: int, device
             continue
         fitting = Fitting(task, setting)
         task.train()
-        times = []
-        for batch in itertools.islice(task.batches(0), STEPS + 2):
+        times, first = [], WARM + 1 if device.type == "cuda" else 2  # not timed: on a GPU steps are recorded after WARM
+        for batch in itertools.islice(task.batches(0), STEPS + first):
             clock = time.perf_counter()
             fitting.step(batch, task.learning_rate(0.0))
             if device.type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - clock)
-        step = statistics.median(times[2:] or times)
+        step = statistics.median(times[first:] or times)
         task.eval()
         clock = time.perf_counter()
         task.validate()
