@@ -151,7 +151,7 @@ def _work(job: dict[str, Any], send: Report, workers: Workers, leaving: Callable
         external=packs,
         folder=study / job["folder"],
         store=Stages(study),
-        report=_signed(send, _origin(job)),
+        report=_signed(send, _origin(job)) if job.get("group") else send,
         device=_device(job),
         workers=workers,
         evaluate_test=job["evaluate_test"],
@@ -177,7 +177,7 @@ def _examine(job: dict[str, Any]) -> None:
 
 
 def _signed(send: Report, origin: dict[str, Any]) -> Report:
-    """`send`, with who trains in the first row: the run may be ended before this process says more."""
+    """`send`, with who trains in the first row of a group's worker: the run may be ended before it says more."""
     words = [origin]
 
     def report(row: dict[str, Any]) -> None:

@@ -117,7 +117,8 @@ def test_a_worker_of_other_code_does_not_train(bench, monkeypatch):
         other.setattr(code, "fingerprint", lambda: "0" * 32)
         with pytest.raises(trial._Leaves):  # Tune replaces its process: what is imported is imported
             trial.run_trial(job)
-    (ending,) = sent
+    began, ending = sent
+    assert began.keys() == {"origin"}
     assert (ending["end"], ending["kind"]) == ("misplaced", "other_code") and "has other code than the command" in ending["message"]
     assert not (one.folder / "checkpoints").exists()
     sent.clear()
