@@ -219,7 +219,7 @@ def test_machines_that_see_no_storage_or_see_files_late_and_machines_that_go_cos
     machines.remove(late)
     for record in records(study):
         if record["host"] == "late":
-            shutil.copytree(far / record["key"], study / "checkpoints" / record["key"])  # they are seen at last
+            shutil.copytree(far / record["key"], study / "checkpoints" / record["key"], dirs_exist_ok=True)  # they are seen at last
 
     machines.add("second")
     hurry(shell)

@@ -283,14 +283,16 @@ def test_a_synchronised_model_evaluates_as_before_and_keeps_its_names(affine):
 def test_two_workers_take_the_steps_of_one_on_the_same_global_batch(two, case):
     one = several_steps(case, Workers())
     first, second = left(two, case)
-    within = 1e-9 if CASES[case][0] is Pretrain else 1e-6  # fine-tuning takes its loss in float32
+    # Fine-tuning takes its loss in float32; colours of views are rounded in float32, and otherwise for half a batch than for a whole one.
+    tinted = case == "MoCo v2 views"
+    within = 1e-9 if CASES[case][0] is Pretrain and not tinted else 1e-6
     assert torch.allclose(first["losses"].double(), one["losses"].double(), rtol=0, atol=within)
     assert torch.equal(first["losses"], second["losses"]) and len(set(one["losses"].tolist())) == STEPS
     assert first.keys() == one.keys()
     for name, tensor in one.items():
         assert torch.equal(first[name], second[name]), name  # both workers hold the same weights, statistics and queue
         if tensor.is_floating_point():
-            assert torch.allclose(first[name], tensor, rtol=1e-6, atol=1e-7), name
+            assert torch.allclose(first[name], tensor, rtol=1e-6, atol=1e-5 if tinted else 1e-7), name
         else:
             assert torch.equal(first[name], tensor), name
     if CASES[case][0] is Pretrain:
