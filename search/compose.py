@@ -50,7 +50,7 @@ def compose_study(
         old = _begun(entry, plan, name, preset, _described(entry, plan, source, pack), command, present)
     differences = _differences(_settled(old, plan), _wanted(entry, plan, preset, pack))
     codes = list(old.get("codes", []))
-    if not codes or present["fingerprint"] != codes[-1]["fingerprint"]:  # that of before the last is other code too
+    if present["fingerprint"] not in [one["fingerprint"] for one in codes]:
         differences += [] if accept_code else _other_code(codes, present)
         codes.append(present)
     sets = {known["slug"]: dict(known) for known in old["data"].get("external", [])}
