@@ -221,6 +221,15 @@ class Crossed:
         self._patients: dict[str, tuple[str, ...]] = {}
         self._values: dict[tuple[str, str], tuple[np.ndarray, _Judged] | None] = {}
 
+    def mean(
+        self, metric: str, runs: Mapping[int, tuple[str, float]], against: Mapping[int, tuple[str, float]] | None = None, ratio: float = 0.0
+    ) -> Estimate:
+        """As `estimate` where that can be; else over seeds alone, as where every seed draws its own split (ratio: n_test / n_train, above 0)."""
+        if ratio == 0 and (found := self.estimate(metric, runs, against)) is not None:
+            return found
+        seeds = [seed for seed in runs if against is None or seed in against]
+        return of_seeds([runs[seed][1] - (against[seed][1] if against is not None else 0.0) for seed in seeds], ratio)
+
     def estimate(
         self, metric: str, runs: Mapping[int, tuple[str, float]], against: Mapping[int, tuple[str, float]] | None = None
     ) -> Estimate | None:

@@ -31,7 +31,7 @@ from analysis import tables as tb
 from analysis.beside import Beside, calibration_words, look
 from analysis.choice import Best, best
 from analysis.claims import rests_on
-from analysis.crossed import Crossed, Estimate, of_seeds
+from analysis.crossed import Crossed
 from analysis.drawing import Drawing, alone, inline
 from analysis.run_figures import artefact_words
 from analysis.statistics import NONE, Interval, mean_std
@@ -341,9 +341,9 @@ def _gain(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> 
     for config_hash, name in named:
         theirs = _runs_of(study, config_hash, metric)
         if config_hash != winner.config_hash and mine.keys() & theirs.keys():
-            over, gained = name, _estimate(study, crossed, metric, mine, [winner.config_hash, config_hash], theirs)
+            over, gained = name, crossed.mean(metric, mine, theirs, test_over_train(study, [winner.config_hash, config_hash], metric))
             break
-    level = _estimate(study, crossed, metric, mine, [winner.config_hash])
+    level = crossed.mean(metric, mine, ratio=test_over_train(study, [winner.config_hash], metric))
     values = np.array([value for _, value in mine.values()])
     chosen = f"{title(study.metric)} {tb.number(100 * winner.mean)} %"
     words = (
@@ -366,17 +366,6 @@ def _runs_of(study: Study, config_hash: str, metric: str) -> dict[int, tuple[str
         (rows["config_hash"] == config_hash) & (rows["status"] == "completed") & rows["seed"].isin(study.seeds) & rows[metric].notna()
     ]
     return {int(seed): (str(key), 100 * float(value)) for seed, key, value in zip(rows["seed"], rows["key"], rows[metric], strict=True)}
-
-
-def _estimate(
-    study: Study, crossed: Crossed, metric: str, mine: Mapping[int, tuple[str, float]], hashes: Sequence[str],
-    theirs: Mapping[int, tuple[str, float]] | None = None,
-) -> Estimate:  # fmt: skip
-    """Of the mean, or of the mean difference to `theirs`: over seeds and patients where that can be, as in the tables."""
-    ratio = test_over_train(study, hashes, metric)
-    seeds = sorted(mine if theirs is None else mine.keys() & theirs.keys())
-    values = [mine[seed][1] - (theirs[seed][1] if theirs is not None else 0.0) for seed in seeds]
-    return (None if ratio else crossed.estimate(metric, mine, theirs)) or of_seeds(values, ratio)
 
 
 def _health(study: Study, summaries: tuple[Summary, ...], price: float | None) -> Health:

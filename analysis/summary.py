@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis import statistics as st
 from analysis.claims import claims, how_known
-from analysis.crossed import Crossed, Estimate, of_seeds
+from analysis.crossed import Crossed, Estimate
 from analysis.mixture import mixture
 from analysis.published import REPEATS, Published, find_published, published_gain, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
@@ -166,7 +166,7 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
     rows = [_row(study, table, arm, ratio, crossed) for arm in table.arms]
     baseline = next((r for r in rows if r.is_baseline), None)
     if baseline is not None:
-        rows = [_against(study, row, baseline, ratio, crossed) for row in rows]
+        rows = [_against(row, baseline, ratio, crossed) for row in rows]
     for metric in table.metrics:
         rows = _with_comparisons(rows, metric)
         rows = _with_bold(rows, metric)
@@ -278,7 +278,7 @@ def _cell(done: pd.DataFrame, metric: str, published: Published | None, ratio: f
     runs = {seed: (str(key), value) for (seed, value), key in zip(values, given["key"], strict=True)}
     array = np.array([v for _, v in values])
     mean, std = st.mean_std(array)
-    level = (None if ratio else crossed.estimate(metric, runs)) or of_seeds(array, ratio)
+    level = crossed.mean(metric, runs, ratio=ratio)
     return Cell(metric, values, runs, mean, std, level, clip(metric, level.interval()), published)
 
 
@@ -294,22 +294,16 @@ def _reasons(runs: pd.DataFrame, waiting: int) -> tuple[str, ...]:
     return (*reasons, f"waiting ({plural(waiting, 'run')})") if waiting else tuple(reasons)
 
 
-def _against(study: Study, row: Row, baseline: Row, ratio: float, crossed: Crossed) -> Row:
+def _against(row: Row, baseline: Row, ratio: float, crossed: Crossed) -> Row:
     """The row with its differences to the baseline arm, paired by seed. The baseline itself has none."""
     if row.arm.name == baseline.arm.name:
         return row
     cells = {}
     for metric, cell in row.cells.items():
         other = baseline.cells[metric]
-        differences = _differences(cell, other)
-        estimate = (None if ratio else crossed.estimate(metric, cell.runs, other.runs)) or of_seeds(differences, ratio)
-        cells[metric] = replace(cell, difference_to=estimate if differences.size else None)
+        paired = cell.runs.keys() & other.runs.keys()
+        cells[metric] = replace(cell, difference_to=crossed.mean(metric, cell.runs, other.runs, ratio) if paired else None)
     return replace(row, cells=cells)
-
-
-def _differences(cell: Cell, other: Cell) -> np.ndarray:
-    theirs = dict(other.values)
-    return np.array([v - theirs[s] for s, v in cell.values if s in theirs])
 
 
 def _with_comparisons(rows: list[Row], metric: str) -> list[Row]:
