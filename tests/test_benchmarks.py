@@ -28,3 +28,11 @@ def test_the_devices_measurement_saves_each_row_and_names_what_there_was_no_time
 def test_an_unknown_measurement_is_refused_with_those_that_there_are():
     done = measure("devize")
     assert done.returncode == 1 and "no measurement 'devize'; known: " in done.stderr and "device" in done.stderr
+
+
+def test_the_suites_bars_fall_with_what_is_shared_and_end_at_the_epochs_that_the_plan_trains():
+    from benchmarks.suite import epochs_of
+
+    each, rows, stages = epochs_of("ccrl", "quick", 1).values()
+    assert each > rows > stages > 0  # ccrl's arms without ensembling share their training with the others
+    assert epochs_of("ccrl", "quick", 2)["an equal stage of several rows once"] == 2 * stages
