@@ -131,10 +131,10 @@ class Director:
         for search in sorted(self.searches, key=lambda one: len(one.running)):
             while search.left and self.queue.holding() < max(1, self.slots - len(self.queue.active)):
                 asked, run = search.ask(self.slots)
-                run = self.planned.get(run.key, run)
                 self.mirror.asked(search, asked.number)
                 faults = self.entry.procedure.faults(run.config, None, None)
-                record = search.recorded(run)
+                record = search.recorded(run)  # whatever a table wants of it: else a trial's end depends on where a command dies
+                run = self.planned.get(run.key, run)
                 if faults:
                     self.mirror.ended(search, search.refuse(asked.number, "; ".join(faults)))
                 elif record is not None:
