@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from search.budget import Budget, epoch_seconds, spent_ever
-from search.endings import settle, write_down
+from search.endings import settle, stillborn, write_down
 from search.final import Final
+from search.holding import begun, spares
 from search.ledger import STOP, Ledger
 from search.mirror import Mirror
+from search.nodes import Nodes
 from search.plan import Plan, PlannedRun
 from search.queue import Active, Queue
 from search.record import ending_of_driver
@@ -25,11 +27,8 @@ from search.stages import Stages
 from search.standing import Progress, progress_of
 from search.study import takes_files
 from search.takeup import take_up
-from search.verdict import Nodes
 from trainables.parts.code import fingerprint
 from trainables.parts.procedure import config_values
-
-STARTS = 8  # processes that die as they start, one after the other, before a study gives up
 
 
 class Director:
@@ -187,12 +186,12 @@ class Director:
 
     def job(self, active: Active) -> dict[str, Any]:
         """What a worker is given: plain values."""
-        avoid = active.breaks.avoid | set(self.nodes.aside)
+        nodes, active.shunned = self.nodes.shunned(active.breaks)
         return {
             "procedure": self.entry.procedure.name, "study": str(self.folder), "folder": active.folder, "key": active.run.key,
             "placement": active.placement, "config": config_values(active.run.config), "seed": active.run.seed,
             "code": fingerprint(), "key_code": self.plan.code, "evaluate_test": bool(active.run.arms), "external": list(self.external),
-            "avoid": sorted(avoid),
+            "avoid": sorted(nodes), "cards": sorted(active.shunned),
         }  # fmt: skip
 
     # -- what comes back ------------------------------------------------------------------------------------------------------------
@@ -200,6 +199,8 @@ class Director:
     def row(self, key: str, row: Mapping[str, Any], placement: int | None = None) -> bool:
         """Take a row of a run; True if the run is to be stopped. Rows of a resumed run come again and change nothing."""
         with self.lock:
+            if "holds" in row:
+                return spares(self, str(row["holds"]))
             active = self.queue.active.get(key)
             if active is None or (placement is not None and placement != active.placement):
                 # A process that was given up and works on is stopped: it must not train beside the new one.
@@ -214,7 +215,7 @@ class Director:
                 settle(self, active, row)
                 return False
             if "stage" not in row:
-                return False  # a process has begun, and said where
+                return begun(self, active)
             return self._epoch(active, row)
 
     def _stopped(self, active: Active, row: Mapping[str, Any]) -> None:
@@ -238,7 +239,7 @@ class Director:
         for node, why in active.breaks.progress(here).items():
             if words := self.nodes.fault(node, active.run.key, "misplaced", why):
                 self.notes.append(words)
-        self.nodes.well(here)
+        self.nodes.well(here, str(active.facts.get("card", "")))
         score = row.get(self.entry.study.intermediate)
         if score is None:
             return False
@@ -249,9 +250,11 @@ class Director:
             return True
         return False
 
-    def lost(self, key: str, placement: int | None = None, *, node_lives: bool = True) -> None:
-        """The process of a run has died; node_lives: whether its machine is still there. A run that no process had begun with is placed
-        again as if nothing had been."""
+    def lost(
+        self, key: str, placement: int | None = None, *, node_lives: bool = True, placed: Callable[[], tuple[str, str]] = lambda: ("", "")
+    ) -> None:
+        """The process of a run has died; node_lives: whether its machine is still there; placed: gives that machine and its name where the
+        process has not said it. A run that no process had begun with is placed again as if nothing had been."""
         with self.lock:
             active = self.queue.active.get(key)
             if active is None or (placement is not None and placement != active.placement):
@@ -260,17 +263,10 @@ class Director:
                 settle(self, active, ending_of_driver("failed", active.facts, "node_lost", "its machine is gone"))
                 return
             if not self.queue.has_begun(active):
-                self._stillborn(active)
+                stillborn(self, active, *placed())
                 return
             message = "the worker process died repeatedly (killed, or out of host memory)"
             settle(self, active, ending_of_driver("failed", active.facts, "worker_killed", message))
-
-    def _stillborn(self, active: Active) -> None:
-        """A process died as it started, before it began with its run: no fault of the run's. Where that happens again and again the study ends."""
-        self.unborn += 1
-        self.queue.again(active)
-        if self.unborn >= STARTS:
-            self.stop(f"{STARTS} processes in a row died as they started, before they began with a run; log.txt may say why")
 
     def stalled(self, patience: float) -> list[tuple[Active, float]]:
         """Runs in flight of which nothing was heard for longer than any epoch of this study can explain, and for how long (s): ten times the

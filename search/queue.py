@@ -34,6 +34,8 @@ class Active:
     steps: int = 0  # scores that early stopping could look at
     facts: dict[str, Any] = field(default_factory=dict)  # of the worker that works on it
     breaks: Breaks = field(default_factory=Breaks)
+    shunned: set[str] = field(default_factory=set)  # cards that its process is told not to work on
+    handed_back: bool = False  # by a process on such a card
 
     def worked(self, clock: float) -> float:
         """Seconds of its processes so far, in this session."""
@@ -118,12 +120,17 @@ class Queue:
         """Whether a run that must run alone runs, or waits for the others to end."""
         return any(active.breaks.alone for active in (*self.active.values(), *self.resumed))
 
-    def again(self, active: Active) -> None:
-        """A placed run is to be placed once more; it comes first."""
+    def again(self, active: Active, last: bool = False) -> None:
+        """A placed run is to be placed once more; it comes first. last: others may go before it, where it was."""
         self.active.pop(active.run.key, None)
         self.has_begun(active)  # though nothing was heard of its process
         active.earlier, active.began = active.worked(time.monotonic()), None
-        self.resumed.appendleft(active)
+        active.handed_back = last
+        self.resumed.append(active) if last else self.resumed.appendleft(active)
+
+    def handed_back(self) -> int:
+        """Runs placed once more that a process on a card which they are kept from has handed back: another may take their place meanwhile."""
+        return sum(active.handed_back and active.began is None for active in self.active.values())
 
     def has_begun(self, active: Active) -> bool:
         """Whether a process has begun with the run since it was placed."""
