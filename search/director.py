@@ -112,6 +112,7 @@ class Director:
                 return None
             active = active or self._raced() or self._asked()
             active = active or self._raced() or self.queue.take_tabled()  # the last trials may have been told from the ledger
+            active = active or self.queue.take_resumed(yielding=True)
             if active is not None:
                 active.again = self.shelf.gone(active.run)
                 self.queue.place(active)

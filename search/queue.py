@@ -36,6 +36,7 @@ class Active:
     breaks: Breaks = field(default_factory=Breaks)
     shunned: set[str] = field(default_factory=set)  # cards that its process is told not to work on
     handed_back: bool = False  # by a process on such a card
+    yields: bool = False  # to one other run, which may take that card
 
     def worked(self, clock: float) -> float:
         """Seconds of its processes so far, in this session."""
@@ -84,16 +85,18 @@ class Queue:
         active.placement, active.began, active.heard, active.facts = self.placements, None, None, {}
         active.lives = len(read_lives(self.folder / active.folder))
         self.active[active.run.key] = active
+        for other in self.resumed:
+            other.yields = False
         return active
 
-    def take_resumed(self) -> Active | None:
-        """The first of those that were begun. One that must run alone waits until nothing else runs."""
+    def take_resumed(self, yielding: bool = False) -> Active | None:
+        """The first of those that were begun. One that must run alone waits until nothing else runs. yielding: of those too that yield."""
         for active in list(self.resumed):
             other = self.active.get(active.run.key)
             if other is not None:  # two trials of one run
                 other.trials += active.trials
                 self.resumed.remove(active)
-            elif self.free(active.run) and not (active.breaks.alone and self.active):
+            elif self.free(active.run) and not (active.breaks.alone and self.active) and (yielding or not active.yields):
                 self.resumed.remove(active)
                 return active
         return None
@@ -121,16 +124,17 @@ class Queue:
         return any(active.breaks.alone for active in (*self.active.values(), *self.resumed))
 
     def again(self, active: Active, last: bool = False) -> None:
-        """A placed run is to be placed once more; it comes first. last: others may go before it, where it was."""
+        """A placed run is to be placed once more; it comes first. last: its process was on a card that it is kept from, and another run may
+        go before it."""
         self.active.pop(active.run.key, None)
         self.has_begun(active)  # though nothing was heard of its process
         active.earlier, active.began = active.worked(time.monotonic()), None
-        active.handed_back = last
-        self.resumed.append(active) if last else self.resumed.appendleft(active)
+        active.handed_back = active.yields = last
+        self.resumed.appendleft(active)
 
     def handed_back(self) -> int:
-        """Runs placed once more that a process on a card which they are kept from has handed back: another may take their place meanwhile."""
-        return sum(active.handed_back and active.began is None for active in self.active.values())
+        """Runs that a process on a card which they are kept from has handed back: others may take their places meanwhile."""
+        return sum(one.handed_back and one.began is None for one in (*self.resumed, *self.active.values()))
 
     def has_begun(self, active: Active) -> bool:
         """Whether a process has begun with the run since it was placed."""

@@ -114,19 +114,26 @@ def test_memory_that_a_smaller_card_of_a_machine_lacks_is_not_the_configuration_
     assert not c.nodes.cards_aside and not c.nodes.aside
 
 
-def test_a_card_that_a_run_is_kept_from_is_held_no_longer_than_no_other_run_waits_for_it(study):  # noqa: F811
+def test_a_card_that_a_run_is_kept_from_is_held_until_another_run_waits_which_goes_first(study):  # noqa: F811
     bench = study(trials=0, repeats=2, tables=["1"], arms=["plain"])
     _, c = bench.open(slots=2)
     c.nodes.count([{"NodeID": "box", "Resources": {"GPU": 2.0}}])
-    first = c.next()
-    c.row(first.run.key, ERROR | END | on(0))
+    broken = c.next()
+    c.row(broken.run.key, ERROR | END | on(0), broken.placement)
     again = c.next()
-    assert again.run.key == first.run.key and c.job(again)["cards"] == ["GPU-0"]
-    assert c.row(again.run.key, {"origin": on(0)}, again.placement) is False and not c.queue.active, "handed back, not stopped: it holds"
-    again = c.next()
-    c.job(again)
-    assert c.queue.handed_back() == (again.run.key == first.run.key)
-    assert not c.row("?", {"holds": "GPU-0"}), "nobody else wants it" if again.run.key == first.run.key else ""
+    assert again is broken and c.job(again)["cards"] == ["GPU-0"]
+    assert c.row(again.run.key, {"origin": on(0)}, again.placement) is False and not c.queue.active, (
+        "handed back, and not stopped: it holds"
+    )
+    assert not c.row(again.run.key, {"holds": "GPU-0"}, again.placement), "nothing else waits"
+    other = c.next()
+    assert other is not broken and c.job(other)["cards"] == [] and c.queue.handed_back() == 1
+    assert c.row(again.run.key, {"holds": "GPU-0"}, again.placement), "the other may have it"
+    assert c.next() is broken and c.job(broken)["cards"] == ["GPU-0"] and c.queue.handed_back() == 1
+    c.row(other.run.key, {"origin": on(0)}, other.placement)
+    assert not c.row(again.run.key, {"holds": "GPU-0"}, 0), "only the run waits that is kept from it"
+    c.row(broken.run.key, {"origin": on(1)}, broken.placement)
+    assert broken.run.key in c.queue.active and c.queue.handed_back() == 0
 
 
 def test_a_run_that_was_placed_before_its_card_was_set_aside_is_placed_again_at_once(study):  # noqa: F811

@@ -259,7 +259,7 @@ class Heard:
 
     def __init__(self, *keys: str, told: bool = False) -> None:
         self.runs, self.told = iter([*(SimpleNamespace(run=SimpleNamespace(key=key)) for key in keys), None, None]), told
-        self.queue = SimpleNamespace(active={}, node_of=lambda key: "node of " + key)
+        self.queue = SimpleNamespace(active={}, node_of=lambda key: "node of " + key, handed_back=lambda: 0)
         self.slots, self.halt = 9, None
         self.gone: list[Any] = []
         self.rows: list[Any] = []
@@ -270,7 +270,7 @@ class Heard:
     def job(self, active: Any) -> dict[str, Any]:
         return {"key": active.run.key, "placement": 1, "avoid": []}
 
-    def lost(self, key: str, placement: int, *, node_lives: bool) -> None:
+    def lost(self, key: str, placement: int, *, node_lives: bool, placed: Any) -> None:
         self.gone.append((key, placement, node_lives))
 
     def finished(self) -> bool:

@@ -383,7 +383,7 @@ def test_a_broken_card_of_a_machine_of_two_is_set_aside_by_name_and_the_other_en
     (shell.home / "broken card 0").touch()
     study = shell.home / "s" / "toy-quick-synthetic"
     driver = command(
-        "toy", "--repeats", "2", "--trials", "0", "--tables", "1", "--set", "trouble=card", "--set", "pause=0.3", "--storage", "s",
+        "toy", "--repeats", "2", "--trials", "0", "--tables", "1", "--set", "trouble=card", "--set", "pause=3", "--storage", "s",
         "--address", made.address,
     )  # fmt: skip
     card = f"card 0 ({box.node_id[:12]}-0)"
