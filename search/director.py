@@ -1,7 +1,8 @@
 """Every decision of a study: what runs next, whose fault an ending was, what is recorded, what the searches are told.
 Comes in: a plan, a ledger, the study's folder, and rows as runs report them. Goes out: records. Knows no Ray (`tune` hands Tune's events to
 it), so that all of it is tested without a cluster. Ties together: `queue` (what may start), `search` (an Optuna study in memory; several at
-once), `final` (the race of a search's best), `shelf` (which files stay), `verdict` (the configuration's or the machine's). Holds the lock."""
+once), `final` (the race of a search's best), `shelf` (which files stay), `verdict` (the configuration's or the machine's). Holds the
+lock."""
 
 import socket
 import threading
@@ -51,8 +52,8 @@ class Director:
         searches: Callable[["Director"], Sequence[Search]] = lambda director: (),
         on_change: Callable[["Director"], None] = lambda director: None,
     ) -> None:
-        """searches: made once the Director knows what has ended; kept: configurations that stand in tables which searches made: their models
-        stay until a race is decided."""
+        """searches: made once the Director knows what has ended; kept: configurations that stand in tables which searches made: their
+        models stay until a race is decided."""
         self.entry, self.plan, self.ledger, self.folder, self.name = entry, plan, ledger, folder, name
         self.on_change = on_change
         self.on_record: Callable[[Mapping[str, Any]], None] = lambda record: None  # told of each ended run; must not raise
@@ -220,8 +221,8 @@ class Director:
             return self._epoch(active, row)
 
     def _stopped(self, active: Active, row: Mapping[str, Any]) -> None:
-        """A run has saved its checkpoint and ended: it was told to, or (with words) its machine could not write to the study's folder. Where
-        that machine is another one and this one can, the fault is that machine's."""
+        """A run has saved its checkpoint and ended: it was told to, or (with words) its machine could not write to the study's folder.
+        Where that machine is another one and this one can, the fault is that machine's."""
         words = str(row.get("message", ""))
         if words and active.facts.get("host", "") not in ("", socket.gethostname()) and takes_files(self.folder):
             settle(self, active, {**row, "end": "misplaced", "kind": "storage"})
@@ -270,9 +271,9 @@ class Director:
             settle(self, active, ending_of_driver("failed", active.facts, "worker_killed", message))
 
     def stalled(self, patience: float) -> list[tuple[Active, float]]:
-        """Runs in flight of which nothing was heard for longer than any epoch of this study can explain, and for how long (s): ten times the
-        slowest so far, and at least `patience` seconds; four times that as long as no epoch is known. A run that waits for a machine is not
-        among them: its clock starts with its process."""
+        """Runs in flight of which nothing was heard for longer than any epoch of this study can explain, and for how long (s): ten times
+        the slowest so far, and at least `patience` seconds; four times that as long as no epoch is known. A run that waits for a machine is
+        not among them: its clock starts with its process."""
         with self.lock:
             return self.queue.silent(max(patience, 10 * self.slowest) if self.slowest else 4 * patience)
 

@@ -38,8 +38,8 @@ def settle(director: "Director", active: Active, ending: Mapping[str, Any]) -> N
 
 
 def stillborn(director: "Director", active: Active, node: str, host: str) -> None:
-    """A process died as it started, before it began with its run: no fault of the run's. Its machine is set aside where that comes again and
-    others do well; where it happens everywhere the study ends. node: where it was placed, '' where nobody knows."""
+    """A process died as it started, before it began with its run: no fault of the run's. Its machine is set aside where that comes again
+    and others do well; where it happens everywhere the study ends. node: where it was placed, '' where nobody knows."""
     director.unborn += 1
     if node:
         director.nodes.names.setdefault(node, host)
@@ -73,7 +73,8 @@ def write_down(director: "Director", active: Active, ending: Mapping[str, Any]) 
         director.seconds.append(time.monotonic() - active.began)
     if "micro_batches" in record:
         director.notes.append(
-            f"{active.name}: too large for the memory; each step was computed in {record['micro_batches']} slices, which is the same training"
+            f"{active.name}: too large for the memory; each step was computed in {record['micro_batches']} slices, which is the same "
+            "training"
         )
     for asked in active.trials:
         director.mirror.ended(asked.search, asked.search.tell(asked.number, stands))

@@ -49,11 +49,11 @@ class Nodes:
             self._faults.pop((node, place), None)
 
     def fault(self, node: str, key: str, kind: str, why: str, card: str = "") -> str | None:
-        """A fault there in the run `key`; words when a machine, or a card of one that has several, is set aside for it. kind: `misplaced` (a
-        run cannot work there), `card_hidden`, `device`, `worker_killed` or `stillborn` (a process died before it came to its run); a run may
-        itself be why a device fails or a process dies again and again: different ones must have met it. Other errors count as `misplaced`
-        once the run that met them does well elsewhere (`Breaks.progress`). A machine on which processes die as they start is set aside where
-        they come to their runs on another: else the code may be why."""
+        """A fault there in the run `key`; words when a machine, or a card of one that has several, is set aside for it. kind: `misplaced`
+        (a run cannot work there), `card_hidden`, `device`, `worker_killed` or `stillborn` (a process died before it came to its run); a run
+        may itself be why a device fails or a process dies again and again: different ones must have met it. Other errors count as
+        `misplaced` once the run that met them does well elsewhere (`Breaks.progress`). A machine on which processes die as they start is
+        set aside where they come to their runs on another: else the code may be why."""
         card = card if kind in OF_A_CARD and self.several(node) else ""
         if not node or node in self.aside or card in self.cards_aside or kind not in COUNTED:
             return None

@@ -56,15 +56,16 @@ def _card(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def hold(job: dict[str, Any], card: str, send: Callable[[dict[str, Any]], None]) -> None:
-    """Returns at once where the run may be on this card; else never: `send` raises once the card is free again, or nothing is left to run."""
+    """Returns at once where the run may be on this card; else never: `send` raises once the card is free again, or nothing is left to
+    run."""
     while card and card in job["cards"]:
         send({"holds": card})
         time.sleep(HOLD_SECONDS)
 
 
 def placed_on(trial: Any) -> tuple[str, str]:
-    """(node, its name) on which Ray had placed a trial of Tune's whose process died; '' where that is not known. Tune keeps of such a process
-    no more than Ray's words on its death, which name the actor; Ray's table of actors knows the node."""
+    """(node, its name) on which Ray had placed a trial of Tune's whose process died; '' where that is not known. Tune keeps of such a
+    process no more than Ray's words on its death, which name the actor; Ray's table of actors knows the node."""
     named = re.search(r"actor_id[:=] ?([0-9a-f]{32})", Path(trial.error_file).read_text())
     found: list[str] = []
 

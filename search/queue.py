@@ -63,7 +63,8 @@ class Active:
 
 
 class Queue:
-    """tabled: runs of tables that wait, by key; resumed: runs that were begun, and trials that wait for another run's stage; active: placed."""
+    """tabled: runs of tables that wait, by key; resumed: runs that were begun, and trials that wait for another run's stage; active:
+    placed."""
 
     def __init__(self, procedure: Procedure, stages: Stages, folder: Path, tabled: Iterable[PlannedRun]) -> None:
         self.stages, self.folder = stages, folder
@@ -105,7 +106,8 @@ class Queue:
         return next((Active(run) for run in self.tabled.values() if self.free(run)), None)
 
     def hold(self, run: PlannedRun, asked: Asked) -> bool:
-        """A trial whose run is in flight, waits already, or needs a stage that another trains: kept until then. False if it may start now."""
+        """A trial whose run is in flight, waits already, or needs a stage that another trains: kept until then. False if it may start
+        now."""
         for other in (*self.active.values(), *self.resumed):
             if other.run.key == run.key:
                 other.trials.append(asked)

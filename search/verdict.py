@@ -43,7 +43,8 @@ class Breaks:
     )  # nodes that it broke off on, and with what; nobody's fault until it does well elsewhere
 
     def progress(self, node: str = "") -> dict[str, str]:
-        """An epoch has ended on a node: what came before was no fault of the run's, but of the nodes that are given back, with what it was."""
+        """An epoch has ended on a node: what came before was no fault of the run's, but of the nodes that are given back, with what it
+        was."""
         self.errors = self.deaths = 0
         proven = {one: why for one, why in self.suspects.items() if node and one != node}
         self.suspects.clear()
@@ -51,9 +52,9 @@ class Breaks:
 
 
 def whose(ending: Mapping[str, Any], breaks: Breaks, largest: float = 0.0, machines: int = 1, several: bool = False) -> Whose:
-    """Of an ending {"end", "kind", "device_memory", "neighbours"}; largest: bytes of the largest device of the study so far; machines: there
-    are so many; several: the one at hand has more than one card. Where there are several, weights that cannot be had and memory that lacks
-    are tried on another one once: that machine may have no way out, and the largest device may not have spoken yet."""
+    """Of an ending {"end", "kind", "device_memory", "neighbours"}; largest: bytes of the largest device of the study so far; machines:
+    there are so many; several: the one at hand has more than one card. Where there are several, weights that cannot be had and memory that
+    lacks are tried on another one once: that machine may have no way out, and the largest device may not have spoken yet."""
     kind = ending.get("kind")
     elsewhere = machines > 1 or (several and kind == "out_of_memory" and "neighbours" in ending)
     if elsewhere and kind in ("unreachable_weights", "out_of_memory") and not ending.get("neighbours") and not breaks.avoid | breaks.cards:
