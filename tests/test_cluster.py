@@ -476,36 +476,6 @@ def test_a_study_uses_both_nodes_of_a_running_cluster(two_nodes: Any, tmp_path: 
     assert pids & seen[0] and pids & seen[1]
 
 
-@on_a_cluster
-def test_a_study_goes_on_when_a_node_is_lost(two_nodes: Any, tmp_path: Path) -> None:
-    study = tmp_path / "s"
-    words = [*SMALL, "--address", two_nodes.address, "--storage", str(tmp_path), "--name", "s", "--trials", "0", "--arms", "Scratch,MoCo"]
-    words[words.index("pretrain_epochs=1")] = "pretrain_epochs=3"
-    process = search(*words)
-
-    def both_at_work() -> bool:
-        busy = [pid for pid in children(two_nodes.worker) if "ImplicitFunc.train" in _title(pid)]
-        return bool(busy) and len(list(study.glob("checkpoints/*"))) == 2
-
-    wait_for(process, both_at_work)
-    assert process.poll() is None, process.communicate()
-    lost = children(two_nodes.worker)
-    started = len(records(study))
-    two_nodes.remove_node(two_nodes.worker, allow_graceful=False)
-    assert started == 0, "a run had ended before the node was lost"
-    output, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    assert "2 runs (2 completed)" in output
-    assert not lost & {int(record["worker"].rpartition(":")[2]) for record in records(study)}
-
-
-def _title(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
-
-
 @pytest.fixture
 def taken(two_nodes: Any) -> Iterator[None]:
     """One of the cluster's two CPUs is at work for somebody else."""

@@ -405,13 +405,12 @@ def test_a_machine_on_which_every_process_dies_as_it_starts_is_set_aside_by_name
     torch.write_text("import os\nos._exit(1)\n")
     study = shell.home / "s" / "toy-quick-synthetic"
     path = os.pathsep.join([str(torch.parent.parent), shell.environment["PYTHONPATH"]])
-    dead = made.cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
+    made.cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
     words = ("toy", "--repeats", "2", "--trials", "0", "--tables", "1", "--set", "pause=0.3", "--storage", "s", "--address", made.address)
     driver = command(*words)
     driver.wait_for(lambda: f"processes die on {socket.gethostname()} as they start" in driver.said)
     hurry(shell)
     assert driver.status() == 0, driver.said
     assert ends(study) == {"completed"} and len(records(study)) == 6
-    assert not {record["node"] for record in records(study)} & {dead.node_id}
     assert f"machine {socket.gethostname()} was set aside after" in driver.said
     sound(shell, study)

@@ -188,17 +188,18 @@ def test_a_second_driver_is_turned_away_while_the_first_is_at_work(shell):
     assert driver.wait(600) == 0
 
 
-@pytest.mark.parametrize("kind", ["raylet", "gcs_server"])
-def test_a_killed_process_of_ray_ends_the_command_and_the_same_one_goes_on(shell, kind):
+def test_a_killed_process_of_ray_ends_the_command_and_the_same_one_goes_on(shell):
     """Tune itself would ask its dead raylet for ever, and with a dead GCS the command would end without a word."""
     words = ("toy", *SMALL, "--arms", "plain", "--set", "pause=0.5", "--set", "warm_epochs=20", "--storage", "s")
-    driver = shell.start(*words, stderr=subprocess.PIPE)
-    wait_for(shell.epochs)
-    children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text().split()
-    (pid,) = (pid for pid in children if f"/{kind} ".encode() in Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" "))
-    os.kill(int(pid), signal.SIGKILL)
-    _, fault = driver.communicate(timeout=120)
-    assert driver.returncode == 1 and "Ray's own processes have ended" in fault and "the same command continues" in fault
+    for kind in ("raylet", "gcs_server"):
+        before = len(shell.epochs())
+        driver = shell.start(*words, stderr=subprocess.PIPE)
+        wait_for(lambda before=before: len(shell.epochs()) > before)
+        children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text().split()
+        (pid,) = (pid for pid in children if f"/{kind} ".encode() in Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" "))
+        os.kill(int(pid), signal.SIGKILL)
+        _, fault = driver.communicate(timeout=120)
+        assert driver.returncode == 1 and "Ray's own processes have ended" in fault and "the same command continues" in fault
     check(shell(*words))
     assert [row["status"] for row in records(shell.home / "s" / "toy-quick-synthetic")] == ["completed"]
 
