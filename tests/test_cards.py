@@ -108,10 +108,19 @@ def test_a_machine_is_set_aside_with_the_last_of_its_cards_and_the_study_ends_no
 def test_memory_that_a_smaller_card_of_a_machine_lacks_is_not_the_configuration_s_fault(study):  # noqa: F811
     bench = study(trials=0, repeats=2, tables=["1"])
     _, c = bench.open(slots=3)
-    cards = Cards(c, bench, 3, memory={0: 24, 1: 24})
+    cards = Cards(c, bench, 4, memory={0: 24, 1: 24, 2: 24})
     cards.until_the_end()
     assert {record["status"] for record in lines(bench)} == {"completed"} and c.complete()
+    assert len(cards.took) == len(set(cards.took)), "no run comes to a card a second time"
     assert not c.nodes.cards_aside and not c.nodes.aside
+
+
+def test_cards_too_small_that_are_the_only_ones_left_are_not_tried_for_ever(study):  # noqa: F811
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open(slots=2)
+    c.nodes.met(on(9, "gone"))
+    Cards(c, bench, 2, memory={0: 24, 1: 24}).until_the_end()
+    assert lines(bench)[-1]["error"]["kind"] == "out_of_memory" and c.complete()
 
 
 def test_a_card_that_a_run_is_kept_from_is_held_until_another_run_waits_which_goes_first(study):  # noqa: F811
