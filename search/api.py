@@ -1,6 +1,6 @@
 """What a notebook calls, and what the command line calls: run a study, open one.
-Comes in: a Request, or a study's folder. Goes out: a Result, or an Opened study. Faults of a request are RequestErrors; nothing here reads the
-command line or ends the process.
+Comes in: a Request, or a study's folder. Goes out: a Result, or an Opened study. Faults of a request are RequestErrors; nothing here reads
+the command line or ends the process.
 
     from search.api import Request, open, run
     result = run(Request("supcam", data="images", tables="2"))
@@ -180,8 +180,8 @@ def _carry_out(work: Work, director: Director) -> None:
 
 @contextmanager
 def _escape(work: Work, console: Console) -> Iterator[Callable[[], None]]:
-    """What to call when the cluster is lost: unless the block ends soon after, the process does, with words. Ray would end it without any, out of
-    C++, a minute after the death of a cluster's head."""
+    """What to call when the cluster is lost: unless the block ends soon after, the process does, with words. Ray would end it without any,
+    out of C++, a minute after the death of a cluster's head."""
     from search.cluster import end_own
     from search.watch import lost
 

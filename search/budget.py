@@ -39,8 +39,8 @@ def spent_seconds(records: Mapping[str, Mapping[str, Any]]) -> float:
 
 
 def spent_ever(every: Iterable[Mapping[str, Any]]) -> float:
-    """The same of all that was ever trained: a run that was tried again, or again for a table, has several records. What a second try took over
-    from the first's checkpoint counts twice: a limit may be met early, never late."""
+    """The same of all that was ever trained: a run that was tried again, or again for a table, has several records. What a second try took
+    over from the first's checkpoint counts twice: a limit may be met early, never late."""
     lives: dict[tuple[str, str], Mapping[str, Any]] = {}
     for record in every:
         life = (record["key"], str(record.get("started", "")))  # one that was only tested afterwards keeps its time

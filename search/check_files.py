@@ -42,7 +42,8 @@ def cells(facts: Facts) -> None:
             cells = _read_cells(path)
         except (OSError, ValueError, KeyError, TypeError, csv.Error):
             facts.violations.append(
-                f"{path.relative_to(facts.folder)} is damaged, or was saved by another program; python -m search PROCEDURE report writes it again"
+                f"{path.relative_to(facts.folder)} is damaged, or was saved by another program; python -m search PROCEDURE report writes "
+                "it again"
             )
             continue
         for name in sorted(set(hashes) - {cell.arm for cell in cells}):

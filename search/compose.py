@@ -26,7 +26,9 @@ def table_json(table: PlannedTable, metrics: Sequence[str], external: Sequence[s
         "number": table.number, "title": table.title, "metric": columns[0], "metrics": columns,
         "dataset": table.dataset, "external_dataset": table.external_dataset, "published_number": table.published_number or table.number,
         "baseline_arm": table.compare_with,
-        "arms": [{"name": arm.name, "published": arm.published, "config_hash": arm.config_hash, "overrides": arm.overrides} for arm in table.arms],
+        "arms": [
+            {"name": arm.name, "published": arm.published, "config_hash": arm.config_hash, "overrides": arm.overrides} for arm in table.arms
+        ],
     }  # fmt: skip
 
 
@@ -43,8 +45,8 @@ def compose_study(
     external: Mapping[str, External] | None = None,
     accept_code: bool = False,
 ) -> dict[str, Any]:
-    """study.json for this request: new, or the old one extended. RequestError with every difference that is a contradiction. accept_code: go on
-    though other code is at work than before."""
+    """study.json for this request: new, or the old one extended. RequestError with every difference that is a contradiction. accept_code:
+    go on though other code is at work than before."""
     present = code.known() | {"since": now()}
     if old is None:
         old = _begun(entry, plan, name, preset, _described(entry, plan, source, pack), command, present)
@@ -69,7 +71,8 @@ def compose_study(
         "repeats": len(plan.seeds), "seeds": list(plan.seeds), "trials": plan.trials,
         "most": {word: max(had, asked) for (word, had), asked in zip(most_of(old).items(), (plan.trials, len(plan.seeds)), strict=True)},
         "search": plan.strategy.json() if plan.trials else old.get("search", {}),
-        "objective": dict(old["objective"]) | ({"second": {"metric": plan.strategy.second, "direction": "minimize"}} if plan.strategy.second else {}),
+        "objective": dict(old["objective"])
+        | ({"second": {"metric": plan.strategy.second, "direction": "minimize"}} if plan.strategy.second else {}),
         "space": {
             key: json.loads(distribution_to_json(dimension.distribution))["attributes"]
             | {"field": dimension.field, "when": {name: list(values) for name, values in dimension.when.items()}}
@@ -107,7 +110,8 @@ def _begun(
 def _wanted(entry: Entry, plan: Plan, preset: str, pack: Pack) -> dict[str, Any]:
     """What may not change once a study is begun, by the words that people know."""
     return {
-        "procedure": entry.procedure.name, "preset": preset, "data hash": pack.hash, "seed": plan.seeds[0], "objective": entry.study.objective,
+        "procedure": entry.procedure.name, "preset": preset, "data hash": pack.hash, "seed": plan.seeds[0],
+        "objective": entry.study.objective,
         "search": plan.strategy.json() if plan.trials else {}, "settings": config_values(plan.baseline),
     }  # fmt: skip
 
@@ -165,7 +169,8 @@ def unused(study: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -
     if study["trials"] < most["trials"]:
         ended = sum(record["trial"] is not None for record in records.values())
         words.append(
-            f"{study['trials']} of {most['trials']} trials are asked for now; {ended} have ended, and all of them count. A later command may ask for more again"
+            f"{study['trials']} of {most['trials']} trials are asked for now; {ended} have ended, and all of them count. A later command "
+            "may ask for more again"
         )
     return words
 
@@ -195,7 +200,8 @@ def with_confirmation(
         {"name": name, "published": None, "config_hash": best_hash, "overrides": dict(overrides)},
     ]
     table = {
-        "number": "search", "title": "Best configuration of the search, on every seed", "metric": example["metric"], "metrics": example["metrics"],
+        "number": "search", "title": "Best configuration of the search, on every seed", "metric": example["metric"],
+        "metrics": example["metrics"],
         "dataset": "", "baseline_arm": BASELINE, "arms": arms if best_hash != baseline_hash else arms[:1],
     }  # fmt: skip
     return with_table(study, table)

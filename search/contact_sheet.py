@@ -21,7 +21,7 @@ SIDE = 96  # pixels of a thumbnail
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222; background: #fff }
 h2 { margin: 1.5em 0 .3em; font-size: 1.1em } pre { background: #f5f5f5; padding: 1em; overflow: auto; white-space: pre-wrap }
-.row { display: flex; flex-wrap: wrap; gap: .8em } figure { margin: 0; width: 13em } figcaption { font-size: .75em; overflow-wrap: anywhere }
+.row { display: flex; flex-wrap: wrap; gap: .8em } figure { margin: 0; width: 13em } figcaption { font-size: .75em; overflow-wrap: anywhere}
 img { height: 6em; max-width: 6em; object-fit: contain; border: 1px solid #ccc; image-rendering: pixelated; background: #fff }
 td, th { padding: .1em .8em; text-align: right } td:first-child { text-align: left } .bad { color: #a00 }
 """

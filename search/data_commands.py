@@ -33,8 +33,8 @@ def check(
     html: Path | None = None,
     fix: Path | None = None,
 ) -> int:
-    """Print what a folder of images holds. 0 where it can be used as it is, 2 where it cannot be read or a split of it leaks. layout: what the
-    levels of folders are; html: where a page with images goes; fix: where a manifest of what was understood goes."""
+    """Print what a folder of images holds. 0 where it can be used as it is, 2 where it cannot be read or a split of it leaks. layout: what
+    the levels of folders are; html: where a page with images goes; fix: where a manifest of what was understood goes."""
     found = inspect_folder(folder, group=group, layout=layout)
     text = io.StringIO()
     _show(found, Console(file=text, width=120, color_system=None, force_terminal=False, highlight=False))
@@ -105,7 +105,8 @@ def _report(found: Findings) -> Iterator[RenderableType]:
     if found.sizes:
         (w0, w1, w2), (h0, h1, h2), (f0, f1, f2) = (found.sizes[name] for name in ("width", "height", "foreground"))
         yield Text(
-            f"size            width {w0:.0f} / {w1:.0f} / {w2:.0f} px, height {h0:.0f} / {h1:.0f} / {h2:.0f} px (smallest / median / largest)"
+            f"size            width {w0:.0f} / {w1:.0f} / {w2:.0f} px, height {h0:.0f} / {h1:.0f} / {h2:.0f} px (smallest / median / "
+            "largest)"
         )
         yield Text(f"foreground      {f0:.0%} / {f1:.0%} / {f2:.0%} of the image")
         deep = f", {found.deep:,} of more than 8 bits" if found.deep else ""
@@ -178,7 +179,8 @@ def synthesize_of(name: str, out: Path, *, images: int, seed: int, external: str
 
 
 def synthesize(generate: Callable[[], Pack], folder: str | Path, out: Callable[[str], object] = print) -> int:
-    """Write the pack that `generate` makes as PNG files, a folder per class, with a manifest. 0; RequestError unless `folder` is free or empty."""
+    """Write the pack that `generate` makes as PNG files, a folder per class, with a manifest. 0; RequestError unless `folder` is free or
+    empty."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "holds files" if folder.is_dir() else "is a file"

@@ -1,7 +1,8 @@
 """Every decision of a study: what runs next, whose fault an ending was, what is recorded, what the searches are told.
 Comes in: a plan, a ledger, the study's folder, and rows as runs report them. Goes out: records. Knows no Ray (`tune` hands Tune's events to
 it), so that all of it is tested without a cluster. Ties together: `queue` (what may start), `search` (an Optuna study in memory; several at
-once), `final` (the race of a search's best), `shelf` (which files stay), `verdict` (the configuration's or the machine's). Holds the lock."""
+once), `final` (the race of a search's best), `shelf` (which files stay), `verdict` (the configuration's or the machine's). Holds the
+lock."""
 
 import socket
 import threading
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from search.budget import Budget, epoch_seconds, spent_ever
-from search.endings import settle, write_down
+from search.endings import settle, stillborn, write_down
 from search.final import Final
+from search.holding import begun, spares
 from search.ledger import STOP, Ledger
 from search.mirror import Mirror
+from search.nodes import Nodes
 from search.plan import Plan, PlannedRun
 from search.queue import Active, Queue
 from search.record import ending_of_driver
@@ -25,11 +28,8 @@ from search.stages import Stages
 from search.standing import Progress, progress_of
 from search.study import takes_files
 from search.takeup import take_up
-from search.verdict import Nodes
 from trainables.parts.code import fingerprint
 from trainables.parts.procedure import config_values
-
-STARTS = 8  # processes that die as they start, one after the other, before a study gives up
 
 
 class Director:
@@ -52,8 +52,8 @@ class Director:
         searches: Callable[["Director"], Sequence[Search]] = lambda director: (),
         on_change: Callable[["Director"], None] = lambda director: None,
     ) -> None:
-        """searches: made once the Director knows what has ended; kept: configurations that stand in tables which searches made: their models
-        stay until a race is decided."""
+        """searches: made once the Director knows what has ended; kept: configurations that stand in tables which searches made: their
+        models stay until a race is decided."""
         self.entry, self.plan, self.ledger, self.folder, self.name = entry, plan, ledger, folder, name
         self.on_change = on_change
         self.on_record: Callable[[Mapping[str, Any]], None] = lambda record: None  # told of each ended run; must not raise
@@ -113,6 +113,7 @@ class Director:
                 return None
             active = active or self._raced() or self._asked()
             active = active or self._raced() or self.queue.take_tabled()  # the last trials may have been told from the ledger
+            active = active or self.queue.take_resumed(yielding=True)
             if active is not None:
                 active.again = self.shelf.gone(active.run)
                 self.queue.place(active)
@@ -131,10 +132,10 @@ class Director:
         for search in sorted(self.searches, key=lambda one: len(one.running)):
             while search.left and self.queue.holding() < max(1, self.slots - len(self.queue.active)):
                 asked, run = search.ask(self.slots)
-                run = self.planned.get(run.key, run)
                 self.mirror.asked(search, asked.number)
                 faults = self.entry.procedure.faults(run.config, None, None)
-                record = search.recorded(run)
+                record = search.recorded(run)  # whatever a table wants of it: else a trial's end depends on where a command dies
+                run = self.planned.get(run.key, run)
                 if faults:
                     self.mirror.ended(search, search.refuse(asked.number, "; ".join(faults)))
                 elif record is not None:
@@ -187,12 +188,12 @@ class Director:
 
     def job(self, active: Active) -> dict[str, Any]:
         """What a worker is given: plain values."""
-        avoid = active.breaks.avoid | set(self.nodes.aside)
+        nodes, active.shunned = self.nodes.shunned(active.breaks)
         return {
             "procedure": self.entry.procedure.name, "study": str(self.folder), "folder": active.folder, "key": active.run.key,
             "placement": active.placement, "config": config_values(active.run.config), "seed": active.run.seed,
             "code": fingerprint(), "key_code": self.plan.code, "evaluate_test": bool(active.run.arms), "external": list(self.external),
-            "avoid": sorted(avoid),
+            "avoid": sorted(nodes), "cards": sorted(active.shunned),
         }  # fmt: skip
 
     # -- what comes back ------------------------------------------------------------------------------------------------------------
@@ -200,6 +201,8 @@ class Director:
     def row(self, key: str, row: Mapping[str, Any], placement: int | None = None) -> bool:
         """Take a row of a run; True if the run is to be stopped. Rows of a resumed run come again and change nothing."""
         with self.lock:
+            if "holds" in row:
+                return spares(self, str(row["holds"]))
             active = self.queue.active.get(key)
             if active is None or (placement is not None and placement != active.placement):
                 # A process that was given up and works on is stopped: it must not train beside the new one.
@@ -214,12 +217,12 @@ class Director:
                 settle(self, active, row)
                 return False
             if "stage" not in row:
-                return False  # a process has begun, and said where
+                return begun(self, active)
             return self._epoch(active, row)
 
     def _stopped(self, active: Active, row: Mapping[str, Any]) -> None:
-        """A run has saved its checkpoint and ended: it was told to, or (with words) its machine could not write to the study's folder. Where
-        that machine is another one and this one can, the fault is that machine's."""
+        """A run has saved its checkpoint and ended: it was told to, or (with words) its machine could not write to the study's folder.
+        Where that machine is another one and this one can, the fault is that machine's."""
         words = str(row.get("message", ""))
         if words and active.facts.get("host", "") not in ("", socket.gethostname()) and takes_files(self.folder):
             settle(self, active, {**row, "end": "misplaced", "kind": "storage"})
@@ -238,7 +241,7 @@ class Director:
         for node, why in active.breaks.progress(here).items():
             if words := self.nodes.fault(node, active.run.key, "misplaced", why):
                 self.notes.append(words)
-        self.nodes.well(here)
+        self.nodes.well(here, str(active.facts.get("card", "")))
         score = row.get(self.entry.study.intermediate)
         if score is None:
             return False
@@ -249,9 +252,11 @@ class Director:
             return True
         return False
 
-    def lost(self, key: str, placement: int | None = None, *, node_lives: bool = True) -> None:
-        """The process of a run has died; node_lives: whether its machine is still there. A run that no process had begun with is placed
-        again as if nothing had been."""
+    def lost(
+        self, key: str, placement: int | None = None, *, node_lives: bool = True, placed: Callable[[], tuple[str, str]] = lambda: ("", "")
+    ) -> None:
+        """The process of a run has died; node_lives: whether its machine is still there; placed: gives that machine and its name where the
+        process has not said it. A run that no process had begun with is placed again as if nothing had been."""
         with self.lock:
             active = self.queue.active.get(key)
             if active is None or (placement is not None and placement != active.placement):
@@ -260,22 +265,15 @@ class Director:
                 settle(self, active, ending_of_driver("failed", active.facts, "node_lost", "its machine is gone"))
                 return
             if not self.queue.has_begun(active):
-                self._stillborn(active)
+                stillborn(self, active, *placed())
                 return
             message = "the worker process died repeatedly (killed, or out of host memory)"
             settle(self, active, ending_of_driver("failed", active.facts, "worker_killed", message))
 
-    def _stillborn(self, active: Active) -> None:
-        """A process died as it started, before it began with its run: no fault of the run's. Where that happens again and again the study ends."""
-        self.unborn += 1
-        self.queue.again(active)
-        if self.unborn >= STARTS:
-            self.stop(f"{STARTS} processes in a row died as they started, before they began with a run; log.txt may say why")
-
     def stalled(self, patience: float) -> list[tuple[Active, float]]:
-        """Runs in flight of which nothing was heard for longer than any epoch of this study can explain, and for how long (s): ten times the
-        slowest so far, and at least `patience` seconds; four times that as long as no epoch is known. A run that waits for a machine is not
-        among them: its clock starts with its process."""
+        """Runs in flight of which nothing was heard for longer than any epoch of this study can explain, and for how long (s): ten times
+        the slowest so far, and at least `patience` seconds; four times that as long as no epoch is known. A run that waits for a machine is
+        not among them: its clock starts with its process."""
         with self.lock:
             return self.queue.silent(max(patience, 10 * self.slowest) if self.slowest else 4 * patience)
 

@@ -11,6 +11,8 @@ from search.record import record_of_run
 from search.verdict import ELSEWHERE, again, whose
 from trainables.parts.execution import FLIGHT, RESULT
 
+STARTS = 8  # processes that die as they start, one after the other, before a study gives up
+
 if TYPE_CHECKING:
     from search.director import Director
 
@@ -20,19 +22,34 @@ def settle(director: "Director", active: Active, ending: Mapping[str, Any]) -> N
     ending = active.facts | dict(ending)
     director.nodes.met(ending)  # a run that ended before its first epoch has said nothing else
     node, kind, message = str(ending.get("node", "")), str(ending.get("kind", "")), str(ending.get("message", ""))
-    if words := director.nodes.fault(node, active.run.key, "misplaced" if ending["end"] == "misplaced" else kind, message):
+    nodes, counted = director.nodes, "misplaced" if ending["end"] == "misplaced" and kind != "card_hidden" else kind
+    several = nodes.several(node)
+    if words := nodes.fault(node, active.run.key, counted, message, str(ending.get("card", ""))):
         director.notes.append(words)
-    judged = whose(ending, active.breaks, director.nodes.largest, director.nodes.machines)
-    if not again(judged, ending, active.breaks, director.nodes.largest):
+    judged = whose(ending, active.breaks, nodes.largest, nodes.machines, several)
+    if not again(judged, ending, active.breaks, nodes.largest, several):
         write_down(director, active, ending)
         return
-    if judged == "machine" or kind == "device" or (kind in ELSEWHERE and director.nodes.machines > 1):
-        where = director.nodes.names.get(node) or "a machine"
-        director.notes.append(
-            f"{active.name}: placed again, {'no fault of its own' if judged == 'machine' else 'on another machine where there is one'} ({where}: {message})"
-        )
+    if judged == "machine" or kind == "device" or (kind in ELSEWHERE and nodes.machines > 1):
+        how = "no fault of its own" if judged == "machine" else f"on another {'card' if several else 'machine'} where there is one"
+        director.notes.append(f"{active.name}: placed again, {how} ({nodes.names.get(node) or 'a machine'}: {message})")
     director.queue.again(active)
     director.on_change(director)
+
+
+def stillborn(director: "Director", active: Active, node: str, host: str) -> None:
+    """A process died as it started, before it began with its run: no fault of the run's. Its machine is set aside where that comes again
+    and others do well; where it happens everywhere the study ends. node: where it was placed, '' where nobody knows."""
+    director.unborn += 1
+    if node:
+        director.nodes.names.setdefault(node, host)
+        active.breaks.avoid.add(node)
+        if words := director.nodes.fault(node, active.run.key, "stillborn", f"processes die on {host or node[:12]} as they start"):
+            director.notes.append(f"{words}; log.txt may say why")
+            director.unborn = 0  # the others go on
+    director.queue.again(active)
+    if director.unborn >= STARTS:
+        director.stop(f"{STARTS} processes in a row died as they started, before they began with a run; log.txt may say why")
 
 
 def write_down(director: "Director", active: Active, ending: Mapping[str, Any]) -> None:
@@ -56,7 +73,8 @@ def write_down(director: "Director", active: Active, ending: Mapping[str, Any]) 
         director.seconds.append(time.monotonic() - active.began)
     if "micro_batches" in record:
         director.notes.append(
-            f"{active.name}: too large for the memory; each step was computed in {record['micro_batches']} slices, which is the same training"
+            f"{active.name}: too large for the memory; each step was computed in {record['micro_batches']} slices, which is the same "
+            "training"
         )
     for asked in active.trials:
         director.mirror.ended(asked.search, asked.search.tell(asked.number, stands))

@@ -38,7 +38,8 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     source = folder / "checkpoints" / record["key"] / MODEL
     if not source.exists():
         raise RequestError(
-            f"the checkpoint of the chosen run is gone: {source.relative_to(folder)}; delete its line in records.jsonl and repeat the command to train it again"
+            f"the checkpoint of the chosen run is gone: {source.relative_to(folder)}; delete its line in records.jsonl and repeat the "
+            "command to train it again"
         )
     tensors, _ = load_state(source)
     config = config_from(entry.procedure.config, record["params"])
@@ -74,8 +75,10 @@ def _write(
     if timm_settings is not None:
         (folder / "config.json").write_text(json.dumps(timm_settings, indent=1) + "\n")
     settings: dict[str, Any] = {
-        "schema": SCHEMA, "procedure": record["procedure"], "classes": list(pack.classes), "config": record["params"], "study": study["study"],
-        "seed": record["seed"], "key": record["key"], "data_hash": record["data_hash"], "commit": record["commit"], "versions": record["versions"],
+        "schema": SCHEMA, "procedure": record["procedure"], "classes": list(pack.classes), "config": record["params"],
+        "study": study["study"],
+        "seed": record["seed"], "key": record["key"], "data_hash": record["data_hash"], "commit": record["commit"],
+        "versions": record["versions"],
         "timm": timm_settings is not None, "scale": pack.scale,
     }  # fmt: skip
     (folder / "metrics.json").write_text(
@@ -149,7 +152,8 @@ def _with(part: str, judged: Evaluation, ledger: Ledger, record: Mapping[str, An
 
 
 def prove(best: Path, entry: Entry, record: Mapping[str, Any], sets: Judged, device: torch.device) -> None:
-    """Load what was written, by timm's one documented line (where timm has the model) and as plain tensors, and compare metrics with the record."""
+    """Load what was written, by timm's one documented line (where timm has the model) and as plain tensors, and compare metrics with the
+    record."""
     tensors = load_file(str(best / MODEL_FILE))
     if (best / "config.json").exists():
         import timm  # three seconds, which a command with nothing to export can do without
@@ -184,9 +188,11 @@ def model_card(study: Mapping[str, Any], record: Mapping[str, Any], why: str, pa
         channels, side, _ = timm_settings["pretrained_cfg"]["input_size"]
         kind = "gray images with a black background, padded to a square canvas" if channels == 1 else "colour images"
         if record["params"].get("normal_side"):
-            kind += f" (first cropped to their foreground and scaled, a whole set by one factor, to a median length of {record['params']['normal_side']:g} px)"
+            length = f"{record['params']['normal_side']:g} px"
+            kind += f" (first cropped to their foreground and scaled, a whole set by one factor, to a median length of {length})"
         timm_words = (
-            f'\nor with timm alone: `timm.create_model("local-dir:PATH/TO/best", pretrained=True)`. It takes {kind}, as (N, {channels}, {side}, {side}),\n'
+            f'\nor with timm alone: `timm.create_model("local-dir:PATH/TO/best", pretrained=True)`. It takes {kind}, as (N, {channels}, '
+            f"{side}, {side}),\n"
             "scaled as `config.json` says: (x / 255 - mean) / std.\n"
         )
     arms = ", ".join(record["arms"]) or f"trial {record['trial']} of the search"
@@ -196,6 +202,7 @@ def model_card(study: Mapping[str, Any], record: Mapping[str, Any], why: str, pa
         if name.startswith(("test_", "val_", "external_"))
     )
     settings = "\n".join(f"- {name}: {value}" for name, value in record["params"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return f"""# {study["study"]}: {record["procedure"]} model
 
 Chosen: {why}. Arm: {arms}; seed {record["seed"]}. No test data took part in the choice.
@@ -220,7 +227,7 @@ Trained on one data set; other stains, scales and cameras may need training of t
 
 {settings}
 
-Commit {record["commit"]}{" with local changes" if record["dirty"] else ""}; {", ".join(f"{name} {version}" for name, version in record["versions"].items())}.
+Commit {record["commit"]}{" with local changes" if record["dirty"] else ""}; {versions}.
 """
 
 
@@ -270,7 +277,8 @@ def open_export(best: Path) -> Exported:
         raise RequestError(f"{best} is damaged ({fault}); export it again: python -m search PROCEDURE export") from fault
     if not isinstance(settings, dict) or settings.get("schema") != SCHEMA:
         raise RequestError(
-            f"{best}: an export of schema {SCHEMA} is needed, this one says {settings.get('schema') if isinstance(settings, dict) else '?'}; export it again"
+            f"{best}: an export of schema {SCHEMA} is needed, this one says "
+            f"{settings.get('schema') if isinstance(settings, dict) else '?'}; export it again"
         )
     try:
         entry = load(settings["procedure"])

@@ -19,7 +19,7 @@ from torch.distributed import TCPStore, init_process_group  # type: ignore[attr-
 
 from search.cluster import elsewhere
 from search.memory import peak_memory
-from trainables.parts.errors import Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
+from trainables.parts.errors import CardHidden, Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
 from trainables.parts.execution import Outcome
 from trainables.parts.workers import Workers
 
@@ -130,6 +130,7 @@ _KNOWN: dict[str, type[Exception]] = {
     for kind in (
         Diverged,
         Misplaced,
+        CardHidden,
         OtherCode,
         WeightsUnreachable,
         RequestError,

@@ -35,7 +35,7 @@ def check(folder: Path, entry: Entry) -> History:
         look(facts)
     done = sum(record["status"] == "completed" for record in ledger.records.values())
     words = (
-        f"{folder.name}: {len(ledger.records)} runs ({done} completed) in {sum(map(len, facts.told.values()))} records, {facts.cells} numbers in tables; "
-        + ("no violation" if not facts.violations else f"{len(facts.violations)} violation(s)")
+        f"{folder.name}: {len(ledger.records)} runs ({done} completed) in {sum(map(len, facts.told.values()))} records, {facts.cells} "
+        "numbers in tables; " + ("no violation" if not facts.violations else f"{len(facts.violations)} violation(s)")
     )
     return History(tuple(facts.violations), tuple(facts.notes), words)

@@ -1,7 +1,7 @@
 """The ledger: one row per ended run, and the only writer of it.
-Comes in: records, and the points that trials were asked for. Goes out: `records.jsonl` and `trials.jsonl`, appended and flushed to disk before
-anything else is told. Exists because these two, and no state of Ray or Optuna, are the truth of a study. What is bulky in a record (its
-history) stays on the disk: 2,000 runs of 500 epochs are 550 MB in memory."""
+Comes in: records, and the points that trials were asked for. Goes out: `records.jsonl` and `trials.jsonl`, appended and flushed to disk
+before anything else is told. Exists because these two, and no state of Ray or Optuna, are the truth of a study. What is bulky in a record
+(its history) stays on the disk: 2,000 runs of 500 epochs are 550 MB in memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -36,7 +36,8 @@ class Record(Row):
 
 
 class Pruned(BaseModel):
-    """What early stopping had seen of a trial. It stands beside the record, which is another one once a table has had the run's end trained."""
+    """What early stopping had seen of a trial. It stands beside the record, which is another one once a table has had the run's end
+    trained."""
 
     scores: list[float]
     rungs: dict[str, float]
@@ -74,8 +75,9 @@ def _asked_of(line: bytes) -> dict[str, Any]:
 class Ledger:
     """The records and trials of one study, written while it is used as a context, by the process that holds the study (`study.held`).
 
-    `records`: the record of each key that stands, see `_take`, without what is bulky. `asked`: the point of each trial that was asked for, by
-    search and number. `pruned`: what was seen of those that were stopped early, see `Pruned`. `warnings`: what was damaged; a run can be done again, but not guessed."""
+    `records`: the record of each key that stands, see `_take`, without what is bulky. `asked`: the point of each trial that was asked for,
+    by search and number. `pruned`: what was seen of those that were stopped early, see `Pruned`. `warnings`: what was damaged; a run can be
+    done again, but not guessed."""
 
     def __init__(self, folder: Path) -> None:
         self.records: dict[str, dict[str, Any]] = {}

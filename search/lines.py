@@ -57,8 +57,8 @@ Span = tuple[int, int]  # where a line begins, and how long it is
 
 
 class Lines:
-    """A file of sealed lines that only grows. A torn last line (a crash while it was written) and a damaged one elsewhere are set aside in a file
-    of their own when the study is next at work."""
+    """A file of sealed lines that only grows. A torn last line (a crash while it was written) and a damaged one elsewhere are set aside in
+    a file of their own when the study is next at work."""
 
     def __init__(self, path: Path, parse: Callable[[bytes], dict[str, Any]], what: str, then: str, point: str | None) -> None:
         self.path, self.parse, self.what, self.then, self.point = path, parse, what, then, point
@@ -144,8 +144,8 @@ class Lines:
             return file.read(span[1])
 
     def append(self, values: Mapping[str, Any]) -> Span:
-        """Write one line, force it to disk, and say where it stands. ValueError if a number in it is not finite. StorageFault where the disk does
-        not take it whole; the file is then as it was."""
+        """Write one line, force it to disk, and say where it stands. ValueError if a number in it is not finite. StorageFault where the
+        disk does not take it whole; the file is then as it was."""
         if self._file is None:
             raise RuntimeError("the ledger is not open")
         line = seal(json.dumps(dict(values), allow_nan=False).encode()) + b"\n"

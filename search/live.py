@@ -1,6 +1,6 @@
 """The live view of a study at work, and the place where everybody else's words go.
-Comes in: a Director's Progress. Goes out: a few lines on a terminal, redrawn in place; plain lines where there is no terminal. While the view
-is up, whatever Ray, its processes or a library print goes to the study's log file."""
+Comes in: a Director's Progress. Goes out: a few lines on a terminal, redrawn in place; plain lines where there is no terminal. While the
+view is up, whatever Ray, its processes or a library print goes to the study's log file."""
 
 import io
 import os

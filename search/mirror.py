@@ -83,7 +83,8 @@ class Mirror:
     def _cannot(self, fault: Exception) -> None:
         self.broken = True
         self.notes.append(
-            f"{JOURNAL} could not be written ({getattr(fault, 'strerror', None) or fault}); the search goes on, optuna-dashboard will not show all of it"
+            f"{JOURNAL} could not be written ({getattr(fault, 'strerror', None) or fault}); the search goes on, optuna-dashboard will "
+            "not show all of it"
         )
 
 

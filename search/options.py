@@ -96,7 +96,7 @@ NUMBER, POSITIVE, SHARE, WHOLE, COUNT, SEED, FOLDER_NAME, STEP = (
 PATH = click.Path(path_type=Path)
 
 
-# -- completion -----------------------------------------------------------------------------------------------------------------------------
+# -- completion ----------------------------------------------------------------------------------------------------------------------------
 
 
 def _items(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
@@ -140,7 +140,7 @@ def studies(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
     return _items([path.name for path in below(ctx.params.get("storage") or Path("runs"))], incomplete)
 
 
-# -- options --------------------------------------------------------------------------------------------------------------------------------
+# -- options -------------------------------------------------------------------------------------------------------------------------------
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 storage = click.option(
@@ -156,9 +156,11 @@ ASKED: list[Decorator] = [
                  help="a folder of images for each class; without it the built-in synthetic set is used [KARYOTUNE_DATA]"),
     click.option("--external", type=PATH, multiple=True,
                  help="another hospital's images: a test set that nothing is chosen by; may be repeated"),
-    click.option("--objective", help="another aim of the search that the procedure has, by name; with ',parameters' (score,parameters) the size of the model counts too"),
+    click.option("--objective", help="another aim of the search that the procedure has, by name; with ',parameters' (score,parameters) "
+                                     "the size of the model counts too"),
     click.option("--preset", shell_complete=presets,
-                 help="quick (minutes, CPU) | small (an evening, one GPU) | paper (the published settings); default: quick, or paper where --data and a GPU are there"),
+                 help="quick (minutes, CPU) | small (an evening, one GPU) | paper (the published settings); default: quick, or paper "
+                      "where --data and a GPU are there"),
     click.option("--trials", type=WHOLE, help="runs that the search proposes"),
     click.option("--repeats", type=WHOLE, help="seeds of each arm"),
     click.option("--tables", shell_complete=tables, help="numbers of the paper's tables, comma between; all; none"),
@@ -175,7 +177,8 @@ ASKED: list[Decorator] = [
     click.option("--scheduler", help="asha | hyperband | none: how runs are stopped early (default: asha)"),
     click.option("--grid", type=WHOLE, metavar="N", help="points of each continuous dimension of --sampler grid"),
     click.option("--grace", type=WHOLE, help="validations before a run may be stopped"),
-    click.option("--finalists", type=WHOLE, help="best configurations that are run on fresh seeds, where the winner is chosen (default: 3)"),
+    click.option("--finalists", type=WHOLE, help="best configurations that are run on fresh seeds, where the winner is chosen (default: "
+                                                 "3)"),
     click.option("--retune", is_flag=True, help="also search for the best settings of each arm, as long for each; in tables of their own"),
     click.option("--from", "source", type=PATH, metavar="STUDY", help="start from what the search of another study found"),
 ]  # fmt: skip
@@ -185,11 +188,13 @@ MACHINE: list[Decorator] = [
     click.option("--slots", type=COUNT, help="runs at once, at most (default: as many as fit)"),
     click.option("--address", envvar="RAY_ADDRESS",
                  help="a running Ray cluster: auto, or HOST:PORT; local: one on this machine (the default) [RAY_ADDRESS]"),
-    click.option("--max-hours", type=POSITIVE, help="start nothing new after this time; what is running ends, and the rest waits for the next call"),
+    click.option("--max-hours", type=POSITIVE, help="start nothing new after this time; what is running ends, and the rest waits for the "
+                                                    "next call"),
     click.option("--max-gpu-hours", type=POSITIVE,
                  help="start nothing new once the study's runs have taken so many hours of GPUs (of workers, where there is no GPU)"),
     click.option("--stall-minutes", type=POSITIVE, default=30.0,
-                 help="kill and start again a run of which nothing is heard for this long, and for ten times its slowest epoch (default: 30)"),
+                 help="kill and start again a run of which nothing is heard for this long, and for ten times its slowest epoch (default: "
+                      "30)"),
     click.option("--retry-failed", is_flag=True, help="run failed runs again (weights reachable now, more memory)"),
     click.option("--accept-code", is_flag=True,
                  help="go on with a study though trainables/, torch, torchvision or timm have changed since it was begun"),
@@ -197,9 +202,11 @@ MACHINE: list[Decorator] = [
                  help="tensorboard | mlflow | wandb | none, may be repeated: who is told of ended runs (default: tensorboard)"),
 ]  # fmt: skip
 FILE = click.option("--request", "file", type=PATH, metavar="FILE",
-                    help="a TOML file with these options by their names, as each study has one (request.toml); words here win over it")  # fmt: skip
+                    help="a TOML file with these options by their names, as each study has one (request.toml); words here win over "
+                         "it")  # fmt: skip
 FIELDS = {
-    "data", "external", "objective", "preset", "trials", "repeats", "tables", "arms", "storage", "name", "seed", "settings", "spaces", "fixed",
+    "data", "external", "objective", "preset", "trials", "repeats", "tables", "arms", "storage", "name", "seed", "settings", "spaces",
+    "fixed",
     "sampler", "scheduler", "grid", "grace", "finalists", "retune", "source", "gpus_per_run", "workers_per_run", "slots", "address",
     "max_hours", "max_gpu_hours", "stall_minutes", "retry_failed", "accept_code", "log",
 }  # fmt: skip
@@ -232,7 +239,7 @@ def request_of(ctx: click.Context, *, command: str, file: Path | None = None, **
     return Request(**(values | given), command=command, told=tuple(told))
 
 
-# -- faults ---------------------------------------------------------------------------------------------------------------------------------
+# -- faults --------------------------------------------------------------------------------------------------------------------------------
 
 
 def told(fault: click.ClickException, words: Sequence[str]) -> str:

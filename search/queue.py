@@ -34,6 +34,9 @@ class Active:
     steps: int = 0  # scores that early stopping could look at
     facts: dict[str, Any] = field(default_factory=dict)  # of the worker that works on it
     breaks: Breaks = field(default_factory=Breaks)
+    shunned: set[str] = field(default_factory=set)  # cards that its process is told not to work on
+    handed_back: bool = False  # by a process on such a card
+    yields: bool = False  # to one other run, which may take that card
 
     def worked(self, clock: float) -> float:
         """Seconds of its processes so far, in this session."""
@@ -60,7 +63,8 @@ class Active:
 
 
 class Queue:
-    """tabled: runs of tables that wait, by key; resumed: runs that were begun, and trials that wait for another run's stage; active: placed."""
+    """tabled: runs of tables that wait, by key; resumed: runs that were begun, and trials that wait for another run's stage; active:
+    placed."""
 
     def __init__(self, procedure: Procedure, stages: Stages, folder: Path, tabled: Iterable[PlannedRun]) -> None:
         self.stages, self.folder = stages, folder
@@ -82,16 +86,18 @@ class Queue:
         active.placement, active.began, active.heard, active.facts = self.placements, None, None, {}
         active.lives = len(read_lives(self.folder / active.folder))
         self.active[active.run.key] = active
+        for other in self.resumed:
+            other.yields = False
         return active
 
-    def take_resumed(self) -> Active | None:
-        """The first of those that were begun. One that must run alone waits until nothing else runs."""
+    def take_resumed(self, yielding: bool = False) -> Active | None:
+        """The first of those that were begun. One that must run alone waits until nothing else runs. yielding: of those too that yield."""
         for active in list(self.resumed):
             other = self.active.get(active.run.key)
             if other is not None:  # two trials of one run
                 other.trials += active.trials
                 self.resumed.remove(active)
-            elif self.free(active.run) and not (active.breaks.alone and self.active):
+            elif self.free(active.run) and not (active.breaks.alone and self.active) and (yielding or not active.yields):
                 self.resumed.remove(active)
                 return active
         return None
@@ -100,7 +106,8 @@ class Queue:
         return next((Active(run) for run in self.tabled.values() if self.free(run)), None)
 
     def hold(self, run: PlannedRun, asked: Asked) -> bool:
-        """A trial whose run is in flight, waits already, or needs a stage that another trains: kept until then. False if it may start now."""
+        """A trial whose run is in flight, waits already, or needs a stage that another trains: kept until then. False if it may start
+        now."""
         for other in (*self.active.values(), *self.resumed):
             if other.run.key == run.key:
                 other.trials.append(asked)
@@ -118,12 +125,18 @@ class Queue:
         """Whether a run that must run alone runs, or waits for the others to end."""
         return any(active.breaks.alone for active in (*self.active.values(), *self.resumed))
 
-    def again(self, active: Active) -> None:
-        """A placed run is to be placed once more; it comes first."""
+    def again(self, active: Active, last: bool = False) -> None:
+        """A placed run is to be placed once more; it comes first. last: its process was on a card that it is kept from, and another run may
+        go before it."""
         self.active.pop(active.run.key, None)
         self.has_begun(active)  # though nothing was heard of its process
         active.earlier, active.began = active.worked(time.monotonic()), None
+        active.handed_back = active.yields = last
         self.resumed.appendleft(active)
+
+    def handed_back(self) -> int:
+        """Runs that a process on a card which they are kept from has handed back: others may take their places meanwhile."""
+        return sum(one.handed_back and one.began is None for one in (*self.resumed, *self.active.values()))
 
     def has_begun(self, active: Active) -> bool:
         """Whether a process has begun with the run since it was placed."""

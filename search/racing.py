@@ -7,7 +7,8 @@ Rule. Seeds come one after the other; a seed is judged when every candidate stil
 over the seeds so far. A candidate is out when its run broke; or when it is worse than the leader by a paired one-sided t test,
 from three seeds on, at 0.05 over all seeds at which that is asked (Bonferroni: one that is as good would else be lost in a quarter of all
 races over ten seeds); or when what is left cannot mend it, from two seeds on: it would stay behind even if each seed to come went its way
-by twice the widest spread over seeds that any candidate has shown. The baseline runs to the end: it is what the winner is compared with. Where all broke, the search's best stands."""
+by twice the widest spread over seeds that any candidate has shown. The baseline runs to the end: it is what the winner is compared with.
+Where all broke, the search's best stands."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -76,8 +77,8 @@ def _leader(scores: Mapping[str, Sequence[float]], candidates: Sequence[str], ou
 
 
 def _worse(mine: Sequence[float], best: Sequence[float], widest: float, left: int, level: float) -> str:
-    """Why a candidate is out, or ''. Scores by seed, more is better; widest: spread over seeds of a candidate; left: seeds to come; level: of
-    the test at one seed."""
+    """Why a candidate is out, or ''. Scores by seed, more is better; widest: spread over seeds of a candidate; left: seeds to come; level:
+    of the test at one seed."""
     count = len(mine)
     behind = [b - a for a, b in zip(mine, best, strict=True)]
     mean = math.fsum(behind) / count

@@ -1,6 +1,6 @@
 """What one command asks of a study, as values; and as a file, `request.toml`.
-Comes in: words of a command line, a notebook's arguments, or a TOML file. Goes out: a Request. Nothing here is checked against data (`prepare` does
-that), and nothing imports PyTorch: what can be refused by the declaration alone is refused at once."""
+Comes in: words of a command line, a notebook's arguments, or a TOML file. Goes out: a Request. Nothing here is checked against data
+(`prepare` does that), and nothing imports PyTorch: what can be refused by the declaration alone is refused at once."""
 
 import difflib
 import json

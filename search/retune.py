@@ -1,8 +1,8 @@
 """A table in which every arm is searched for: `--retune`.
 Comes in: a plan. Goes out: one small search for each arm, carried out side by side over the same ledger, and tables of their winners.
 Exists because a comparison at settings that were tuned for one arm favours that arm. Every arm gets as many trials as the others (of a
-grid: what is left of it), over the space without what the arm itself fixes; then its best is chosen and run on all seeds as that of the main search is. Such rows stand in
-tables of their own (`2-retuned`): they answer another question than rows at fixed settings."""
+grid: what is left of it), over the space without what the arm itself fixes; then its best is chosen and run on all seeds as that of the
+main search is. Such rows stand in tables of their own (`2-retuned`): they answer another question than rows at fixed settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -87,8 +87,8 @@ def make_sampler(strategy: Strategy, number: int, *, seed: int, slots: int) -> o
 
     tpe: multivariate with groups (it models the branches of a conditional space apart); constant liar: what runs elsewhere counts as bad.
     gp: Optuna's, over the dimensions that every trial has; those that only some have are drawn at random, as Optuna falls back to. What
-    runs elsewhere enters its acquisition function. random: looks at no other trial; two numbers give two draws. A grid's points are enqueued
-    (Optuna's GridSampler knows no conditions: it would take the product of all dimensions) and need no sampler."""
+    runs elsewhere enters its acquisition function. random: looks at no other trial; two numbers give two draws. A grid's points are
+    enqueued (Optuna's GridSampler knows no conditions: it would take the product of all dimensions) and need no sampler."""
     one = derive_seed("sampler", seed, number) % 2**32
     first = max(5, slots)  # trials before a model is asked
     if strategy.sampler in ("random", "grid"):

@@ -28,7 +28,8 @@ def console(errors: bool = False) -> Console:
 
 
 class Lasting(Console):
-    """A study's words: on standard output, and in a file once nobody reads that any more (`| head`). A study does not end for want of a reader."""
+    """A study's words: on standard output, and in a file once nobody reads that any more (`| head`). A study does not end for want of a
+    reader."""
 
     def __init__(self, rest: Path) -> None:
         super().__init__(highlight=False, soft_wrap=not sys.stdout.isatty())
@@ -73,7 +74,8 @@ def plan(outlook: "Outlook", out: Console) -> None:
         out.print(f"not counted: {words}", markup=False)
     total = guess.tables + guess.search
     out.print(
-        f"to train: {guess.stages} stages ({guess.asked_stages - guess.stages} shared), about {duration(guess.tables)} for tables and at most {duration(guess.search)} "
+        f"to train: {guess.stages} stages ({guess.asked_stages - guess.stages} shared), about {duration(guess.tables)} for tables and at "
+        f"most {duration(guess.search)} "
         f"for the search on one {outlook.device.upper()}; about {duration(total / outlook.slots)} on {outlook.slots}"
         + (f", {total / 3600:.1f} GPU-hours" if outlook.device == "cuda" else "; no GPU here, 0 GPU-hours")
     )

@@ -1,7 +1,7 @@
 """The signals that ask a command to end: SIGINT (Ctrl-C), SIGTERM (`timeout`, Slurm, a service manager), SIGHUP (the terminal is gone).
-Comes in: what an orderly end is, for as long as there is one. Goes out: that end at the first signal, KeyboardInterrupt in the main thread at
-the next, or at the first where nothing has to be saved. Exists because Ray takes SIGTERM as it starts, and its processes die of what is sent to
-all processes of a terminal or of a job: the runs would end before their checkpoint."""
+Comes in: what an orderly end is, for as long as there is one. Goes out: that end at the first signal, KeyboardInterrupt in the main thread
+at the next, or at the first where nothing has to be saved. Exists because Ray takes SIGTERM as it starts, and its processes die of what is
+sent to all processes of a terminal or of a job: the runs would end before their checkpoint."""
 
 import signal
 import threading
@@ -40,10 +40,11 @@ class Signals:
 
     @contextmanager
     def kept_from_children(self) -> Iterator[None]:
-        """Processes that are started in the block, and theirs, never see SIGTERM and SIGHUP, whoever sends them to a whole group: a mask outlives
-        exec, and Ray's processes and workers keep it (so Ray itself masks SIGINT). A SIGTERM to this process waits for the end of the block, which
-        takes the signals back: `ray.init` sets a handler of SIGTERM that exits with status 15, and a second one, in C++, that aborts. A thread of
-        a library, which has no such mask, may still take one to the first of these; to the second in the instant before the block ends."""
+        """Processes that are started in the block, and theirs, never see SIGTERM and SIGHUP, whoever sends them to a whole group: a mask
+        outlives exec, and Ray's processes and workers keep it (so Ray itself masks SIGINT). A SIGTERM to this process waits for the end of
+        the block, which takes the signals back: `ray.init` sets a handler of SIGTERM that exits with status 15, and a second one, in C++,
+        that aborts. A thread of a library, which has no such mask, may still take one to the first of these; to the second in the instant
+        before the block ends."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
         try:
             yield
@@ -86,8 +87,8 @@ class AtWork(Protocol):
 
 
 def first_saves(study: AtWork, say: Callable[[str], None]) -> AbstractContextManager[None]:
-    """While `study` is at work: the first signal has its runs save a checkpoint and end; where none has a process, it ends all at once, as the
-    second one does."""
+    """While `study` is at work: the first signal has its runs save a checkpoint and end; where none has a process, it ends all at once, as
+    the second one does."""
 
     def end() -> bool:
         study.stop()

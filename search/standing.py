@@ -37,10 +37,9 @@ def progress_of(director: "Director") -> Progress:
     left = None
     if director.seconds:
         left = (waiting + 0.5 * len(flying)) * sum(director.seconds) / len(director.seconds) / director.slots
-    aside = [f"{director.nodes.names.get(node) or node[:12]}: {why}" for node, why in director.nodes.aside.items()]
     return Progress(
         len(records), running, len(flying) - running, waiting, _best(director), counts,
-        [_words(active) for active in flying], left, aside,
+        [_words(active) for active in flying], left, director.nodes.lines(),
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """A study folder: study.json, the packed data, the splits; and the lock that keeps it for one command.
-Comes in: what was asked, and data. Goes out: `study.json`, `data/`, `splits/`. Exists so that whoever has the folder can tell what it is, and
-that two commands are never at work on it."""
+Comes in: what was asked, and data. Goes out: `study.json`, `data/`, `splits/`. Exists so that whoever has the folder can tell what it is,
+and that two commands are never at work on it."""
 
 import csv
 import errno
@@ -86,7 +86,8 @@ def read_study(folder: Path) -> dict[str, Any] | None:
         raise RequestError(f"{path} is damaged ({fault}); {again}") from None
     if not isinstance(study, dict) or study.get("schema") != SCHEMA:
         raise RequestError(
-            f"{path} is of schema {study.get('schema') if isinstance(study, dict) else '?'}, this version writes {SCHEMA}; give the study another --name"
+            f"{path} is of schema {study.get('schema') if isinstance(study, dict) else '?'}, this version writes {SCHEMA}; give the "
+            "study another --name"
         )
     try:
         _Study.model_validate(study)
@@ -152,10 +153,10 @@ def takes_files(folder: Path) -> bool:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """The study in this folder, for this process alone. A process that is forked off does not hold it (filelock sees to that): it may outlive the
-    command. RequestError, by its cause, if it cannot be had."""
+    """The study in this folder, for this process alone. A process that is forked off does not hold it (filelock sees to that): it may
+    outlive the command. RequestError, by its cause, if it cannot be had."""
     path = folder / LOCK
-    # filelock would go over to a file that stays behind when its holder dies on another machine: better no study than one that seems at work
+    # filelock would go over to a file that stays behind when its holder dies on another machine: better no study than one that seems busy
     lock = FileLock(path, timeout=0.5, fallback_to_soft=False)  # `ls` and `watch` look at it for an instant
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -206,8 +207,8 @@ def name_external(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def code_of(folder: Path) -> str:
-    """The fingerprint that the keys of a study in this folder are made with: that of its first command, or, of a new one, that of the code that
-    runs; '' in studies of before it was kept."""
+    """The fingerprint that the keys of a study in this folder are made with: that of its first command, or, of a new one, that of the code
+    that runs; '' in studies of before it was kept."""
     study = read_study(folder)
     return code.fingerprint() if study is None else str(study.get("code", ""))
 

@@ -7,7 +7,6 @@ spoilt (an error of the device, one that nobody knows) is not used again: it rai
 import functools
 import gc
 import json
-import os
 import socket
 import traceback
 from collections.abc import Callable
@@ -16,12 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 from ray import train, tune
 from ray.train.torch import TorchTrainer
 
-from search import registry
+from search import place, registry
 from search.group import Preempted, ProcessDied, train_group
 from search.ledger import STOP, now
 from search.memory import peak_memory, reset_peak_memory
@@ -29,8 +27,8 @@ from search.stages import Stages
 from search.study import STUDY
 from trainables.data.pack import Pack, load_pack
 from trainables.parts import code
-from trainables.parts.errors import Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
-from trainables.parts.execution import MODEL, Outcome, device_name, execute, parameters_of
+from trainables.parts.errors import CardHidden, Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
+from trainables.parts.execution import MODEL, Outcome, execute, parameters_of
 from trainables.parts.procedure import config_from
 from trainables.parts.workers import Workers
 
@@ -42,6 +40,7 @@ KINDS: tuple[tuple[type[BaseException], str, str], ...] = (  # exception, how th
     (Diverged, "diverged", "not_finite"),
     (Preempted, "failed", "node_lost"),
     (OtherCode, "misplaced", "other_code"),
+    (CardHidden, "misplaced", "card_hidden"),
     (Misplaced, "misplaced", "misplaced"),
     (WeightsUnreachable, "failed", "unreachable_weights"),
     (MemoryError, "failed", "out_of_memory"),
@@ -49,7 +48,7 @@ KINDS: tuple[tuple[type[BaseException], str, str], ...] = (  # exception, how th
     (RequestError, "failed", "request"),
     (Exception, "failed", "error"),
 )
-LEAVES = ("out_of_memory", "error", "device", "misplaced", "other_code")  # after which a process is not used again
+LEAVES = ("out_of_memory", "error", "device", "misplaced", "card_hidden", "other_code")  # after which a process is not used again
 BESIDE = 1 << 30  # bytes of a device that neither are free nor this process's: a CUDA context alone takes half of that
 
 _packs: dict[str, Pack] = {}  # of this process, by folder: reused processes map the file once
@@ -73,15 +72,16 @@ def run_trial(job: dict[str, Any]) -> None:
         if (Path(job["study"]) / STOP).exists():
             raise Interrupted  # it waited for a machine, and got that of a run which has just been stopped
         if not job.get("group"):
-            send({"origin": _origin(job)})  # before anything can end the process: whose fault that is depends on where it was
-        outcome = train_group(job, _work, send, _origin, origin.update) if job.get("group") else _local(job, send)
+            send({"origin": place.origin(job)})  # before anything can end the process: whose fault that is depends on where it was
+            place.hold(job, origin.get("card", ""), send)
+        outcome = train_group(job, _work, send, place.origin, origin.update) if job.get("group") else _local(job, send)
         parameters = parameters_of(Path(job["study"]) / job["folder"] / MODEL)
         ending: dict[str, Any] = {"end": "completed", "outcome": asdict(outcome), "parameters": parameters}
     except ProcessDied:
         raise  # as where the trial's own process dies
     except Exception as fault:  # noqa: BLE001 (told as it is; its traceback stands in the run's log; the study goes on)
         ending = _ending(job, fault)
-    ending |= {"started": started, "ended": now(), "peak_memory_bytes": peak_memory()} | (origin or _origin(job))
+    ending |= {"started": started, "ended": now(), "peak_memory_bytes": peak_memory()} | (origin or place.origin(job))
     leaves = ending.get("kind") in LEAVES
     gc.collect()
     _freeze()
@@ -151,8 +151,8 @@ def _work(job: dict[str, Any], send: Report, workers: Workers, leaving: Callable
         external=packs,
         folder=study / job["folder"],
         store=Stages(study),
-        report=_signed(send, _origin(job)) if job.get("group") else send,
-        device=_device(job),
+        report=_signed(send, place.origin(job)) if job.get("group") else send,
+        device=place.device(job),
         workers=workers,
         evaluate_test=job["evaluate_test"],
         checkpoint_seconds=job["checkpoint_seconds"],
@@ -166,8 +166,8 @@ def _examine(job: dict[str, Any]) -> None:
     host = socket.gethostname()
     if not (Path(job["study"]) / STUDY).exists():
         raise Misplaced(f"{host} does not see {job['study']}; every machine must see the folder of --storage")
-    if job["gpus"] and not torch.cuda.is_available():
-        raise Misplaced(f"Ray promised a GPU on {host}, and PyTorch sees none there; look at its driver (nvidia-smi, and PyTorch's CUDA)")
+    if not place.sees_its_gpu(job):
+        raise CardHidden(f"Ray promised a GPU on {host}, and PyTorch sees none there; look at its driver (nvidia-smi, and PyTorch's CUDA)")
     if code.fingerprint() != job["code"]:
         own = ", ".join(f"{name} {code.versions().get(name, 'none')}" for name in code.LIBRARIES)
         raise OtherCode(
@@ -184,21 +184,6 @@ def _signed(send: Report, origin: dict[str, Any]) -> Report:
         send(row | ({"origin": words.pop()} if words else {}))
 
     return report
-
-
-def _origin(job: dict[str, Any]) -> dict[str, Any]:
-    """Who trains, and where."""
-    device = _device(job)
-    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
-    return code.origin(device_name(device)) | {
-        "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
-        "worker": f"{socket.gethostname()}:{os.getpid()}",
-        "device_memory": memory,
-    }
-
-
-def _device(job: dict[str, Any]) -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if job["gpus"] and torch.cuda.is_available() else torch.device("cpu")
 
 
 @functools.cache

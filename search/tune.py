@@ -16,7 +16,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from search import cluster
+from search import cluster, place
 from search.director import Director
 from search.machines import Resources
 from search.queue import Active
@@ -35,7 +35,7 @@ class _Searcher(Searcher):
         director = self.director
         for name in [name for name, trial in self.trials.items() if trial.status == "ERROR"]:
             self.on_trial_complete(name, error=True)  # its process could not take it up after another run: Tune says so to nobody
-        if len(director.queue.active) >= director.slots:
+        if len(director.queue.active) >= director.slots + director.queue.handed_back():
             return None
         try:
             active = director.next()
@@ -63,7 +63,8 @@ class _Searcher(Searcher):
             return
         key = trial.config["key"]
         try:
-            self.director.lost(key, trial.config["placement"], node_lives=cluster.lives(self.director.queue.node_of(key)))
+            lives = cluster.lives(self.director.queue.node_of(key))
+            self.director.lost(key, trial.config["placement"], node_lives=lives, placed=lambda: place.placed_on(trial))
         except OSError as fault:
             self.director.drop(key, str(fault))
 
@@ -112,6 +113,7 @@ def carry_out(director: Director, resources: Resources, *, checkpoint_seconds: f
     if resources.machines.running:
         cluster.check_running(resources, director.folder)
     cluster.expect(resources.slots)
+    director.nodes.count(cluster.alive())
     common = {"cpus": resources.cpus, "gpus": resources.gpus, "workers": resources.workers, "checkpoint_seconds": checkpoint_seconds}
     state = director.folder / "ray"
     searcher = _Searcher(director, common, resources)

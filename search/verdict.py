@@ -24,6 +24,7 @@ ELSEWHERE = (
     "device",
     "worker_killed",
 )  # after which a run is tried on another machine first
+OF_A_CARD = ("device", "card_hidden")  # where a machine has several: a fault of one of them
 DEATHS = 3  # of a run's processes, one after the other without an epoch between, after which the next one is recorded
 IN_A_ROW = 2  # faults of a node, no epoch between, after which it is set aside
 
@@ -36,24 +37,27 @@ class Breaks:
     deaths: int = 0
     alone: bool = False  # it runs when nothing else does
     avoid: set[str] = field(default_factory=set)  # nodes
+    cards: set[str] = field(default_factory=set)  # of nodes that have several
     suspects: dict[str, str] = field(
         default_factory=dict
     )  # nodes that it broke off on, and with what; nobody's fault until it does well elsewhere
 
     def progress(self, node: str = "") -> dict[str, str]:
-        """An epoch has ended on a node: what came before was no fault of the run's, but of the nodes that are given back, with what it was."""
+        """An epoch has ended on a node: what came before was no fault of the run's, but of the nodes that are given back, with what it
+        was."""
         self.errors = self.deaths = 0
         proven = {one: why for one, why in self.suspects.items() if node and one != node}
         self.suspects.clear()
         return proven
 
 
-def whose(ending: Mapping[str, Any], breaks: Breaks, largest: float = 0.0, machines: int = 1) -> Whose:
-    """Of an ending {"end", "kind", "device_memory", "neighbours"}; largest: bytes of the largest device of the study so far; machines: there are
-    so many. Where there are several, weights that cannot be had and memory that lacks are tried on another one once: that machine may have no
-    way out, and the largest device may not have spoken yet."""
+def whose(ending: Mapping[str, Any], breaks: Breaks, largest: float = 0.0, machines: int = 1, several: bool = False) -> Whose:
+    """Of an ending {"end", "kind", "device_memory", "neighbours"}; largest: bytes of the largest device of the study so far; machines:
+    there are so many; several: the one at hand has more than one card. Where there are several, weights that cannot be had and memory that
+    lacks are tried on another one once: that machine may have no way out, and the largest device may not have spoken yet."""
     kind = ending.get("kind")
-    if machines > 1 and kind in ("unreachable_weights", "out_of_memory") and not ending.get("neighbours") and not breaks.avoid:
+    elsewhere = machines > 1 or (several and kind == "out_of_memory" and "neighbours" in ending)
+    if elsewhere and kind in ("unreachable_weights", "out_of_memory") and not ending.get("neighbours") and not breaks.avoid | breaks.cards:
         return "unknown"
     if ending["end"] in ("completed", "pruned", "diverged") or kind in CONFIGURATION:
         return "configuration"
@@ -61,7 +65,8 @@ def whose(ending: Mapping[str, Any], breaks: Breaks, largest: float = 0.0, machi
         return "machine"
     if kind == "out_of_memory" and "neighbours" in ending:  # of a device; that of the host has no such word
         if _small(ending, largest):
-            return "unknown" if ending.get("node") in breaks.avoid else "machine"  # there was no other to place it on
+            known = ending.get("node") in breaks.avoid or ending.get("card") in breaks.cards
+            return "unknown" if known else "machine"  # there was no other to place it on
         if ending["neighbours"]:
             return "unknown" if breaks.alone else "machine"  # others than ours
         return "configuration"
@@ -72,18 +77,18 @@ def _small(ending: Mapping[str, Any], largest: float) -> bool:
     return bool(ending["device_memory"] < 0.98 * largest)  # two cards of one kind differ by megabytes
 
 
-def again(judged: Whose, ending: Mapping[str, Any], breaks: Breaks, largest: float = 0.0) -> bool:
-    """Whether the run is placed again; `breaks` is brought up to date. judged: see `whose`."""
+def again(judged: Whose, ending: Mapping[str, Any], breaks: Breaks, largest: float = 0.0, several: bool = False) -> bool:
+    """Whether the run is placed again; `breaks` is brought up to date. judged: see `whose`; several: as there."""
     kind, node = ending.get("kind"), ending.get("node")
-    if judged == "machine" and kind == "out_of_memory":
-        if _small(ending, largest) and node:
-            breaks.avoid.add(node)
-        else:
-            breaks.alone = True
-    if kind in ELSEWHERE and node:
+    small = kind == "out_of_memory" and "neighbours" in ending and _small(ending, largest)
+    if judged == "machine" and kind == "out_of_memory" and not small:
+        breaks.alone = True
+    if several and ending.get("card") and (kind in OF_A_CARD or (kind == "out_of_memory" and "neighbours" in ending)):
+        breaks.cards.add(str(ending["card"]))
+    elif node and kind in ELSEWHERE:
         breaks.avoid.add(node)  # elsewhere, where there is an elsewhere
-    if kind in ("unreachable_weights", "error", "out_of_memory") and node:
-        breaks.suspects[node] = str(ending.get("message", kind))
+        if kind in ("unreachable_weights", "error", "out_of_memory"):
+            breaks.suspects[node] = str(ending.get("message", kind))
     if judged != "unknown":
         return judged == "machine"
     if kind == "worker_killed":
@@ -91,38 +96,3 @@ def again(judged: Whose, ending: Mapping[str, Any], breaks: Breaks, largest: flo
         return breaks.deaths <= DEATHS
     breaks.errors += 1
     return breaks.errors <= UNKNOWN
-
-
-class Nodes:
-    """What is known of the machines by how runs fared on them."""
-
-    def __init__(self) -> None:
-        self.aside: dict[str, str] = {}  # node -> why it gets no further run
-        self.names: dict[str, str] = {}
-        self.machines = 1  # so many are there
-        self.largest = 0.0  # bytes of the largest device that a worker has named
-        self._faults: dict[str, dict[str, str]] = {}
-
-    def met(self, facts: Mapping[str, Any]) -> None:
-        """A worker has said where it works."""
-        self.names[str(facts.get("node", ""))] = str(facts.get("host", ""))
-        self.largest = max(self.largest, float(facts.get("device_memory") or 0.0))
-
-    def well(self, node: str) -> None:
-        """An epoch has ended there."""
-        self._faults.pop(node, None)
-
-    def fault(self, node: str, key: str, kind: str, why: str) -> str | None:
-        """A fault there in the run `key`; words when the node is set aside for it. kind: `misplaced` (a run cannot work there), `device` or
-        `worker_killed`; a run may itself be why a device fails or a process dies again and again: different ones must have met it. Other errors
-        count as `misplaced` once the run that met them does well elsewhere (`Breaks.progress`)."""
-        if not node or node in self.aside or kind not in ("misplaced", "device", "worker_killed"):
-            return None
-        if kind == "worker_killed" and max(len(self.names), self.machines) < 2:
-            return None  # the only machine that there is: its memory may be short
-        faults = self._faults.setdefault(node, {})
-        faults[key if kind != "misplaced" else f"{key} {len(faults)}"] = why
-        if len(faults) < IN_A_ROW:
-            return None
-        self.aside[node] = why
-        return f"machine {self.names.get(node) or node[:12]} was set aside after {len(faults)} faults in a row: {why}"

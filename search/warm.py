@@ -118,7 +118,8 @@ def warm_start(folder: Path, entry: Entry, plan: Plan, data_hash: str) -> Warm:
         notes.append(f"{folder.name} was trained by other code: its scores are no measure here, and its best points are asked first")
     elif not equal:
         notes.append(
-            f"{folder.name} has other settings beside the searched ones: its scores are no measure here, and its best points are asked first"
+            f"{folder.name} has other settings beside the searched ones: its scores are no measure here, and its best points are asked "
+            "first"
         )
     else:
         notes.append(f"the search starts from {len(equal)} configurations of {folder.name}")

@@ -93,7 +93,8 @@ def watched(director: Director, resources: Resources, patience: float, on_loss: 
             if there is not None and time.monotonic() - counted >= NODES_SECONDS:
                 counted = time.monotonic()
                 _follow(director, resources, there)
-            director.nodes.machines = max(1, len(there or ()))
+            if there is not None:
+                director.nodes.count(there)
             if not running or there is not None:
                 _all_aside(director, resources, there)
 

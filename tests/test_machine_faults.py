@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from driving import Shell
 
+from search.place import PRETEND
 from trainables.parts.execution import FLIGHT, MODEL
 
 pytestmark = [
@@ -371,3 +372,45 @@ def test_a_head_that_hangs_ends_a_command_at_work_and_refuses_a_new_one_in_one_s
         assert "no Ray cluster answers there within 5 s" in line
     finally:
         os.kill(head, signal.SIGCONT)
+
+
+def test_a_broken_card_of_a_machine_of_two_is_set_aside_by_name_and_the_other_ends_the_study(
+    shell: Shell, start: Callable[[], Machines], command: Callable[..., Command], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PRETEND, "1")
+    made = start()
+    box = made.cluster.add_node(num_cpus=2, num_gpus=2)
+    (shell.home / "broken card 0").touch()
+    study = shell.home / "s" / "toy-quick-synthetic"
+    driver = command(
+        "toy", "--repeats", "2", "--trials", "0", "--tables", "1", "--set", "trouble=card", "--set", "pause=3", "--storage", "s",
+        "--address", made.address,
+    )  # fmt: skip
+    card = f"card 0 ({box.node_id[:12]}-0)"
+    driver.wait_for(lambda: f"set aside: {socket.gethostname()}, {card}: RuntimeError: CUDA error" in driver.said)
+    hurry(shell)
+    assert driver.status() == 0, driver.said
+    assert ends(study) == {"completed"} and len(records(study)) == 6
+    assert f"{card} of machine {socket.gethostname()} was set aside after 2 faults in a row: RuntimeError: CUDA error" in driver.said
+    sound(shell, study)
+
+
+def test_a_machine_on_which_every_process_dies_as_it_starts_is_set_aside_by_name_and_the_others_end_the_study(
+    shell: Shell, start: Callable[[], Machines], command: Callable[..., Command]
+) -> None:
+    made = start()
+    made.cluster.add_node(num_cpus=1)
+    torch = shell.home / "dead" / "torch" / "__init__.py"  # a library that crashes
+    torch.parent.mkdir(parents=True)
+    torch.write_text("import os\nos._exit(1)\n")
+    study = shell.home / "s" / "toy-quick-synthetic"
+    path = os.pathsep.join([str(torch.parent.parent), shell.environment["PYTHONPATH"]])
+    made.cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
+    words = ("toy", "--repeats", "2", "--trials", "0", "--tables", "1", "--set", "pause=0.3", "--storage", "s", "--address", made.address)
+    driver = command(*words)
+    driver.wait_for(lambda: f"processes die on {socket.gethostname()} as they start" in driver.said)
+    hurry(shell)
+    assert driver.status() == 0, driver.said
+    assert ends(study) == {"completed"} and len(records(study)) == 6
+    assert f"machine {socket.gethostname()} was set aside after" in driver.said
+    sound(shell, study)

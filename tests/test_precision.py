@@ -1,5 +1,6 @@
 """What differs between training on a CPU and on a GPU, met without one: networks in half precision, a second device, its memory layout.
-Every arm of every table of every preset, made small, takes two steps of each stage through the loop's own step."""
+Each kind of arm of the tables and presets, made small, takes two steps of each stage through the loop's own step; arms of one kind differ
+in numbers alone, which is tested too."""
 
 from dataclasses import replace
 from functools import cache
@@ -9,6 +10,8 @@ import pytest
 import torch
 from pretend import DEVICE, Pretend, pretend_device
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from search.registry import load
 from trainables.parts.checkpoint import load_state, save_state
@@ -58,16 +61,16 @@ def kind(config):
     return tuple(value if isinstance(value, str | bool) else value > 0 for value in vars(config).values() if not isinstance(value, tuple))
 
 
-def marked(cases):
-    """The first of each kind is quick, the others slow."""
-    seen = set()
+def kinds(cases):
+    """{(procedure, kind): its cases}."""
+    found = {}
     for name, title, config in cases:
-        first = (name, kind(config)) not in seen
-        seen.add((name, kind(config)))
-        yield pytest.param(name, config, id=title, marks=() if first else pytest.mark.slow)
+        found.setdefault((name, kind(config)), []).append((name, title, config))
+    return found
 
 
-ARMS = list(marked(arms()))
+KINDS = kinds(arms())
+ARMS = [pytest.param(name, config, id=title) for (name, title, config), *_ in KINDS.values()]  # the first of each kind
 FULL = {
     name: config_from(
         load(name).procedure.config,
@@ -118,6 +121,46 @@ def plain(name, config, steady=None):
 def same(tensors, others):
     assert tensors.keys() == others.keys()
     return [key for key in tensors if not torch.equal(tensors[key].detach().cpu(), others[key].detach().cpu())] == []
+
+
+class Operations(TorchDispatchMode):
+    """What is called inside, and on which types of numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        self.calls.append((func, [leaf.dtype for leaf in tree_leaves((args, kwargs, found)) if isinstance(leaf, torch.Tensor)]))
+        return found
+
+
+def operations(name, config):
+    """{stage: those of a step as a GPU takes it}: of the second, for some constants are sent at their first use alone."""
+    found, handed = {}, None
+    for stage in stages_of(load(name).procedure, config):
+        setting = setting_of(name, config, previous=handed, steady=True)
+        fitting = Fitting(stage.build(config, setting), setting)
+        fitting.task.train()
+        batches = fitting.task.batches(0)
+        fitting.step(next(batches), 0.01)
+        batch = next(batches)
+        with Operations() as watch:
+            fitting.step(batch, 0.01)
+        found[stage.name], handed = watch.calls, on_cpu(fitting.task.result())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cases", [cases for cases in KINDS.values() if len(cases) > 1], ids=lambda cases: cases[0][1])
+def test_arms_of_one_kind_differ_in_numbers_and_not_in_operations(cases):
+    """So that what is shown of the first arm of a kind is shown of the others."""
+    first, *others = (operations(name, config) for name, _, config in cases)
+    for (_, title, _), other in zip(cases[1:], others, strict=True):
+        assert first.keys() == other.keys(), title
+        for stage, calls in first.items():
+            assert len(calls) > 100 and calls == other[stage], f"{title}, {stage}"
 
 
 # ------------------------------------------------------------------------------------------------------ half precision

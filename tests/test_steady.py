@@ -1,4 +1,4 @@
-"""Steps that ask the device nothing and stay where they are in memory: every arm of every table of every preset, on a device that is none and on a
+"""Steps that ask the device nothing and stay where they are in memory: each kind of arm of the tables and presets, on a device that is none and on a
 CPU that is told to do what a GPU does; and recorded once, then played."""
 
 from dataclasses import replace

@@ -12,7 +12,7 @@ import pytest
 from driving import END
 from test_ledger import record
 
-from search import cli, director, mirror, queue, verdict
+from search import cli, endings, mirror, queue, verdict
 from search import ledger as record_keeping
 from search import lines as writing
 from search import record as recording
@@ -263,7 +263,7 @@ def test_a_run_of_which_nothing_is_heard_is_named_once_its_slowest_epoch_cannot_
 def test_a_process_that_dies_before_it_begins_with_a_run_does_not_cost_the_run(bench):
     study = bench(pack=None, trials=0, repeats=1, tables=["1"], arms=["plain"])
     ledger, c = study.open()
-    for _ in range(director.STARTS):
+    for _ in range(endings.STARTS):
         assert not c.finished()
         c.lost(c.next().run.key)
         assert not ledger.records

@@ -26,6 +26,10 @@ class Misplaced(RuntimeError):
     """A machine on which a run cannot be done, whatever its configuration: it lacks the study's folder, or the GPU that was promised."""
 
 
+class CardHidden(Misplaced):
+    """The machine does not show the GPU that it promised."""
+
+
 class OtherCode(RuntimeError):
     """A worker's code is not that of the command that sent the run: what it trained would bear the wrong key."""
 

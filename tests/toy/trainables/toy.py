@@ -33,7 +33,9 @@ class ToyConfig:
     warm_epochs: int = 3
     epochs: int = 2
     batch: int = 12
-    trouble: str = "none"  # how it fails: memory | error | late (in its last epoch) | device (and all later runs of the process) | nan | exit | weights
+    # how it fails: memory | error | late (in its last epoch) | device (and all later runs of the process) | card (any on the GPU that a file
+    # `broken card N` names) | nan | exit | weights
+    trouble: str = "none"
     pause: float = 0.0  # seconds added to each epoch
 
 
@@ -90,6 +92,7 @@ class Fit(Task):
     def loss(self, batch: Tensor) -> Tensor:
         global _spoilt
         _spoilt |= self.name == "tune" and self.config.trouble == "device"
+        _spoilt |= self.config.trouble == "card" and _lies(f"broken card {os.environ.get('CUDA_VISIBLE_DEVICES')}")
         if _spoilt:
             raise RuntimeError("CUDA error: device-side assert triggered")
         chosen = self.index[batch[self.setting.workers.slice(len(batch))].numpy()]

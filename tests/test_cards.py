@@ -1,0 +1,205 @@
+"""A card's fault is that card's: machines of several, without Ray. Processes go where the test puts them, as Ray does, which knows no card."""
+
+from test_director import END, end, facts, lines, row, study  # noqa: F401 (a fixture)
+
+from search.queue import Active
+
+ERROR = {"end": "failed", "kind": "device", "message": "CUDA error: an illegal memory access"}
+
+
+def on(card, node="box", memory=80):
+    return facts(node, memory) | {"card": f"GPU-{card}", "card_index": str(card)}
+
+
+class Cards:
+    """A machine of some cards under a Director. Each card has a process that takes the next run, and holds the card where it must."""
+
+    def __init__(self, director, bench, cards, broken=(), memory=None):
+        self.director, self.bench, self.broken, self.memory = director, bench, set(broken), memory or {}
+        director.nodes.count([{"NodeID": "box", "Resources": {"GPU": float(cards)}}])
+        self.cards, self.held, self.took = range(cards), set(), []
+        for card in self.cards:
+            director.nodes.met(on(card, memory=self.memory.get(card, 80)))  # each process has begun with a run: that takes seconds
+
+    def turn(self, card):
+        """What the card's process does next."""
+        c = self.director
+        if card in self.held:
+            if not c.row("?", {"holds": f"GPU-{card}"}, 0):
+                return
+            self.held.discard(card)
+        active = c.next()
+        if active is None:
+            return
+        told = set(c.job(active)["cards"])
+        where = on(card, memory=self.memory.get(card, 80))
+        stopped = c.row(active.run.key, {"origin": where}, active.placement)
+        if f"GPU-{card}" in told:
+            assert not stopped
+            self.held.add(card)
+        elif not stopped:
+            self.took.append((active.run.key, card))
+            self.work(active, card, where)
+
+    def work(self, active, card, where):
+        if card in self.broken:
+            self.director.row(active.run.key, ERROR | END | where)
+        elif where["device_memory"] < 80:
+            full = {"end": "failed", "kind": "out_of_memory", "message": "full", "neighbours": False}
+            self.director.row(active.run.key, full | END | where)
+        else:
+            self.director.row(active.run.key, row())
+            end(self.bench, self.director, active)
+
+    def until_the_end(self):
+        for _ in range(60):
+            for card in self.cards:
+                self.turn(card)
+            if self.director.finished() and not self.held:
+                return
+        raise AssertionError("it does not end")
+
+
+def test_a_broken_card_costs_no_run_its_result_is_named_and_leaves_the_others_of_its_machine(study):  # noqa: F811
+    bench = study(trials=0, repeats=4, tables=["1"])
+    _, c = bench.open(slots=3)
+    cards = Cards(c, bench, 3, broken={1})
+    cards.until_the_end()
+    assert {record["status"] for record in lines(bench)} == {"completed"} and len(lines(bench)) == 12 and c.complete()
+    assert sum(card == 1 for _, card in cards.took) == 2 and c.halt is None and not c.nodes.aside
+    why = "CUDA error: an illegal memory access"
+    assert c.progress().aside == [f"box, card 1 (GPU-1): {why}"]
+    assert f"card 1 (GPU-1) of machine box was set aside after 2 faults in a row: {why}" in c.notes
+
+
+def test_a_run_that_breaks_the_device_wherever_it_goes_is_recorded_after_two_cards_and_sets_none_aside(study):  # noqa: F811
+    bench = study(trials=0, repeats=1, tables=["1"])
+    _, c = bench.open(slots=2)
+    cards = Cards(c, bench, 2)
+    bad = []
+    good = cards.work
+
+    def work(active, card, where):
+        bad[:] = bad or [active.run.key]
+        if active.run.key in bad:
+            c.row(active.run.key, ERROR | END | where)
+        else:
+            good(active, card, where)
+
+    cards.work = work
+    cards.until_the_end()
+    assert sorted(card for key, card in cards.took if key in bad) == [0, 1], "once on each: on the first card it would not be another try"
+    found = {record["key"]: record["status"] for record in lines(bench)}
+    assert found.pop(bad[0]) == "failed" and set(found.values()) == {"completed"}
+    assert not c.nodes.cards_aside and not c.nodes.aside
+
+
+def test_a_machine_is_set_aside_with_the_last_of_its_cards_and_the_study_ends_no_sooner(study):  # noqa: F811
+    bench = study(trials=0, repeats=8, tables=["1"])
+    _, c = bench.open(slots=2)
+    cards = Cards(c, bench, 2, broken={0, 1})
+    for _ in range(4):
+        for card in cards.cards:
+            assert not c.nodes.aside or len(c.nodes.cards_aside) == 2
+            cards.turn(card)
+    assert list(c.nodes.aside) == ["box"] and len(c.nodes.cards_aside) == 2
+
+
+def test_memory_that_a_smaller_card_of_a_machine_lacks_is_not_the_configuration_s_fault(study):  # noqa: F811
+    bench = study(trials=0, repeats=2, tables=["1"])
+    _, c = bench.open(slots=3)
+    cards = Cards(c, bench, 4, memory={0: 24, 1: 24, 2: 24})
+    cards.until_the_end()
+    assert {record["status"] for record in lines(bench)} == {"completed"} and c.complete()
+    assert len(cards.took) == len(set(cards.took)), "no run comes to a card a second time"
+    assert not c.nodes.cards_aside and not c.nodes.aside
+
+
+def test_cards_too_small_that_are_the_only_ones_left_are_not_tried_for_ever(study):  # noqa: F811
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open(slots=2)
+    c.nodes.met(on(9, "gone"))
+    Cards(c, bench, 2, memory={0: 24, 1: 24}).until_the_end()
+    assert lines(bench)[-1]["error"]["kind"] == "out_of_memory" and c.complete()
+
+
+def test_a_card_that_a_run_is_kept_from_is_held_until_another_run_waits_which_goes_first(study):  # noqa: F811
+    bench = study(trials=0, repeats=2, tables=["1"], arms=["plain"])
+    _, c = bench.open(slots=2)
+    c.nodes.count([{"NodeID": "box", "Resources": {"GPU": 2.0}}])
+    broken = c.next()
+    c.row(broken.run.key, ERROR | END | on(0), broken.placement)
+    again = c.next()
+    assert again is broken and c.job(again)["cards"] == ["GPU-0"]
+    assert c.row(again.run.key, {"origin": on(0)}, again.placement) is False and not c.queue.active, (
+        "handed back, and not stopped: it holds"
+    )
+    assert not c.row(again.run.key, {"holds": "GPU-0"}, again.placement), "nothing else waits"
+    other = c.next()
+    assert other is not broken and c.job(other)["cards"] == [] and c.queue.handed_back() == 1
+    assert c.row(again.run.key, {"holds": "GPU-0"}, again.placement), "the other may have it"
+    assert c.next() is broken and c.job(broken)["cards"] == ["GPU-0"] and c.queue.handed_back() == 1
+    c.row(other.run.key, {"origin": on(0)}, other.placement)
+    assert not c.row(again.run.key, {"holds": "GPU-0"}, 0), "only the run waits that is kept from it"
+    c.row(broken.run.key, {"origin": on(1)}, broken.placement)
+    assert broken.run.key in c.queue.active and c.queue.handed_back() == 0
+
+
+def test_a_run_that_was_placed_before_its_card_was_set_aside_is_placed_again_at_once(study):  # noqa: F811
+    bench = study(trials=0, repeats=3, tables=["1"])
+    _, c = bench.open(slots=3)
+    c.nodes.count([{"NodeID": "box", "Resources": {"GPU": 3.0}}])
+    one, two, late = c.next(), c.next(), c.next()
+    for active in (one, two, late):
+        assert c.job(active)["cards"] == []
+    for active in (one, two):
+        c.row(active.run.key, ERROR | END | on(2))
+    assert c.row(late.run.key, {"origin": on(2)}, late.placement) is True and late.run.key not in c.queue.active and not lines(bench)
+
+
+def test_a_card_that_cannot_be_seen_is_set_aside_and_not_its_machine(study):  # noqa: F811
+    bench = study(trials=0, repeats=2, tables=["1"])
+    _, c = bench.open(slots=2)
+    c.nodes.count([{"NodeID": "box", "Resources": {"GPU": 2.0}}])
+    for _ in range(2):
+        active = c.next()
+        c.row(active.run.key, {"end": "misplaced", "kind": "card_hidden", "message": "PyTorch sees none"} | END | on(1))
+    assert c.progress().aside == ["box, card 1 (GPU-1): PyTorch sees none"] and not c.nodes.aside and not lines(bench)
+
+
+def test_a_machine_with_one_card_is_set_aside_as_a_whole(study):  # noqa: F811
+    bench = study(trials=0, repeats=2, tables=["1"])
+    _, c = bench.open(slots=2)
+    c.nodes.count([{"NodeID": "box", "Resources": {"GPU": 1.0}}, {"NodeID": "other", "Resources": {"GPU": 1.0}}])
+    for active in (c.next(), c.next()):
+        c.row(active.run.key, ERROR | END | on(0))
+    assert list(c.nodes.aside) == ["box"] and not c.nodes.cards_aside
+
+
+def test_a_machine_on_which_processes_die_as_they_start_is_set_aside_where_others_do_well(study):  # noqa: F811
+    bench = study(trials=0, repeats=4, tables=["1"])
+    _, c = bench.open(slots=2)
+    c.nodes.machines = 2
+    good, *bad = c.next(), c.next(), c.next()
+    for active in bad:
+        assert c.job(active)["avoid"] == []
+        c.lost(active.run.key, active.placement, placed=lambda: ("dead", "morgue"))
+    assert not c.nodes.aside, "nowhere else has a process come to its run yet: the code may be why"
+    c.row(good.run.key, {"origin": facts("well")})
+    again, third = c.next(), c.queue.place(Active(bench.plan().runs[-1]))
+    assert c.job(again)["avoid"] == ["dead"]
+    c.lost(third.run.key, third.placement, placed=lambda: ("dead", "morgue"))
+    assert list(c.nodes.aside) == ["dead"] and c.job(c.next())["avoid"] == ["dead"] and c.halt is None
+    assert any(note.startswith("machine morgue was set aside after 3 faults in a row: processes die on morgue") for note in c.notes)
+    assert not lines(bench)
+
+
+def test_processes_that_die_as_they_start_on_every_machine_set_none_aside_and_end_the_study(study):  # noqa: F811
+    bench = study(trials=0, repeats=4, tables=["1"])
+    _, c = bench.open(slots=2)
+    count = 0
+    while (active := c.next()) is not None:
+        where = ("a", "b")[count % 2]
+        c.lost(active.run.key, active.placement, placed=lambda where=where: (where, where))
+        count += 1
+    assert count == 8 and not c.nodes.aside and "died as they started" in c.halt
