@@ -34,7 +34,7 @@ from search.stopping import heed
 from search.study import check_writable, external_names, held, read_study
 from search.work import Work, decide, set_aside, settle
 from trainables.data.pack import load_pack
-from trainables.parts.errors import ClusterLost, RequestError, StorageFault
+from trainables.parts.errors import ClusterLost, NotProven, RequestError, StorageFault
 from trainables.parts.failpoints import failpoint
 
 if TYPE_CHECKING:
@@ -60,11 +60,12 @@ class Result:
     exported: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=(), repr=False)
+    fault: str = ""  # why the best configuration was not exported
 
     @property
     def status(self) -> int:
-        """As an exit status: 0 all, 1 none completed, 3 unfinished, 4 some failed."""
-        if self.runs and not self.runs.get("completed"):
+        """As an exit status: 0 all, 1 none completed or the best not exported, 3 unfinished, 4 some failed."""
+        if self.fault or (self.runs and not self.runs.get("completed")):
             return 1
         if not self.complete or not self.runs:
             return 3
@@ -213,7 +214,11 @@ def _finish(work: Work, director: Director, started: float) -> Result:
         return result
     exported: tuple[str, ...] = ()
     if runs.get("completed"):
-        exported = tuple(export_best(work.prepared.entry, work.folder, work.study, work.ledger, work.pack, complete=complete))
+        try:
+            exported = tuple(export_best(work.prepared.entry, work.folder, work.study, work.ledger, work.pack, complete=complete))
+        except NotProven as fault:  # the report comes all the same
+            result = replace(result, fault=str(fault))
+            exported = (f"best     was not exported: {fault}",)
         failpoint("report.begun")
         report = analysis.write_report(work.folder)
         failpoint("report.written")
