@@ -9,7 +9,7 @@ command line or ends the process.
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,6 +104,7 @@ def run(request: Request, console: Console | None = None) -> Result:
         for path in sorted(set_aside(folder) - before):
             director.notes.append(f"{path.relative_to(folder)}: was damaged, and was set aside; its run did without it")
         work.note(*director.notes)
+        work.study |= {"aside": aside} if (aside := director.nodes.words()) else {}  # for the report
         if SIGNALS.last is not None:
             raise KeyboardInterrupt
         if director.halt is not None:
@@ -150,7 +151,8 @@ def _carry_out(work: Work, director: Director) -> None:
     told: list[str] = []
     with live.words_to(work.folder / "log.txt") as console:
         from search.cluster import open_cluster  # first: it sets what Ray reads as it is imported
-        from search.machines import run_bytes, share_out
+        from search.admission import admission, gather  # isort: skip
+        from search.machines import gpus_of, idle, run_bytes, share_out
         from search.tune import carry_out
 
         def say(words: str) -> None:
@@ -162,9 +164,18 @@ def _carry_out(work: Work, director: Director) -> None:
             open_cluster(SIGNALS, request.address, request.workers_per_run > 1) as machines,
             first_saves(director, say),
             heed(director, say, lambda: SIGNALS.last is not None) as work.asked,
+            admission(work.folder, request.workers_per_run > 1, say) if machines.running else nullcontext() as opened,
         ):
+            gpus = gpus_of(work.ledger.records, request.gpus_per_run, request.workers_per_run)
+            if opened is not None:
+                machines = gather(opened, director, request, gpus)
+                if director.finished():  # told to stop while it waited
+                    return
             needed = run_bytes(work.ledger.records)
-            share = share_out(machines, request.gpus_per_run, request.workers_per_run, needed, request.slots)
+            share = share_out(machines, gpus, request.workers_per_run, needed, request.slots)
+            if gpus == 0 and request.gpus_per_run is None and (words := idle(gpus, machines.here)):
+                told.append(words)
+                say(words)
             director.slots, director.budget.gpus = share.slots, share.gpus * share.workers or 1.0
             director.on_change = reporter = Reporter(work.folder)
             director.on_record = loggers = Loggers(prepared.name, work.folder, chosen(request.log), told.append)
@@ -172,7 +183,7 @@ def _carry_out(work: Work, director: Director) -> None:
                 loggers(work.ledger.whole(record["key"]))  # what an earlier command left unwritten
             try:
                 seconds = 10.0 if prepared.preset == "quick" else 60.0
-                carry_out(director, share, checkpoint_seconds=seconds, patience=60 * request.stall_minutes, on_loss=on_loss)
+                carry_out(director, share, opened, checkpoint_seconds=seconds, patience=60 * request.stall_minutes, on_loss=on_loss)
             finally:
                 reporter.stop()
                 loggers.stop()

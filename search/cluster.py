@@ -40,7 +40,6 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # C++
 from ray.exceptions import AuthenticationError
 from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 SETTINGS = (
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS",
@@ -52,7 +51,6 @@ SETTINGS = (
 )
 NODES_SECONDS = 3.0  # in which a head tells its nodes: it takes milliseconds
 ROOM_SECONDS = 5
-ANSWER_OF_NODE_SECONDS = 180  # to start a process: seconds on a free machine, a minute on a busy one
 LONGEST_TMPDIR = 41  # characters: Ray's sockets below it must fit into 107 bytes
 
 
@@ -153,9 +151,10 @@ def _join(address: str) -> None:
     """ray.init at a running cluster, whose workers get this code (not what happens to be installed there) and the settings above."""
     code = [str(Path(ROOT) / name) for name in ("search", "search_spaces", "trainables", "analysis")]
     settings = {name: os.environ[name] for name in SETTINGS}
+    found = find_cluster(address)
     try:
         ray.init(
-            address=find_cluster(address), log_to_driver=False, logging_level=logging.ERROR, namespace="karyotune",
+            address=found, log_to_driver=False, logging_level=logging.ERROR, namespace="karyotune",
             runtime_env={"py_modules": code, "excludes": ["__pycache__"], "env_vars": settings},
         )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as fault:
@@ -260,28 +259,8 @@ def expect(slots: int) -> None:
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
 
 
-def check_running(resources: Resources, study: Path) -> None:
-    """RequestError if a node of a running cluster does not see the study's folder, or if others use all that a run needs. Both would only
-    show as runs that fail, or wait."""
-
-    def sees(study: str) -> bool:  # sent as it is, so that a node need not import torch to answer
-        return os.access(study, os.W_OK) and os.path.exists(os.path.join(study, "study.json"))
-
-    looks = {}
-    for node in alive():
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        looks[ray.remote(sees).options(num_cpus=0, scheduling_strategy=there).remote(str(study))] = node["NodeManagerHostname"]
-    done, late = ray.wait(list(looks), num_returns=len(looks), timeout=ANSWER_OF_NODE_SECONDS)
-    if late:
-        raise RequestError(
-            f"of the cluster's nodes, {', '.join(sorted({looks[look] for look in late}))} did not start a process within "
-            f"{ANSWER_OF_NODE_SECONDS} s; is it overloaded, or does its environment differ?"
-        )
-    blind = sorted({looks[look] for look in done if not ray.get(look)})
-    if blind:
-        raise RequestError(
-            f"--storage must be a folder that every node can see and write, got {study.parent}; not so on {', '.join(blind)}"
-        )
+def check_room(resources: Resources) -> None:
+    """RequestError if others use all that a run needs: it would only show as runs that wait."""
     if resources.machines.to_come:
         return
     group = resources.workers > 1

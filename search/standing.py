@@ -23,6 +23,7 @@ class Progress:
     in_flight: list[str] = field(default_factory=list)
     seconds_left: float | None = None
     aside: list[str] = field(default_factory=list)
+    machines: str = ""  # words on those that are awaited, or stay idle
 
 
 def progress_of(director: "Director") -> Progress:
@@ -40,7 +41,7 @@ def progress_of(director: "Director") -> Progress:
     aside = [f"{director.nodes.names.get(node) or node[:12]}: {why}" for node, why in director.nodes.aside.items()]
     return Progress(
         len(records), running, len(flying) - running, waiting, _best(director), counts,
-        [_words(active) for active in flying], left, aside,
+        [_words(active) for active in flying], left, aside, director.machines,
     )  # fmt: skip
 
 

@@ -108,6 +108,10 @@ class Nodes:
         self.names[str(facts.get("node", ""))] = str(facts.get("host", ""))
         self.largest = max(self.largest, float(facts.get("device_memory") or 0.0))
 
+    def words(self) -> list[str]:
+        """On those that were set aside, a line each."""
+        return [f"machine {self.names.get(node) or node[:12]} was set aside: {why}" for node, why in self.aside.items()]
+
     def well(self, node: str) -> None:
         """An epoch has ended there."""
         self._faults.pop(node, None)

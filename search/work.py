@@ -67,7 +67,8 @@ def settle(work: Work) -> None:
         keep(work.folder, prepared.warm)
     work.arms = retunings(prepared.entry, prepared.plan) if prepared.request.retune else ()
     work.study = with_retunings(work.study, work.arms)
-    work.study.pop("halted", None)
+    for word in ("halted", "aside"):  # of the command before
+        work.study.pop(word, None)
     write_study(work.folder, work.study)
     asked = to_toml(prepared.request)
     write_atomically(work.folder / REQUEST, lambda path: path.write_text(asked, encoding="utf-8"))
