@@ -93,7 +93,7 @@ def run(request: Request, console: Console | None = None) -> Result:
         source, study = prepared.source, _compose(prepared)
         (folder / STOP).unlink(missing_ok=True)  # of a command that was killed while it stopped; from here on the word is for this one
         ledger = stack.enter_context(Ledger(folder))  # once nothing is refused any more: it mends its files
-        work = Work(prepared, ledger, with_signatures(study, source), source.pack, console or show.console())
+        work = Work(prepared, ledger, with_signatures(study, source), source.pack, console or show.console(), until_end=stack)
         settle(work)
         before = set_aside(folder)
         try:
@@ -152,21 +152,24 @@ def _carry_out(work: Work, director: Director) -> None:
     with live.words_to(work.folder / "log.txt") as console:
         from search.cluster import open_cluster  # first: it sets what Ray reads as it is imported
         from search.admission import admission, gather  # isort: skip
+        from search.gpus import free_gpus
         from search.machines import gpus_of, idle, run_bytes, share_out
         from search.tune import carry_out
 
         def say(words: str) -> None:
             console.print(f"{prepared.name}: {words}", markup=False)
 
+        gpus, own = gpus_of(work.ledger.records, request.gpus_per_run, request.workers_per_run), None
+        if request.address is None and gpus != 0:
+            own = work.until_end.enter_context(free_gpus(request.wait_for, say))
         with (
             _escape(work, console) as on_loss,
             live.live(console, prepared.name, director.progress),
-            open_cluster(SIGNALS, request.address, request.workers_per_run > 1) as machines,
+            open_cluster(SIGNALS, request.address, request.workers_per_run > 1, own) as machines,
             first_saves(director, say),
             heed(director, say, lambda: SIGNALS.last is not None) as work.asked,
             admission(work.folder, request.workers_per_run > 1, say) if machines.running else nullcontext() as opened,
         ):
-            gpus = gpus_of(work.ledger.records, request.gpus_per_run, request.workers_per_run)
             if opened is not None:
                 machines = gather(opened, director, request, gpus)
                 if director.finished():  # told to stop while it waited

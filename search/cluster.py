@@ -55,15 +55,15 @@ LONGEST_TMPDIR = 41  # characters: Ray's sockets below it must fit into 107 byte
 
 
 @contextmanager
-def open_cluster(signals: Signals, address: str | None, groups: bool = False) -> Iterator[Machines]:
+def open_cluster(signals: Signals, address: str | None, groups: bool = False, gpus: int | None = None) -> Iterator[Machines]:
     """The cluster at `address` (auto, or HOST:PORT), or a new one on this machine for the time of the block, whose processes do not hear
     what is sent to all processes of a terminal or a job, and are gone afterwards, even where a signal cuts its end short. groups: runs
-    have several workers. RequestError, within seconds, if there is none at that address or it refuses us."""
+    have several workers; gpus: of this machine, None for all that Ray sees. RequestError, within seconds, if there is none at that address or it refuses us."""
     ours: list[Any] = []
     try:
         with ExitStack() as stack:
             with signals.kept_from_children():
-                machines = stack.enter_context(_cluster(address, groups))
+                machines = stack.enter_context(_cluster(address, groups, gpus))
                 ours += _own()
             for process in ours:  # ray.shutdown asks each with a SIGTERM that it does not hear, and would wait a second for it
                 process.terminate = functools.partial(_kill_with_all_below, process)
@@ -84,23 +84,24 @@ def _own() -> "list[subprocess.Popen[bytes]]":
 
 
 @contextmanager
-def _cluster(address: str | None, groups: bool) -> Iterator[Machines]:
+def _cluster(address: str | None, groups: bool, gpus: int | None) -> Iterator[Machines]:
     os.environ.setdefault(FOLDER, os.getcwd())
     with _closed_to_others() if address is None else nullcontext():
         try:
             with chdir(ROOT):  # Ray puts the folder that it is started in first on its workers' path: a user's search.py, before ours
-                _start(groups) if address is None else _join(address)
+                _start(groups, gpus) if address is None else _join(address)
             here = tuple(dict(node["Resources"]) for node in alive())
             yield Machines(here, still_to_come(here) if address is not None else (), address is not None)
         finally:
             ray.shutdown()
 
 
-def _start(groups: bool) -> None:
+def _start(groups: bool, gpus: int | None) -> None:
     try:
         ray.init(
             address="local",  # None would join whatever cluster this machine runs already
             num_cpus=cpus(),  # Ray counts the machine's
+            num_gpus=gpus,
             log_to_driver=False,
             include_dashboard=groups,  # Ray frees what a killed worker group held through it; ten processes and 200 MB else for nothing
             logging_level=logging.ERROR,

@@ -22,8 +22,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from search import show
+from search import live, show
 from search.examine import Expected, Findings, Folder, examine, sees
+from search.gpus import VISIBLE, choose, look
 from search.path import ROOT
 from trainables.parts import code
 from trainables.parts.errors import RequestError
@@ -52,6 +53,7 @@ class Health:
     machines: list[Findings]
     doors: list[Door] = field(default_factory=list)
     cluster: str = ""
+    notes: list[str] = field(default_factory=list)
 
     @property
     def faults(self) -> list[str]:
@@ -63,7 +65,7 @@ class Health:
     def json(self) -> dict[str, Any]:
         return {
             "healthy": not self.faults, "cluster": self.cluster or None, "faults": self.faults,
-            "machines": [asdict(machine) | {"takes_runs": not machine.bars} for machine in self.machines],
+            "notes": self.notes, "machines": [asdict(machine) | {"takes_runs": not machine.bars} for machine in self.machines],
             "doors": [asdict(door) for door in self.doors],
         }  # fmt: skip
 
@@ -71,7 +73,11 @@ class Health:
 def doctor(address: str | None, storage: Path, out: Console, as_json: bool) -> int:
     """Print what is found; the exit status."""
     with _storage(storage) as folder:
-        health = _here(folder) if address is None else _cluster(address, folder)
+        if address is None:
+            health = _here(folder)
+        else:
+            with live.words_to(Path(os.devnull)):  # Ray's own on machines that come and go
+                health = _cluster(address, folder)
     if as_json:
         show.as_json(health.json())
     else:
@@ -94,7 +100,7 @@ def _here(folder: Folder) -> Health:
     gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     found = examine(Expected(str(folder.path), folder.token, code.known(), gpus, time.time(), probe=True))
     found.faults += [fault for fault in [sees(found, folder.path, folder.token)] if fault is not None]
-    return Health([found])
+    return Health([found], notes=choose(look(), os.environ.get(VISIBLE))[1])
 
 
 def _cluster(address: str, folder: Folder) -> Health:
@@ -128,7 +134,7 @@ def _doors(head: str, nodes: Sequence[dict[str, Any]], dashboard: str) -> list[D
         host, port = _outside(head.rpartition(":")[0], nodes), int(dashboard.rpartition(":")[2])
         tries.append(lambda: _http("dashboard", host, port, "/api/jobs/"))
     agents = {(node["NodeManagerAddress"], node["DashboardAgentListenPort"]) for node in nodes}
-    tries += [functools.partial(_http, "agent", host, port, "/api/job_agent/jobs/") for host, port in sorted(agents) if port]
+    tries += [functools.partial(_http, "agent", host, port, "/api/job_agent/jobs/") for host, port in sorted(agents) if port > 0]
     with ThreadPoolExecutor(16) as pool:
         return [door for door in pool.map(lambda one: one(), tries) if door is not None]
 
@@ -191,7 +197,7 @@ def _http(name: str, host: str, port: int, path: str) -> Door:
 
 
 def _show(health: Health, storage: Path, out: Console) -> None:
-    table = Table("machine", "runs", "CPUs", "GPUs", "tmp", "storage", "shm", "MB/s", "clock", box=SIMPLE)
+    table = Table("machine", "runs", "CPUs", "GPUs", "tmp", "storage", "shm", "MB/s", "clock", box=SIMPLE, pad_edge=False)
     for column in table.columns:
         column.no_wrap = True
     hosts = [machine.host for machine in health.machines]
@@ -212,6 +218,8 @@ def _show(health: Health, storage: Path, out: Console) -> None:
         for door in health.doors:
             doors.add_row(door.name, door.address, door.answers)
         out.print(doors)
+    for words in health.notes:
+        out.print(f"note: {words}", markup=False)
     for words in health.faults:
         out.print(f"fault: {words}", markup=False)
     what = f"the cluster at {health.cluster}, {len(health.machines)} machine(s)" if health.cluster else "this machine"
@@ -230,4 +238,4 @@ def _gpu_words(machine: Findings) -> str:
 
 
 def _bytes(count: float | None) -> str:
-    return "…" if count is None else f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    return "…" if count is None else f"{count / 1e9:.0f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -182,6 +182,8 @@ def _gpus(expected: Expected, found: Findings) -> None:
 
     promised, seen = -int(-expected.gpus // 1), torch.cuda.device_count()
     found.facts |= {"gpus": seen, "devices": [torch.cuda.get_device_name(number) for number in range(seen)]}
+    if hidden is not None and "MIG-" in hidden:
+        promised = min(promised, 1)  # a process sees one slice of a GPU at most, and each run's has its own
     if seen >= promised:
         found.faults += [fault for number in range(promised) if (fault := _unusable(found.host, number))]
         return

@@ -189,7 +189,8 @@ MACHINE: list[Decorator] = [
     click.option("--slots", type=COUNT, help="runs at once, at most (default: as many as fit)"),
     address,
     click.option("--wait-for", type=COUNT, metavar="N",
-                 help="begin once so many machines of the cluster could take a run (with a GPU, unless --gpus-per-run 0)"),
+                 help="begin once so many machines of the cluster could take a run (with a GPU, unless --gpus-per-run 0); "
+                      "without --address: once so many GPUs of this machine are used by nobody else"),
     click.option("--max-hours", type=POSITIVE, help="start nothing new after this time; what is running ends, and the rest waits for the next call"),
     click.option("--max-gpu-hours", type=POSITIVE,
                  help="start nothing new once the study's runs have taken so many hours of GPUs (of workers, where there is no GPU)"),

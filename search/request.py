@@ -58,7 +58,7 @@ class Request:
     address: str | None = None
     max_hours: float | None = None
     max_gpu_hours: float | None = None
-    wait_for: int | None = None  # machines of a cluster, before the first run
+    wait_for: int | None = None  # machines of a cluster, or free GPUs of this machine, before the first run
     stall_minutes: float = 30.0
     retry_failed: bool = False
     accept_code: bool = False
@@ -165,9 +165,10 @@ def address_like(place: Path) -> bool:
 def worker_faults(request: Request) -> list[str]:
     """Machines that cannot come; GPUs that a worker could not use: it computes on one, or shares one."""
     gpus, workers = request.gpus_per_run, request.workers_per_run
-    if request.wait_for is not None and request.address is None:
+    if request.wait_for is not None and request.address is None and gpus == 0:
         return [
-            f"--wait-for {request.wait_for} waits for machines of a cluster, and there is none; name it with --address, or leave it out"
+            f"--wait-for {request.wait_for} waits for machines of the cluster at --address, or for free GPUs of this one, and --gpus-per-run 0 "
+            "wants none; leave one out"
         ]
     if gpus is None or gpus <= workers:
         return []

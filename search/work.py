@@ -2,7 +2,7 @@
 Comes in: Prepared, an open ledger. Goes out: study.json, data/, splits/, external/, request.toml."""
 
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Work:
     console: Console
     arms: tuple[Retuning, ...] = ()
     asked: Asked = field(default_factory=Asked)
+    until_end: ExitStack = field(default_factory=ExitStack)  # of the command
 
     @property
     def folder(self) -> Path:

@@ -49,6 +49,10 @@ def test_doctor_names_each_machine_that_is_broken_why_and_what_to_do_and_finds_t
         folder.mkdir(parents=True)
     (wrong / "sitecustomize.py").write_text(HOUR_AHEAD)
     (mine / "trainables" / "mine.py").write_text("")
+    sound = shell("doctor", "--address", made.address, "--storage", "s")
+    assert sound.returncode == 0, sound.stdout + sound.stderr
+    assert "1 machine(s), storage s: sound" in sound.stdout and "fault:" not in sound.stdout
+
     broken: dict[str, dict[str, Any]] = {
         "blind": {"empty": storage},
         "othertimm": {"env_vars": path_with(other_timm(tmp_path / "timm"), home)},
@@ -84,13 +88,7 @@ def test_doctor_names_each_machine_that_is_broken_why_and_what_to_do_and_finds_t
     assert set(found["faults"]) == {line for lines in words.values() for line in lines} and not found["healthy"]
     assert {name for name, machine in machines.items() if machine["takes_runs"]} == {"head", "clock", "shm"} & set(machines)
     assert {door["name"]: door["answers"] for door in found["doors"]}["Ray"] == "asks for the token"
-
-    for node in list(made.cluster.worker_nodes):
-        made.remove(node)
-    sound = shell("doctor", "--address", made.address, "--storage", "s")
-    assert sound.returncode == 0, sound.stdout + sound.stderr
-    assert "1 machine(s), storage s: sound" in sound.stdout and "fault:" not in sound.stdout
-    assert [path.name for path in storage.iterdir()] == [], "nothing is left behind"
+    assert list(storage.iterdir()) == [], "nothing is left behind"
     if untried:
         pytest.skip(f"the rest passed; not tried: {'; '.join(untried)}")
 
@@ -161,6 +159,8 @@ def test_a_study_of_which_no_machine_is_sound_is_refused_with_each_reason(
     assert line.startswith("search: ") and "here 9.9" in line and "install what constraints.txt says" in line
 
 
-def test_a_wait_without_a_cluster_is_refused(shell: Shell) -> None:
-    done = shell("toy", "--wait-for", "2", "--storage", "s")
-    assert done.returncode == 2 and "--wait-for 2 waits for machines of a cluster, and there is none" in done.stderr
+def test_a_wait_for_what_is_not_wanted_or_cannot_come_is_refused(shell: Shell) -> None:
+    done = shell("toy", "--wait-for", "200", "--gpus-per-run", "0", "--storage", "s")
+    assert done.returncode == 2 and "--wait-for 200 waits for machines of the cluster at --address" in done.stderr
+    done = shell("toy", "--wait-for", "200", "--storage", "s")
+    assert done.returncode == 2 and "--wait-for 200 must not be above this machine's " in done.stderr
