@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 180.0  # to start a process: seconds on a free machine, a minute on a busy one
 START_SECONDS = 60.0  # after which a study begins with those that have answered
+LOOK_SECONDS = 0.5
 MISSED = 4  # questions in a row that the head may leave open
 
 
@@ -91,10 +93,10 @@ class Admission:
 
     # -- for a study ----------------------------------------------------------------------------------------------------------------
 
-    def follow(self, director: "Director", there: list[dict[str, Any]], seconds: float = 0.0) -> None:
+    def follow(self, director: "Director", there: list[dict[str, Any]]) -> None:
         """Examine what is new; what is found wanting is set aside."""
         self.begin(there)
-        for found in self.look(seconds):
+        for found in self.look():
             director.nodes.names[found.node] = found.host
             if found.bars and found.node not in director.nodes.aside:
                 director.nodes.aside[found.node] = found.bars
@@ -120,37 +122,59 @@ def gather(opened: Admission, director: "Director", request: "Request", gpus: fl
     some. Ends, with those that are there, once nothing is to be started any more. RequestError if none is sound."""
     wanted, unit = request.wait_for or 0, "" if gpus == 0 else " with a GPU"
     began, missed = time.monotonic(), 0
-    while True:
-        try:
-            there, missed = cluster.alive(), 0
-        except ClusterLost:
-            missed += 1
-            if missed == MISSED:
-                raise
-            continue
-        opened.follow(director, there, 0.5)
-        here = opened.sound(director, there)
-        machines = Machines(here, cluster.still_to_come(tuple(dict(node["Resources"]) for node in there)), True)
-        late = opened.pending()
-        able = [node for node in here if takes(node, gpus, request.workers_per_run)]
-        if director.finished():
-            break
-        if len(able) >= wanted and (not late or (here and time.monotonic() - began > START_SECONDS)):
-            break
-        if late and not wanted:
-            words = f"examining {len(late)} machine(s) before they take runs"
-        else:
-            words = f"waiting for machines: {len(able)} of {wanted}{unit} are here"
-            if len(here) > len(able):
-                words += f" ({len(here) - len(able)} without; --gpus-per-run 0 would use them)"
-        if words != director.machines:
-            director.machines = words
-            if wanted:
-                opened.say(words)
+    with _asked_for() as ask:
+        while True:
+            try:
+                there, missed = cluster.alive(), 0
+            except ClusterLost:
+                missed += 1
+                if missed == MISSED:
+                    raise
+                time.sleep(4 * LOOK_SECONDS)
+                continue
+            opened.follow(director, there)
+            here = opened.sound(director, there)
+            machines = Machines(here, cluster.still_to_come(tuple(dict(node["Resources"]) for node in there)), True)
+            able, coming = ([node for node in some if takes(node, gpus, request.workers_per_run)] for some in (here, machines.to_come))
+            late = opened.pending()
+            if director.finished():
+                break
+            if len(able) >= wanted and (not late or (here and time.monotonic() - began > START_SECONDS)):
+                break
+            if late and not wanted:
+                words = f"examining {len(late)} machine(s) before they take runs"
+            else:
+                words = f"waiting for machines: {len(able)} of {wanted}{unit} are here"
+                if len(here) > len(able):
+                    words += f" ({len(here) - len(able)} without; --gpus-per-run 0 would use them)"
+            if words != director.machines:
+                director.machines = words
+                ask(coming[: max(0, wanted - len(able))])
+                if wanted:
+                    opened.say(words)
+            time.sleep(LOOK_SECONDS)  # where a signal finds the main thread, not in Ray's C++
     director.machines = ""
     if not here and not machines.to_come and not director.finished():
         raise RequestError(*[found.bars for found in opened.found.values() if found.bars])
     return machines
+
+
+@contextmanager
+def _asked_for() -> Iterator[Callable[[list[dict[str, float]]], None]]:
+    """What asks the autoscaler for whole machines, which it brings for work alone; and takes the question back at the end, so that they go
+    again when they are idle."""
+    asked: list[Any] = []
+
+    def ask(nodes: list[dict[str, float]]) -> None:
+        if nodes:
+            asked[:] = nodes
+            request_resources(bundles=nodes)
+
+    try:
+        yield ask
+    finally:
+        if asked:
+            request_resources(bundles=[])
 
 
 def takes(node: dict[str, float], gpus: float | None, workers: int) -> bool:

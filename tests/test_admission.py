@@ -49,6 +49,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, Any]]]:
     told: list[list[dict[str, Any]]] = []
     monkeypatch.setattr(cluster, "alive", lambda: told.pop(0) if len(told) > 1 else told[0])
     monkeypatch.setattr(cluster, "still_to_come", lambda here: ())
+    monkeypatch.setattr(admission, "LOOK_SECONDS", 0.0)
     return told
 
 
@@ -71,6 +72,17 @@ def test_a_wait_counts_machines_that_could_take_a_run_and_says_so_each_time_that
         "waiting for machines: 1 of 2 with a GPU are here (1 without; --gpus-per-run 0 would use them)",
     ]
     assert machines.here == (CPU, GPU, GPU) and share_out(machines, None, 1).slots == 2
+
+
+def test_machines_that_the_autoscaler_may_add_are_asked_for_while_they_are_awaited_and_no_longer(
+    director: Any, there: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there += [[node("a", CPU)], [node("a", CPU), node("b", GPU)]]
+    asked: list[Any] = []
+    monkeypatch.setattr(admission, "request_resources", lambda bundles: asked.append(bundles))
+    monkeypatch.setattr(cluster, "still_to_come", lambda here: (GPU,) * (4 - len(here)))
+    gather(Examined({"a": [], "b": []}), director, Request("toy", address="x", wait_for=1), None)
+    assert asked == [[GPU], []]
 
 
 def test_a_wait_ends_where_the_study_is_told_to(director: Any, there: list[Any]) -> None:
