@@ -214,6 +214,7 @@ def load(study_dir: str | Path) -> Study:
         warnings.append("the study has no usable record yet")
     _check_arms(Study(folder, asked, tables, of_tables, ()), warnings)
     known = records[records["known"]]
+    warnings += [without_folders(line) for line in map(text_of, listed(asked.get("aside"))) if line]  # machines that were found wanting
     warnings += mixture(zip(known["codes"], known["versions"], strict=True))
     return Study(folder, asked, tables, records, tuple(warnings), lines)
 

@@ -9,7 +9,7 @@ the command line or ends the process.
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from search.stopping import heed
 from search.study import check_writable, external_names, held, read_study
 from search.work import Work, decide, set_aside, settle
 from trainables.data.pack import load_pack
-from trainables.parts.errors import ClusterLost, RequestError, StorageFault
+from trainables.parts.errors import ClusterLost, NotProven, RequestError, StorageFault
 from trainables.parts.failpoints import failpoint
 
 if TYPE_CHECKING:
@@ -60,11 +60,12 @@ class Result:
     exported: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=(), repr=False)
+    fault: str = ""  # why the best configuration was not exported
 
     @property
     def status(self) -> int:
-        """As an exit status: 0 all, 1 none completed, 3 unfinished, 4 some failed."""
-        if self.runs and not self.runs.get("completed"):
+        """As an exit status: 0 all, 1 none completed or the best not exported, 3 unfinished, 4 some failed."""
+        if self.fault or (self.runs and not self.runs.get("completed")):
             return 1
         if not self.complete or not self.runs:
             return 3
@@ -92,7 +93,7 @@ def run(request: Request, console: Console | None = None) -> Result:
         source, study = prepared.source, _compose(prepared)
         (folder / STOP).unlink(missing_ok=True)  # of a command that was killed while it stopped; from here on the word is for this one
         ledger = stack.enter_context(Ledger(folder))  # once nothing is refused any more: it mends its files
-        work = Work(prepared, ledger, with_signatures(study, source), source.pack, console or show.console())
+        work = Work(prepared, ledger, with_signatures(study, source), source.pack, console or show.console(), until_end=stack)
         settle(work)
         before = set_aside(folder)
         try:
@@ -103,6 +104,8 @@ def run(request: Request, console: Console | None = None) -> Result:
         for path in sorted(set_aside(folder) - before):
             director.notes.append(f"{path.relative_to(folder)}: was damaged, and was set aside; its run did without it")
         work.note(*director.notes)
+        aside = [f"set aside: {line}" for line in director.nodes.lines()]
+        work.study |= {"aside": aside} if aside else {}  # for the report
         if SIGNALS.last is not None:
             raise KeyboardInterrupt
         if director.halt is not None:
@@ -149,21 +152,34 @@ def _carry_out(work: Work, director: Director) -> None:
     told: list[str] = []
     with live.words_to(work.folder / "log.txt") as console:
         from search.cluster import open_cluster  # first: it sets what Ray reads as it is imported
-        from search.machines import run_bytes, share_out
+        from search.admission import admission, gather  # isort: skip
+        from search.gpus import free_gpus
+        from search.machines import gpus_of, idle, run_bytes, share_out
         from search.tune import carry_out
 
         def say(words: str) -> None:
             console.print(f"{prepared.name}: {words}", markup=False)
 
+        gpus, own = gpus_of(work.ledger.records, request.gpus_per_run, request.workers_per_run), None
+        if request.address is None and gpus != 0:
+            own = work.until_end.enter_context(free_gpus(request.wait_for, say))
         with (
             _escape(work, console) as on_loss,
             live.live(console, prepared.name, director.progress),
-            open_cluster(SIGNALS, request.address, request.workers_per_run > 1) as machines,
+            open_cluster(SIGNALS, request.address, request.workers_per_run > 1, own) as machines,
             first_saves(director, say),
             heed(director, say, lambda: SIGNALS.last is not None) as work.asked,
+            admission(work.folder, request.workers_per_run > 1, say) if machines.running else nullcontext() as opened,
         ):
+            if opened is not None:
+                machines = gather(opened, director, request, gpus)
+                if director.finished():  # told to stop while it waited
+                    return
             needed = run_bytes(work.ledger.records)
-            share = share_out(machines, request.gpus_per_run, request.workers_per_run, needed, request.slots)
+            share = share_out(machines, gpus, request.workers_per_run, needed, request.slots)
+            if gpus == 0 and request.gpus_per_run is None and (words := idle(gpus, machines.here)):
+                told.append(words)
+                say(words)
             director.slots, director.budget.gpus = share.slots, share.gpus * share.workers or 1.0
             director.on_change = reporter = Reporter(work.folder)
             director.on_record = loggers = Loggers(prepared.name, work.folder, chosen(request.log), told.append)
@@ -171,7 +187,7 @@ def _carry_out(work: Work, director: Director) -> None:
                 loggers(work.ledger.whole(record["key"]))  # what an earlier command left unwritten
             try:
                 seconds = 10.0 if prepared.preset == "quick" else 60.0
-                carry_out(director, share, checkpoint_seconds=seconds, patience=60 * request.stall_minutes, on_loss=on_loss)
+                carry_out(director, share, opened, checkpoint_seconds=seconds, patience=60 * request.stall_minutes, on_loss=on_loss)
             finally:
                 reporter.stop()
                 loggers.stop()
@@ -213,7 +229,11 @@ def _finish(work: Work, director: Director, started: float) -> Result:
         return result
     exported: tuple[str, ...] = ()
     if runs.get("completed"):
-        exported = tuple(export_best(work.prepared.entry, work.folder, work.study, work.ledger, work.pack, complete=complete))
+        try:
+            exported = tuple(export_best(work.prepared.entry, work.folder, work.study, work.ledger, work.pack, complete=complete))
+        except NotProven as fault:  # the report comes all the same
+            result = replace(result, fault=str(fault))
+            exported = (f"best     was not exported: {fault}",)
         failpoint("report.begun")
         report = analysis.write_report(work.folder)
         failpoint("report.written")

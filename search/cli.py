@@ -23,7 +23,8 @@ from trainables.parts.errors import ClusterLost, RequestError
 PROGRAM = "python -m search"
 STATUSES = """exit status:
   0  all that was asked for has ended and none has failed    3  unfinished: a limit of time or budget, or stop
-  1  no run has completed, or the machine ended the study    4  some runs have failed
+  1  no run has completed, the machine ended the study, or   4  some runs have failed
+     the best model did not give its recorded numbers again
   2  the request cannot be carried out                       128 + n  ended by signal n
 """
 EPILOG = """examples:

@@ -40,7 +40,6 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # C++
 from ray.exceptions import AuthenticationError
 from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 SETTINGS = (
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS",
@@ -52,20 +51,20 @@ SETTINGS = (
 )
 NODES_SECONDS = 3.0  # in which a head tells its nodes: it takes milliseconds
 ROOM_SECONDS = 5
-ANSWER_OF_NODE_SECONDS = 180  # to start a process: seconds on a free machine, a minute on a busy one
 LONGEST_TMPDIR = 41  # characters: Ray's sockets below it must fit into 107 bytes
 
 
 @contextmanager
-def open_cluster(signals: Signals, address: str | None, groups: bool = False) -> Iterator[Machines]:
+def open_cluster(signals: Signals, address: str | None, groups: bool = False, gpus: int | None = None) -> Iterator[Machines]:
     """The cluster at `address` (auto, or HOST:PORT), or a new one on this machine for the time of the block, whose processes do not hear
     what is sent to all processes of a terminal or a job, and are gone afterwards, even where a signal cuts its end short. groups: runs
-    have several workers. RequestError, within seconds, if there is none at that address or it refuses us."""
+    have several workers; gpus: of this machine, None for all that Ray sees. RequestError, within
+    seconds, if there is none at that address or it refuses us."""
     ours: list[Any] = []
     try:
         with ExitStack() as stack:
             with signals.kept_from_children():
-                machines = stack.enter_context(_cluster(address, groups))
+                machines = stack.enter_context(_cluster(address, groups, gpus))
                 ours += _own()
             for process in ours:  # ray.shutdown asks each with a SIGTERM that it does not hear, and would wait a second for it
                 process.terminate = functools.partial(_kill_with_all_below, process)
@@ -86,23 +85,24 @@ def _own() -> "list[subprocess.Popen[bytes]]":
 
 
 @contextmanager
-def _cluster(address: str | None, groups: bool) -> Iterator[Machines]:
+def _cluster(address: str | None, groups: bool, gpus: int | None) -> Iterator[Machines]:
     os.environ.setdefault(FOLDER, os.getcwd())
     with _closed_to_others() if address is None else nullcontext():
         try:
             with chdir(ROOT):  # Ray puts the folder that it is started in first on its workers' path: a user's search.py, before ours
-                _start(groups) if address is None else _join(address)
+                _start(groups, gpus) if address is None else _join(address)
             here = tuple(dict(node["Resources"]) for node in alive())
             yield Machines(here, still_to_come(here) if address is not None else (), address is not None)
         finally:
             ray.shutdown()
 
 
-def _start(groups: bool) -> None:
+def _start(groups: bool, gpus: int | None) -> None:
     try:
         ray.init(
             address="local",  # None would join whatever cluster this machine runs already
             num_cpus=cpus(),  # Ray counts the machine's
+            num_gpus=gpus,
             log_to_driver=False,
             include_dashboard=groups,  # Ray frees what a killed worker group held through it; ten processes and 200 MB else for nothing
             logging_level=logging.ERROR,
@@ -153,9 +153,10 @@ def _join(address: str) -> None:
     """ray.init at a running cluster, whose workers get this code (not what happens to be installed there) and the settings above."""
     code = [str(Path(ROOT) / name) for name in ("search", "search_spaces", "trainables", "analysis")]
     settings = {name: os.environ[name] for name in SETTINGS}
+    found = find_cluster(address)
     try:
         ray.init(
-            address=find_cluster(address), log_to_driver=False, logging_level=logging.ERROR, namespace="karyotune",
+            address=found, log_to_driver=False, logging_level=logging.ERROR, namespace="karyotune",
             runtime_env={"py_modules": code, "excludes": ["__pycache__"], "env_vars": settings},
         )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as fault:
@@ -260,28 +261,8 @@ def expect(slots: int) -> None:
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
 
 
-def check_running(resources: Resources, study: Path) -> None:
-    """RequestError if a node of a running cluster does not see the study's folder, or if others use all that a run needs. Both would only
-    show as runs that fail, or wait."""
-
-    def sees(study: str) -> bool:  # sent as it is, so that a node need not import torch to answer
-        return os.access(study, os.W_OK) and os.path.exists(os.path.join(study, "study.json"))
-
-    looks = {}
-    for node in alive():
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        looks[ray.remote(sees).options(num_cpus=0, scheduling_strategy=there).remote(str(study))] = node["NodeManagerHostname"]
-    done, late = ray.wait(list(looks), num_returns=len(looks), timeout=ANSWER_OF_NODE_SECONDS)
-    if late:
-        raise RequestError(
-            f"of the cluster's nodes, {', '.join(sorted({looks[look] for look in late}))} did not start a process within "
-            f"{ANSWER_OF_NODE_SECONDS} s; is it overloaded, or does its environment differ?"
-        )
-    blind = sorted({looks[look] for look in done if not ray.get(look)})
-    if blind:
-        raise RequestError(
-            f"--storage must be a folder that every node can see and write, got {study.parent}; not so on {', '.join(blind)}"
-        )
+def check_room(resources: Resources) -> None:
+    """RequestError if others use all that a run needs: it would only show as runs that wait."""
     if resources.machines.to_come:
         return
     group = resources.workers > 1

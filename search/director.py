@@ -65,6 +65,7 @@ class Director:
         self.stopping, self.halt = False, None
         self.notes: list[str] = []  # what was found damaged, and what became of it
         self.nodes = Nodes()
+        self.machines = ""  # words on machines that are awaited, or stay idle
         self.seconds: list[float] = []
         self.new_records = self.unborn = 0
         self.broken: set[str] = set()  # failed in this session

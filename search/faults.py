@@ -8,7 +8,7 @@ import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainables.parts.errors import ClusterLost, StorageFault
+from trainables.parts.errors import ClusterLost, NotProven, StorageFault
 
 KEPT = "nothing that was recorded is lost"
 AGAIN = "then the same command continues"
@@ -71,7 +71,7 @@ def told(fault: BaseException) -> tuple[str, int] | None:
     number = number_of(fault)
     if number is None:
         kept = f"{KEPT}, and {AGAIN.removeprefix('then ')}" if isinstance(fault, ClusterLost) else KEPT
-        return (f"{fault}; {kept}", 1) if isinstance(fault, ClusterLost | StorageFault) else None
+        return (f"{fault}; {kept}", 1) if isinstance(fault, ClusterLost | StorageFault | NotProven) else None
     advice = TABLE[number]
     if isinstance(fault, StorageFault):
         what = str(fault)

@@ -45,7 +45,11 @@ def render(name: str, progress: Progress, elapsed: float) -> RenderableType:
         Text(words),
         Text(f"{best} · {times}"),
         *(Text(f"  set aside: {line}", style="yellow", overflow="ellipsis", no_wrap=True) for line in progress.aside),
-        *(Text(f"  {line}", style="dim", overflow="ellipsis", no_wrap=True) for line in progress.in_flight or ["starting workers …"]),
+        *([Text(f"  {progress.machines}", style="yellow")] if progress.machines else []),
+        *(
+            Text(f"  {line}", style="dim", overflow="ellipsis", no_wrap=True)
+            for line in progress.in_flight or ([] if progress.machines else ["starting workers …"])
+        ),
     )
 
 

@@ -80,11 +80,29 @@ def share_out(
             f"a run takes {workers} worker(s) of {amount:g} {unit} and a CPU each, and the cluster has room for {places} "
             f"({len(nodes)} node(s), the largest with {largest:g} {unit}); lower "
             + ("--gpus-per-run or --workers-per-run" if gpus else "--workers-per-run")
+            + (", or wait for machines with --wait-for N" if machines.running else "")
         )
     share = min(cpus / places for cpus, places, _ in fits)  # below 1 where more runs share a GPU than there are CPUs
     cpus = float(int(share)) if share >= 1 else int(100 * share) / 100
     found = Resources(cpus, gpus, workers, places // workers, machines, run_bytes)
     return replace(found, slots=max(1, min(found.slots, most)), most=most) if most else found
+
+
+def gpus_of(records: Mapping[str, Mapping[str, Any]], asked: float | None, workers: int) -> float | None:
+    """GPUs of a run: as asked for; else as the study's runs had them so far, for a table must not mix both; None: none has run yet, and it
+    is as the machines are."""
+    devices = {record["device"] for record in records.values() if record["status"] == "completed" and record.get("device")}
+    if asked is not None or not devices:
+        return asked
+    return 0.0 if devices == {"cpu"} else float(workers)
+
+
+def idle(gpus: float, nodes: Sequence[Mapping[str, float]]) -> str:
+    """Words on GPUs that no run uses. gpus: of a worker."""
+    there = sum(node.get("GPU", 0.0) for node in nodes)
+    if gpus or not there:
+        return ""
+    return f"{there:g} GPU(s) stay idle: the runs of this study have none, and stay comparable; --gpus-per-run 1 or a new --name uses them"
 
 
 def run_bytes(records: Mapping[str, Mapping[str, Any]]) -> float:

@@ -147,6 +147,10 @@ storage = click.option(
     "--storage", type=PATH, default=Path("runs"), envvar="KARYOTUNE_STORAGE", is_eager=True,
     help="where studies are kept (default: runs); on a cluster a folder that all nodes see [KARYOTUNE_STORAGE]",
 )  # fmt: skip
+address = click.option(
+    "--address", envvar="RAY_ADDRESS",
+    help="a running Ray cluster: auto, or HOST:PORT; local: one on this machine (the default) [RAY_ADDRESS]",
+)  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="for a program: JSON on standard output, and nothing else")
 study = click.argument("study", shell_complete=studies)
 MANY: dict[str, Any] = {"multiple": True, "metavar": "KEY=VALUE"}
@@ -186,8 +190,10 @@ MACHINE: list[Decorator] = [
     click.option("--gpus-per-run", type=SHARE, help="GPUs of one run, fractions allowed (default: 1 for each worker where there are GPUs)"),
     click.option("--workers-per-run", type=COUNT, default=1, help="data-parallel workers of one run"),
     click.option("--slots", type=COUNT, help="runs at once, at most (default: as many as fit)"),
-    click.option("--address", envvar="RAY_ADDRESS",
-                 help="a running Ray cluster: auto, or HOST:PORT; local: one on this machine (the default) [RAY_ADDRESS]"),
+    address,
+    click.option("--wait-for", type=COUNT, metavar="N",
+                 help="begin once so many machines of the cluster could take a run (with a GPU, unless --gpus-per-run 0); "
+                      "without --address: once so many GPUs of this machine are used by nobody else"),
     click.option("--max-hours", type=POSITIVE, help="start nothing new after this time; what is running ends, and the rest waits for the "
                                                     "next call"),
     click.option("--max-gpu-hours", type=POSITIVE,
@@ -206,8 +212,8 @@ FILE = click.option("--request", "file", type=PATH, metavar="FILE",
                          "it")  # fmt: skip
 FIELDS = {
     "data", "external", "objective", "preset", "trials", "repeats", "tables", "arms", "storage", "name", "seed", "settings", "spaces",
-    "fixed",
-    "sampler", "scheduler", "grid", "grace", "finalists", "retune", "source", "gpus_per_run", "workers_per_run", "slots", "address",
+    "fixed", "sampler", "scheduler", "grid", "grace", "finalists", "retune", "source", "gpus_per_run", "workers_per_run", "slots",
+    "address", "wait_for",
     "max_hours", "max_gpu_hours", "stall_minutes", "retry_failed", "accept_code", "log",
 }  # fmt: skip
 

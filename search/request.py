@@ -58,6 +58,7 @@ class Request:
     address: str | None = None
     max_hours: float | None = None
     max_gpu_hours: float | None = None
+    wait_for: int | None = None  # machines of a cluster, or free GPUs of this machine, before the first run
     stall_minutes: float = 30.0
     retry_failed: bool = False
     accept_code: bool = False
@@ -162,8 +163,13 @@ def address_like(place: Path) -> bool:
 
 
 def worker_faults(request: Request) -> list[str]:
-    """GPUs that a worker could not use: it computes on one, or shares one."""
+    """Machines that cannot come; GPUs that a worker could not use: it computes on one, or shares one."""
     gpus, workers = request.gpus_per_run, request.workers_per_run
+    if request.wait_for is not None and request.address is None and gpus == 0:
+        return [
+            f"--wait-for {request.wait_for} waits for machines of the cluster at --address, or for free GPUs of this one, and "
+            "--gpus-per-run 0 wants none; leave one out"
+        ]
     if gpus is None or gpus <= workers:
         return []
     if gpus != int(gpus):
@@ -188,6 +194,7 @@ def to_toml(request: Request) -> str:
     """The request as `read_file` takes it; what is at its default is left out, and paths are whole, so that it may be given anywhere."""
     lines = [f"# {request.command}"] if request.command and "\n" not in request.command else []
     local = {option for option, _, variable in request.told if variable == "RAY_ADDRESS"}  # of this machine, not of the study
+    local |= {"--wait-for"} if local else set()
     for key, entry in KEYS.items():
         value = getattr(request, entry.name)
         if value is None or (value == entry.default and entry.name != "storage") or f"--{key}" in local:

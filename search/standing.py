@@ -23,6 +23,7 @@ class Progress:
     in_flight: list[str] = field(default_factory=list)
     seconds_left: float | None = None
     aside: list[str] = field(default_factory=list)
+    machines: str = ""  # words on those that are awaited, or stay idle
 
 
 def progress_of(director: "Director") -> Progress:
@@ -39,7 +40,7 @@ def progress_of(director: "Director") -> Progress:
         left = (waiting + 0.5 * len(flying)) * sum(director.seconds) / len(director.seconds) / director.slots
     return Progress(
         len(records), running, len(flying) - running, waiting, _best(director), counts,
-        [_words(active) for active in flying], left, director.nodes.lines(),
+        [_words(active) for active in flying], left, director.nodes.lines(), director.machines,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from search import cluster, place
+from search.admission import Admission
 from search.director import Director
 from search.machines import Resources
 from search.queue import Active
@@ -106,12 +107,20 @@ class _Scheduler(FIFOScheduler):
         return {}
 
 
-def carry_out(director: Director, resources: Resources, *, checkpoint_seconds: float, patience: float, on_loss: Callable[[], None]) -> None:
+def carry_out(
+    director: Director,
+    resources: Resources,
+    opened: Admission | None = None,
+    *,
+    checkpoint_seconds: float,
+    patience: float,
+    on_loss: Callable[[], None],
+) -> None:
     """Run all that the Director asks for; returns when it is finished. A run that hangs is killed (patience: seconds) and goes on from its
-    last checkpoint. ClusterLost where Ray has ended under it; on_loss is called first, in another thread: this one may never come out of
-    Ray."""
+    last checkpoint. opened: what examines machines that join a running cluster. ClusterLost where Ray has ended under it; on_loss is
+    called first, in another thread: this one may never come out of Ray."""
     if resources.machines.running:
-        cluster.check_running(resources, director.folder)
+        cluster.check_room(resources)
     cluster.expect(resources.slots)
     director.nodes.count(cluster.alive())
     common = {"cpus": resources.cpus, "gpus": resources.gpus, "workers": resources.workers, "checkpoint_seconds": checkpoint_seconds}
@@ -132,7 +141,7 @@ def carry_out(director: Director, resources: Resources, *, checkpoint_seconds: f
         ),
     )
     try:
-        with watched(director, resources, patience, on_loss):
+        with watched(director, resources, patience, on_loss, opened):
             tuner.fit()
     except (Exception, Left) as fault:
         if ended := lost():

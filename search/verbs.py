@@ -195,6 +195,17 @@ def _check(folder: Path, as_json: bool) -> int:
     return 1 if history.violations else 0
 
 
+# -- machines -----------------------------------------------------------------------------------------------------------------------------
+
+
+@verb("doctor", options.address, options.storage, options.as_json)
+def doctor(address: str | None, storage: Path, as_json: bool) -> int:
+    """Whether this machine, or each node of a cluster, is fit for runs, and what to do where it is not."""
+    from search.doctor import doctor
+
+    return doctor(None if address == "local" else address, storage, show.console(errors=as_json), as_json)
+
+
 # -- procedures, exports, images ----------------------------------------------------------------------------------------------------------
 
 

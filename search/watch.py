@@ -15,9 +15,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search import cluster
+from search.admission import Admission
 from search.director import Director
 from search.live import beside
-from search.machines import Machines, Resources, share_out
+from search.machines import Machines, Resources, idle, share_out
 from search.show import duration
 from trainables.parts.errors import ClusterLost, RequestError
 from trainables.parts.execution import read_processes
@@ -66,9 +67,11 @@ def lost() -> ClusterLost | None:
 
 
 @contextmanager
-def watched(director: Director, resources: Resources, patience: float, on_loss: Callable[[], None]) -> Iterator[None]:
+def watched(
+    director: Director, resources: Resources, patience: float, on_loss: Callable[[], None], opened: Admission | None = None
+) -> Iterator[None]:
     """Kill processes of runs that hang (see `Director.stalled`), follow the machines, and leave Tune where it waits in vain. on_loss is
-    called once, where the cluster has ended."""
+    called once, where the cluster has ended. opened: examines machines that join."""
     ended, main = threading.Event(), threading.get_ident()
     running = resources.machines.running
     _lost.clear()
@@ -90,11 +93,13 @@ def watched(director: Director, resources: Resources, patience: float, on_loss: 
             if not missed and time.monotonic() - looked >= min(30.0, patience / 5):
                 looked = time.monotonic()
                 _end_stalled(director, resources.workers, patience)
-            if there is not None and time.monotonic() - counted >= NODES_SECONDS:
-                counted = time.monotonic()
-                _follow(director, resources, there)
             if there is not None:
                 director.nodes.count(there)
+            if there is not None and opened is not None:
+                opened.follow(director, there)  # as soon as they are seen: a run that waits may be placed there
+                if time.monotonic() - counted >= NODES_SECONDS:
+                    counted = time.monotonic()
+                    _follow(director, resources, opened.sound(director, there), there)
             if not running or there is not None:
                 _all_aside(director, resources, there)
 
@@ -116,10 +121,13 @@ def _end_stalled(director: Director, workers: int, patience: float) -> None:
         director.notes.append(f"{active.name}: no sign of life for {duration(silence)}; its process was killed to start it again")
 
 
-def _follow(director: Director, resources: Resources, there: list[dict[str, Any]]) -> None:
-    """Runs at once by the machines that are there now. Whether runs use GPUs stays as it was."""
-    here = tuple(dict(node["Resources"]) for node in there if node["NodeID"] not in director.nodes.aside)
-    machines = Machines(here, cluster.still_to_come(here), True)
+def _follow(director: Director, resources: Resources, here: tuple[dict[str, float], ...], there: list[dict[str, Any]]) -> None:
+    """Runs at once by the machines that are there now. here: what those of them have that may take runs. Whether runs use GPUs stays as it
+    was."""
+    machines = Machines(here, cluster.still_to_come(tuple(dict(node["Resources"]) for node in there)), True)
+    if not idle(resources.gpus, resources.machines.here) and (words := idle(resources.gpus, here)) and words != director.machines:
+        director.machines = words
+        director.notes.append(words)
     with suppress(RequestError):  # none of them is there at this moment: what waits, waits
         gpus = resources.gpus * resources.workers
         director.slots = share_out(machines, gpus, resources.workers, resources.run_bytes, resources.most).slots

@@ -2,7 +2,7 @@
 Comes in: Prepared, an open ledger. Goes out: study.json, data/, splits/, external/, request.toml."""
 
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Work:
     console: Console
     arms: tuple[Retuning, ...] = ()
     asked: Asked = field(default_factory=Asked)
+    until_end: ExitStack = field(default_factory=ExitStack)  # of the command
 
     @property
     def folder(self) -> Path:
@@ -67,7 +68,8 @@ def settle(work: Work) -> None:
         keep(work.folder, prepared.warm)
     work.arms = retunings(prepared.entry, prepared.plan) if prepared.request.retune else ()
     work.study = with_retunings(work.study, work.arms)
-    work.study.pop("halted", None)
+    for word in ("halted", "aside"):  # of the command before
+        work.study.pop(word, None)
     write_study(work.folder, work.study)
     asked = to_toml(prepared.request)
     write_atomically(work.folder / REQUEST, lambda path: path.write_text(asked, encoding="utf-8"))

@@ -551,23 +551,6 @@ def test_a_cluster_that_others_use_in_full_is_refused_and_so_is_one_that_is_too_
         other.communicate()
 
 
-@on_a_cluster
-def test_a_storage_that_the_nodes_cannot_write_is_refused_by_name(two_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    study = tmp_path / "s"
-    write(study / "study.json", "{}")
-    with cluster.open_cluster(Signals(), two_nodes.address) as machines:
-        share = share_out(machines, None, 1)
-        cluster.check_running(share, study)
-        with pytest.raises(RequestError, match="every node can see"):
-            cluster.check_running(share, tmp_path / "elsewhere")
-        monkeypatch.setattr(cluster, "ANSWER_OF_NODE_SECONDS", 0)
-        with pytest.raises(RequestError, match="did not start a process within 0 s"):
-            cluster.check_running(share, study)
-    assert not ray.is_initialized()
-
-
 def test_a_study_that_is_left_is_left_in_order_though_ray_makes_another_exception_of_it() -> None:
     """As `CoreWorker.wait` does: "returned a result with an exception set"."""
     fault = SystemError("returned a result with an exception set")

@@ -64,16 +64,16 @@ class Machines:
     def address(self) -> str:
         return str(self.cluster.address)
 
-    def add(self, name: str = "", empty: Path | None = None) -> Any:
-        """A node with one CPU. With a host name, and with an empty folder at `empty`, which only it sees. The test is skipped where this user
-        may not do that."""
+    def add(self, name: str = "", empty: Path | None = None, size: str = "100%", **more: Any) -> Any:
+        """A node with one CPU. With a host name, and with an empty folder of a size at `empty`, which only it sees. The test is skipped where
+        this user may not do that."""
         if not name:
-            return self.cluster.add_node(num_cpus=1)
+            return self.cluster.add_node(num_cpus=1, **more)
         thread = ThreadPoolExecutor(1)  # namespaces are a thread's, and its children's
         self.threads.append(thread)
-        number = thread.submit(_apart, name, empty).result()
+        number = thread.submit(_apart, name, empty, size).result()
         self.cluster._shutdown_at_exit = False  # for that it would set a signal's handler, which only the main thread may
-        node = thread.submit(self.cluster.add_node, num_cpus=1).result()
+        node = thread.submit(self.cluster.add_node, num_cpus=1, **more).result()
         self.cluster._shutdown_at_exit = True
         node.root = Path(f"/proc/self/task/{number}/root")  # its files, also when it is gone
         return node
@@ -95,12 +95,12 @@ class Machines:
         gc.collect()
 
 
-def _apart(name: str, empty: Path | None) -> int:
+def _apart(name: str, empty: Path | None, size: str) -> int:
     """Give this thread namespaces of its own; its number."""
     if ctypes.CDLL(None, use_errno=True).unshare(NAMESPACES):
         pytest.skip(f"no namespaces here: {os.strerror(ctypes.get_errno())}")
     socket.sethostname(name)
-    mounts = [["--make-rprivate", "/"]] + ([["-t", "tmpfs", "tmpfs", str(empty)]] if empty else [])
+    mounts = [["--make-rprivate", "/"]] + ([["-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(empty)]] if empty else [])
     for words in mounts:
         done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
         if done.returncode:
@@ -227,8 +227,8 @@ def test_machines_that_see_no_storage_or_see_files_late_and_machines_that_go_cos
     assert driver.status() == 0, driver.said
     assert ends(study) == {"completed"} and len(records(study)) == 15
     assert {record["host"] for record in records(study)} <= {socket.gethostname(), "first", "late", "second"}
-    assert "note: machine blind was set aside after 2 faults in a row: blind does not see" in driver.said
-    assert driver.said.count("placed again, no fault of its own (blind: ") == 2
+    assert "blind does not see" in driver.said.partition("note: machine blind was set aside")[2].partition("note: ")[0]
+    assert driver.said.count("placed again, no fault of its own (blind: ") <= 2, "a run may be placed there before it was examined"
     sound(shell, study)
 
 

@@ -34,6 +34,10 @@ class OtherCode(RuntimeError):
     """A worker's code is not that of the command that sent the run: what it trained would bear the wrong key."""
 
 
+class NotProven(RuntimeError):
+    """Exported files that do not give the recorded numbers, by more than another processor explains."""
+
+
 class Interrupted(Exception):
     """A run that was asked to stop has saved its checkpoint."""
 
