@@ -227,6 +227,12 @@ class Head:
 HEAD = Head()
 
 
+def addresses() -> tuple[str, str]:
+    """Of the cluster's head, and of its dashboard ('' where it has none)."""
+    dashboard = getattr(ray._private.worker._global_node, "webui_url", None)
+    return str(ray.get_runtime_context().gcs_address), str(dashboard or "")
+
+
 def alive() -> list[dict[str, Any]]:
     """The nodes that are there; ClusterLost within NODES_SECONDS where the head does not say."""
     return HEAD.nodes()

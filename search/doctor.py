@@ -104,13 +104,11 @@ def _here(folder: Folder) -> Health:
 
 
 def _cluster(address: str, folder: Folder) -> Health:
-    from search.cluster import HEAD, open_cluster  # first: it sets what Ray reads as it is imported
+    from search.cluster import HEAD, addresses, open_cluster  # first: it sets what Ray reads as it is imported
     from search.admission import Admission  # isort: skip
     from search.signals import SIGNALS
 
     with open_cluster(SIGNALS, address):
-        import ray
-
         nodes = HEAD.nodes()
         opened = Admission(folder, probe=True)
         machines: list[Findings] = []
@@ -118,8 +116,8 @@ def _cluster(address: str, folder: Folder) -> Health:
             opened.begin([node])
             while opened.pending():
                 machines += opened.look(1.0)
-        head = str(ray.get_runtime_context().gcs_address)
-        doors = _doors(head, nodes, str(getattr(ray._private.worker._global_node, "webui_url", None) or ""))
+        head, dashboard = addresses()
+        doors = _doors(head, nodes, dashboard)
     return Health(machines, doors, head)
 
 
