@@ -29,7 +29,7 @@ from search.stages import Stages
 from search.study import STUDY
 from trainables.data.pack import Pack, load_pack
 from trainables.parts import code
-from trainables.parts.errors import Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
+from trainables.parts.errors import Collapsed, Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
 from trainables.parts.execution import MODEL, Outcome, device_name, execute, parameters_of
 from trainables.parts.procedure import config_from
 from trainables.parts.workers import Workers
@@ -40,6 +40,7 @@ KINDS: tuple[tuple[type[BaseException], str, str], ...] = (  # exception, how th
     (Interrupted, "stopped", ""),
     (StorageFault, "stopped", ""),
     (Diverged, "diverged", "not_finite"),
+    (Collapsed, "collapsed", "collapsed"),
     (Preempted, "failed", "node_lost"),
     (OtherCode, "misplaced", "other_code"),
     (Misplaced, "misplaced", "misplaced"),

@@ -97,6 +97,11 @@ class Task(nn.Module):
         """Cheap `val_` metrics after an epoch; nothing of the test part."""
         return {}
 
+    def collapse(self) -> str:
+        """What has collapsed under the weights that `validate` has just judged, in words (see `collapse`); empty: nothing. Asked of the weights
+        that are handed on."""
+        return ""
+
     def validate_at(self, epoch: int) -> bool:
         """Whether `validate` is asked after this epoch (counted from 1)."""
         return True
