@@ -21,6 +21,7 @@ from trainables.data.synthetic_karyotypes import karyotype_set
 from trainables.data.words import KARYOTYPE, count, few, shown
 from trainables.parts import losses
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
+from trainables.parts.collapse import one_class, one_direction, said
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, backbone_faults, create_backbone, size_arguments, standardise
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
@@ -403,6 +404,15 @@ class Train(Task):
         if self.config.lambda1 and self.config.contrast_balance:
             row["contrast_weight"] = float(self._balanced())
         return row
+
+    def collapse(self) -> str:
+        chosen, config = self.setting.parts["val"], self.config
+        embedding = predict_logits(self.model, self.setting.pack.images, chosen, self.setting.device, normalise=config.normalise)
+        with torch.no_grad():
+            predictions = self.classifier(embedding.to(self.setting.device)).argmax(1).cpu()
+        labels = torch.from_numpy(np.asarray(self.setting.pack.labels[chosen]))
+        of_rows = one_direction(embedding, "validation embeddings") if self.classes > 2 else ""  # two classes may lie on one line, opposite
+        return said(one_class(predictions, labels, self.setting.pack.classes), of_rows)
 
     def result(self) -> dict[str, Tensor]:
         """timm's names with the folded classifier (weight W2 W1, bias W2 b1 + b2); the two layers and the temperature beside it. With the
