@@ -1,5 +1,7 @@
 """What has come to one answer or one direction is named, ends its run, and is never a result."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from test_loop import Line, run, setting
 from search.trial import KINDS
 from search.verdict import Breaks, whose
 from trainables.parts.checkpoint import load_state, save_state
-from trainables.parts.collapse import ALIKE, one_class, one_direction, rank, said
+from trainables.parts.collapse import ALIKE, FEWEST, one_class, one_direction, rank, said
 from trainables.parts.errors import Collapsed
 from trainables.parts.execution import execute
 from trainables.parts.loop import Fitting, fit
@@ -34,7 +36,10 @@ def test_equal_rows_and_rows_that_differ_by_rounding_are_one_direction_and_other
 
 def test_a_queue_without_keys_and_too_few_rows_say_nothing():
     assert (
-        one_direction(torch.zeros(0, 8), "keys") == one_direction(torch.ones(2, 8), "keys") == one_direction(torch.ones(9, 1), "keys") == ""
+        one_direction(torch.zeros(0, 8), "keys")
+        == one_direction(torch.ones(FEWEST - 1, 8), "keys")
+        == one_direction(torch.ones(40, 1), "keys")
+        == ""
     )
 
 
@@ -44,8 +49,9 @@ def test_of_many_rows_some_are_looked_at_from_all_over():
 
 
 def test_one_class_for_all_is_named_unless_all_are_of_one():
-    same, labels = torch.full((7,), 2), torch.tensor([0, 1, 2, 2, 1, 0, 0])
-    assert one_class(same, labels, ("a", "b", "c")) == "each of 7 validation images is taken for c"
+    same, labels = torch.full((FEWEST,), 2), torch.arange(FEWEST) % 3
+    assert one_class(same, labels, ("a", "b", "c")) == f"each of {FEWEST} validation images is taken for c"
+    assert one_class(same[1:], labels[1:], ("a", "b", "c")) == ""
     assert one_class(labels, labels, ("a", "b", "c")) == one_class(same, same, ("a", "b", "c")) == ""
     assert said("", "x", "", "y") == "x; y" and said("", "") == ""
 
@@ -139,7 +145,8 @@ def test_a_training_that_came_to_one_direction_leaves_no_model_and_shares_no_sta
     from search.registry import load
     from trainables.parts import batch_norm
 
-    given, store = setting_of(name, FULL[name]), {}
+    config = replace(FULL[name], queue_size=20) if name == "supcam" else FULL[name]
+    given, store = setting_of(name, config), {}
     monkeypatch.setattr(batch_norm, "AT_THE_END", 100)
 
     class Store:
@@ -159,7 +166,7 @@ def test_a_training_that_came_to_one_direction_leaves_no_model_and_shares_no_sta
 
     monkeypatch.setattr(Fitting, "validate", level)
     with pytest.raises(Collapsed, match=r"one direction|is taken for"):
-        execute(load(name).procedure, FULL[name], seed=0, pack=given.pack, folder=tmp_path, store=Store())
+        execute(load(name).procedure, config, seed=0, pack=given.pack, folder=tmp_path, store=Store())
     assert not store and not (tmp_path / "model.safetensors").exists()
 
 

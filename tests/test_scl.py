@@ -253,11 +253,14 @@ def test_two_workers_with_a_group_each_have_the_mean_loss_of_one_worker_with_bot
     assert float(whole(batch).detach()) == pytest.approx(np.mean(parts), rel=1e-5) and parts[0] != parts[1]
 
 
-def several_steps(workers, lambda1):
+SHARED = ({"lambda1": 0.0}, {}, CODE | {"contrast_balance": 0.3})  # what is trained by two
+
+
+def several_steps(workers, overrides):
     """Losses and weights after three steps, in float64: in float32 the order in which two workers add is seen within a few steps."""
     pack = karyotype_set(12, homologues=1, size=32, canvas=160)
     given = Setting(pack, scl.split_of(TINY, pack, 0), seed=3, workers=workers)
-    task = Train(replace(TINY, groups=2, lambda1=lambda1), given).double().train()
+    task = Train(replace(TINY, groups=2, **overrides), given).double().train()
     task.model.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
     fitting = Fitting(task, given)
     found = [workers.mean(fitting.step(batch, 1e-3)) for _, batch in zip(range(3), task.batches(0), strict=False)]
@@ -267,18 +270,18 @@ def several_steps(workers, lambda1):
 def one_of_two(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    for lambda1 in (0.0, 1.0):
-        save_state(folder / f"{lambda1}-{rank}", several_steps(Workers(rank, 2), lambda1), {})
+    for number, overrides in enumerate(SHARED):
+        save_state(folder / f"{number}-{rank}", several_steps(Workers(rank, 2), overrides), {})
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_steps_of_two_processes_are_those_of_one(tmp_path):
     torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)
-    for lambda1 in (0.0, 1.0):
-        alone = several_steps(Workers(), lambda1)
+    for number, overrides in enumerate(SHARED):
+        alone = several_steps(Workers(), overrides)
         for rank in (0, 1):
-            together, _ = load_state(tmp_path / f"{lambda1}-{rank}")
+            together, _ = load_state(tmp_path / f"{number}-{rank}")
             assert alone.keys() == together.keys()
             for name, tensor in alone.items():
                 assert torch.allclose(tensor, together[name], rtol=1e-6, atol=1e-8), name

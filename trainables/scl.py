@@ -362,7 +362,7 @@ class Train(Task):
             slopes = [
                 torch.autograd.grad(loss, embedding, retain_graph=True)[0] for loss in (contrast, self.config.lambda2 * classification)
             ]
-            squares = [self.workers.mean(slope.detach().float().square().sum()) for slope in slopes]
+            squares = [self.workers.mean(len(slope) * slope.detach().square().sum()) for slope in slopes]  # of a pair of batches
             self.gradients.lerp_(torch.stack(squares), 1 - MEMORY)
         return self._balanced()
 

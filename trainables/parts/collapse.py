@@ -8,14 +8,15 @@ from torch.nn import functional as F
 
 from trainables.parts.randomness import generator
 
+FEWEST = 16  # images or keys; fewer may well be alike
 ROWS = 1000  # at most, of which a rank is taken
 ALIKE = 0.01  # singular values below this part of the largest do not count: rows that differ by less are equal
 
 
 def one_class(predictions: Tensor, labels: Tensor, classes: tuple[str, ...]) -> str:
-    """predictions, labels: (N,) int64 of images that are of several classes."""
+    """predictions, labels: (N,) int64. Images that are of one class themselves say nothing, nor do fewer than FEWEST."""
     said = predictions.unique()
-    if len(said) > 1 or len(labels.unique()) < 2:
+    if len(said) > 1 or len(labels.unique()) < 2 or len(labels) < FEWEST:
         return ""
     return f"each of {len(labels):,} validation images is taken for {classes[int(said[0])]}"
 
@@ -30,8 +31,8 @@ def rank(rows: Tensor) -> int:
 
 
 def one_direction(rows: Tensor, what: str) -> str:
-    """rows: (N, D). what: they are, in the plural. Two rows or one say nothing."""
-    return f"the {len(rows):,} {what} lie in one direction" if len(rows) > 2 and rows.shape[-1] > 1 and rank(rows) < 2 else ""
+    """rows: (N, D). what: they are, in the plural. Fewer than FEWEST say nothing."""
+    return f"the {len(rows):,} {what} lie in one direction" if len(rows) >= FEWEST and rows.shape[-1] > 1 and rank(rows) < 2 else ""
 
 
 def said(*words: str) -> str:
