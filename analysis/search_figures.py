@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from analysis.drawing import BLUE, INK, MUTED, ORANGE, RED, WIDTH, Drawing, axes, short
+from analysis.drawing import BLUE, INK, MUTED, ORANGE, PINK, RED, WIDTH, Drawing, axes, short
 from analysis.search import Importance, Parameter, parameters
 from analysis.study import STATUSES, Study, plural
 from analysis.summary import title
@@ -21,7 +21,7 @@ _POINTS = 5_000
 _CURVES = 150
 _LINES = 400
 _BARS = 3_000
-STATUS_COLORS = {"completed": BLUE, "pruned": MUTED, "diverged": ORANGE, "failed": RED}
+STATUS_COLORS = {"completed": BLUE, "pruned": MUTED, "diverged": ORANGE, "collapsed": PINK, "failed": RED}
 
 
 def history(study: Study, trials: pd.DataFrame, links: Mapping[str, str]) -> Drawing | None:
@@ -61,7 +61,7 @@ def history(study: Study, trials: pd.DataFrame, links: Mapping[str, str]) -> Dra
             mew=2,
             color=RED,
             transform=where,
-            label="diverged or failed",
+            label="diverged, collapsed or failed",
             rasterized=len(lost) > _LINKED,
         )
     ax.set_xlabel("trial")

@@ -23,9 +23,9 @@ import pandas as pd
 from analysis.mixture import codes_of, mixture, versions_of
 
 SCHEMA = 1
-STATUSES = ("completed", "pruned", "diverged", "failed")
+STATUSES = ("completed", "pruned", "diverged", "collapsed", "failed")
 # Of two lines with one key the more final one stands: a run that failed or was pruned may be run again, never the other way round.
-_RANK = {"failed": 0, "pruned": 1, "diverged": 2, "completed": 3}
+_RANK = {"failed": 0, "pruned": 1, "diverged": 2, "collapsed": 2, "completed": 3}
 _REASONS = {
     "unreachable_weights": "weights unreachable",
     "out_of_memory": "out of memory",
@@ -490,7 +490,7 @@ def _merge(found: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
         chosen["arms"] = tuple(sorted({*map(str, listed(chosen.get("arms"))), *map(str, listed(other.get("arms")))}))
         for k in ("trial", "checkpoint"):
             chosen[k] = other.get(k) if chosen.get(k) is None else chosen[k]
-    if top > 1 and any(r["status"] in ("completed", "diverged") and r["status"] != chosen["status"] for r in found):
+    if top > 1 and any(r["status"] in ("completed", "diverged", "collapsed") and r["status"] != chosen["status"] for r in found):
         clash.add("status")
     trials = [t for r in found if (t := whole(r.get("trial"))) is not None]
     if trials and whole(chosen.get("trial")) is None:
@@ -530,8 +530,8 @@ def _reason(record: Mapping[str, Any]) -> str:
     """Why a run has no result, in a few words; '' for a completed one."""
     if record["status"] in ("completed", "pruned"):
         return "" if record["status"] == "completed" else "stopped early by the search"
-    if record["status"] == "diverged":
-        return "diverged"
+    if record["status"] in ("diverged", "collapsed"):
+        return str(record["status"])
     error = mapping(record.get("error"))
     kind, message = text_of(error.get("kind")), text_of(error.get("message"))
     first = without_folders(message.strip().splitlines()[0]) if message.strip() else ""

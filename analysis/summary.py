@@ -102,7 +102,7 @@ class Row:
 
     arm: Arm
     cells: Mapping[str, Cell]
-    counts: Mapping[str, int]  # by status, all four
+    counts: Mapping[str, int]  # by status, all of them
     waiting: int  # seeds without any run yet
     reasons: tuple[str, ...]
     keys: tuple[str, ...]

@@ -16,7 +16,7 @@ from search.compose import race_decided
 from search.evidence import Facts
 from search.mirror import JOURNAL
 
-STATES = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "diverged": TrialState.PRUNED, "failed": TrialState.PRUNED}
+STATES = {"completed": TrialState.COMPLETE} | dict.fromkeys(("pruned", "diverged", "collapsed", "failed"), TrialState.PRUNED)
 
 
 def trials(facts: Facts) -> None:

@@ -66,7 +66,7 @@ def write_down(director: "Director", active: Active, ending: Mapping[str, Any]) 
         director.budget.spent += spent_seconds({key: record})
     del director.queue.active[key]
     director.retried.discard(key)
-    if record["status"] in ("failed", "diverged"):
+    if record["status"] in ("failed", "diverged", "collapsed"):
         director.broken.add(key)
     stands = director.ledger.records[key]
     if stands["status"] == "completed" and active.began is not None:

@@ -22,7 +22,7 @@ class Record(Row):
     """An ended run, as far as whoever reads it relies on it."""
 
     key: str
-    status: Literal["completed", "pruned", "diverged", "failed"]
+    status: Literal["completed", "pruned", "diverged", "collapsed", "failed"]
     seed: int
     params: dict[str, Any]
     config_hash: str

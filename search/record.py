@@ -47,6 +47,7 @@ def record_of_run(director: "Director", active: Active, ending: Mapping[str, Any
         "interruptions": outcome.interruptions if outcome else 0, "lives": lives,
         **({"stage_codes": others} if others else {}),
         **({"again": True} if active.again else {}),
+        **({"kept_epochs": outcome.kept} if outcome and outcome.kept else {}),
         **({"micro_batches": outcome.micro_batches} if outcome and outcome.micro_batches > 1 else {}),
         "checkpoint": f"{active.folder}/model.safetensors" if outcome else None,
         "error": {"kind": ending["kind"], "message": ending["message"]} if "kind" in ending else None,

@@ -27,7 +27,17 @@ from search.stages import Stages
 from search.study import STUDY
 from trainables.data.pack import Pack, load_pack
 from trainables.parts import code
-from trainables.parts.errors import CardHidden, Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
+from trainables.parts.errors import (
+    CardHidden,
+    Collapsed,
+    Diverged,
+    Interrupted,
+    Misplaced,
+    OtherCode,
+    RequestError,
+    StorageFault,
+    WeightsUnreachable,
+)
 from trainables.parts.execution import MODEL, Outcome, execute, parameters_of
 from trainables.parts.procedure import config_from
 from trainables.parts.workers import Workers
@@ -38,6 +48,7 @@ KINDS: tuple[tuple[type[BaseException], str, str], ...] = (  # exception, how th
     (Interrupted, "stopped", ""),
     (StorageFault, "stopped", ""),
     (Diverged, "diverged", "not_finite"),
+    (Collapsed, "collapsed", "collapsed"),
     (Preempted, "failed", "node_lost"),
     (OtherCode, "misplaced", "other_code"),
     (CardHidden, "misplaced", "card_hidden"),

@@ -3,7 +3,7 @@ Comes in: what a worker said last, or that it died; how often its run broke off 
 where. Pure. Exists so that a machine's fault (a node without the shared folder, a stuck driver, a neighbour on the card, a preemption)
 never stands in a table as a configuration's result.
 
-The configuration's: completed, not finite, a request that cannot be trained, out of memory alone on the largest device.
+The configuration's: completed, not finite, collapsed, a request that cannot be trained, out of memory alone on the largest device.
 The machine's: its node is gone, it does not see the storage or runs other code, its GPU is hidden, memory that a neighbour or a smaller
 card lacks. Such a run is placed again, elsewhere where there is an elsewhere, and goes on from its checkpoint; never recorded.
 Not known: any other exception, an error of the device (it sticks to the process), a process that died while its node lives. In a fresh
@@ -59,7 +59,7 @@ def whose(ending: Mapping[str, Any], breaks: Breaks, largest: float = 0.0, machi
     elsewhere = machines > 1 or (several and kind == "out_of_memory" and "neighbours" in ending)
     if elsewhere and kind in ("unreachable_weights", "out_of_memory") and not ending.get("neighbours") and not breaks.avoid | breaks.cards:
         return "unknown"
-    if ending["end"] in ("completed", "pruned", "diverged") or kind in CONFIGURATION:
+    if ending["end"] in ("completed", "pruned", "diverged", "collapsed") or kind in CONFIGURATION:
         return "configuration"
     if ending["end"] == "misplaced" or kind == "node_lost":
         return "machine"

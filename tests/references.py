@@ -336,6 +336,29 @@ def scl_contrast(first, second, t, gamma):
     return total
 
 
+def scl_contrast_of_the_authors(first, second, t, gamma):
+    """Their program: S_12 + S_11 + S_22, each the mean of its loss by rows and its loss by columns."""
+    total = 0.0
+    for one, two in ((first, second), (first, first), (second, second)):
+        block = similarity(one, two, t)
+        by_rows = [focal_loss(row, k, gamma) for k, row in enumerate(block)]
+        by_columns = [focal_loss([row[k] for row in block], k, gamma) for k in range(len(block))]
+        total += 0.5 * (sum(by_rows) / len(by_rows) + sum(by_columns) / len(by_columns))
+    return total
+
+
+def balanced_weights(of_contrast, of_classification, part, memory):
+    """The contrast's weight in each step: `part` times the ratio of the two gradients' lengths, each squared length a mean over the steps
+    so far in which a step counts `memory` times as much as the one after it. Lists of gradients (rows of numbers), a pair a step."""
+    weights, steps = [], []
+    for contrast, classification in zip(of_contrast, of_classification, strict=True):
+        steps.append([sum(float(x) ** 2 for row in gradient for x in row) for gradient in (contrast, classification)])
+        share = [memory ** (len(steps) - 1 - number) for number in range(len(steps))]
+        sizes = [sum(s * step[which] for s, step in zip(share, steps, strict=True)) / sum(share) for which in (0, 1)]
+        weights.append(part * math.sqrt(sizes[1] / sizes[0]))
+    return weights
+
+
 def scl_classification(first, second, gamma):
     """Eq. 5 of the class scores of the two batches: (C, C) each, row k of an image of class k."""
     return sum(sum(focal_loss(row, k, gamma) for k, row in enumerate(scores)) / len(scores) for scores in (first, second))

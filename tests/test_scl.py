@@ -34,7 +34,7 @@ TINY = SclConfig(
 )  # fmt: skip
 CPU = torch.device("cpu")
 BACKBONES = (
-    "vit_small_patch8_224", "vit_large_patch14_clip_224", "davit_small", "davit_large", "swin_small_patch4_window7_224",
+    "vit_small_patch8_224", "vit_large_patch14_224", "davit_small", "davit_large", "swin_small_patch4_window7_224",
     "swin_large_patch4_window7_224", "resnet34", "resnet50",
 )  # fmt: skip
 
@@ -88,6 +88,22 @@ def test_the_contrastive_loss_is_that_of_algorithm_1(gamma, temperature):
     assert float(found) == pytest.approx(references.scl_contrast(first.tolist(), second.tolist(), 1 / temperature, gamma), rel=1e-9)
 
 
+@pytest.mark.parametrize(("gamma", "temperature"), [(2.0, 0.07), (0.0, 0.5)])
+def test_the_authors_contrast_is_three_blocks_where_the_equation_has_eight_terms(gamma, temperature):
+    first, second = rows(6, 9), rows(6, 9, seed=1)
+    found = losses.paired_contrast(first, second, temperature, gamma, "code")
+    wanted = references.scl_contrast_of_the_authors(first.tolist(), second.tolist(), 1 / temperature, gamma)
+    assert float(found) == pytest.approx(wanted, rel=1e-9)
+    same = [float(losses.paired_contrast(first, first, temperature, gamma, summed)) for summed in ("code", "equation")]
+    assert same[1] / same[0] == pytest.approx(8 / 3, rel=1e-12)  # of equal batches every term is the same
+
+
+@pytest.mark.parametrize("summed", losses.CONTRAST_SUMS)
+def test_the_gradient_of_the_contrast_is_that_of_finite_differences(summed):
+    first, second = rows(3, 4).requires_grad_(), rows(3, 4, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: losses.paired_contrast(a, b, 0.3, 2.0, summed), (first, second))
+
+
 def test_s_21_is_s_12_transposed_so_that_the_mixed_block_counts_twice():
     first, second = rows(5, 4), rows(5, 4, seed=1)
     one, two = (references.similarity(*pair, 10.0) for pair in ((first.tolist(), second.tolist()), (second.tolist(), first.tolist())))
@@ -133,6 +149,7 @@ def test_the_gradient_of_the_temperature_is_that_of_finite_differences():
         (lambda: losses.focal(rows(3, 4), torch.tensor([0, 1]), 2.0), r"got \(3, 4\) and \(2,\)"),
         (lambda: losses.paired_contrast(rows(3, 4), rows(2, 4), 0.1, 2.0), r"got \(3, 4\) and \(2, 4\)"),
         (lambda: losses.paired_contrast(rows(3, 4), rows(3, 4), 0.0, 2.0), "temperature must be above 0, got 0.0"),
+        (lambda: losses.paired_contrast(rows(3, 4), rows(3, 4), 0.1, 2.0, "all"), "one of equation, code, got 'all'"),
     ],
 )
 def test_what_a_loss_cannot_take_is_refused(call, words):
@@ -143,23 +160,63 @@ def test_what_a_loss_cannot_take_is_refused(call, words):
 # ------------------------------------------------------------------------------------------------------ a step
 
 
-@pytest.mark.parametrize("overrides", [{}, {"groups": 2}, {"lambda1": 0.0}, {"lambda1": 0.3, "lambda2": 2.0, "focal_gamma": 0.7}], ids=str)
-def test_the_loss_of_a_step_is_that_of_the_paper(setting, overrides):
+CODE = {  # all that the authors' program does otherwise than the paper's equations, and that a step shows
+    "contrast_sum": "code", "head": "code", "first_epochs": 1, "normalise": False, "flips": "vertical", "rotation": 90.0, "brightness": 0.2,
+    "contrast": 0.2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "epoch"), [
+    ({}, 0), ({"groups": 2}, 0), ({"lambda1": 0.0}, 0), ({"lambda1": 0.3, "lambda2": 2.0, "focal_gamma": 0.7}, 0), ({"contrast_sum": "code"}, 0),
+    ({"first_epochs": 1}, 0), ({"first_epochs": 1}, 1), ({"first_epochs": 2, "lambda1": 0.5}, 1), (CODE, 0), (CODE, 1),
+], ids=str)  # fmt: skip
+def test_the_loss_of_a_step_is_that_of_the_paper_or_of_the_authors_program(setting, overrides, epoch):
     config = replace(TINY, **overrides)
     task = Train(config, setting).train()
-    batch = next(iter(task.batches(0)))
+    batch = next(iter(task.batches(epoch)))
     found = float(task(batch).detach())
     again = Train(config, setting).train()
     gray = again.train_images.gray(batch.chosen.flatten())[:, None] / 255
     with torch.no_grad():
-        embedding = again.model(standardise(apply_views(gray, batch.views, keep_background=True)))
+        seen = apply_views(gray, batch.views, keep_background=True)
+        embedding = again.model(standardise(seen) if config.normalise else seen)
         scores = again.classifier(embedding)
     shape = (config.groups, 2, 24, -1)
-    wanted = 0.0
+    wanted, first = 0.0, epoch < config.first_epochs
+    gamma, part = (0.0, 0.1 * config.lambda1) if first else (config.focal_gamma, config.lambda1)
+    contrast_of = references.scl_contrast_of_the_authors if config.contrast_sum == "code" else references.scl_contrast
     for e, s in zip(embedding.double().view(shape).tolist(), scores.double().view(shape).tolist(), strict=True):
-        contrast = references.scl_contrast(*e, 1 / config.temperature, config.focal_gamma) if config.lambda1 else 0.0
-        wanted += config.lambda1 * contrast + config.lambda2 * references.scl_classification(*s, config.focal_gamma)
+        contrast = contrast_of(*e, 1 / config.temperature, gamma) if config.lambda1 else 0.0
+        wanted += part * contrast + config.lambda2 * references.scl_classification(*s, gamma)
     assert found == pytest.approx(wanted / config.groups, rel=1e-4)
+
+
+def test_a_balanced_contrast_has_its_part_of_the_classifications_gradient_on_the_embeddings(setting):
+    config, found, slopes = replace(TINY, contrast_balance=0.3, lambda2=1.5, first_epochs=1), [], ([], [])
+    task = Train(config, setting).train()
+
+    def weighed(embedding, contrast, classification, weigh=task._weight):
+        found.append(float(weigh(embedding, contrast, classification)))
+        for kept, loss in zip(slopes, (contrast, 1.5 * classification), strict=True):
+            kept.append(torch.autograd.grad(loss, embedding, retain_graph=True)[0].double().flatten(0, -2).tolist())
+        return found[-1]
+
+    task._weight = weighed
+    fitting = Fitting(task, setting)
+    for epoch in (0, 1):
+        for batch in task.batches(epoch):
+            fitting.step(batch, 1e-3)
+    assert found == pytest.approx(references.balanced_weights(*slopes, 0.3, scl.MEMORY), rel=1e-4) and len(set(found)) == len(found)
+    length = [math.sqrt(sum(x * x for row in gradient[0] for x in row)) for gradient in slopes]
+    assert found[0] * length[0] == pytest.approx(0.3 * length[1], rel=1e-5)
+    task.eval()
+    before = task.gradients.clone()
+    task(next(iter(task.batches(0))))
+    assert torch.equal(task.gradients, before)  # what is judged moves nothing
+    del task._weight  # the real one again
+    with torch.no_grad():
+        assert math.isfinite(float(task.train()(next(iter(task.batches(0))))))
+    assert task.validate()["contrast_weight"] == pytest.approx(found[-1], rel=1e-5)
 
 
 @pytest.mark.parametrize("lambda1", [0.0, 1.0])
@@ -196,11 +253,14 @@ def test_two_workers_with_a_group_each_have_the_mean_loss_of_one_worker_with_bot
     assert float(whole(batch).detach()) == pytest.approx(np.mean(parts), rel=1e-5) and parts[0] != parts[1]
 
 
-def several_steps(workers, lambda1):
+SHARED = ({"lambda1": 0.0}, {}, CODE | {"contrast_balance": 0.3})  # what is trained by two
+
+
+def several_steps(workers, overrides):
     """Losses and weights after three steps, in float64: in float32 the order in which two workers add is seen within a few steps."""
     pack = karyotype_set(12, homologues=1, size=32, canvas=160)
     given = Setting(pack, scl.split_of(TINY, pack, 0), seed=3, workers=workers)
-    task = Train(replace(TINY, groups=2, lambda1=lambda1), given).double().train()
+    task = Train(replace(TINY, groups=2, **overrides), given).double().train()
     task.model.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
     fitting = Fitting(task, given)
     found = [workers.mean(fitting.step(batch, 1e-3)) for _, batch in zip(range(3), task.batches(0), strict=False)]
@@ -210,18 +270,18 @@ def several_steps(workers, lambda1):
 def one_of_two(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    for lambda1 in (0.0, 1.0):
-        save_state(folder / f"{lambda1}-{rank}", several_steps(Workers(rank, 2), lambda1), {})
+    for number, overrides in enumerate(SHARED):
+        save_state(folder / f"{number}-{rank}", several_steps(Workers(rank, 2), overrides), {})
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_steps_of_two_processes_are_those_of_one(tmp_path):
     torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)
-    for lambda1 in (0.0, 1.0):
-        alone = several_steps(Workers(), lambda1)
+    for number, overrides in enumerate(SHARED):
+        alone = several_steps(Workers(), overrides)
         for rank in (0, 1):
-            together, _ = load_state(tmp_path / f"{lambda1}-{rank}")
+            together, _ = load_state(tmp_path / f"{number}-{rank}")
             assert alone.keys() == together.keys()
             for name, tensor in alone.items():
                 assert torch.allclose(tensor, together[name], rtol=1e-6, atol=1e-8), name
@@ -248,6 +308,16 @@ def test_contrast_leaves_the_background_at_zero_and_the_foregrounds_mean_where_i
     for image, view, mask, factor in zip(images, kept, shown, draw.colour[:, 1], strict=True):
         mean = image[mask].double().mean()
         assert torch.allclose(view[mask].double(), (mean + factor * (image[mask].double() - mean)).clamp(0, 1), atol=1e-5)
+
+
+def test_the_authors_views_are_mirrored_one_way_only_and_differ_in_brightness_too(setting):
+    draw = next(iter(Train(replace(TINY, **CODE | {"rotation": 0.0, "groups": 8}), setting).batches(0))).views
+    assert draw.affine[:, 0, 0].eq(1).all() and 0.3 < float(draw.affine[:, 1, 1].lt(0).double().mean()) < 0.7
+    for factors in draw.colour.unbind(1):
+        assert 0.8 <= float(factors.min()) < 0.85 and 1.15 < float(factors.max()) <= 1.2
+    images = torch.from_numpy(setting.pack.images[np.arange(384) % len(setting.pack)]).float()[:, None] / 255
+    ground = apply_views(images, draw, keep_background=True)[apply_views(images, replace(draw, colour=torch.ones(384, 2))) == 0]
+    assert ground.eq(0).all()
 
 
 # ------------------------------------------------------------------------------------------------------ the sampler
@@ -331,6 +401,43 @@ def test_the_folded_classifier_gives_the_scores_of_the_two_layers(setting, backb
     own = sorted(set(tensors) - set(scl.exported(config, tensors)))
     assert own == ["scl.classifier.bias", "scl.classifier.weight", "scl.embedding.bias", "scl.embedding.weight", "scl.log_temperature"]
     assert tensors["scl.embedding.weight"].shape[0] == 16 and tensors["scl.classifier.weight"].shape == (24, 16)
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
+def test_the_authors_head_is_judged_exported_and_drawn_as_it_was_trained(setting, backbone):
+    config = replace(TINY, **CODE, backbone=backbone)
+    task = Train(config, setting).eval()
+    names = [type(module).__name__ for module in (*task.model.get_classifier(), *task.classifier)]
+    shapes = [tuple(p.shape) for p in (*task.model.get_classifier().parameters(), *task.classifier.parameters())]
+    assert names == ["Linear", "Linear", "Linear", "ReLU", "Linear"] and [s for s in shapes if s[0] == 4096 or s[-1] == 4096][1:] == [
+        (4096,),
+        (16, 4096),
+    ]
+    assert shapes[-3:] == [(1024, 16), (1024,), (24, 1024)]
+    tensors, images = task.result(), torch.from_numpy(setting.pack.images[:6]).float()[:, None] / 255
+    network = scl._network(config, 24, scl.exported(config, tensors), CPU)
+    with torch.no_grad():
+        assert torch.allclose(network(images), task.classifier(task.model(images)), atol=1e-5)
+        wanted = task.model(torch.from_numpy(setting.pack.images[setting.parts["test"]]).float()[:, None] / 255)
+    assert {name for name in tensors if name not in scl.exported(config, tensors)} == {"scl.log_temperature"}
+    assert scl.timm_settings(config, KARYOTYPE) is None
+    chosen = setting.parts["test"]
+    stored, exported = (scl.evaluate(config, given, setting.pack, chosen, CPU) for given in (tensors, scl.exported(config, tensors)))
+    assert stored == exported
+    drawn = scl.artefacts(config, tensors, setting.pack, chosen, CPU)
+    order = [list(chosen).index(index) for index in drawn["index"]]
+    assert np.allclose(drawn["embedding"], wanted[order].numpy(), atol=2e-3, rtol=2e-3) and drawn["heat"].shape[0] == 24
+
+
+def test_images_that_are_not_normalised_are_so_for_timm_too(setting):
+    config = replace(TINY, normalise=False)
+    said = scl.timm_settings(config, KARYOTYPE)["pretrained_cfg"]
+    assert (said["mean"], said["std"]) == ([0.0], [1.0])
+    tensors, chosen = Train(config, setting).result(), setting.parts["test"]
+    images = torch.from_numpy(setting.pack.images[chosen]).float()[:, None] / 255
+    with torch.no_grad():
+        wanted = scl._network(config, 24, tensors, CPU)(images).softmax(1)
+    assert np.allclose(scl.evaluate(config, tensors, setting.pack, chosen, CPU).predictions["probability"], wanted, atol=2e-5)
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "swin_tiny_patch4_window7_224"])
@@ -510,6 +617,51 @@ def test_an_interrupted_run_ends_with_the_weights_of_a_straight_one(setting, str
     assert resumed.metrics["test_accuracy"] == straight[1].metrics["test_accuracy"]
 
 
+def test_the_best_epoch_is_kept_and_named_and_judged_whatever_interrupts_the_run(setting, tmp_path):
+    config = replace(TINY, **CODE, keep="best", epochs=4, learning_rate=0.02)
+    whole = execute(PROCEDURE, config, seed=2, pack=setting.pack, folder=tmp_path / "whole", evaluate_test=True)
+    scores = [row["val_accuracy"] for row in whole.history]
+    assert len(scores) == 4 and whole.metrics["val_accuracy"] == max(scores)
+    assert whole.kept == {"train": 4 - scores[::-1].index(max(scores))}  # of equal ones the later
+    assert whole.kept["train"] < 4  # else this shows nothing
+
+    class Stop(Exception):
+        pass
+
+    def stop(row):
+        if row["epoch"] == 3:
+            raise Stop
+
+    again = {"seed": 2, "pack": setting.pack, "folder": tmp_path / "again", "checkpoint_seconds": 0}
+    with pytest.raises(Stop):
+        execute(PROCEDURE, config, report=stop, **again)
+    resumed = execute(PROCEDURE, config, evaluate_test=True, **again)
+    assert resumed.kept == whole.kept and resumed.metrics == whole.metrics
+    one, two = (load_state(tmp_path / name / MODEL)[0] for name in ("whole", "again"))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_one_answer_for_every_image_is_named_as_a_collapse(setting):
+    task = Train(TINY, setting).eval()
+    with torch.no_grad():
+        task.classifier.weight.zero_()
+        task.classifier.bias.copy_(torch.arange(24.0))
+    n = len(setting.parts["val"])
+    assert task.collapse() == f"each of {n} validation images is taken for Y"
+    with torch.no_grad():
+        task.model.fc.weight.zero_()
+    assert task.collapse() == f"each of {n} validation images is taken for Y; the {n} validation embeddings lie in one direction"
+
+
+def test_a_balanced_contrast_is_not_asked_for_lambda1_and_no_contrast_for_neither():
+    balanced = [config_hash(PROCEDURE, replace(TINY, contrast_balance=0.1, lambda1=value)) for value in (1.0, 0.3)]
+    without = [
+        config_hash(PROCEDURE, replace(TINY, lambda1=0.0, contrast_balance=value, contrast_sum=summed))
+        for value, summed in ((0.1, "code"), (0.0, "equation"))
+    ]
+    assert balanced[0] == balanced[1] and without[0] == without[1] and balanced[0] != without[0]
+
+
 def test_without_scl_the_temperature_does_not_matter_and_with_it_it_does():
     without = [config_hash(PROCEDURE, replace(TINY, lambda1=0.0, temperature=value)) for value in (0.07, 0.5)]
     with_scl = [config_hash(PROCEDURE, replace(TINY, temperature=value)) for value in (0.07, 0.5)]
@@ -532,6 +684,7 @@ FAULTS = {
     "canvas": 8, "input_size": 4096, "normal_side": -1.0, "split": (0.5, 0.5, 0.1), "split_seed": -1, "patients": "folder", "backbone": "resnt50", "weights": "coco",
     "embedding_dim": 1, "epochs": 0, "steps_per_epoch": 0, "groups": 0, "learning_rate": 0.0, "schedule": "steps", "weight_decay": -0.1,
     "lambda1": -1.0, "lambda2": 0.0, "focal_gamma": -1.0, "temperature": 0.001, "rotation": 200.0, "flip": 1.5, "contrast": -0.1,
+    "brightness": 1.5, "flips": "sideways", "head": "wide", "contrast_sum": "all", "contrast_balance": -1.0, "first_epochs": -1, "keep": "first",
 }  # fmt: skip
 
 
@@ -567,6 +720,8 @@ def test_a_cosine_falls_from_the_rate_to_nothing_and_a_constant_stays(setting):
     task = Train(replace(TINY, schedule="cosine"), setting)
     assert [task.learning_rate(epoch) for epoch in (0, 1.5, 3)] == pytest.approx([1e-3, 5e-4, 0.0])
     assert {Train(TINY, setting).learning_rate(epoch) for epoch in (0, 1.5, 3)} == {1e-3}
+    decay = Train(replace(TINY, schedule="decay"), setting)
+    assert [decay.learning_rate(epoch) for epoch in (0, 0.99, 1, 2.5)] == pytest.approx([1e-3, 1e-3, 0.95e-3, 0.95**2 * 1e-3])
 
 
 # ------------------------------------------------------------------------------------------------------ data, individuals
@@ -779,6 +934,28 @@ def test_impossible_sets_are_refused(arguments, words):
 # ------------------------------------------------------------------------------------------------------ the tables
 
 
+def test_the_paper_preset_is_the_authors_program_and_the_equation_read_literally_an_arm():
+    from search_spaces.scl import STUDY
+
+    authors = {
+        "contrast_sum": "code", "lambda1": 1.0, "lambda2": 1.0, "contrast_balance": 0.0, "first_epochs": 1, "head": "code", "weight_decay": 0.01,
+        "schedule": "decay", "rotation": 90.0, "flips": "vertical", "brightness": 0.2, "contrast": 0.2, "normalise": False, "keep": "best",
+        "epochs": 100, "steps_per_epoch": 3000, "learning_rate": 1e-5,
+    }  # fmt: skip
+    paper = replace(SclConfig(), **STUDY.presets["paper"].overrides)
+    assert {name: getattr(paper, name) for name in authors} == authors
+    [table] = [table for table in STUDY.tables if table.number == "S3"]
+    arms = {arm.name: replace(paper, **arm.overrides) for arm in table.arms}
+    assert arms["Eq. 3 read literally"] == replace(paper, contrast_sum="equation") and arms["the authors' whole program"] == paper
+
+
+def test_every_preset_brings_a_set_to_one_scale_at_the_same_part_of_the_canvas():
+    from search_spaces.scl import STUDY
+
+    found = [preset.overrides for preset in STUDY.presets.values()]
+    assert [preset["normal_side"] / preset.get("canvas", SclConfig().canvas) for preset in found] == pytest.approx([4 / 7] * 3, abs=0.002)
+
+
 def test_tables_name_the_papers_rows_and_change_at_most_two_fields():
     import csv
     from pathlib import Path
@@ -790,7 +967,7 @@ def test_tables_name_the_papers_rows_and_change_at_most_two_fields():
     rows_of = {(number, arm, dataset) for _, number, arm, dataset in table}
     for wanted in STUDY.tables:
         for arm in wanted.arms:
-            assert len(arm.overrides) <= 2
+            assert len(arm.overrides) <= 2 or wanted.number == "S3"
             if arm.published is not None:
                 assert {(wanted.number, arm.published, name) for name in (wanted.dataset, wanted.external_dataset)} <= rows_of
     published = {arm.published for wanted in STUDY.tables if wanted.number == "1" for arm in wanted.arms}

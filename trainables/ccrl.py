@@ -25,6 +25,7 @@ from trainables.data.synthetic_cells import cell_set
 from trainables.parts import losses
 from trainables.parts.classification import PartImages
 from trainables.parts.clustering import assign, clustering_metrics, contingency, kmeans, silhouette
+from trainables.parts.collapse import one_direction, said
 from trainables.parts.encoders import backbone_faults, create_backbone, key_encoder_of, move_towards
 from trainables.parts.key_queue import KeyQueue
 from trainables.parts.numbers import constant
@@ -322,6 +323,11 @@ class Pretrain(Task):
             "queue_age": float(ages.mean()) if len(ages) else 0.0,
             "queue_size": float(len(self.queue.keys)),
         }
+
+    def collapse(self) -> str:
+        chosen = np.sort(np.random.default_rng(0).permutation(self.setting.parts["val"])[:EARLY])
+        rows = torch.from_numpy(embed(self.key.backbone, self.setting.pack.images, chosen, self.setting.device))
+        return said(one_direction(rows, "validation embeddings"), one_direction(self.queue.keys[self.queue.present], "keys of the queue"))
 
     def result(self) -> dict[str, Tensor]:
         """Both backbones, and of each the K-means centres of the training part, by which `predict` names the cluster of a new cell."""

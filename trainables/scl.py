@@ -21,6 +21,7 @@ from trainables.data.synthetic_karyotypes import karyotype_set
 from trainables.data.words import KARYOTYPE, count, few, shown
 from trainables.parts import losses
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
+from trainables.parts.collapse import one_class, one_direction, said
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, backbone_faults, create_backbone, size_arguments, standardise
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
@@ -31,6 +32,10 @@ from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
 
 LEAST_TEMPERATURE = 0.01  # the paper's t, which multiplies, is at most 100 [decided: CLIP's]
 PRIVATE = "scl."  # stored tensors that timm does not know
+WIDE, HIDDEN = 4096, 1024  # of the authors' head: before E, and between E and the scores
+EASY = 0.1  # of the contrast in the first epochs, as the authors' code has it
+RATE_DECAY = 0.95  # an epoch, likewise
+MEMORY = 0.98  # a step, of the running sizes of the two losses' gradients: they are those of the last 50 steps
 SCALE = (
     "these images together set their scale: whole karyotypes are needed, a few kinds of chromosomes alone come out too large or too small"
 )
@@ -53,26 +58,38 @@ class SclConfig:
     backbone: str = "vit_small_patch8_224"  # any timm name
     weights: str = "random"  # random | imagenet: where the backbone starts [decided]
     embedding_dim: int = 1024  # D
+    head: str = "linear"  # linear: backbone, E, scores, each one layer | code: the authors', backbone, 4096, E, 1024, ReLU, scores
+    normalise: bool = True  # images by ImageNet's mean and deviation; False: 0 to 1, as the authors' code
     # training
     epochs: int = 200
     steps_per_epoch: int = 2000
     groups: int = 1  # pairs of batches in a step; each pair has two images of each class
     learning_rate: float = 1e-5  # of Adam
-    schedule: str = "constant"  # constant | cosine, to 0 at the last epoch [decided]
+    schedule: str = "constant"  # constant | cosine, to 0 at the last epoch [decided] | decay, x 0.95 an epoch, as the authors' code
     weight_decay: float = 0.0  # decoupled (AdamW); 0 is Adam
     lambda1: float = 1.0  # of the contrastive loss (Eq. 4); 0: without SCL
-    lambda2: float = 1.0  # of the classification loss
+    lambda2: float = 1.0  # of the classification loss, Eq. 5's sum of two means (the authors' code counts their one mean twice: the same)
+    contrast_sum: str = "equation"  # equation: Eq. 3's eight terms | code: three, S_12 once and each block half of its rows and columns
+    contrast_balance: float = 0.0  # above 0: in place of lambda1, the contrast's gradient on E is this part of the classification's
+    first_epochs: int = 0  # at first: cross-entropy in place of all focal losses, and a tenth of the contrast (1 in the authors' code)
+    keep: str = "last"  # last | best: the weights of the last epoch, or of that with the best validation accuracy (the authors')
     focal_gamma: float = 2.0  # of all focal losses [decided: Lin et al.'s]
     temperature: float = 0.07  # where the learned temperature starts; it divides the cosines, so the paper's t is 1 / temperature [decided]
     rotation: float = 180.0  # degrees: a view is turned by up to this, either way [decided]
-    flip: float = 0.5  # probability of each of the two flips [decided]
+    flip: float = 0.5  # probability of a flip [decided]
+    flips: str = "both"  # both | vertical: which flips there are
     contrast: float = 0.4  # factor of contrast, uniform within 1 -+ this [decided]
+    brightness: float = 0.0  # factor of brightness, likewise
 
 
 CHOICES = {
     "patients": ("manifest", "prefix"),
     "weights": ("random", "imagenet"),
-    "schedule": ("constant", "cosine"),
+    "head": ("linear", "code"),
+    "schedule": ("constant", "cosine", "decay"),
+    "contrast_sum": tuple(losses.CONTRAST_SUMS),
+    "keep": ("last", "best"),
+    "flips": ("both", "vertical"),
 }
 RANGES = {  # (low, high), inclusive
     "canvas": (16, 2048),
@@ -85,19 +102,25 @@ RANGES = {  # (low, high), inclusive
     "groups": (1, 1024),
     "weight_decay": (0, 1),
     "lambda1": (0, 1000),
+    "contrast_balance": (0, 1000),
+    "first_epochs": (0, 100000),
     "focal_gamma": (0, 10),
     "temperature": (LEAST_TEMPERATURE, 100),
     "rotation": (0, 180),
     "flip": (0, 1),
     "contrast": (0, 1),
+    "brightness": (0, 1),
 }
 POSITIVE = ("learning_rate", "lambda2")
 FIELDS = tuple(entry.name for entry in fields(SclConfig))
 
 
 def canonical(config: SclConfig) -> SclConfig:
-    """The same training with every field that cannot matter at its default (without SCL there is no temperature), in the default's type."""
-    return typed(config, ("temperature",) if config.lambda1 == 0 else ())
+    """The same training with every field that cannot matter at its default, in the default's type: without SCL there is no temperature, and
+    with a contrast that is balanced lambda1 is not asked."""
+    if config.lambda1 == 0:
+        return typed(config, ("temperature", "contrast_sum", "contrast_balance"))
+    return typed(config, ("lambda1",) if config.contrast_balance else ())
 
 
 def faults(config: SclConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
@@ -161,9 +184,25 @@ def _classifier_name(model: nn.Module) -> str | None:
     return names[0]
 
 
-def _network(config: SclConfig, outputs: int, tensors: Mapping[str, Tensor], device: torch.device) -> nn.Module:
-    """The timm model with these weights, ready to judge."""
-    model = create_backbone(config.backbone, channels=1, classes=outputs, weights="random", seed=0, input_size=config.input_size)
+def _head(config: SclConfig, classes: int, seed: int) -> nn.Module:
+    """From E to the scores."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if config.head == "linear":
+            return nn.Linear(config.embedding_dim, classes)
+        return nn.Sequential(nn.Linear(config.embedding_dim, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes, bias=False))
+
+
+def _network(config: SclConfig, outputs: int, tensors: Mapping[str, Tensor], device: torch.device, embeds: bool = False) -> nn.Module:
+    """The timm model with these weights, ready to judge; the authors' head stands where its classifier was. embeds: it gives E, and the
+    tensors hold the layer that does as its classifier."""
+    code = config.head == "code" and not embeds
+    classes = config.embedding_dim if code else outputs
+    model = create_backbone(config.backbone, channels=1, classes=classes, weights="random", seed=0, input_size=config.input_size)
+    if code:
+        name = _classifier_name(model)
+        assert name is not None
+        model.set_submodule(name, nn.Sequential(model.get_submodule(name), *_head(config, outputs, 0).children()))
     model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(PRIVATE)})
     return model.to(device).eval()
 
@@ -212,34 +251,41 @@ class PairedBatch:
 
     chosen: Tensor  # (G, 2, C) positions in the training part
     views: Draw  # of the G x 2 x C images, in that order
+    easy: Tensor  # scalar: 1 in the first epochs, else 0; a recorded step reads it where it cannot ask which epoch it is
 
 
 class Train(Task):
     """Eq. 1-5 and Algorithm 1. The timm model's own classifier is the projection to the embedding E, a second linear layer gives the
-    class scores; both being linear, `result` folds them into one."""
+    class scores; both being linear, `result` folds them into one. Of the authors' head it folds the two layers before E."""
 
     def __init__(self, config: SclConfig, setting: Setting) -> None:
         super().__init__()
         self.config, self.setting, self.workers = config, setting, setting.workers
         self.seed = derive_seed(setting.seed, "train")
         self.classes = len(setting.pack.classes)
+        code = config.head == "code"
         model = create_backbone(
-            config.backbone, channels=1, classes=config.embedding_dim, weights=config.weights, seed=derive_seed(self.seed, "backbone"),
+            config.backbone, channels=1, classes=WIDE if code else config.embedding_dim, weights=config.weights, seed=derive_seed(self.seed, "backbone"),
             input_size=config.input_size,
         )  # fmt: skip
         name = _classifier_name(model)
         if name is None:
             raise RequestError(f"backbone must end in one linear classifier, which {config.backbone} does not; choose another")
         self.embedding = name
+        if code:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive_seed(self.seed, "embedding"))
+                model.set_submodule(name, nn.Sequential(model.get_submodule(name), nn.Linear(WIDE, config.embedding_dim, bias=False)))
         self.model = self.workers.synchronise(model)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed, "classifier"))
-            self.classifier = nn.Linear(config.embedding_dim, self.classes)
+        self.classifier = _head(config, self.classes, derive_seed(self.seed, "classifier"))
+        self.keeps = "val_accuracy" if config.keep == "best" else ""
         start = torch.tensor(math.log(config.temperature))
         if config.lambda1:
             self.log_temperature = nn.Parameter(start)
         else:  # without SCL nothing asks for it
             self.register_buffer("log_temperature", start)
+        if config.lambda1 and config.contrast_balance:
+            self.register_buffer("gradients", torch.zeros(2))  # squared lengths on E, of the contrast and of the classification
         self.model.to(memory_format=torch.channels_last)
         self.to(setting.device)
         weights = [parameter for name, parameter in self.named_parameters() if name != "log_temperature"]
@@ -254,8 +300,8 @@ class Train(Task):
         if faults := _part_faults(setting.pack, setting.parts):
             raise RequestError(*faults)
         self.views = ViewSet(
-            horizontal_flip=config.flip, vertical_flip=config.flip, rotation=config.rotation, contrast=config.contrast,
-            jitter=1.0 if config.contrast else 0.0,
+            horizontal_flip=config.flip if config.flips == "both" else 0.0, vertical_flip=config.flip, rotation=config.rotation,
+            brightness=config.brightness, contrast=config.contrast, jitter=1.0 if config.contrast or config.brightness else 0.0,
         )  # fmt: skip
         self.sums = torch.zeros(3, device=setting.device)  # of an epoch: the two losses, and its steps
 
@@ -268,8 +314,12 @@ class Train(Task):
         self.sums.zero_()
         pairs = draw_pairs(self.members, self.seed, epoch * self.steps(), self.steps(), config.groups)
         draw, size = draw_views(pairs.numel(), self.views, chance), pairs[0].numel()
+        easy = torch.tensor(float(epoch < config.first_epochs))
         for number, chosen in enumerate(pairs):
-            yield PairedBatch(chosen, draw[number * size : (number + 1) * size])
+            yield PairedBatch(chosen, draw[number * size : (number + 1) * size], easy)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        return standardise(images) if self.config.normalise else images
 
     def loss(self, batch: PairedBatch) -> Tensor:
         """Eq. 4, the mean over this worker's groups."""
@@ -278,42 +328,72 @@ class Train(Task):
         pair = 2 * self.classes
         draw = batch.views[part.start * pair : part.stop * pair]
         gray = self.train_images.pixels(chosen.flatten())
-        seen = standardise(apply_views(gray[:, None] / 255, draw, keep_background=True, steady=self.setting.is_steady))
-        embedding = self.setting.apply(self.model, seen)  # (G 2 C, D), Eq. 1
-        contrast, classification = self._losses(embedding.view(*chosen.shape, -1))
+        seen = self._seen(apply_views(gray[:, None] / 255, draw, keep_background=True, steady=self.setting.is_steady))
+        embedding = self.setting.apply(self.model, seen).view(*chosen.shape, -1)  # (G, 2, C, D), Eq. 1
+        contrast, classification = self._losses(embedding, batch.easy)
         self.sums += torch.stack([contrast, classification, torch.ones_like(contrast)]).detach()
-        return self.config.lambda1 * contrast + self.config.lambda2 * classification
+        return self._weight(embedding, contrast, classification) * contrast + self.config.lambda2 * classification
 
-    def _losses(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+    def _losses(self, embedding: Tensor, easy: Tensor) -> tuple[Tensor, Tensor]:
         """L_con (Eq. 3) and L_cls (Eq. 5) of embeddings (G, 2, C, D); L_con is 0 where lambda1 is."""
-        gamma = self.config.focal_gamma
+        contrast, classification = self._focal_losses(embedding, self.config.focal_gamma)
+        if self.config.first_epochs:
+            easy = easy.to(contrast.device)
+            contrast_at_first, classification_at_first = self._focal_losses(embedding, 0.0)
+            contrast = easy * EASY * contrast_at_first + (1 - easy) * contrast
+            classification = easy * classification_at_first + (1 - easy) * classification
+        return contrast, classification
+
+    def _focal_losses(self, embedding: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
         scores = self.classifier(embedding)
         targets = torch.arange(self.classes, device=scores.device).expand(scores.shape[:-1])
         classification = 2 * losses.focal(scores, targets, gamma)  # the sum of two means over equally many rows
         if not self.config.lambda1:
             return torch.zeros_like(classification), classification
-        return losses.paired_contrast(embedding[:, 0], embedding[:, 1], self.log_temperature.exp(), gamma), classification
+        first, second, temperature = embedding[:, 0], embedding[:, 1], self.log_temperature.exp()
+        return losses.paired_contrast(first, second, temperature, gamma, self.config.contrast_sum), classification
+
+    def _weight(self, embedding: Tensor, contrast: Tensor, classification: Tensor) -> Tensor | float:
+        """Of the contrast: lambda1, or what makes its gradient on E `contrast_balance` times as long as the classification's, by the root of
+        the ratio of their squared lengths, each a running mean. Both means start at 0, so that what the first steps lack cancels."""
+        if not self.config.lambda1 or not self.config.contrast_balance:
+            return self.config.lambda1
+        if self.training and embedding.requires_grad:
+            slopes = [
+                torch.autograd.grad(loss, embedding, retain_graph=True)[0] for loss in (contrast, self.config.lambda2 * classification)
+            ]
+            squares = [self.workers.mean(len(slope) * slope.detach().square().sum()) for slope in slopes]  # of a pair of batches
+            self.gradients.lerp_(torch.stack(squares), 1 - MEMORY)
+        return self._balanced()
+
+    def _balanced(self) -> Tensor:
+        of_contrast, of_classification = self.gradients.clone().unbind()
+        tiny = torch.finfo(of_contrast.dtype).tiny
+        return self.config.contrast_balance * (of_classification / of_contrast.clamp_min(tiny)).sqrt()
 
     @torch.no_grad()
     def after_step(self) -> None:
         self.log_temperature.clamp_(min=math.log(LEAST_TEMPERATURE))
 
     def learning_rate(self, epoch: float) -> float:
-        """Constant, or a cosine to 0 at the last epoch."""
+        """Constant, a cosine to 0 at the last epoch, or 0.95 times that of the epoch before."""
         if self.config.schedule == "constant":
             return self.config.learning_rate
+        if self.config.schedule == "decay":
+            return float(self.config.learning_rate * RATE_DECAY ** math.floor(epoch))
         return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(epoch / self.config.epochs, 1.0)))
 
     def validate_at(self, epoch: int) -> bool:
-        return epoch % max(1, self.config.epochs // 10) == 0
+        return bool(self.keeps) or epoch % max(1, self.config.epochs // 10) == 0
 
     def look(self, chosen: Tensor) -> None:
-        self.model(standardise(self.train_images.gray(chosen)[:, None] / 255))
+        self.model(self._seen(self.train_images.gray(chosen)[:, None] / 255))
 
     def validate(self) -> dict[str, float]:
         """Accuracy on the validation part; this epoch's means of the two losses, and the temperature."""
         chosen = self.setting.parts["val"]
-        logits = predict_logits(nn.Sequential(self.model, self.classifier), self.setting.pack.images, chosen, self.setting.device)
+        network = nn.Sequential(self.model, self.classifier)
+        logits = predict_logits(network, self.setting.pack.images, chosen, self.setting.device, normalise=self.config.normalise)
         right = (logits.argmax(1).numpy() == self.setting.pack.labels[chosen]).mean()
         row = {"val_accuracy": float(right)}
         contrast, classification, steps = (float(self.workers.mean(total)) for total in self.sums)
@@ -321,22 +401,46 @@ class Train(Task):
         row["classification_loss"] = classification
         if self.config.lambda1:
             row |= {"contrastive_loss": contrast, "temperature": float(self.log_temperature.detach().exp())}
+        if self.config.lambda1 and self.config.contrast_balance:
+            row["contrast_weight"] = float(self._balanced())
         return row
 
+    def collapse(self) -> str:
+        chosen, config = self.setting.parts["val"], self.config
+        embedding = predict_logits(self.model, self.setting.pack.images, chosen, self.setting.device, normalise=config.normalise)
+        with torch.no_grad():
+            predictions = self.classifier(embedding.to(self.setting.device)).argmax(1).cpu()
+        labels = torch.from_numpy(np.asarray(self.setting.pack.labels[chosen]))
+        of_rows = one_direction(embedding, "validation embeddings") if self.classes > 2 else ""  # two classes may lie on one line, opposite
+        return said(one_class(predictions, labels, self.setting.pack.classes), of_rows)
+
     def result(self) -> dict[str, Tensor]:
-        """timm's names with the folded classifier (weight W2 W1, bias W2 b1 + b2); the two layers and the temperature beside it."""
-        state = dict(self.model.state_dict())
-        first, second = (state[f"{self.embedding}.{kind}"] for kind in ("weight", "bias")), self.classifier
-        weight, bias = (tensor.detach().cpu() for tensor in first)
-        w2, b2 = (tensor.detach().cpu() for tensor in (second.weight, second.bias))
-        folded = {"weight": (w2.double() @ weight.double()).to(weight.dtype), "bias": (w2.double() @ bias.double() + b2).to(bias.dtype)}
-        own = {"embedding.weight": weight, "embedding.bias": bias, "classifier.weight": w2, "classifier.bias": b2}
-        own["log_temperature"] = self.log_temperature.detach()
-        return (
-            state
-            | {f"{self.embedding}.{kind}": tensor for kind, tensor in folded.items()}
-            | {PRIVATE + name: tensor for name, tensor in own.items()}
-        )
+        """timm's names with the folded classifier (weight W2 W1, bias W2 b1 + b2); the two layers and the temperature beside it. With the
+        authors' head the classifier is folded as far as E, and the layers after it follow in its place."""
+        state = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+        own = {"log_temperature": self.log_temperature.detach()}
+        head = {name: tensor.detach().cpu() for name, tensor in self.classifier.state_dict().items()}
+        if self.config.head == "code":
+            weight, bias, second = (state.pop(f"{self.embedding}.{name}") for name in ("0.weight", "0.bias", "1.weight"))
+            weight, bias = _folded(second, torch.zeros(len(second)), weight, bias)
+            after = {f"{self.embedding}.{int(name[0]) + 1}{name[1:]}": tensor for name, tensor in head.items()}
+            folded = {f"{self.embedding}.0.weight": weight, f"{self.embedding}.0.bias": bias} | after
+        else:
+            weight, bias = (state[f"{self.embedding}.{kind}"] for kind in ("weight", "bias"))
+            own |= {
+                "embedding.weight": weight,
+                "embedding.bias": bias,
+                "classifier.weight": head["weight"],
+                "classifier.bias": head["bias"],
+            }
+            weight, bias = _folded(head["weight"], head["bias"], weight, bias)
+            folded = {f"{self.embedding}.weight": weight, f"{self.embedding}.bias": bias}
+        return state | folded | {PRIVATE + name: tensor for name, tensor in own.items()}
+
+
+def _folded(w2: Tensor, b2: Tensor, w1: Tensor, b1: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one linear layer that does what two do."""
+    return (w2.double() @ w1.double()).to(w1.dtype), (w2.double() @ b1.double() + b2).to(b1.dtype)
 
 
 # ---------------------------------------------------------------------------------------------------------------- judgement
@@ -344,7 +448,8 @@ class Train(Task):
 
 def evaluate(config: SclConfig, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
     """Accuracy, macro recall and macro AUC (one against the rest) on the chosen images; classes that they lack are left out of both means."""
-    logits = predict_logits(_network(config, len(pack.classes), tensors, device), pack.images, chosen, device)
+    network = _network(config, len(pack.classes), tensors, device)
+    logits = predict_logits(network, pack.images, chosen, device, normalise=config.normalise)
     labels = np.asarray(pack.labels[chosen])
     confusion = confusion_matrix(labels, logits.argmax(1).numpy(), len(pack.classes))
     judged = classification_metrics(confusion)
@@ -363,7 +468,7 @@ def predict(
 ) -> dict[str, list[Any]]:
     """The class of each image and the probability of each class."""
     network = _network(config, len(classes), tensors, device)
-    return prediction_columns(predict_logits(network, images, np.arange(len(images)), device), classes)
+    return prediction_columns(predict_logits(network, images, np.arange(len(images)), device, normalise=config.normalise), classes)
 
 
 # ---------------------------------------------------------------------------------------------------------------- for the report
@@ -379,19 +484,30 @@ def artefacts(
     shown = np.array([rng.choice(those) for those in of_class if len(those)][:24])
     found: dict[str, np.ndarray] = {}
     network = _network(config, len(pack.classes), tensors, device)
-    if f"{PRIVATE}embedding.weight" in tensors:
-        name = _classifier_name(network)
-        layer = {f"{name}.{kind}": tensors[f"{PRIVATE}embedding.{kind}"] for kind in ("weight", "bias")}
-        embedder = _network(config, len(layer[f"{name}.bias"]), dict(tensors) | layer, device)
-        rows = predict_logits(embedder, pack.images, some, device).numpy()
+    if (layer := _embedding_layer(config, tensors)) is not None:
+        embedder = _network(config, config.embedding_dim, layer, device, embeds=True)
+        rows = predict_logits(embedder, pack.images, some, device, normalise=config.normalise).numpy()
         found |= {"embedding": rows.astype(np.float16), "index": some.astype(np.int64), "label": pack.labels[some].astype(np.int64)}
-    heat, prediction = grad_cam(network, pack.images[shown], pack.labels[shown], device)
+    heat, prediction = grad_cam(network, pack.images[shown], pack.labels[shown], device, config.normalise)
     side = min(112, pack.images.shape[1])
     small = np.stack([shrink(pack.images[index], side, side) for index in shown])
     return found | {
         "heat_image": small, "heat": heat, "heat_index": shown.astype(np.int64), "heat_label": pack.labels[shown].astype(np.int64),
         "heat_prediction": prediction,
     }  # fmt: skip
+
+
+def _embedding_layer(config: SclConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The network that gives E, the layer that does as its classifier; None where the tensors lack it, being those of an export."""
+    with torch.device("meta"):
+        name = _classifier_name(
+            create_backbone(config.backbone, channels=1, classes=2, weights="random", seed=0, input_size=config.input_size)
+        )
+    layer = f"{PRIVATE}embedding" if config.head == "linear" else f"{name}.0"
+    if f"{layer}.weight" not in tensors:
+        return None
+    body = {key: tensor for key, tensor in tensors.items() if not key.startswith((PRIVATE, f"{name}."))}
+    return body | {f"{name}.{kind}": tensors[f"{layer}.{kind}"] for kind in ("weight", "bias")}
 
 
 def heat_layer(network: nn.Module, side: int) -> nn.Module:
@@ -404,7 +520,9 @@ def heat_layer(network: nn.Module, side: int) -> nn.Module:
     return network.get_submodule((large[-1] if large else stages[0])["module"])
 
 
-def grad_cam(network: nn.Module, images: np.ndarray, labels: np.ndarray, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+def grad_cam(
+    network: nn.Module, images: np.ndarray, labels: np.ndarray, device: torch.device, normalise: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Grad-CAM (Selvaraju et al. 2017) of each image's true class. images (k, S, S) uint8, labels (k,) -> heat (k, s, s) uint8, 255 at the
     largest of each map, and predictions (k,) int64."""
     kept: list[Tensor] = []
@@ -417,7 +535,7 @@ def grad_cam(network: nn.Module, images: np.ndarray, labels: np.ndarray, device:
     try:
         gray = torch.from_numpy(np.ascontiguousarray(images)).to(device).float()[:, None]
         with torch.enable_grad():
-            logits = network(standardise(gray / 255).requires_grad_())
+            logits = network((standardise(gray / 255) if normalise else gray / 255).requires_grad_())
             logits.gather(1, torch.from_numpy(labels).to(device)[:, None]).sum().backward()
     finally:
         hook.remove()
@@ -495,8 +613,10 @@ def read_files(paths: list[Path], config: SclConfig, scale: float = 0.0) -> tupl
     return images, {"file": [shown(str(path)) for path in paths]}, [*notes, *said], broken
 
 
-def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any]:
-    """What timm needs to build this classifier again, as its config.json has it."""
+def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any] | None:
+    """What timm needs to build this classifier again, as its config.json has it; None with the authors' head, for timm has none with a ReLU."""
+    if config.head == "code":
+        return None
     side, sized = config.input_size, size_arguments(config.backbone, config.input_size)
     return {
         "architecture": config.backbone,
@@ -504,7 +624,7 @@ def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any]
         "model_args": {"in_chans": 1} | sized,
         "pretrained_cfg": {
             "input_size": [1, side, side], "fixed_input_size": bool(sized), "interpolation": "bilinear", "crop_pct": 1.0,
-            "mean": [GRAY_MEAN], "std": [GRAY_STD], "num_classes": len(classes), "label_names": list(classes), "custom_load": False,
+            "mean": [GRAY_MEAN if config.normalise else 0.0], "std": [GRAY_STD if config.normalise else 1.0], "num_classes": len(classes), "label_names": list(classes), "custom_load": False,
         },
     }  # fmt: skip
 

@@ -19,6 +19,7 @@ from trainables.data.synthetic_clusters import CLUSTER_TYPES, cluster_set
 from trainables.data.words import shown
 from trainables.parts import losses
 from trainables.parts.classification import AT_ONCE, PartImages, predict_logits, prediction_columns, prediction_rows
+from trainables.parts.collapse import one_class, one_direction, said
 from trainables.parts.composition import Numbers, check_images, compose, draw_composition, load_tables
 from trainables.parts.encoders import (
     GRAY_MEAN,
@@ -356,6 +357,13 @@ class Pretrain(Task):
         bank_y = self.train_images.labels[bank.to(self.setting.device)]
         return {"val_knn_accuracy": knn_accuracy(bank_z, bank_y, asked_z, self.val_images.labels, k=k)}
 
+    @torch.no_grad()
+    def collapse(self) -> str:
+        embedded = self._encode(self.val_images, torch.arange(len(self.val_images)))
+        return said(
+            one_direction(embedded, "validation embeddings"), one_direction(self.queue.keys[self.queue.present], "keys of the queue")
+        )
+
     def _encode(self, images: PartImages, chosen: Tensor) -> Tensor:
         return torch.cat([self.query(standardise(images.gray(some)[:, None] / 255)) for some in chosen.split(128)])
 
@@ -427,6 +435,10 @@ class Finetune(Task):
     def validate(self) -> dict[str, float]:
         logits = predict_logits(self.model, self.setting.pack.images, self.setting.parts["val"], self.setting.device)
         return {"val_accuracy": float((logits.argmax(1) == self.val_images.labels.cpu()).double().mean())}
+
+    def collapse(self) -> str:
+        logits = predict_logits(self.model, self.setting.pack.images, self.setting.parts["val"], self.setting.device)
+        return one_class(logits.argmax(1), self.val_images.labels.cpu(), self.setting.pack.classes)
 
     def result(self) -> dict[str, Tensor]:
         return dict(self.model.state_dict())

@@ -42,13 +42,17 @@ class PartImages:
 
 
 @torch.no_grad()
-def predict_logits(model: nn.Module, images: np.ndarray, chosen: np.ndarray, device: torch.device, batch: int = 128) -> Tensor:
-    """Outputs (N, C) on the CPU for the chosen gray images (uint8), unaugmented."""
+def predict_logits(
+    model: nn.Module, images: np.ndarray, chosen: np.ndarray, device: torch.device, batch: int = 128, normalise: bool = True
+) -> Tensor:
+    """Outputs (N, C) on the CPU for the chosen gray images (uint8), unaugmented. normalise: by ImageNet's mean and deviation, see
+    `standardise`; else the network sees 0 to 1."""
     model.eval()
     logits = []
     for first in range(0, len(chosen), batch):
         gray = torch.from_numpy(images[chosen[first : first + batch]]).to(device).float()
-        logits.append(model(standardise(gray[:, None] / 255)).float().cpu())
+        seen = gray[:, None] / 255
+        logits.append(model(standardise(seen) if normalise else seen).float().cpu())
     return torch.cat(logits)
 
 

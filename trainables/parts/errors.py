@@ -14,6 +14,10 @@ class Diverged(ArithmeticError):
     """A value that is not finite; ends the run where it arises, with status `diverged`."""
 
 
+class Collapsed(ArithmeticError):
+    """A stage whose result says the same of every image; it ends the run with status `collapsed`, for its score is no result."""
+
+
 class StorageFault(OSError):
     """A file that the disk or the folder's permissions did not let us write; nothing that was written before it is lost."""
 

@@ -62,6 +62,7 @@ class Outcome:
     interruptions: int = 0
     origin: dict[str, Any] = field(default_factory=dict)  # of the process that trained it to its end, see `code.origin`
     stage_codes: dict[str, list[str]] = field(default_factory=dict)  # fingerprints of all that trained a stage, in order
+    kept: dict[str, int] = field(default_factory=dict)  # of stages that keep their best epoch, which one it was
     micro_batches: int = 1  # above 1: it did not fit into memory otherwise, see `micro.in_slices`
 
 
@@ -296,6 +297,7 @@ def _train(
             setattr(outcome, name, flight[1][name])
         outcome.interruptions = flight[1]["interruptions"] + 1
         outcome.stage_codes = flight[1].get("stage_codes", {})
+        outcome.kept = flight[1].get("kept", {})
         outcome.micro_batches = max(micro_batches, flight[1].get("micro_batches", 1))
     previous: dict[str, Tensor] | None = None
     last = (stages_of(procedure, config) or [None])[-1]
@@ -310,6 +312,7 @@ def _train(
                 outcome.epochs[stage.name] = values["epochs"]
                 outcome.stages_reused.append(stage.name)
             outcome.stage_codes[stage.name] = values.get("codes", [])
+            outcome.kept |= values.get("kept", {})
             outcome.history += values["history"]
             for row in values["history"]:
                 report(row)
@@ -357,6 +360,7 @@ def _train(
                         "interruptions",
                         "micro_batches",
                         "stage_codes",
+                        "kept",
                     )
                 }
                 state = under("fitting", fitting.tensors())
@@ -373,14 +377,16 @@ def _train(
             if micro_batches > 1 or workers.size > 1 or not each_alone(fitting.task):
                 raise
             raise _TooLarge from None
-        previous = {name: tensor.detach().to("cpu", copy=True) for name, tensor in fitting.task.result().items()}
+        previous = fitting.result()
+        kept = {stage.name: fitting.kept_epoch} if fitting.task.keeps else {}
+        outcome.kept |= kept
         for name, tensor in previous.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise Diverged(f"{name} was not finite at the end of stage {stage.name}")
         if store is not None and stage.shared and workers.rank == 0:
             rows = [row for row in outcome.history if row["stage"] == stage.name]
             values = {"epochs": epochs, "history": rows, "seconds": outcome.stage_seconds[stage.name]}
-            store.put(key, previous, values | {"codes": outcome.stage_codes[stage.name]})
+            store.put(key, previous, values | {"codes": outcome.stage_codes[stage.name], "kept": kept})
     if previous is None:
         raise RequestError(f"{procedure.name}: every stage has 0 epochs; set one of {', '.join(s.epochs for s in procedure.stages)}")
     if workers.rank == 0:

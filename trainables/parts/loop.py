@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainables.parts.batch_norm import AT_THE_END, ON_THE_WAY, renew_statistics
 from trainables.parts.checkpoint import optimizer_tensors, part, restore_optimizer, under
-from trainables.parts.errors import Diverged
+from trainables.parts.errors import Collapsed, Diverged
 from trainables.parts.numbers import Layout
 from trainables.parts.procedure import Setting, Task
 from trainables.parts.randomness import derive_seed
@@ -34,16 +34,32 @@ class Fitting:
         self.steady = setting.is_steady
         self.total = torch.zeros((), dtype=torch.float64, device=self.device)  # of an epoch's losses
         self.layout: Layout | None = None  # of a step's numbers: known with the first batch
+        self.kept: dict[str, Tensor] = {}  # the result at the epoch with the best `task.keeps` so far
+        self.kept_epoch, self.kept_score = 0, -math.inf
+        self.collapsed = ""  # what has, under the weights that are handed on
 
     def tensors(self) -> dict[str, Tensor]:
         scaler = {name: torch.tensor(value) for name, value in self.scaler.state_dict().items()}
-        return under("task", self.task.state_dict()) | under("optimizer", optimizer_tensors(self.task.optimizer)) | under("scaler", scaler)
+        kept = {"epoch": torch.tensor(self.kept_epoch), "score": torch.tensor(self.kept_score, dtype=torch.float64)} if self.kept else {}
+        words = {"collapsed": torch.tensor(list(self.collapsed.encode()), dtype=torch.uint8)} if self.collapsed else {}
+        return (
+            under("task", self.task.state_dict())
+            | under("optimizer", optimizer_tensors(self.task.optimizer))
+            | under("scaler", scaler)
+            | under("kept", kept)
+            | under("kept.result", self.kept)
+            | words
+        )
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.task.load_state_dict(part(tensors, "task"))
         restore_optimizer(self.task.optimizer, part(tensors, "optimizer"))
         if scaler := part(tensors, "scaler"):
             self.scaler.load_state_dict({name: value.item() for name, value in scaler.items()})  # whole numbers stay whole, as it demands
+        if kept := part(tensors, "kept"):
+            self.kept_epoch, self.kept_score, self.kept = int(kept["epoch"]), float(kept["score"]), part(tensors, "kept.result")
+        if "collapsed" in tensors:
+            self.collapsed = bytes(tensors["collapsed"].tolist()).decode()
         self.layout = None  # the optimiser's state lies elsewhere now
 
     def step(self, batch: Any, rate: float) -> Tensor:
@@ -112,21 +128,47 @@ class Fitting:
         mean = float(self.workers.mean(self.total / steps))
         return {"loss": mean, "learning_rate": rates[-1] if rates else 0.0, "seconds": time.perf_counter() - started}
 
-    def validate(self, last: bool) -> dict[str, float]:
-        """The task's `val_` metrics, under its weights' own statistics of batch normalisation. last: what is handed on has the same."""
-        renew_statistics(self.task, len(self.parts["train"]), AT_THE_END if last else ON_THE_WAY)
-        return self.task.validate()
+    def validate(self, last: bool, epoch: int = 0) -> dict[str, float]:
+        """The task's `val_` metrics after this epoch (counted from 1), under its weights' own statistics of batch normalisation. last: what is
+        handed on has the same. Of a task that keeps its best epoch each may be the one: all are judged as the last is. Of equal scores the
+        later stands."""
+        renew_statistics(self.task, len(self.parts["train"]), AT_THE_END if last or self.task.keeps else ON_THE_WAY)
+        row = self.task.validate()
+        if self.task.keeps:
+            score = float(self.workers.mean(torch.tensor(row[self.task.keeps], dtype=torch.float64, device=self.device)))
+            if score >= self.kept_score:
+                self.kept, self.kept_epoch, self.kept_score = self._result(), epoch, score
+                self.collapsed = self._collapse()
+        elif last:
+            self.collapsed = self._collapse()
+        return row
+
+    def _collapse(self) -> str:
+        """In words that all workers have or none, so that none waits for another."""
+        words = self.task.collapse()
+        some = float(self.workers.mean(torch.tensor(float(bool(words)), device=self.device))) > 0
+        return words or ("another worker saw a collapse" if some else "")
+
+    def _result(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.task.result().items()}
+
+    def result(self) -> dict[str, Tensor]:
+        """What the stage hands on, on the CPU: of its last epoch, or of that with the best `task.keeps`."""
+        return self.kept if self.task.keeps else self._result()
 
 
 def fit(fitting: Fitting, *, epochs: int, start: int = 0, after_epoch: Callable[[dict[str, Any]], None]) -> None:
     """Epochs start + 1 ... epochs; after each `after_epoch({"epoch", "loss", "learning_rate", "seconds", "val_..."})`.
-    Diverged where any of them is not finite."""
+    Diverged where any of them is not finite; Collapsed, after the last epoch, where what is handed on says the same of every image."""
     for epoch in range(start, epochs):
         row: dict[str, Any] = {"epoch": epoch + 1} | fitting.epoch(epoch)
         last = epoch + 1 == epochs
         if fitting.task.validate_at(epoch + 1) or last:
-            row |= fitting.validate(last)
+            row |= fitting.validate(last, epoch + 1)
         for name, value in row.items():
             if not math.isfinite(value):
                 raise Diverged(f"{name} was not finite at epoch {epoch + 1}")
         after_epoch(row)
+    if fitting.collapsed:  # a run that was interrupted here comes here again
+        at = f"epoch {fitting.kept_epoch}, the best" if fitting.task.keeps else "the last epoch"
+        raise Collapsed(f"collapsed at {at}: {fitting.collapsed}")

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BEYOND_PI = ("plain", "monotone")
+CONTRAST_SUMS = {"equation": (2.0, 2.0, 2.0, 2.0), "code": (1.0, 1.0, 0.5, 0.5)}  # of the rows of S_11, of S_22, of S_12, and its columns
 
 
 def add_margin(cosine: Tensor, margin: float, beyond_pi: str = "plain") -> Tensor:
@@ -101,14 +102,17 @@ def focal(scores: Tensor, targets: Tensor, gamma: float) -> Tensor:
     return -(rest**gamma * log_p).mean()
 
 
-def paired_contrast(first: Tensor, second: Tensor, temperature: Tensor | float, gamma: float) -> Tensor:
+def paired_contrast(first: Tensor, second: Tensor, temperature: Tensor | float, gamma: float, summed: str = "equation") -> Tensor:
     """SCL's L_con (Chang et al., Eq. 3 and Algorithm 1): over i, j in {1, 2} the focal loss of the rows of S_ij = E_i E_j^T / temperature
     and that of its columns, the target of row and column k being k.
 
     first, second: (..., C, D) embeddings of any length, row k of both being an image of class k; rows are scaled to unit length here.
-    temperature: above 0, a number or a scalar tensor that is learned (the paper's t is 1 / temperature). Scalar in nats: sum of the eight
-    terms, each the mean over its rows and over the leading dimensions. S_21 = S_12^T and S_11, S_22 are symmetric, so four terms are
-    computed and counted twice. ValueError if shapes do not fit, temperature or gamma is out of range."""
+    temperature: above 0, a number or a scalar tensor that is learned (the paper's t is 1 / temperature). Scalar in nats, of terms that are
+    each the mean over rows and leading dimensions. summed: `equation`, all eight terms; S_21 = S_12^T and S_11, S_22 are symmetric, so four
+    are computed and counted twice. `code`, as the authors' own program: S_11 + S_22 + S_12, each half of its rows' and its columns' loss,
+    three where the equation has eight. ValueError if shapes do not fit, temperature or gamma is out of range, or for another word."""
+    if summed not in CONTRAST_SUMS:
+        raise ValueError(f"summed must be one of {', '.join(CONTRAST_SUMS)}, got {summed!r}")
     if first.shape != second.shape or first.ndim < 2 or not first.numel():
         raise ValueError(f"paired embeddings must both be (..., C, D), got {tuple(first.shape)} and {tuple(second.shape)}")
     if not isinstance(temperature, Tensor) and not 0 < temperature < math.inf:  # a learned one is not looked at: the device need not wait
@@ -117,7 +121,8 @@ def paired_contrast(first: Tensor, second: Tensor, temperature: Tensor | float, 
     targets = torch.arange(first.shape[-2], device=first.device).expand(first.shape[:-1])
     mixed = one @ two.mT / temperature
     blocks = (one @ one.mT / temperature, two @ two.mT / temperature, mixed, mixed.mT)
-    return 2 * torch.stack([focal(block, targets, gamma) for block in blocks]).sum()
+    terms = [weight * focal(block, targets, gamma) for weight, block in zip(CONTRAST_SUMS[summed], blocks, strict=True)]
+    return torch.stack(terms).sum()
 
 
 def _one_against(positives: Tensor, cosines: Tensor, negative: Tensor, temperature: float) -> Tensor:

@@ -62,9 +62,11 @@ class Task(nn.Module):
 
     batches(epoch) yields batches that depend on (seed, epoch) alone; calling the task with one returns the scalar loss, the mean over the
     batch (this worker's slice of it); `after_step` moves key encoders and queues; `learning_rate(epoch, fraction)` is the schedule; `look` is
-    what batch normalisation takes its statistics from before the task is judged."""
+    what batch normalisation takes its statistics from before the task is judged. keeps: the `val_` metric whose best epoch is handed on;
+    empty: the last epoch is."""
 
     optimizer: torch.optim.Optimizer
+    keeps: str = ""
 
     def batches(self, epoch: int) -> Iterable[Any]:
         raise NotImplementedError
@@ -94,6 +96,11 @@ class Task(nn.Module):
     def validate(self) -> dict[str, float]:
         """Cheap `val_` metrics after an epoch; nothing of the test part."""
         return {}
+
+    def collapse(self) -> str:
+        """What has collapsed under the weights that `validate` has just judged, in words (see `collapse`); empty: nothing. Asked of the weights
+        that are handed on."""
+        return ""
 
     def validate_at(self, epoch: int) -> bool:
         """Whether `validate` is asked after this epoch (counted from 1)."""
