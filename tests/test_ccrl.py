@@ -721,6 +721,7 @@ def test_a_packed_set_is_read_back_and_the_split_is_by_tile(setting, tmp_path):
 
 
 FAULTS = {
+    "features": "sounds", "stain": 0.6, "kmeans_fit": "test", "statistics": "none", "whiten": 1.5,
     "split": (0.5, 0.5, 0.1), "split_seed": -1, "backbone": "resnt50", "weights": "coco", "projector_hidden": 0, "embedding_dim": 1,
     "predictor_hidden": 0, "pretrain_epochs": 0, "pretrain_batch": 1, "pretrain_rate": 0.0, "warmup_epochs": -1, "weight_decay": -0.1,
     "ema_decay": 1.1, "queue_size": 0, "temperature": 0.0, "local_side": "left", "crop_min": 0.0, "crop_max": 1.5, "jitter_strength": -1.0,

@@ -25,7 +25,7 @@ from trainables.data.prepare import PREPARE
 from trainables.data.synthetic_cells import cell_set
 from trainables.parts import losses
 from trainables.parts.classification import PartImages
-from trainables.parts.clustering import Clusters, cluster, clustering_metrics, contingency, silhouette, within_tiles
+from trainables.parts.clustering import Clusters, cluster, clustering_metrics, contingency, kmeans, silhouette, within_tiles
 from trainables.parts.encoders import backbone_faults, create_backbone, key_encoder_of, move_towards
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import knn_accuracy
@@ -494,12 +494,12 @@ def pictured(features: str, images: np.ndarray, chosen: np.ndarray, batch: int =
     return np.concatenate(parts)
 
 
-def clustered(config: CcrlConfig, rows: np.ndarray, k: int, seed: int = CLUSTER_SEED) -> tuple[np.ndarray, Clusters]:
+def clustered(config: CcrlConfig, rows: np.ndarray, k: int) -> tuple[np.ndarray, Clusters]:
     """K-means as the configuration asks for; a tile's number is its cluster as it is."""
     if config.features == "tile":
         return rows.argmax(1), Clusters(np.eye(rows.shape[1]))
     more = {"standard": config.features == "colours", "components": 50 if config.features == "pixels" else 0}
-    return cluster(rows, k, seed, config.kmeans_starts, config.whiten, **more)
+    return cluster(rows, k, CLUSTER_SEED, config.kmeans_starts, config.whiten, **more)
 
 
 def fitted_on(config: CcrlConfig, pack: Pack, chosen: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
@@ -582,8 +582,9 @@ def evaluate(config: CcrlConfig, tensors: Mapping[str, Tensor], pack: Pack, chos
         guessed = probed(score.probe, rows)
         metrics["probe_accuracy"] = float((guessed == labels).mean())
         predictions["probe"] = guessed.tolist()
-    if config.kmeans_fit == "scored":
-        again = [clustering_metrics(labels, clustered(config, rows, k, seed)[0]) for seed in OTHER_SEEDS]
+    if config.kmeans_fit == "scored" and config.features != "tile":
+        scaled = of_scored[1].scaled(rows)
+        again = [clustering_metrics(labels, kmeans(scaled, k, seed, config.kmeans_starts)[0]) for seed in OTHER_SEEDS]
         metrics |= {f"{name}_kmeans_std": float(np.std([one[name] for one in again], ddof=1)) for name in again[0]}
     return Evaluation(metrics, None, predictions)
 
