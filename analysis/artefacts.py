@@ -61,6 +61,18 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class Groups:
+    """Of a procedure that clusters: index (n,) into the pack; label (n,): class index of the truth; cluster and tile (n,) from 0; probe (n,):
+    the class that a linear probe gives, None where there was none."""
+
+    index: np.ndarray
+    label: np.ndarray
+    cluster: np.ndarray
+    tile: np.ndarray
+    probe: np.ndarray | None
+
+
+@dataclass(frozen=True)
 class Images:
     """The images of a data set (memory-mapped, uint8, (N, S, S) or (N, S, S, 3)) and their file names by index."""
 
@@ -74,16 +86,37 @@ def run_folder(study: Study, key: str) -> Path | None:
     return folder if re.fullmatch(r"[A-Za-z0-9_-]+", key) and folder.is_dir() else None
 
 
-def predictions(study: Study, key: str, part: str = "test") -> Predictions | None:
-    """Of a part of the data, from checkpoints/<key>/result.json."""
+def _judged(study: Study, key: str, part: str) -> Mapping[str, Any] | None:
+    """What checkpoints/<key>/result.json says of the images of a part."""
     folder = run_folder(study, key)
     if folder is None:
         return None
     given = mapping(mapping(_json(folder / "result.json", f"checkpoints/{key[:12]}/result.json")).get("predictions")).get(part)
-    if given is None:
+    return None if given is None else mapping(given)
+
+
+def groups(study: Study, key: str, part: str = "test") -> Groups | None:
+    """The clusters of a part of the data; None also where classes were predicted, or by a version that kept no tiles."""
+    entry = _judged(study, key, part)
+    if entry is None or not {"cluster", "tile"} <= entry.keys():
         return None
     try:
-        entry = mapping(given)
+        columns = {name: np.asarray(entry[name]) for name in ("index", "label", "cluster", "tile", "probe") if name in entry}
+        length = len(columns["index"])
+        fits = all(a.ndim == 1 and a.dtype.kind in "iu" and len(a) == length > 0 and a.min() >= 0 for a in columns.values())
+        if not fits or max(int(columns[name].max()) for name in ("label", "cluster", "tile")) > _MOST_GROUPS:
+            raise ValueError
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise Damaged(f"the clusters of run {key[:12]} are damaged") from None
+    return Groups(columns["index"], columns["label"], columns["cluster"], columns["tile"], columns.get("probe"))
+
+
+def predictions(study: Study, key: str, part: str = "test") -> Predictions | None:
+    """Of a part of the data, from checkpoints/<key>/result.json; None also where cells were clustered, see `groups`."""
+    entry = _judged(study, key, part)
+    if entry is None or ("cluster" in entry and "probability" not in entry):
+        return None
+    try:
         index, label = (np.asarray(entry[k]) for k in ("index", "label"))
         probability = np.asarray(entry["probability"], dtype=np.float64)
         whole = all(a.ndim == 1 and a.dtype.kind in "iu" for a in (index, label))
@@ -114,11 +147,24 @@ def images(study: Study, slug: str = "") -> Images | None:
 
 def patients(study: Study, slug: str = "") -> tuple[str, ...]:
     """Of each image of data/ or of the external set `slug`, by index; '' where one is not known, () where none is."""
-    if slug and not re.fullmatch(r"[a-z0-9_]+", slug):
-        return ()
-    name = f"external/{slug}/data.json" if slug else "data/data.json"
-    given = mapping(_json(study.folder / name, name)).get("patients")
+    given = _about(study, slug).get("patients")
     return tuple("" if one is None else str(one) for one in given) if isinstance(given, list) else ()
+
+
+def tiles_are_patients(study: Study, slug: str = "") -> bool:
+    """Whether each tile counts as a patient of its own: cells are `tile.png#cell`, and their patient is `tile`."""
+    about = _about(study, slug)
+    files, owners = about.get("files"), about.get("patients")
+    if not (isinstance(files, list) and isinstance(owners, list) and files and len(files) == len(owners)):
+        return False
+    return all(str(file).rpartition("#")[0].rpartition(".")[0] == str(owner) != "" for file, owner in zip(files, owners, strict=True))
+
+
+def _about(study: Study, slug: str) -> Mapping[str, Any]:
+    if slug and not re.fullmatch(r"[a-z0-9_]+", slug):
+        return {}
+    name = f"external/{slug}/data.json" if slug else "data/data.json"
+    return mapping(_json(study.folder / name, name))
 
 
 def arrays(study: Study, key: str) -> Mapping[str, np.ndarray]:

@@ -46,7 +46,8 @@ def best(study: Study) -> Best | None:
     """Best mean of the study's objective over seeds, among configurations with every seed of the study completed; where none has all,
     among those with the most. Ties go to the lower standard deviation, then to what stands in a table, then to the
     earlier trial (as the search itself chooses, which keeps the model of its own best alone), then to the configuration's hash. Configurations that are judged
-    on other validation images than the study's baseline (table 1 of SupCAM has a split of its own) are not candidates where others are."""
+    on other validation images than the study's baseline (table 1 of SupCAM has a split of its own) are not candidates where others are; a
+    yardstick, which is no model, never is."""
     metric, wanted = study.metric, study.seeds
     rows = study.usable
     if metric not in rows:
@@ -54,6 +55,7 @@ def best(study: Study) -> Best | None:
     rows = rows[(rows["status"] == "completed") & rows["seed"].isin(wanted) & rows[metric].notna()]
     same = _same_split(study, rows)
     rows = rows[same] if same.any() else rows
+    rows = rows[~rows["config_hash"].isin({arm.config_hash for table in study.tables for arm in table.arms if arm.yardstick})]
     beaten = rows["config_hash"].isin(losers(study))
     rows = rows if beaten.all() else rows[~beaten]
     if rows.empty:

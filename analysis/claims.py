@@ -52,8 +52,7 @@ def _more(study: Study, row: Row, cell: Cell, baseline: Row, estimate: Estimate)
     needed = seeds_to_tell(estimate, WORTH, max(1, cell.comparisons))
     asked = f"a difference of {WORTH:g} points"
     if needed is None:
-        what = "images" if estimate.of_images else "patients"
-        return f"No number of seeds would tell {asked} with these {estimate.cases:,} {what}: it takes more {what}."
+        return f"No number of seeds would tell {asked} with these {estimate.cases:,} {estimate.unit}: it takes more {estimate.unit}."
     if needed <= estimate.seeds:
         return f"{asked[:1].upper()}{asked[1:]} would have been seen in four of five such studies."
     return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{_price(study, row, baseline, needed - estimate.seeds, needed)}."
@@ -75,7 +74,7 @@ def rests_on(estimate: Estimate) -> str:
     seeds = plural(estimate.seeds, "seed")
     if not estimate.cases:
         return f"{seeds}; says nothing of other patients"
-    return f"{seeds}, {estimate.cases:,} {'images, taken for independent' if estimate.of_images else 'patients'}"
+    return f"{seeds}, {estimate.cases:,} {'images, taken for independent' if estimate.unit == 'images' else estimate.unit}"
 
 
 def share(p: float) -> str:
@@ -95,9 +94,10 @@ def how_known(rows: Sequence[Row], metric: str, ratio: float) -> list[str]:
         ]
     elif all(level.cases for level in levels):
         most = max(levels, key=lambda level: level.cases)
-        what = "images (patients are not known: images are taken for independent)" if most.of_images else "patients"
+        known = {"images": "images (patients are not known: images are taken for independent)", "tiles": "tiles (patients are not known)"}
+        what = known.get(most.unit, most.unit)
         words = [
-            f"Intervals hold for other seeds and other {'images' if most.of_images else 'patients'}: seeds x {what}, {most.cases:,} of them, both taken as "
+            f"Intervals hold for other seeds and other {most.unit}: seeds x {what}, {most.cases:,} of them, both taken as "
             "drawn from many (Obuchowski and Rockette's model, pseudo-values of Dorfman, Berbaum and Metz)."
         ]
     else:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
-from analysis import artefacts
+from analysis import artefacts, clustering
 from analysis.statistics import LEVEL, NONE, Interval
 from analysis.study import Study
 
@@ -34,14 +34,15 @@ class Parts:
 @dataclass(frozen=True)
 class Estimate:
     """A mean with its standard error and the degrees of freedom that this has. error and free are nan where one run says nothing of others.
-    cases: patients, or images where patients are not known (`of_images`); 0 where the spread over seeds is all that is known."""
+    cases: patients, tiles where each counts as a patient, or images where patients are not known (`unit` says which); 0 where the spread over
+    seeds is all that is known."""
 
     value: float
     error: float = math.nan
     free: float = math.nan
     seeds: int = 0
     cases: int = 0
-    of_images: bool = False
+    unit: str = "patients"  # patients | tiles | images: what cases are
     parts: Parts | None = field(default=None, compare=False)
 
     def interval(self, comparisons: int = 1, level: float = LEVEL) -> Interval:
@@ -71,7 +72,7 @@ def of_seeds(values: Sequence[float] | np.ndarray, test_over_train: float = 0.0)
     return Estimate(float(x.mean()), float(x.std(ddof=1) * math.sqrt(1 / x.size + test_over_train)), x.size - 1, x.size)
 
 
-def two_way(table: np.ndarray, of_images: bool = False) -> Estimate:
+def two_way(table: np.ndarray, unit: str = "patients") -> Estimate:
     """The mean of an (n seeds, m cases) table whose rows and columns are both drawn from many, n and m at least 2.
 
     Variance (MS_seeds + MS_cases - MS_rest) / nm, not below what seeds or cases alone give; degrees of freedom by Satterthwaite, not below
@@ -86,8 +87,8 @@ def two_way(table: np.ndarray, of_images: bool = False) -> Estimate:
     parts = Parts(max(0.0, seeds - rest) / m, max(0.0, cases - rest) / n, rest)
     total = max(seeds + cases - rest, seeds, cases)
     if total <= 1e-18 * max(1.0, mean * mean):
-        return Estimate(mean, 0.0, min(n, m) - 1, n, m, of_images, parts)
-    return Estimate(mean, math.sqrt(total / (n * m)), _free(total, seeds, cases, rest, n, m), n, m, of_images, parts)
+        return Estimate(mean, 0.0, min(n, m) - 1, n, m, unit, parts)
+    return Estimate(mean, math.sqrt(total / (n * m)), _free(total, seeds, cases, rest, n, m), n, m, unit, parts)
 
 
 def _free(total: float, seeds: float, cases: float, rest: float, n: int, m: int) -> float:
@@ -159,8 +160,23 @@ def pseudo_values(name: str, label: np.ndarray, probability: np.ndarray, case: n
         each = np.bincount(place, minlength=count * classes**2).reshape(count, classes, classes)
         total = each.sum(axis=0)
         whole, without = float(of(total[None])[0]), of(total[None] - each)
-    pseudo = count * whole - (count - 1) * without
-    return whole, pseudo - pseudo.mean() + whole  # the jackknife's own correction of a bias is left out: tables hold the metric itself
+    return whole, _pseudo(whole, without)
+
+
+def _pseudo(whole: float, without: np.ndarray) -> np.ndarray:
+    """(m,) of the metric without each case in turn. The jackknife's own correction of a bias is left out: tables hold the metric itself."""
+    pseudo = without.size * whole - (without.size - 1) * without
+    return np.asarray(pseudo - pseudo.mean() + whole)
+
+
+def cluster_values(name: str, given: artefacts.Groups, case: np.ndarray) -> tuple[float, np.ndarray] | None:
+    """As `pseudo_values`, of clusters: their scores, and the accuracy of the probe beside them. None with fewer than 2 cases too."""
+    if name == "probe_accuracy" and given.probe is not None and case.max() > 0:
+        hit, all_ = np.bincount(case, given.probe == given.label), np.bincount(case)
+        left = all_.sum() - all_
+        return float(hit.sum() / all_.sum()), _pseudo(float(hit.sum() / all_.sum()), (hit.sum() - hit) / left)
+    found = clustering.jackknife(name, given.label, given.cluster, given.tile, case)
+    return None if found is None else (found[0], _pseudo(*found))
 
 
 def _auc(label: np.ndarray, score: np.ndarray, case: np.ndarray, count: int) -> tuple[float, np.ndarray]:
@@ -205,11 +221,15 @@ def _within(value: np.ndarray, mine: np.ndarray, others: np.ndarray, theirs: np.
 class _Judged:
     """What a run said of the images of a part; `images` tells whether another run was judged on the same ones in the same order."""
 
-    label: np.ndarray
-    probability: np.ndarray
+    given: artefacts.Predictions | artefacts.Groups
     case: np.ndarray
-    of_images: bool
+    unit: str
     images: bytes
+
+    def values(self, name: str) -> tuple[float, np.ndarray] | None:
+        if isinstance(self.given, artefacts.Groups):
+            return cluster_values(name, self.given, self.case)
+        return pseudo_values(name, self.given.label, self.given.probability, self.case)
 
 
 class Crossed:
@@ -218,7 +238,7 @@ class Crossed:
     def __init__(self, study: Study) -> None:
         self.study = study
         self._judged: dict[tuple[str, str], _Judged | None] = {}
-        self._patients: dict[str, tuple[str, ...]] = {}
+        self._patients: dict[str, tuple[tuple[str, ...], bool]] = {}
         self._values: dict[tuple[str, str], tuple[np.ndarray, _Judged] | None] = {}
 
     def mean(
@@ -247,13 +267,13 @@ class Crossed:
         table = np.stack([values for values, _ in every[: len(seeds)]])
         if theirs:
             table = table - np.stack([values for values, _ in every[len(seeds) :]])
-        return two_way(100 * table, first.of_images) if table.shape[1] > 1 else None
+        return two_way(100 * table, first.unit) if table.shape[1] > 1 else None
 
     def _of(self, metric: str, key: str, recorded: float) -> tuple[np.ndarray, _Judged] | None:
         if (metric, key) not in self._values:
             part, name = split_metric(metric)
             judged = self._read(key, part) if part else None
-            found = pseudo_values(name, judged.label, judged.probability, judged.case) if judged is not None else None
+            found = judged.values(name) if judged is not None else None
             same = found is not None and abs(100 * found[0] - recorded) < 0.01
             self._values[metric, key] = (found[1], judged) if found is not None and judged is not None and same else None
         return self._values[metric, key]
@@ -265,18 +285,19 @@ class Crossed:
 
     def _fresh(self, key: str, part: str) -> _Judged | None:
         try:
-            given = artefacts.predictions(self.study, key, part)
-            patients = self._patients_of(part.removeprefix("external_") if part.startswith("external_") else "")
+            given = artefacts.groups(self.study, key, part) or artefacts.predictions(self.study, key, part)
+            patients, of_tiles = self._patients_of(part.removeprefix("external_") if part.startswith("external_") else "")
         except artefacts.Damaged:
             return None
         if given is None or given.index.min() < 0:
             return None
         case, of_images = cases(given.index, patients)
-        return _Judged(given.label, given.probability, case, of_images, given.index.astype(np.int64).tobytes())
+        unit = "images" if of_images else "tiles" if of_tiles else "patients"
+        return _Judged(given, case, unit, given.index.astype(np.int64).tobytes())
 
-    def _patients_of(self, slug: str) -> tuple[str, ...]:
+    def _patients_of(self, slug: str) -> tuple[tuple[str, ...], bool]:
         if slug not in self._patients:
-            self._patients[slug] = artefacts.patients(self.study, slug)
+            self._patients[slug] = artefacts.patients(self.study, slug), artefacts.tiles_are_patients(self.study, slug)
         return self._patients[slug]
 
 
@@ -287,8 +308,20 @@ def cases(index: np.ndarray, patients: Sequence[str]) -> tuple[np.ndarray, bool]
     return np.unique(own, return_inverse=True)[1].astype(np.int64), not any(names)
 
 
+# metrics of an external set are named external_<slug>_<metric>, and a slug may hold `_`: the longest known name at the end is the metric
+KNOWN = (
+    "knn_accuracy", "probe_accuracy", "accuracy", "precision", "sensitivity", "specificity", "f1", "recall", "auc", "ami_within",
+    "ami_given_tile", "ami", "ari", "purity", "silhouette",
+)  # fmt: skip
+
+
 def split_metric(metric: str) -> tuple[str, str]:
-    """`test_f1` -> (`test`, `f1`), `external_ward_b_f1` -> (`external_ward_b`, `f1`); ('', ...) for one of no part."""
-    name = metric.rpartition("_")[2]
+    """`test_ami_within` -> (`test`, `ami_within`), `external_ward_b_f1` -> (`external_ward_b`, `f1`); ('', ...) for one of no part."""
+    part, _, name = metric.partition("_")
+    if part in ("val", "test") and name:
+        return part, name
+    if not metric.startswith("external_"):
+        return "", metric
+    name = next((known for known in KNOWN if metric.endswith(f"_{known}")), metric.rpartition("_")[2])
     part = metric.removesuffix(f"_{name}")
-    return (part, name) if part in ("val", "test") or part.startswith("external_") else ("", metric)
+    return (part, name) if part.startswith("external_") else ("", metric)

@@ -64,12 +64,14 @@ class StudyError(ValueError):
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of a table: baseline + overrides. `published` is its key in published.csv, None where the paper has no such row."""
+    """A row of a table: baseline + overrides. `published` is its key in published.csv, None where the paper has no such row. yardstick: what
+    can be had without the method, no candidate for the best."""
 
     name: str
     config_hash: str
     published: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    yardstick: bool = False
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,15 @@ def _read_tables(asked: Mapping[str, Any], warnings: list[str]) -> tuple[Table, 
             arm = mapping(raw)
             name, config_hash = text_of(arm.get("name")), text_of(arm.get("config_hash"))
             if name and config_hash:
-                arms.append(Arm(name, config_hash, text_of(arm.get("published")) or None, mapping(arm.get("overrides"))))
+                arms.append(
+                    Arm(
+                        name,
+                        config_hash,
+                        text_of(arm.get("published")) or None,
+                        mapping(arm.get("overrides")),
+                        arm.get("yardstick") is True,
+                    )
+                )
             else:
                 warnings.append(f"an arm of table {number} has no name or no config_hash and is left out")
         named = (str(m) for m in listed(entry.get("metrics")))

@@ -15,28 +15,17 @@ import pandas as pd
 
 from analysis import statistics as st
 from analysis.claims import claims, how_known
-from analysis.crossed import Crossed, Estimate
+from analysis.crossed import Crossed, Estimate, split_metric
 from analysis.mixture import mixture
 from analysis.published import REPEATS, Published, find_published, published_gain, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
 from analysis.study import STATUSES, Arm, Study, Table, plural
 
-TITLES = {"f1": "F1", "auc": "AUC", "ami": "AMI", "ari": "ARI", "knn_accuracy": "kNN accuracy"}
-# metrics of an external set are named external_<slug>_<metric>, and a slug may hold `_`: the longest known name at the end is the metric
-_KNOWN = (
-    "knn_accuracy",
-    "accuracy",
-    "precision",
-    "sensitivity",
-    "specificity",
-    "f1",
-    "recall",
-    "auc",
-    "ami",
-    "ari",
-    "purity",
-    "silhouette",
-)
+TITLES = {"f1": "F1", "auc": "AUC", "ami": "AMI", "ari": "ARI", "knn_accuracy": "kNN accuracy"} | {
+    "ami_within": "AMI within tiles",
+    "ami_given_tile": "AMI given the tile",
+    "probe_accuracy": "probe's accuracy (uses labels)",
+}
 KMEANS_STD = "_kmeans_std"
 
 
@@ -147,12 +136,9 @@ def title(metric: str) -> str:
 
 def of_external(metric: str) -> tuple[str, str] | None:
     """(slug, metric without its part) of a metric of an external set; None for another."""
-    if not metric.startswith("external_"):
-        return None
-    rest = metric.removeprefix("external_")
-    name = next((k for k in _KNOWN if rest.endswith(f"_{k}")), rest.rpartition("_")[2])
-    slug = rest.removesuffix(f"_{name}")
-    return (slug, name) if slug and slug != rest else None
+    part, name = split_metric(metric)
+    slug = part.removeprefix("external_")
+    return (slug, name) if slug and slug != part else None
 
 
 def summarize(study: Study) -> tuple[Summary, ...]:
@@ -284,7 +270,7 @@ def _cell(done: pd.DataFrame, metric: str, published: Published | None, ratio: f
 
 def clip(metric: str, given: Interval) -> Interval:
     """A share lies between 0 and 100 %, so does its mean; indices adjusted for chance may fall below 0."""
-    low = -100.0 if metric.endswith(("_ami", "_ari")) else 0.0
+    low = -100.0 if split_metric(metric)[1].startswith(("ami", "ari")) else 0.0
     return Interval(max(low, given.low), min(100.0, given.high)) if not math.isnan(given.low) else given
 
 

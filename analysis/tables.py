@@ -54,7 +54,7 @@ def over(level: Estimate) -> str:
     """What an interval is over; '' where there is none."""
     if level.seeds < 2:
         return ""
-    return "seeds" if not level.cases else "seeds and images" if level.of_images else "seeds and patients"
+    return "seeds" if not level.cases else f"seeds and {level.unit}"
 
 
 def shown(summary: Summary, cell: Cell) -> str:

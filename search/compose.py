@@ -27,7 +27,9 @@ def table_json(table: PlannedTable, metrics: Sequence[str], external: Sequence[s
         "dataset": table.dataset, "external_dataset": table.external_dataset, "published_number": table.published_number or table.number,
         "baseline_arm": table.compare_with,
         "arms": [
-            {"name": arm.name, "published": arm.published, "config_hash": arm.config_hash, "overrides": arm.overrides} for arm in table.arms
+            {"name": arm.name, "published": arm.published, "config_hash": arm.config_hash, "overrides": arm.overrides}
+            | ({"yardstick": True} if arm.yardstick else {})
+            for arm in table.arms
         ],
     }  # fmt: skip
 

@@ -40,6 +40,7 @@ class PlannedArm:
     overrides: Mapping[str, Any]
     config: Any
     config_hash: str
+    yardstick: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _planned(table: Any, baseline: Any, procedure: Any, faults: list[str]) -> Pl
     for arm in table.arms:
         config = arm_config(baseline, arm)
         faults += [f"table {table.number}, arm {arm.name}: {fault}" for fault in procedure.faults(config, None, None)]
-        arms.append(PlannedArm(arm.name, arm.published, dict(arm.overrides), config, config_hash(procedure, config)))
+        arms.append(PlannedArm(arm.name, arm.published, dict(arm.overrides), config, config_hash(procedure, config), arm.yardstick))
     more = (table.external_dataset, table.published_number)
     return PlannedTable(table.number, table.title, table.dataset, table.compare_with, tuple(arms), *more)
 

@@ -79,7 +79,8 @@ def retuned_table(table: PlannedTable, shape: Mapping[str, Any], winners: Mappin
             hashed, config = winners[table.number, arm.name]
             fixed = config_values(plan.baseline)
             overrides = {name: value for name, value in config_values(config).items() if value != fixed[name]}
-            arms.append({"name": arm.name, "published": None, "config_hash": hashed, "overrides": overrides})
+            words = {"name": arm.name, "published": None, "config_hash": hashed, "overrides": overrides}
+            arms.append(words | ({"yardstick": True} if arm.yardstick else {}))
     most = f"{plan.trials} trials of its own" if plan.strategy.sampler != "grid" else "its own grid"
     title = f"{table.title}; each arm at the best of {most}"
     return dict(shape) | {"number": f"{table.number}-retuned", "title": title, "dataset": "", "external_dataset": "", "arms": arms}

@@ -29,6 +29,7 @@ class Arm:
     name: str
     overrides: Overrides
     published: str | None = None
+    yardstick: bool = False  # what can be had without the method: a row of the table, never a study's best
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,25 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from search_spaces._declare import Arm, Dimension, Preset, Study, Table
 
+# What no training is needed for: each stands beside the method in every table, with the same cells, clustering and scores.
+YARDSTICKS = tuple(
+    Arm(name, {"features": features}, yardstick=True)
+    for name, features in (
+        ("nine colour numbers", "colours"),
+        ("the tile's number", "tile"),
+        ("area of the nucleus", "area"),
+        ("untrained encoder", "untrained"),
+        ("raw pixels", "pixels"),
+        ("colour histograms", "histograms"),
+    )
+)
+# What the paper leaves open: read off its words and figures, and as its authors' later code has it (VOLTA).
+PRINTED = {"head_norm": False, "symmetric": False, "local_side": "query", "statistics": "imagenet"}
+LATER = {"head_norm": True, "symmetric": True, "local_side": "key", "statistics": "set"}
+
 TABLES = (
-    Table("2", "Unsupervised clusters, CoNSeP", "CoNSeP", "CCRL", (Arm("CCRL", {}, "ccrl"),)),
-    Table("2N", "Unsupervised clusters, NuCLS", "NuCLS", "CCRL", (Arm("CCRL", {}, "ccrl"),), published_number="2"),
+    Table("2", "Unsupervised clusters, CoNSeP", "CoNSeP", "CCRL", (Arm("CCRL", {}, "ccrl"), *YARDSTICKS)),
+    Table("2N", "Unsupervised clusters, NuCLS", "NuCLS", "CCRL", (Arm("CCRL", {}, "ccrl"), *YARDSTICKS), published_number="2"),
     Table(
         "3",
         "What each part of CCRL brings",
@@ -19,14 +35,33 @@ TABLES = (
             Arm("without ensembling", {"scoring_encoder": "query"}, "without_ensembling"),
             Arm("without predictor", {"predictor": False}, "without_prediction_head"),
             Arm("with all", {}, "all"),
+            *YARDSTICKS,
         ),
     ),
     Table(
         "S1",
-        "Which pipeline crops",
+        "What the views, the negatives and the scoring bring",
         "",
-        "query",
-        tuple(Arm(side, {"local_side": side}) for side in ("query", "key", "both")),
+        "as printed",
+        (
+            Arm("as printed", PRINTED),
+            Arm("the key crops", PRINTED | {"local_side": "key"}),
+            Arm("both crop", PRINTED | {"local_side": "both"}),
+            Arm("both directions", PRINTED | {"symmetric": True}),
+            Arm("normalised heads", PRINTED | {"head_norm": True}),
+            Arm("the set's own statistics", PRINTED | {"statistics": "set"}),
+            Arm("authors' later code", LATER),
+            Arm("authors' later code, no jitter, no gray", LATER | {"jitter": 0.0, "gray": 0.0}),
+            Arm("no gray", PRINTED | {"gray": 0.0}),
+            Arm("no jitter, no gray", PRINTED | {"jitter": 0.0, "gray": 0.0}),
+            Arm("stain jitter in their place", PRINTED | {"jitter": 0.0, "gray": 0.0, "stain": 0.1}),
+            Arm("own old keys masked", PRINTED | {"mask_own": True}),
+            Arm("temperature 0.05", PRINTED | {"temperature": 0.05}),
+            Arm("temperature 0.5", PRINTED | {"temperature": 0.5}),
+            Arm("whitened", PRINTED | {"whiten": 0.99}),
+            Arm("whitened, no jitter, no gray", PRINTED | {"whiten": 0.99, "jitter": 0.0, "gray": 0.0}),
+            *YARDSTICKS,
+        ),
     ),
 )
 
@@ -37,6 +72,12 @@ SPACE = {
     "pretrain_rate": Dimension("pretrain_rate", FloatDistribution(1e-4, 1e-2, log=True)),
     "weight_decay": Dimension("weight_decay", FloatDistribution(1e-6, 1e-2, log=True)),
     "crop_min": Dimension("crop_min", FloatDistribution(0.08, 0.9)),
+    "jitter": Dimension("jitter", FloatDistribution(0.0, 1.0)),
+    "gray": Dimension("gray", FloatDistribution(0.0, 0.5)),
+    "stain": Dimension("stain", FloatDistribution(0.0, 0.2)),
+    "mask_own": Dimension("mask_own", CategoricalDistribution((False, True))),
+    "symmetric": Dimension("symmetric", CategoricalDistribution((False, True))),
+    "head_norm": Dimension("head_norm", CategoricalDistribution((False, True))),
     "jitter_strength": Dimension("jitter_strength", FloatDistribution(0.05, 1.5)),
     "projector_hidden": Dimension("projector_hidden", CategoricalDistribution((64, 128, 256, 512))),
     "embedding_dim": Dimension("embedding_dim", CategoricalDistribution((32, 64, 128))),
@@ -49,7 +90,7 @@ STUDY = Study(
     procedure="ccrl",
     objective="val_ami",
     intermediate="val_early_ami",
-    metrics=("ami", "ari", "purity"),
+    metrics=("ami", "ari", "purity", "ami_within", "ami_given_tile", "probe_accuracy"),
     space=SPACE,
     tables=TABLES,
     presets={
@@ -80,8 +121,8 @@ STUDY = Study(
             synthetic_images=4000,
         ),
         "paper": Preset(
-            "the published settings: 500 epochs of pre-activation ResNet-18, batches of 1,024",
-            {},
+            "the published settings: 500 epochs of pre-activation ResNet-18, batches of 1,024; what the paper leaves open as in its authors' later code",
+            LATER,
             trials=50,
             repeats=5,
             tables=("2", "2N", "3"),

@@ -1,6 +1,7 @@
 """A second implementation of the equations of Luo, Wu, Zhao 2023: plain loops in float64, written from the paper, without torch.
 Comes in: lists or arrays. Goes out: floats and arrays. Exists so that a mistake has to be made twice to go unseen."""
 
+import itertools
 import math
 
 import numpy as np
@@ -279,13 +280,50 @@ def reflected(i, size):
     return i
 
 
-def contrast_of_cells(queries, keys, queue, temperature):
-    """CCRL, Eq. 2, mean over the batch: the own key against the batch's other keys and the queue, rows of any length."""
+def contrast_of_cells(queries, keys, queue, temperature, cells=None, owners=None):
+    """CCRL, Eq. 2, mean over the batch: the own key against the batch's other keys and the queue, rows of any length. cells, owners: the cell of
+    each query and of each key of the queue, whose own keys are then left out."""
     losses = []
     for i in range(len(queries)):
-        negatives = [cosine(queries[i], keys[j]) for j in range(len(keys)) if j != i] + [cosine(queries[i], key) for key in queue]
+        negatives = [cosine(queries[i], keys[j]) for j in range(len(keys)) if j != i] + [
+            cosine(queries[i], key) for k, key in enumerate(queue) if owners is None or owners[k] != cells[i]
+        ]
         losses.append(one_against(cosine(queries[i], keys[i]), negatives, temperature))
     return sum(losses) / len(losses)
+
+
+def information(labels, clusters):
+    """(mutual information, entropy of labels, entropy of clusters), nats, by counting."""
+    n = len(labels)
+
+    def entropy(values):
+        return -sum(values.count(v) / n * math.log(values.count(v) / n) for v in set(values))
+
+    first, second, both = list(labels), list(clusters), list(zip(labels, clusters, strict=True))
+    return entropy(first) + entropy(second) - entropy(both), entropy(first), entropy(second)
+
+
+def ami_given(labels, clusters, tiles):
+    """The conditional mutual information of labels and clusters given the tile, its mean over every order of the clusters within every tile,
+    and the mean of both conditional entropies: (I - E) / (H - E). All orders are gone through: for a handful of cells."""
+    n, i, expected, h = len(labels), 0.0, 0.0, 0.0
+    for tile in set(tiles):
+        a = [label for label, t in zip(labels, tiles, strict=True) if t == tile]
+        b = [cluster for cluster, t in zip(clusters, tiles, strict=True) if t == tile]
+        found = information(a, b)
+        orders = list(itertools.permutations(b))
+        i += len(a) / n * found[0]
+        expected += len(a) / n * sum(information(a, list(order))[0] for order in orders) / len(orders)
+        h += len(a) / n * (found[1] + found[2]) / 2
+    return (i - expected) / (h - expected)
+
+
+def restained(pixel, factor, offset):
+    """One pixel (r, g, b) above 0: densities of haematoxylin, eosin and DAB by solving colour = exp(-density), times factor, plus offset."""
+    stains = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+    density = np.linalg.solve(stains.T, [-math.log(max(value, 1 / 255)) for value in pixel])
+    changed = [density[s] * factor[s] + offset[s] for s in range(3)]
+    return [min(1.0, max(0.0, math.exp(-sum(changed[s] * stains[s][c] for s in range(3))))) for c in range(3)]
 
 
 def purity(labels, clusters):

@@ -17,10 +17,20 @@ from trainables.ccrl import CENTERS, PROCEDURE, CcrlConfig, Pretrain, canonical,
 from trainables.data.labels import CONSEP_CLASSES
 from trainables.data.pack import save_pack
 from trainables.data.synthetic_cells import cell_set
-from trainables.parts.clustering import assign, clustering_metrics, contingency, kmeans, purity, silhouette
-from trainables.parts.errors import Diverged
+from trainables.parts.clustering import (
+    assign,
+    cluster,
+    clustering_metrics,
+    contingency,
+    kmeans,
+    purity,
+    silhouette,
+    within_tiles,
+)
+from trainables.parts.errors import Diverged, RequestError
 from trainables.parts.execution import execute, stage_hashes
 from trainables.parts.loop import Fitting, fit
+from trainables.parts.probe import fit_probe, probed
 from trainables.parts.procedure import Setting
 from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
 from trainables.parts.workers import Workers
@@ -151,7 +161,57 @@ def test_the_batchs_keys_enter_the_queue_after_the_loss_without_labels(setting):
     task.after_step()
     entered = keys / np.linalg.norm(keys, axis=1, keepdims=True)
     assert np.allclose(task.queue.keys.numpy(), np.concatenate([before, entered]), atol=1e-5)
-    assert set(task.queue.labels.tolist()) == {0} and int(task.queue.pointer) == 0
+    assert task.queue.labels.tolist() == [0] * 13 + batch.chosen.tolist() and int(task.queue.pointer) == 0  # whose they are, no types
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("mask_own", [False, True])
+def test_a_cells_own_old_keys_are_negatives_unless_they_are_masked_and_both_directions_are_their_mean(setting, mask_own, symmetric):
+    task, batch = pretrain(setting, filled=0, mask_own=mask_own, symmetric=symmetric)
+    owners = torch.cat([batch.chosen[:5], batch.chosen[2:4], torch.tensor([40, 41])])  # two cells have two old keys each
+    task.queue.enqueue(F.normalize(torch.randn(9, 6, generator=torch.Generator().manual_seed(1)), dim=1), owners)
+    queue = task.queue.keys[:9].double().numpy()
+    sides = [embedded(task, setting, replace(batch, views=views)) for views in (batch.views, batch.views[::-1])[: 1 + symmetric]]
+    more = {"cells": batch.chosen.tolist(), "owners": owners.tolist()} if mask_own else {}
+    wanted = np.mean([references.contrast_of_cells(*side, queue, task.config.temperature, **more) for side in sides])
+    assert float(task(batch).detach()) == pytest.approx(wanted, rel=2e-5)
+    task.after_step()
+    entered = sides[0][1] / np.linalg.norm(sides[0][1], axis=1, keepdims=True)
+    assert (
+        np.allclose(task.queue.keys[9:17].numpy(), entered, atol=1e-5) and int(task.queue.present.sum()) == 17
+    )  # the first direction's alone
+
+
+def test_the_gradient_of_both_directions_with_own_keys_masked_is_that_of_the_loss(setting):
+    task, batch = pretrain(setting, filled=0, mask_own=True, symmetric=True)
+    task.queue.enqueue(F.normalize(torch.randn(4, 6, generator=torch.Generator().manual_seed(1)), dim=1), batch.chosen[:4])
+    task.eval()  # the statistics of the batch would need a finer step
+    weight = task.query.projector[2].bias
+    task(batch).backward()
+    slopes = []
+    with torch.no_grad():
+        for i in range(3):
+            ends = []
+            for way in (1, -1):
+                weight[i] += way * 1e-2
+                ends.append(float(task(batch)))
+                weight[i] -= way * 1e-2
+            slopes.append((ends[0] - ends[1]) / 2e-2)
+    assert weight.grad[:3].tolist() == pytest.approx(slopes, rel=0.02, abs=1e-4)
+
+
+def test_crops_are_standardised_by_the_training_parts_own_statistics_where_asked(setting):
+    task, batch = pretrain(setting, statistics="set")
+    pixels = setting.pack.images[setting.parts["train"]].reshape(-1, 3) / 255
+    assert task.statistics.numpy() == pytest.approx(np.stack([pixels.mean(0), pixels.std(0)]), abs=1e-6)
+    views = apply_views(cells(setting, batch.chosen), batch.views[0], "reflection")
+    mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (pixels.mean(0), pixels.std(0)))
+    assert torch.allclose(task.see(cells(setting, batch.chosen), batch.views[0]), (views - mean) / std, atol=1e-5)
+    tensors = task.eval().result()
+    judged = evaluate(task.config, tensors, setting.pack, setting.parts["test"], CPU)
+    assert evaluate(task.config, exported(task.config, tensors), setting.pack, setting.parts["test"], CPU).metrics == judged.metrics
+    plain = {name: tensor for name, tensor in tensors.items() if name != "statistics"}
+    assert evaluate(task.config, plain, setting.pack, setting.parts["test"], CPU).metrics != judged.metrics
 
 
 def test_types_are_not_looked_at_in_training(setting):
@@ -261,6 +321,33 @@ def test_a_view_does_not_depend_on_the_batch_and_a_slice_is_a_part_of_it():
     assert float(whole.min()) >= 0 and float(whole.max()) <= 1
 
 
+@pytest.mark.parametrize("steady", [False, True])
+def test_stain_jitter_changes_the_densities_of_three_stains_and_nothing_where_it_is_0(steady):
+    images, views = colours(3, 8), ViewSet(stain=0.3)
+    images[0, :, 0, 0] = 0
+    draw = draw_views(3, views, torch.Generator().manual_seed(2))
+    assert draw.stain.shape == (3, 2, 3) and torch.equal(draw[1:].stain, draw.stain[1:])
+    found = apply_views(images, draw, steady=steady)
+    for n in range(3):
+        for y, x in ((0, 0), (3, 5)):
+            wanted = references.restained(images[n, :, y, x].tolist(), draw.stain[n, 0].tolist(), draw.stain[n, 1].tolist())
+            assert found[n, :, y, x].tolist() == pytest.approx(wanted, abs=1e-6)
+    same = replace(draw, stain=torch.tensor([[1.0] * 3, [0.0] * 3]).expand(3, 2, 3))
+    assert torch.allclose(apply_views(images, same, steady=steady), images.clamp_min(1 / 255), atol=1e-6)
+
+
+def test_stain_jitter_is_drawn_last_and_as_far_as_asked():
+    first, second = torch.Generator().manual_seed(4), torch.Generator().manual_seed(4)
+    plain, more = (
+        draw_views(4000, ViewSet(hue=0.1, gray=0.2, jitter=0.8, blur=0.5, stain=stain), chance)
+        for stain, chance in ((0.0, first), (0.2, second))
+    )
+    assert plain.stain is None and torch.equal(plain.tint, more.tint) and torch.equal(plain.sigma, more.sigma)
+    factor, offset = more.stain.unbind(1)
+    assert 0.8 <= float(factor.min()) < 0.81 and 1.19 < float(factor.max()) <= 1.2
+    assert float(offset.abs().max()) <= 0.2 and abs(float(offset.mean())) < 0.01
+
+
 def test_gray_image_sets_draw_the_numbers_that_they_always_drew():
     views = ViewSet(crop=(0.2, 1.0), horizontal_flip=0.5, brightness=0.4, contrast=0.4, jitter=0.8, blur=0.5)
     first, second = torch.Generator().manual_seed(4), torch.Generator().manual_seed(4)
@@ -344,7 +431,7 @@ def test_a_run_that_is_interrupted_ends_with_the_weights_of_the_straight_run(set
         assert torch.equal(tensor, second.tensors()[name]), name
     without = [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
     assert without == [{name: value for name, value in row.items() if name != "seconds"} for row in more]
-    assert {"val_early_ami", "val_silhouette", "queue_age", "queue_size"} < set(rows[-1])
+    assert {"val_early_ami", "val_silhouette", "val_probe_accuracy", "val_knn_accuracy", "queue_age", "queue_size"} < set(rows[-1])
 
 
 # ------------------------------------------------------------------------------------------------------ clusters and scores
@@ -412,12 +499,24 @@ def test_the_chosen_encoders_embeddings_are_clustered_and_an_export_gives_the_sa
         judged = evaluate(config, tensors, setting.pack, chosen, CPU)
         wanted = clustering_metrics(setting.pack.labels[chosen], kmeans(rows[which], 4, 0, 2)[0])
         assert {name: judged.metrics[name] for name in wanted} == pytest.approx(wanted)
-        assert set(judged.metrics) == {"silhouette", *(f"{m}{end}" for m in ("ami", "ari", "purity") for end in ("", "_kmeans_std"))}
+        scored = [*wanted, "ami_within", "ami_given_tile"]
+        assert set(judged.metrics) == {
+            "silhouette", "probe_accuracy", *(f"{m}_kmeans_std" for m in wanted), *scored, *(f"{m}_train_fit" for m in scored)
+        }  # fmt: skip
+        tiles = ccrl.tiles_of(setting.pack)[chosen]
+        assert judged.predictions["tile"] == tiles.tolist() and len(set(tiles)) > 1
+        within = within_tiles(setting.pack.labels[chosen], judged.predictions["cluster"], tiles)
+        assert {name: judged.metrics[name] for name in within} == within
         assert judged.confusion is None and judged.predictions["index"] == chosen.tolist()
         file = exported(config, tensors)
         assert evaluate(config, file, setting.pack, chosen, CPU).metrics == judged.metrics
-        timm.create_model(TINY.backbone, num_classes=0).load_state_dict({name: t for name, t in file.items() if name != CENTERS})
+        timm.create_model(TINY.backbone, num_classes=0).load_state_dict({n: t for n, t in file.items() if not n.startswith(ccrl.OWN)})
         assert file[CENTERS].shape == (4, 128) and exported(config, file).keys() == file.keys()
+        by_train = assign(rows[which], file[CENTERS].numpy())
+        assert judged.metrics["ami_train_fit"] == pytest.approx(clustering_metrics(setting.pack.labels[chosen], by_train)["ami"])
+        other = evaluate(replace(config, kmeans_fit="train"), tensors, setting.pack, chosen, CPU)
+        assert other.predictions["cluster"] == by_train.tolist() and other.metrics["ami"] == judged.metrics["ami_train_fit"]
+        assert other.metrics["purity_scored_fit"] == judged.metrics["purity"]
         scores[which] = judged.predictions["cluster"]
     assert scores["key"] != scores["query"]
 
@@ -450,11 +549,125 @@ def test_artefacts_hold_the_map_the_nearest_cells_and_the_matrix(setting):
     assert judged.metrics["purity"] == pytest.approx(arrays["cluster_by_type"].max(1).sum() / len(chosen))
 
 
-def test_plain_means_are_scored_on_the_test_part_beside_the_method(setting):
-    found = ccrl.baselines(TINY, setting.pack, setting.parts)
-    assert [one["name"] for one in found] == ["raw pixels, PCA, K-means", "colour histograms, K-means"]
-    assert all(set(one["metrics"]) == {"test_ami", "test_ari", "test_purity"} and 0 < one["metrics"]["test_purity"] <= 1 for one in found)
-    assert found == ccrl.baselines(TINY, setting.pack, setting.parts)
+def test_without_any_method_all_cells_are_one_cluster(setting):
+    [found] = ccrl.baselines(TINY, setting.pack, setting.parts)
+    share = np.bincount(setting.pack.labels[setting.parts["test"]]).max() / len(setting.parts["test"])
+    assert found["metrics"]["test_purity"] == pytest.approx(share) and abs(found["metrics"]["test_ami"]) < 1e-12
+
+
+YARDSTICKS = ("colours", "histograms", "pixels", "area", "tile", "untrained")
+
+
+@pytest.mark.parametrize("features", YARDSTICKS)
+def test_a_yardstick_is_a_run_that_trains_nothing_and_is_judged_as_the_method_is(setting, features, tmp_path):
+    config = replace(TINY, features=features, temperature=0.3, pretrain_epochs=7)
+    assert canonical(config) == canonical(replace(config, temperature=0.1, pretrain_epochs=3, gray=0.0, queue_size=5))  # nothing trains
+    assert (canonical(config) == canonical(replace(config, backbone="test_resnet"))) == (features != "untrained")
+    rows = []
+    outcome = execute(PROCEDURE, config, seed=1, pack=setting.pack, folder=tmp_path / "run", report=rows.append, evaluate_test=True)
+    assert [(row["epoch"], row["loss"]) for row in rows] == [(1, 0.0)] and {"val_early_ami", "val_silhouette"} <= set(rows[0])
+    trained = {f"test_{name}{end}" for name in ("ami", "ari", "purity", "ami_within", "ami_given_tile") for end in ("", "_train_fit")}
+    assert trained <= set(outcome.metrics) and ("test_probe_accuracy" in outcome.metrics) == (features != "tile")
+    again = execute(PROCEDURE, config, seed=2, pack=setting.pack, folder=tmp_path / "again", evaluate_test=True)
+    assert (again.metrics == outcome.metrics) == (features != "untrained")  # a seed moves the weights alone
+    assert (tmp_path / "run" / "artefacts.npz").exists()
+
+
+def test_the_tiles_number_as_a_cluster_tells_nothing_within_tiles(setting):
+    config, chosen = canonical(replace(TINY, features="tile")), setting.parts["test"]
+    tensors = ccrl.build(config, setting).result()
+    judged = evaluate(config, tensors, setting.pack, chosen, CPU)
+    tiles = np.array(setting.pack.patients)[chosen]
+    assert judged.metrics["ami"] == pytest.approx(adjusted_mutual_info_score(setting.pack.labels[chosen], tiles))
+    assert judged.metrics["ami_within"] == judged.metrics["ami_given_tile"] == 0
+    assert evaluate(config, exported(config, tensors), setting.pack, chosen, CPU).metrics == judged.metrics
+
+
+def test_the_nine_colour_numbers_are_standardised_means_deviations_and_middles(setting):
+    config, chosen = canonical(replace(TINY, features="colours")), setting.parts["test"]
+    rows = []
+    for image in setting.pack.images[chosen].astype(float):
+        rows.append([getattr(image[..., c], name)() / 255 for name in ("mean", "std") for c in range(3)])
+        rows[-1] += [image[12:20, 12:20, c].mean() / 255 for c in range(3)]
+    rows = np.array(rows)
+    assert ccrl.pictured("colours", setting.pack.images, chosen) == pytest.approx(rows)
+    wanted, _ = kmeans((rows - rows.mean(0)) / rows.std(0), 4, 0)
+    judged = evaluate(config, ccrl.build(config, setting).result(), setting.pack, chosen, CPU)
+    assert adjusted_rand_score(judged.predictions["cluster"], wanted) == 1
+
+
+def test_a_yardstick_predicts_where_a_crop_shows_it_and_says_where_not(setting):
+    images = setting.pack.images[setting.parts["train"]]
+    for features in ("colours", "histograms", "pixels"):
+        config = canonical(replace(TINY, features=features))
+        tensors = ccrl.build(config, setting).result()
+        clusters, _ = ccrl.clustered(config, ccrl.pictured(features, images, np.arange(len(images))), 4)
+        assert predict(config, tensors, images, CONSEP_CLASSES, CPU)["cluster"] == clusters.tolist()
+    for features in ("area", "tile"):
+        config = canonical(replace(TINY, features=features))
+        with pytest.raises(RequestError, match="a yardstick that crops alone do not show"):
+            predict(config, ccrl.build(config, setting).result(), images, CONSEP_CLASSES, CPU)
+
+
+def test_a_tile_is_the_file_that_cells_are_cut_from_else_their_patient_else_none_is_known(setting):
+    pack = replace(setting.pack, files=tuple(f"t{i % 3}.png#{i}" for i in range(70)))
+    assert ccrl.tiles_of(pack).tolist() == [i % 3 for i in range(70)]
+    assert len(set(ccrl.tiles_of(setting.pack).tolist())) == len(set(setting.pack.patients))
+    assert set(ccrl.tiles_of(replace(setting.pack, patients=None)).tolist()) == {0}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_information_given_the_tile_is_that_of_all_orders_within_tiles(seed):
+    chance = np.random.default_rng(seed)
+    tiles = [0] * 6 + [1] * 5 + [2] * 3
+    labels = [*chance.integers(0, 3, 11).tolist(), 1, 1, 1]  # a tile of one type
+    clusters = [label if chance.random() < 0.6 else int(chance.integers(0, 3)) for label in labels]
+    found = within_tiles(labels, clusters, tiles)
+    assert found["ami_given_tile"] == pytest.approx(references.ami_given(labels, clusters, tiles))
+    parts = [(6, slice(0, 6)), (5, slice(6, 11))]
+    wanted = sum(n * adjusted_mutual_info_score(labels[part], clusters[part]) for n, part in parts if len(set(labels[part])) > 1)
+    assert found["ami_within"] == pytest.approx(wanted / sum(n for n, part in parts if len(set(labels[part])) > 1))
+
+
+def test_scores_within_one_tile_are_the_plain_ones_and_perfect_clusters_have_1():
+    chance = np.random.default_rng(0)
+    labels, clusters = chance.integers(0, 4, 90), chance.integers(0, 3, 90)
+    ami = adjusted_mutual_info_score(labels, clusters)
+    assert within_tiles(labels, clusters, np.zeros(90)) == {"ami_within": pytest.approx(ami), "ami_given_tile": pytest.approx(ami)}
+    tiles = np.arange(90) % 4
+    assert within_tiles(labels, 5 * tiles + labels, tiles) == {"ami_within": pytest.approx(1), "ami_given_tile": pytest.approx(1)}
+    assert within_tiles(tiles, clusters, tiles) == {"ami_within": 0.0, "ami_given_tile": 0.0}  # no tile has two types
+    scores = [within_tiles(labels, chance.permutation(labels), tiles)["ami_given_tile"] for _ in range(60)]
+    assert abs(np.mean(scores)) < 0.01  # by chance nothing
+
+
+def test_whitened_rows_have_their_first_components_at_deviation_1_and_new_rows_are_brought_there_too():
+    chance = np.random.default_rng(0)
+    rows = chance.normal(size=(400, 5)) * [9, 3, 1, 0.1, 0] @ np.linalg.qr(chance.normal(size=(5, 5)))[0] + 7
+    found, fitted = cluster(rows, 4, seed=0, whiten=0.999)
+    scaled = fitted.scaled(rows)
+    assert scaled.shape == (400, 3) and np.allclose(np.cov(scaled, rowvar=False), np.eye(3), atol=1e-8) and np.allclose(scaled.mean(0), 0)
+    assert np.array_equal(fitted.assign(rows), found) and np.array_equal(kmeans(scaled, 4, 0)[0], found)
+    assert cluster(rows, 4, seed=0, whiten=1.0)[1].scaled(rows).shape == (400, 4)  # what has no variance is no component
+    assert cluster(np.ones((9, 3)), 2, seed=0, whiten=0.9)[0].shape == (9,)
+    plain, as_it_is = cluster(rows, 4, seed=0)
+    assert np.array_equal(plain, kmeans(rows, 4, 0)[0]) and as_it_is.scaled(rows) is rows
+    with pytest.raises(Diverged):
+        cluster(np.full((5, 2), np.nan), 2, seed=0, whiten=0.9)
+
+
+def test_the_probe_is_ridge_regression_on_standardised_columns():
+    chance = np.random.default_rng(0)
+    labels = chance.integers(0, 3, 200)
+    rows = np.eye(3)[labels] @ chance.normal(size=(3, 6)) + chance.normal(0, 0.3, (200, 6))
+    rows[:, 5] = 2  # says nothing
+    weights = fit_probe(rows, labels, 4)
+    assert weights.shape == (7, 4) and (probed(weights, rows) == labels).mean() > 0.9 and not weights[:6, 3].any()
+    from sklearn.linear_model import Ridge
+
+    standard = (rows - rows.mean(0)) / np.where(rows.std(0) > 0, rows.std(0), 1)
+    wanted = Ridge(alpha=0.2).fit(standard, np.eye(4)[labels]).predict(standard)
+    assert rows @ weights[:-1] + weights[-1] == pytest.approx(wanted, abs=1e-9)
 
 
 def test_a_whole_run_on_drawn_cells_is_recorded_and_its_arms_share_one_training(setting, tmp_path):
@@ -487,7 +700,9 @@ def test_training_lifts_the_clusters_of_drawn_cells_above_those_of_raw_pixels():
     )
     task = Pretrain(config, Setting(pack, parts, 0))
     fit(Fitting(task, Setting(pack, parts, 0)), epochs=8, after_epoch=lambda row: None)
-    plain = ccrl.baselines(config, pack, parts)[0]["metrics"]["test_ami"]
+    pixels = canonical(replace(config, features="pixels"))
+    tensors = ccrl.build(pixels, Setting(pack, parts, seed=0)).result()
+    plain = evaluate(pixels, tensors, pack, parts["test"], CPU).metrics["ami"]
     assert evaluate(config, task.result(), pack, parts["test"], CPU).metrics["ami"] > plain
 
 
@@ -506,6 +721,7 @@ def test_a_packed_set_is_read_back_and_the_split_is_by_tile(setting, tmp_path):
 
 
 FAULTS = {
+    "features": "sounds", "stain": 0.6, "kmeans_fit": "test", "statistics": "none", "whiten": 1.5,
     "split": (0.5, 0.5, 0.1), "split_seed": -1, "backbone": "resnt50", "weights": "coco", "projector_hidden": 0, "embedding_dim": 1,
     "predictor_hidden": 0, "pretrain_epochs": 0, "pretrain_batch": 1, "pretrain_rate": 0.0, "warmup_epochs": -1, "weight_decay": -0.1,
     "ema_decay": 1.1, "queue_size": 0, "temperature": 0.0, "local_side": "left", "crop_min": 0.0, "crop_max": 1.5, "jitter_strength": -1.0,

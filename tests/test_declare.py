@@ -7,7 +7,9 @@ import pytest
 
 from analysis.published import find_published
 from search import registry
+from search.compose import table_json
 from search.plan import applies, arm_config, make_plan
+from search.retune import retuned_table, space_of
 from search_spaces._declare import Study
 from trainables.parts.procedure import config_from, config_values
 
@@ -135,3 +137,21 @@ def test_a_space_holds_distributions_of_optuna_itself(name):
             dimension.distribution,
             optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution | optuna.distributions.CategoricalDistribution,
         )
+
+
+def test_every_table_of_ccrl_has_each_yardstick_and_a_study_marks_them_and_never_searches_over_them():
+    entry = ENTRIES["ccrl"]
+    features = {"colours", "tile", "area", "untrained", "pixels", "histograms"}
+    plan = make_plan(entry, preset="quick", data_hash="", code="c", tables=["all"])
+    for table in plan.tables:
+        assert {arm.overrides["features"] for arm in table.arms if arm.yardstick} == features, table.number
+        assert not any("features" in arm.overrides for arm in table.arms if not arm.yardstick)
+        words = table_json(table, entry.study.metrics)["arms"]
+        assert [word.get("yardstick", False) for word in words] == [arm.yardstick for arm in table.arms]
+        winners = {(table.number, arm.name): (arm.config_hash, arm.config) for arm in table.arms}
+        words = retuned_table(table, {}, winners, plan)["arms"]
+        assert [word.get("yardstick", False) for word in words] == [arm.yardstick for arm in table.arms]
+    of_yardsticks = {arm.config_hash for table in plan.tables for arm in table.arms if arm.yardstick}
+    assert len(of_yardsticks) == len(features)  # the same runs in every table
+    for arm in plan.tables[0].arms:
+        assert bool(space_of(entry, plan, arm)) != arm.yardstick, arm.name

@@ -48,7 +48,7 @@ def arms():
         entry = load(name)
         for preset, settings in entry.study.presets.items():
             for table in entry.study.tables:
-                for arm in table.arms:
+                for arm in (arm for arm in table.arms if not arm.yardstick):  # a yardstick trains nothing
                     values = config_values(entry.procedure.config()) | dict(settings.overrides) | dict(arm.overrides) | small
                     values["backbone"] = next(tiny for kind, tiny in TINY.items() if values["backbone"].startswith(kind))
                     config = entry.procedure.canonical(config_from(entry.procedure.config, values))

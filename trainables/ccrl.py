@@ -1,6 +1,7 @@
 """CCRL: cells without labels (Nakhli, Darbandsari, Farahani, Bashashati: Contrastive Cell Representation Learning).
 Comes in: colour crops of one cell each. Goes out: an encoder whose embeddings K-means groups by type. One stage: momentum contrast of
-local and global views with a predictor on the query's side. Types are looked at for scores alone. Equation numbers are the paper's."""
+local and global views with a predictor on the query's side. Types are looked at for scores alone. Beside it what is free: the same scores
+of plain numbers that nothing was trained for (`features`). Equation numbers are the paper's."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -24,11 +25,14 @@ from trainables.data.prepare import PREPARE
 from trainables.data.synthetic_cells import cell_set
 from trainables.parts import losses
 from trainables.parts.classification import PartImages
-from trainables.parts.clustering import assign, clustering_metrics, contingency, kmeans, silhouette
+from trainables.parts.clustering import Clusters, cluster, clustering_metrics, contingency, kmeans, silhouette, within_tiles
 from trainables.parts.collapse import one_direction, said
 from trainables.parts.encoders import backbone_faults, create_backbone, key_encoder_of, move_towards
+from trainables.parts.errors import RequestError
+from trainables.parts.evaluation import knn_accuracy
 from trainables.parts.key_queue import KeyQueue
 from trainables.parts.numbers import constant
+from trainables.parts.probe import fit_probe, probed
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
@@ -37,8 +41,12 @@ from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}  # section 3
 CLUSTER_SEED = 0  # of the K-means that is reported
 OTHER_SEEDS = range(1, 11)  # of those that tell how far the clusters depend on it
-CENTERS = "ccrl.centers"  # in an exported file, beside the backbone under timm's names
+OWN = "ccrl."  # before the names of what an exported file holds beside the backbone, which has timm's
+CENTERS = OWN + "centers"
+FITTED = ("centers", "mean", "scale", "probe")  # what the rows of the training part give
+PLAIN = ("colours", "histograms", "pixels", "area", "tile")  # features that need no network
 EARLY = 2000  # validation cells that are looked at on the way
+BANK = 1000  # training cells that probe and neighbours learn from on the way; with it a validation of `quick` is a tenth of an epoch
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class CcrlConfig:
     split: tuple[float, float, float] = (0.6, 0.1, 0.3)  # train, validation, test; by tile or patient [decided]
     split_seed: int = 0  # of the split, fixed for a study [decided]
     split_per_seed: bool = False  # draw the split anew for each seed
+    features: str = "encoder"  # encoder: CCRL; a yardstick that needs no training: untrained (the encoder as it starts) | colours | histograms | pixels | area | tile
     # encoder
     backbone: str = "cell_preact_resnet18"  # pre-activation ResNet-18 with a 3 x 3 stem; or any timm name
     weights: str = "random"  # random | imagenet: where the backbone starts
@@ -66,6 +75,8 @@ class CcrlConfig:
     ema_decay: float = 0.999  # of the key encoder, per step (Eq. 1)
     queue_size: int = 65536  # keys; never more than the training part has cells [decided]
     temperature: float = 0.07  # divides the cosines
+    mask_own: bool = False  # a cell's own older keys in the queue are no negatives of it [decided: off, as in MoCo]
+    symmetric: bool = False  # the loss over both directions: each view is query once and key once; the queue takes the keys of the first
     # views
     local_side: str = "query"  # query | key | both: which pipeline crops (local); the other sees the whole cell (global) [decided: query]
     crop_min: float = 0.2  # smallest crop, fraction of the area [decided: MoCo's]
@@ -74,13 +85,22 @@ class CcrlConfig:
     jitter: float = 0.8  # probability of the colour jitter [decided: MoCo v2's]
     gray: float = 0.2  # probability that the colours go [decided: MoCo v2's]
     blur: float = 0.5  # probability of a blur with sigma 0.1 to 2 pixels [decided: MoCo v2's]
+    stain: float = 0.0  # density of each stain times 1 +- up to this, plus up to +- this: jitter of H&E itself (Tellez et al. 2018)
     rotation: float = 180.0  # degrees: the view is turned by up to this, either way; with flips the same as 0 to 180
+    statistics: str = (
+        "imagenet"  # imagenet | set: whose mean and deviation of each channel crops are standardised by; set: the training part's
+    )
     # scoring
     scoring_encoder: str = "key"  # key (ensembling) | query: whose embeddings are clustered
     kmeans_starts: int = 10  # of K-means [decided]
+    kmeans_fit: str = "scored"  # scored | train: the cells that K-means is fitted on; scores of the other fit are recorded beside [decided]
+    whiten: float = 0.0  # share of the variance whose principal components K-means sees, each at deviation 1; 0: features as they are
 
 
-CHOICES = {"weights": ("random", "imagenet"), "local_side": ("query", "key", "both"), "scoring_encoder": ("key", "query")}
+CHOICES = {
+    "weights": ("random", "imagenet"), "local_side": ("query", "key", "both"), "scoring_encoder": ("key", "query"),
+    "features": ("encoder", "untrained", *PLAIN), "statistics": ("imagenet", "set"), "kmeans_fit": ("scored", "train"),
+}  # fmt: skip
 RANGES = {  # (low, high), inclusive
     "split_seed": (0, 2**31 - 1),
     "projector_hidden": (1, 65536),
@@ -98,15 +118,30 @@ RANGES = {  # (low, high), inclusive
     "jitter": (0, 1),
     "gray": (0, 1),
     "blur": (0, 1),
+    "stain": (0, 0.5),
+    "whiten": (0, 1),
     "rotation": (0, 180),
     "kmeans_starts": (1, 1000),
 }
 POSITIVE = ("temperature", "pretrain_rate")
-PRETRAIN_FIELDS = tuple(entry.name for entry in fields(CcrlConfig) if entry.name != "scoring_encoder")
+PRETRAIN_FIELDS = tuple(entry.name for entry in fields(CcrlConfig) if entry.name not in ("scoring_encoder", "kmeans_fit"))
+ALL_FEATURES = (
+    "split",
+    "split_seed",
+    "split_per_seed",
+    "features",
+    "kmeans_starts",
+    "kmeans_fit",
+)  # fields that matter whatever is clustered
 
 
 def canonical(config: CcrlConfig) -> CcrlConfig:
     """The same training with every field that cannot matter at its default. Fields are numbers of the default's type."""
+    if config.features != "encoder":
+        kept = {*ALL_FEATURES, *(() if config.features == "tile" else ("whiten",))}
+        kept |= {"backbone", "weights", "statistics"} if config.features == "untrained" else set()
+        config = typed(config, {entry.name for entry in fields(CcrlConfig)} - kept)
+        return replace(config, pretrain_epochs=1)  # of no steps
     moot = set() if config.predictor else {"predictor_hidden"}
     if config.jitter and config.jitter_strength:
         return typed(config, moot)
@@ -119,7 +154,7 @@ def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.
     found += backbone_faults(config.backbone)
     if pack is not None and pack.images.ndim != 4:
         found.append(f"cells must be in colour, (N, {SIDE}, {SIDE}, 3), the data is {pack.images.shape}; read it with this procedure")
-    if parts is not None and config.pretrain_batch > len(parts["train"]):
+    if parts is not None and config.features == "encoder" and config.pretrain_batch > len(parts["train"]):
         n = len(parts["train"])
         found.append(
             f"pretrain_batch must not be above the number of training cells, got {config.pretrain_batch} for {n}; set pretrain_batch={max(2, min(256, n))}"
@@ -194,8 +229,10 @@ def unit(rows: Tensor) -> Tensor:
     return F.normalize(rows, dim=1)
 
 
-def standardise(images: Tensor) -> Tensor:
-    """(N, 3, H, W) in [0, 1] -> what the backbones expect: ImageNet's mean and deviation of each channel."""
+def standardise(images: Tensor, statistics: Tensor | None = None) -> Tensor:
+    """(N, 3, H, W) in [0, 1] -> what the backbones expect. statistics (2, 3): mean and deviation of each channel; None: ImageNet's."""
+    if statistics is not None:
+        return (images - statistics[0, :, None, None]) / statistics[1, :, None, None]
     mean, std = (constant(values, images.device, images.dtype)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
     return (images - mean) / std
 
@@ -208,7 +245,7 @@ def view_sets(config: CcrlConfig) -> tuple[ViewSet, ViewSet]:
     scale = 224 / SIDE  # ViewSet counts in pixels of a 224-pixel image
     both = ViewSet(
         horizontal_flip=0.5, vertical_flip=0.5, rotation=config.rotation, jitter=config.jitter, gray=config.gray, blur=config.blur,
-        sigma=(0.1 * scale, 2.0 * scale), **{name: min(strength * config.jitter_strength, 0.5 if name == "hue" else 1.0) for name, strength in JITTER.items()},
+        stain=config.stain, sigma=(0.1 * scale, 2.0 * scale), **{name: min(strength * config.jitter_strength, 0.5 if name == "hue" else 1.0) for name, strength in JITTER.items()},
     )  # fmt: skip
     local = replace(both, crop=(config.crop_min, config.crop_max))
     return local if config.local_side in ("query", "both") else both, local if config.local_side in ("key", "both") else both
@@ -231,12 +268,18 @@ class Batch:
 class Pretrain(Task):
     """The whole training: Eq. 1 and 2."""
 
+    statistics: Tensor | None
+    new_keys: Tensor | None
+    new_cells: Tensor | None
+
     def __init__(self, config: CcrlConfig, setting: Setting) -> None:
         super().__init__()
         self.config, self.setting, self.workers = config, setting, setting.workers
         seed = derive_seed(setting.seed, "ccrl")
         self.query = Encoder(config, seed)
         self.workers.synchronise(self.query)
+        statistics = channel_statistics(setting.pack.images, setting.parts["train"]) if config.statistics == "set" else None
+        self.register_buffer("statistics", statistics)
         self.key = key_encoder_of(self.query)
         if config.predictor:
             with torch.random.fork_rng(devices=[]):
@@ -253,9 +296,10 @@ class Pretrain(Task):
         )
         self.views = view_sets(config)
         self.new_keys: Tensor | None = None
+        self.new_cells: Tensor | None = None
 
     def steps(self) -> int:
-        return len(self.train_cells) // self.config.pretrain_batch
+        return 0 if self.config.features == "untrained" else len(self.train_cells) // self.config.pretrain_batch
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Each cell at most once; the incomplete last batch is left out, as batch statistics need a full one."""
@@ -269,30 +313,40 @@ class Pretrain(Task):
 
     def see(self, cells: Tensor, draw: Draw) -> Tensor:
         """A view of each cell, as the backbone expects it; beyond its border a crop goes on as its reflection."""
-        return standardise(apply_views(cells, draw, "reflection", steady=self.setting.is_steady))
+        return standardise(apply_views(cells, draw, "reflection", steady=self.setting.is_steady), self.statistics)
 
     def loss(self, batch: Batch) -> Tensor:
         part = self.workers.slice(len(batch.chosen))
         cells = self.train_cells.colour(batch.chosen[part])
-        query = self.setting.apply(self.query, self.see(cells, batch.views[0][part]))
+        views = [self.see(cells, draw[part]) for draw in batch.views]
+        self.new_cells = batch.chosen.to(self.queue.labels.device)  # of the global batch
+        loss, self.new_keys = self._contrast(views[0], views[1], part)
+        if self.config.symmetric:
+            loss = (loss + self._contrast(views[1], views[0], part)[0]) / 2
+        return loss
+
+    def _contrast(self, first: Tensor, second: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        """Eq. 2 with `first` as queries and `second` as keys; and the keys (B, D) of the global batch."""
+        query = self.setting.apply(self.query, first)
         query = unit(self.setting.apply(self.predictor, query) if self.config.predictor else query)
         with torch.no_grad():
-            keys = self.workers.gather(
-                unit(self.setting.apply(self.key, self.see(cells, batch.views[1][part])))
-            )  # (B, D) of the global batch
-        self.new_keys = keys
+            keys = self.workers.gather(unit(self.setting.apply(self.key, second)))
+        assert self.new_cells is not None
         own = torch.arange(part.start, part.stop, device=query.device)
         in_batch = query @ keys.T  # (N, B)
         others = torch.cat([in_batch, query @ self.queue.keys.T], 1)
-        negative = torch.cat([own[:, None] != torch.arange(len(keys), device=query.device), self.queue.present.expand(len(query), -1)], 1)
-        return losses.info_nce(in_batch.gather(1, own[:, None])[:, 0], others, self.config.temperature, negative)  # Eq. 2
+        queued = self.queue.present.expand(len(query), -1)
+        if self.config.mask_own:
+            queued = queued & (self.queue.labels != self.new_cells[part][:, None])
+        negative = torch.cat([own[:, None] != torch.arange(len(keys), device=query.device), queued], 1)
+        return losses.info_nce(in_batch.gather(1, own[:, None])[:, 0], others, self.config.temperature, negative), keys
 
     def after_step(self) -> None:
-        """The key encoder follows (Eq. 1); then the batch's keys enter the queue, without labels."""
+        """The key encoder follows (Eq. 1); then the batch's keys enter the queue, each with the position of its cell in the training part."""
         move_towards(self.key, self.query, self.config.ema_decay)
         if self.new_keys is not None:
-            self.queue.enqueue(self.new_keys)
-        self.new_keys = None
+            self.queue.enqueue(self.new_keys, self.new_cells)
+        self.new_keys = self.new_cells = None
 
     def learning_rate(self, epoch: float) -> float:
         """Linear warm-up over `warmup_epochs`, then cosine to 0 at the last epoch."""
@@ -304,7 +358,7 @@ class Pretrain(Task):
         return epoch % max(1, self.config.pretrain_epochs // 10) == 0
 
     def look(self, chosen: Tensor) -> None:
-        cells = standardise(self.train_cells.colour(chosen))
+        cells = standardise(self.train_cells.colour(chosen), self.statistics)
         self.key(cells)
         query = self.query(cells)
         if self.config.predictor:
@@ -312,32 +366,77 @@ class Pretrain(Task):
 
     def validate(self) -> dict[str, float]:
         """On up to 2,000 validation cells, the same ones each time, with the key encoder: AMI of two K-means starts and the silhouette of these
-        clusters, which needs no type. Beside them how old the queue's keys are, in steps, and how many it can hold."""
-        chosen = np.sort(np.random.default_rng(0).permutation(self.setting.parts["val"])[:EARLY])
-        rows = embed(self.key.backbone, self.setting.pack.images, chosen, self.setting.device)
-        clusters, _ = kmeans(rows, types_of(self.setting.pack), CLUSTER_SEED, starts=2)
+        clusters, which needs no type. With the types of up to 1,000 training cells: a linear probe and the neighbours' vote, which tell what
+        is learned where AMI cannot. Beside them how old the queue's keys are, in steps, and how many it can hold."""
+        pack, parts = self.setting.pack, self.setting.parts
+        chosen, known = (
+            np.sort(np.random.default_rng(0).permutation(parts[name])[:most]) for name, most in (("val", EARLY), ("train", BANK))
+        )
+        rows, bank = (self._embed(self.key, some) for some in (chosen, known))
+        clusters, fitted = cluster(rows, types_of(pack), CLUSTER_SEED, starts=2, whiten=self.config.whiten)
+        probe = fit_probe(bank, pack.labels[known], len(pack.classes))
         ages = torch.arange(int(self.queue.present.sum()), dtype=torch.float64) // self.config.pretrain_batch
         return {
-            "val_early_ami": clustering_metrics(self.setting.pack.labels[chosen], clusters)["ami"],
-            "val_silhouette": silhouette(rows, clusters),
+            "val_early_ami": clustering_metrics(pack.labels[chosen], clusters)["ami"],
+            "val_silhouette": silhouette(fitted.scaled(rows), clusters),
+            "val_probe_accuracy": float((probed(probe, rows) == pack.labels[chosen]).mean()),
+            "val_knn_accuracy": knn_accuracy(
+                *(torch.from_numpy(values) for values in (bank, pack.labels[known], rows, pack.labels[chosen]))
+            ),
             "queue_age": float(ages.mean()) if len(ages) else 0.0,
             "queue_size": float(len(self.queue.keys)),
         }
 
     def collapse(self) -> str:
         chosen = np.sort(np.random.default_rng(0).permutation(self.setting.parts["val"])[:EARLY])
-        rows = torch.from_numpy(embed(self.key.backbone, self.setting.pack.images, chosen, self.setting.device))
+        rows = torch.from_numpy(self._embed(self.key, chosen))
         return said(one_direction(rows, "validation embeddings"), one_direction(self.queue.keys[self.queue.present], "keys of the queue"))
 
+    def _embed(self, encoder: nn.Module, chosen: np.ndarray) -> np.ndarray:
+        assert isinstance(encoder.backbone, nn.Module)
+        return embed(encoder.backbone, self.setting.pack.images, chosen, self.setting.device, statistics=self.statistics)
+
     def result(self) -> dict[str, Tensor]:
-        """Both backbones, and of each the K-means centres of the training part, by which `predict` names the cluster of a new cell."""
-        tensors: dict[str, Tensor] = {}
+        """Both backbones, and of each what the training part gives: the K-means centres, by which `predict` names the cluster of a new cell,
+        and the linear probe of the types, by which an encoder is judged and nothing is chosen."""
+        pack, parts = self.setting.pack, self.setting.parts
+        tensors: dict[str, Tensor] = {} if self.statistics is None else {"statistics": self.statistics}
         for which, encoder in (("query", self.query), ("key", self.key)):
-            rows = embed(encoder.backbone, self.setting.pack.images, self.setting.parts["train"], self.setting.device)
-            _, centers = kmeans(rows, types_of(self.setting.pack), CLUSTER_SEED, self.config.kmeans_starts)
+            rows = self._embed(encoder, parts["train"])
             tensors |= {f"{which}.{name}": tensor for name, tensor in encoder.backbone.state_dict().items()}
-            tensors[f"centers.{which}"] = torch.from_numpy(centers).float()
+            tensors |= {f"{name}.{which}": tensor for name, tensor in fitted_on(self.config, pack, parts["train"], rows).items()}
         return tensors
+
+
+class Yardstick(Task):
+    """Features that need no network: nothing is trained, `result` is all."""
+
+    def __init__(self, config: CcrlConfig, setting: Setting) -> None:
+        super().__init__()
+        self.config, self.setting = config, setting
+        self.nothing = nn.Parameter(torch.zeros(()))  # an optimiser and a group of workers want one weight
+        self.optimizer = torch.optim.SGD([self.nothing], lr=0.0)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        return iter(())
+
+    def steps(self) -> int:
+        return 0
+
+    def validate(self) -> dict[str, float]:
+        """As `Pretrain.validate`, for what a search and the report look at."""
+        pack, parts = self.setting.pack, self.setting.parts
+        chosen = np.sort(np.random.default_rng(0).permutation(parts["val"])[:EARLY])
+        judged = evaluate(self.config, self.result(), pack, chosen, self.setting.device).metrics
+        return {f"val_{new}": judged[name] for new, name in (("early_ami", "ami"), ("silhouette", "silhouette"))}
+
+    def result(self) -> dict[str, Tensor]:
+        pack, chosen = self.setting.pack, self.setting.parts["train"]
+        return {OWN + name: tensor for name, tensor in fitted_on(self.config, pack, chosen, measured(self.config, pack, chosen)).items()}
+
+
+def build(config: CcrlConfig, setting: Setting) -> Task:
+    return Yardstick(config, setting) if config.features in PLAIN else Pretrain(config, setting)
 
 
 # ---------------------------------------------------------------------------------------------------------------- scoring
@@ -348,58 +447,167 @@ def types_of(pack: Pack) -> int:
     return len(np.unique(pack.labels))
 
 
+def tiles_of(pack: Pack) -> np.ndarray:
+    """(N,) int64: the number of each cell's tile: the file that it was cut from (`tile.png#cell`), else its patient; 0 where none is known."""
+    names = [name.rpartition("#")[0] for name in pack.files]
+    if not all(names):
+        names = ["" for _ in names] if pack.patients is None else list(pack.patients)
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def channel_statistics(images: np.ndarray, chosen: np.ndarray) -> Tensor:
+    """(2, 3) float32: mean and deviation of each channel, in [0, 1], of up to 5,000 of the chosen crops."""
+    some = np.sort(np.random.default_rng(0).permutation(chosen)[:5000])
+    pixels = np.asarray(images[some]).reshape(-1, 3)
+    return torch.from_numpy(np.stack([pixels.mean(0), np.maximum(pixels.std(0), 1)]) / 255).float()
+
+
 @torch.no_grad()
-def embed(backbone: nn.Module, images: np.ndarray, chosen: np.ndarray, device: torch.device, batch: int = 512) -> np.ndarray:
+def embed(
+    backbone: nn.Module, images: np.ndarray, chosen: np.ndarray, device: torch.device, batch: int = 512, statistics: Tensor | None = None
+) -> np.ndarray:
     """(N, F) float32 features of the chosen crops (uint8, NHWC), unaugmented, before the projector."""
     before, rows = backbone.training, []
     backbone.eval()
     for first in range(0, len(chosen), batch):
         pixels = torch.from_numpy(np.ascontiguousarray(images[chosen[first : first + batch]])).to(device)
-        rows.append(backbone(standardise(pixels.permute(0, 3, 1, 2).float() / 255)).float().cpu())
+        rows.append(backbone(standardise(pixels.permute(0, 3, 1, 2).float() / 255, statistics)).float().cpu())
     backbone.train(before)
     return torch.cat(rows).numpy()
 
 
+def measured(config: CcrlConfig, pack: Pack, chosen: np.ndarray) -> np.ndarray:
+    """(N, F) features of the chosen cells that need no network."""
+    if config.features == "area":
+        return np.asarray(pack.areas[chosen, 1:])
+    if config.features == "tile":
+        tiles = tiles_of(pack)
+        return np.asarray(tiles[chosen, None] == np.unique(tiles[chosen]), np.float64)
+    return pictured(config.features, pack.images, chosen)
+
+
+def pictured(features: str, images: np.ndarray, chosen: np.ndarray, batch: int = 2048) -> np.ndarray:
+    """(N, F) float64 of crops (uint8, NHWC). colours: mean and deviation of R, G and B and their mean over the middle 8 x 8 pixels (9);
+    histograms: shares of 16 bins of each channel (48); pixels: the crop at 16 x 16 (768). In units of full brightness."""
+    parts = [np.zeros((0, {"colours": 9, "histograms": 48, "pixels": 768}[features]))]
+    for first in range(0, len(chosen), batch):
+        x = np.asarray(images[chosen[first : first + batch]]) / 255.0
+        if features == "colours":
+            middle = x[:, 12:20, 12:20].mean((1, 2))
+            parts.append(np.concatenate([x.mean((1, 2)), x.std((1, 2)), middle], 1))
+        elif features == "histograms":
+            bins = np.minimum(x.reshape(len(x), -1, 3) * 16, 15).astype(np.int64)
+            parts.append(np.stack([(bins == level).mean(1) for level in range(16)], 1).reshape(len(x), -1))
+        else:
+            parts.append(x.reshape(len(x), 16, 2, 16, 2, 3).mean((2, 4)).reshape(len(x), -1))
+    return np.concatenate(parts)
+
+
+def clustered(config: CcrlConfig, rows: np.ndarray, k: int) -> tuple[np.ndarray, Clusters]:
+    """K-means as the configuration asks for; a tile's number is its cluster as it is."""
+    if config.features == "tile":
+        return rows.argmax(1), Clusters(np.eye(rows.shape[1]))
+    more = {"standard": config.features == "colours", "components": 50 if config.features == "pixels" else 0}
+    return cluster(rows, k, CLUSTER_SEED, config.kmeans_starts, config.whiten, **more)
+
+
+def fitted_on(config: CcrlConfig, pack: Pack, chosen: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
+    """What the chosen cells, those of the training part, give for all others: centres with the scale of their rows, and the probe."""
+    _, found = clustered(config, rows, types_of(pack))
+    if config.features == "tile":
+        return {"centers": torch.zeros(1, 1)}  # other parts have other tiles: nothing that a training part could give
+    values = {"centers": found.centers, "probe": fit_probe(rows, pack.labels[chosen], len(pack.classes))}
+    values |= {} if found.mean is None or found.scale is None else {"mean": found.mean, "scale": found.scale}
+    return {name: torch.from_numpy(value).float() for name, value in values.items()}
+
+
 def exported(config: CcrlConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The scoring encoder's backbone under timm's names, and its centres."""
+    """The scoring encoder's backbone under timm's names, and what was fitted on its rows."""
     if CENTERS in tensors:
         return dict(tensors)
-    prefix = config.scoring_encoder + "."
-    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    return own | {CENTERS: tensors[f"centers.{config.scoring_encoder}"]}
+    before, after = config.scoring_encoder + ".", "." + config.scoring_encoder  # `key.stem.conv.weight`, `centers.key`
+    own = {name.removeprefix(before): tensor for name, tensor in tensors.items() if name.startswith(before)}
+    own |= {OWN + name: tensors[name + after] for name in FITTED if name + after in tensors}
+    return own | ({OWN + "statistics": tensors["statistics"]} if "statistics" in tensors else {})
 
 
-def scoring_encoder(config: CcrlConfig, tensors: Mapping[str, Tensor], device: torch.device) -> tuple[nn.Module, np.ndarray]:
-    """Backbone and centres (K, F), from what a run saved or what was exported."""
+@dataclass(frozen=True)
+class Scorer:
+    """How cells are turned into rows, and what the training part says of rows."""
+
+    config: CcrlConfig
+    backbone: nn.Module | None  # None: features that need none
+    statistics: Tensor | None
+    fitted: Clusters
+    probe: np.ndarray | None
+
+    def rows(self, pack: Pack, chosen: np.ndarray, device: torch.device) -> np.ndarray:
+        """(N, F) of chosen cells of a pack."""
+        return measured(self.config, pack, chosen) if self.backbone is None else self.rows_of(pack.images, chosen, device)
+
+    def rows_of(self, images: np.ndarray, chosen: np.ndarray, device: torch.device) -> np.ndarray:
+        """(N, F) of chosen crops. RequestError for features that a crop does not show."""
+        if self.backbone is not None:
+            return embed(self.backbone, images, chosen, device, statistics=self.statistics)
+        if self.config.features in ("area", "tile"):
+            raise RequestError(
+                f"features={self.config.features} is a yardstick that crops alone do not show: nothing can be predicted by it"
+            )
+        return pictured(self.config.features, images, chosen)
+
+
+def scorer(config: CcrlConfig, tensors: Mapping[str, Tensor], device: torch.device) -> Scorer:
+    """From what a run saved or what was exported."""
     own = exported(config, tensors)
-    centers = own.pop(CENTERS).cpu().numpy()
-    model = create_backbone(config.backbone, channels=3, classes=0, weights="random", seed=0, input_size=SIDE)
-    model.load_state_dict(own)
-    return model.to(device, memory_format=torch.channels_last).eval(), centers
+    beside = {name.removeprefix(OWN): own.pop(name) for name in list(own) if name.startswith(OWN)}
+    arrays = {name: beside[name].cpu().numpy() for name in FITTED if name in beside}
+    fitted = Clusters(arrays["centers"], arrays.get("mean"), arrays.get("scale"))
+    model = None
+    if config.features not in PLAIN:
+        model = create_backbone(config.backbone, channels=3, classes=0, weights="random", seed=0, input_size=SIDE)
+        model.load_state_dict(own)
+        model.to(device, memory_format=torch.channels_last).eval()
+    statistics = beside["statistics"].to(device) if "statistics" in beside else None
+    return Scorer(config, model, statistics, fitted, arrays.get("probe"))
 
 
 def evaluate(config: CcrlConfig, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
-    """K-means on the chosen cells themselves (as the paper), its AMI, ARI and purity against the types, the silhouette of its clusters, and
-    how far the three scores vary when K-means starts from other seeds."""
-    backbone, _ = scoring_encoder(config, tensors, device)
-    rows = embed(backbone, pack.images, chosen, device)
-    labels, k = np.asarray(pack.labels[chosen]), types_of(pack)
-    clusters, _ = kmeans(rows, k, CLUSTER_SEED, config.kmeans_starts)
-    metrics = clustering_metrics(labels, clusters) | {"silhouette": silhouette(rows, clusters)}
-    again = [clustering_metrics(labels, kmeans(rows, k, seed, config.kmeans_starts)[0]) for seed in OTHER_SEEDS]
-    metrics |= {f"{name}_kmeans_std": float(np.std([one[name] for one in again], ddof=1)) for name in again[0]}
-    return Evaluation(metrics, None, {"index": chosen.tolist(), "label": labels.tolist(), "cluster": clusters.tolist()})
+    """AMI, ARI and purity against the types of two clusterings: K-means on the chosen cells themselves (as the paper), and K-means on the
+    training part applied to them; `kmeans_fit` says which has the plain names, the other's end in `_train_fit` or `_scored_fit`. Of both
+    the AMI within tiles. Of the first how far the scores vary when K-means starts from other seeds; the silhouette, which needs no type;
+    and the accuracy of the linear probe of the training part's types, which has seen labels and says what the features hold."""
+    score = scorer(config, tensors, device)
+    rows = score.rows(pack, chosen, device)
+    labels, tiles, k = np.asarray(pack.labels[chosen]), tiles_of(pack)[chosen], types_of(pack)
+    of_scored = clustered(config, rows, k)
+    found = {"scored": of_scored[0], "train": of_scored[0] if config.features == "tile" else score.fitted.assign(rows)}
+    scores = {fit: clustering_metrics(labels, groups) | within_tiles(labels, groups, tiles) for fit, groups in found.items()}
+    other = "train" if config.kmeans_fit == "scored" else "scored"
+    clusters = found[config.kmeans_fit]
+    metrics = scores[config.kmeans_fit] | {f"{name}_{other}_fit": value for name, value in scores[other].items()}
+    metrics["silhouette"] = silhouette((of_scored[1] if config.kmeans_fit == "scored" else score.fitted).scaled(rows), clusters)
+    predictions = {"index": chosen.tolist(), "label": labels.tolist(), "cluster": clusters.tolist(), "tile": tiles.tolist()}
+    if score.probe is not None:
+        guessed = probed(score.probe, rows)
+        metrics["probe_accuracy"] = float((guessed == labels).mean())
+        predictions["probe"] = guessed.tolist()
+    if config.kmeans_fit == "scored" and config.features != "tile":
+        scaled = of_scored[1].scaled(rows)
+        again = [clustering_metrics(labels, kmeans(scaled, k, seed, config.kmeans_starts)[0]) for seed in OTHER_SEEDS]
+        metrics |= {f"{name}_kmeans_std": float(np.std([one[name] for one in again], ddof=1)) for name in again[0]}
+    return Evaluation(metrics, None, predictions)
 
 
 def predict(
     config: CcrlConfig, tensors: Mapping[str, Tensor], images: np.ndarray, classes: tuple[str, ...], device: torch.device
 ) -> dict[str, list[Any]]:
     """The cluster of each cell (the nearest of the training part's centres, counted from 0) and its embedding."""
-    backbone, centers = scoring_encoder(config, tensors, device)
+    score = scorer(config, tensors, device)
     if not len(images):
-        return {"cluster": []} | {f"e_{i}": [] for i in range(centers.shape[1])}
-    rows = embed(backbone, images, np.arange(len(images)), device)
-    columns: dict[str, list[Any]] = {"cluster": assign(rows, centers).tolist()}
+        width = score.fitted.centers.shape[1] if score.fitted.mean is None else len(score.fitted.mean)
+        return {"cluster": []} | {f"e_{i}": [] for i in range(width)}
+    rows = score.rows_of(images, np.arange(len(images)), device)
+    columns: dict[str, list[Any]] = {"cluster": score.fitted.assign(rows).tolist()}
     return columns | {f"e_{i}": [round(float(value), 6) for value in column] for i, column in enumerate(rows.T)}
 
 
@@ -407,12 +615,16 @@ def artefacts(
     config: CcrlConfig, tensors: Mapping[str, Tensor], pack: Pack, indices: np.ndarray, device: torch.device
 ) -> dict[str, np.ndarray]:
     """For the report: the map of up to 1,000 cells with types and clusters, the cells nearest to each centre, clusters by types."""
-    backbone, _ = scoring_encoder(config, tensors, device)
-    rows = embed(backbone, pack.images, indices, device)
+    score = scorer(config, tensors, device)
+    rows = score.rows(pack, indices, device)
     labels = np.asarray(pack.labels[indices])
-    clusters, centers = kmeans(rows, types_of(pack), CLUSTER_SEED, config.kmeans_starts)
+    clusters, fitted = clustered(config, rows, types_of(pack))
+    if config.kmeans_fit == "train" and config.features != "tile":
+        clusters, fitted = score.fitted.assign(rows), score.fitted
+    centers = fitted.centers
     shown = np.sort(np.random.default_rng(0).permutation(len(indices))[:1000])
-    far = ((rows[:, None].astype(np.float64) - centers) ** 2).sum(2)  # (N, K)
+    scaled = np.asarray(fitted.scaled(rows), np.float64)
+    far = np.stack([((scaled - center) ** 2).sum(1) for center in centers], 1)  # (N, K)
     nearest = indices[np.argsort(far, axis=0, kind="stable")[: min(8, len(indices))].T]  # (K, m)
     return {
         "embedding": np.clip(rows[shown], -6e4, 6e4).astype(np.float16),
@@ -426,22 +638,10 @@ def artefacts(
 
 
 def baselines(config: CcrlConfig, pack: Pack, parts: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """What clusters without any learning reach on the test part: the pixels' 50 first principal components, and histograms of the colours
-    (16 bins a channel), both under the same K-means."""
-    from sklearn.decomposition import PCA
-
-    chosen, k = parts["test"], types_of(pack)
-    train = np.sort(np.random.default_rng(0).permutation(parts["train"])[:5000])
-    pixels = {name: np.asarray(pack.images[some]).reshape(len(some), -1) / 255.0 for name, some in (("train", train), ("test", chosen))}
-    components = PCA(min(50, len(train), len(pixels["train"][0])), svd_solver="randomized", random_state=0).fit(pixels["train"])
-    bins = np.asarray(pack.images[chosen]).reshape(len(chosen), -1, 3) // 16
-    histograms = np.stack([(bins == level).mean(1) for level in range(16)], 1).reshape(len(chosen), -1)
-    found = []
-    for name, rows in (("raw pixels, PCA, K-means", components.transform(pixels["test"])), ("colour histograms, K-means", histograms)):
-        clusters, _ = kmeans(rows, k, CLUSTER_SEED, config.kmeans_starts)
-        scores = clustering_metrics(pack.labels[chosen], clusters)
-        found.append({"name": name, "metrics": {f"test_{metric}": value for metric, value in scores.items()}})
-    return found
+    """What no method at all has on the test part: all cells in one cluster. Other yardsticks are arms (`features`), with their intervals."""
+    labels = pack.labels[parts["test"]]
+    scores = clustering_metrics(labels, np.zeros(len(labels), np.int64))
+    return [{"name": "all cells in one cluster", "metrics": {f"test_{metric}": value for metric, value in scores.items()}}]
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -479,7 +679,7 @@ def timm_settings(config: CcrlConfig, classes: tuple[str, ...]) -> None:
 PROCEDURE = Procedure(
     name="ccrl",
     config=CcrlConfig,
-    stages=(Stage("pretrain", "pretrain_epochs", "pretrain_batch", PRETRAIN_FIELDS, Pretrain, shared=True),),
+    stages=(Stage("pretrain", "pretrain_epochs", "pretrain_batch", PRETRAIN_FIELDS, build, shared=True),),
     canonical=canonical,
     faults=faults,
     synthesize=synthesize,

@@ -125,7 +125,7 @@ def study(folder, patients=None, change=None):
 def test_a_table_of_runs_with_predictions_has_intervals_over_seeds_and_patients_and_says_so(tmp_path):
     summary = study(tmp_path, lambda i: f"p{i % 31}")
     cell = summary.rows[2].cells["test_accuracy"]
-    assert (cell.level.seeds, cell.level.cases, cell.level.of_images) == (3, 31, False)
+    assert (cell.level.seeds, cell.level.cases, cell.level.unit) == (3, 31, "patients")
     assert cell.level.value == pytest.approx(cell.mean)
     assert cell.difference_to.value == pytest.approx(
         np.mean([v - dict(summary.rows[0].cells["test_accuracy"].values)[s] for s, v in cell.values])
@@ -136,7 +136,7 @@ def test_a_table_of_runs_with_predictions_has_intervals_over_seeds_and_patients_
 
 def test_without_patients_images_are_cases_and_it_is_said(tmp_path):
     summary = study(tmp_path)
-    assert summary.rows[2].cells["test_accuracy"].level.of_images
+    assert summary.rows[2].cells["test_accuracy"].level.unit == "images"
     assert any("taken for independent" in note for note in summary.notes)
 
 

@@ -114,6 +114,8 @@ class Fitting:
         self.task.train()
         self.total.zero_()
         started, steps = time.perf_counter(), self.task.steps()
+        if not steps:  # a stage that trains nothing: all that it hands on is worked out by `result`
+            return {"loss": 0.0, "learning_rate": 0.0, "seconds": time.perf_counter() - started}
         rates = [self.task.learning_rate(epoch + number / steps) for number in range(steps)]
         # Dropout and stochastic depth inside of a backbone (Swin has it by default) ask the process's own generators: they start each epoch
         # from the seed too, so that neither a run before nor an interruption changes what they give.

@@ -14,6 +14,9 @@ from trainables.data.ground import TOLERANCE
 from trainables.parts.numbers import constant
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL; torchvision's first is 0.2989
+# Optical density of full haematoxylin, eosin and DAB in red, green, blue (Ruifrok and Johnston 2001)
+HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+FROM_HED = tuple(map(tuple, torch.linalg.inv(torch.tensor(HED, dtype=torch.float64)).tolist()))
 UNTINTED = torch.tensor([1.0, 0.0, 0.0])  # saturation, hue, gray
 
 
@@ -32,6 +35,9 @@ class ViewSet:
     hue: float = 0.0  # shift uniform in [-h, h], 1 = once around the colour circle
     jitter: float = 0.0  # probability that brightness, contrast, saturation and hue change, in this order
     gray: float = 0.0  # probability that the colours go
+    stain: float = (
+        0.0  # each stain's density times 1 +- up to this, plus up to +- this (Tellez et al. 2018, HED jitter); colour images only
+    )
     blur: float = 0.0  # probability of a Gaussian blur
     sigma: tuple[float, float] = (0.1, 2.0)  # of the blur, in pixels of a 224-pixel image; scaled with the image's side
 
@@ -39,7 +45,7 @@ class ViewSet:
     def changes(self) -> frozenset[str]:
         """What a view of this set can have beside its affine map."""
         jittered = {name for name in ("brightness", "contrast", "saturation", "hue") if getattr(self, name) and self.jitter}
-        return frozenset(jittered | {name for name in ("gray", "blur") if getattr(self, name)})
+        return frozenset(jittered | {name for name in ("gray", "stain", "blur") if getattr(self, name)})
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,12 @@ class Draw:
     sigma: Tensor  # (N,) of the blur in pixels at side 224, 0 = none
     tint: Tensor | None = None  # (N, 3) factor of saturation, shift of hue, 1 where the colours go; None: all unchanged
     views: ViewSet | None = None  # of which they were drawn; None: by hand
+    stain: Tensor | None = None  # (N, 2, 3) factor and offset of the density of haematoxylin, eosin and DAB; None: all unchanged
 
     def __getitem__(self, part: slice) -> "Draw":
         return replace(
-            self, affine=self.affine[part], colour=self.colour[part], sigma=self.sigma[part], tint=None if self.tint is None else self.tint[part]
+            self, affine=self.affine[part], colour=self.colour[part], sigma=self.sigma[part], tint=None if self.tint is None else self.tint[part],
+            stain=None if self.stain is None else self.stain[part],
         )  # fmt: skip
 
     @property
@@ -63,6 +71,7 @@ class Draw:
         found = {name for name, factor in zip(("brightness", "contrast"), self.colour.unbind(1), strict=True) if bool((factor != 1).any())}
         if self.tint is not None:
             found |= {name for name, some in zip(("saturation", "hue", "gray"), (self.tint != UNTINTED).any(0), strict=True) if bool(some)}
+        found |= {"stain"} if self.stain is not None else set()
         return frozenset(found | ({"blur"} if bool((self.sigma > 0).any()) else set()))
 
 
@@ -118,7 +127,11 @@ def draw_views(n: int, views: ViewSet, generator: torch.Generator) -> Draw:
         drawn = _uniform(n, *views.sigma, generator)
         blurred = _uniform(n, 0, 1, generator) < views.blur
         sigma[blurred] = drawn[blurred]
-    return Draw(affine.float(), colour.float(), sigma.float(), None if tint is None else tint.float(), views)
+    stain = None
+    if views.stain:  # drawn last: other views draw what they drew before there was this one
+        drawn = _uniform(6 * n, -views.stain, views.stain, generator).view(n, 2, 3)
+        stain = (drawn + torch.tensor([[1.0], [0.0]])).float()
+    return Draw(affine.float(), colour.float(), sigma.float(), None if tint is None else tint.float(), views, stain)
 
 
 def _blur(images: Tensor, sigma: Tensor, largest: float | None = None) -> Tensor:
@@ -155,6 +168,15 @@ def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     return torch.stack([high - chroma * torch.minimum(k, 4 - k).clamp(0, 1) for k in parts], 1)
 
 
+def _restain(images: Tensor, stain: Tensor) -> Tensor:
+    """The densities of three stains, each times its factor plus its offset. images (N, 3, H, W) in [0, 1]; stain (N, 2, 3).
+    Colour is exp(-density), density a mixture of the stains' (Beer and Lambert); black counts as 1 / 255."""
+    mix, back = (constant(rows, images.device, images.dtype) for rows in (HED, FROM_HED))
+    densities = torch.einsum("nchw,cs->nshw", -images.clamp_min(1 / 255).log(), back)
+    densities = densities * stain[:, 0, :, None, None] + stain[:, 1, :, None, None]
+    return (-torch.einsum("nshw,sc->nchw", densities, mix)).exp().clamp(0, 1)
+
+
 def apply_views(images: Tensor, draw: Draw, outside: str = "zeros", keep_background: bool = False, steady: bool | None = None) -> Tensor:
     """images (N, C, H, W) in [0, 1]; draw of N views. Views (N, C, H, W) in [0, 1]. outside of the image: `zeros`, the background, or
     `reflection`, for images that are cut out of a larger one. A draw with colours needs C = 3. keep_background: contrast changes what
@@ -170,6 +192,8 @@ def apply_views(images: Tensor, draw: Draw, outside: str = "zeros", keep_backgro
     changes = draw.views.changes if steady and draw.views is not None else draw.changes
     grid = F.affine_grid(draw.affine.to(device, images.dtype), list(images.shape), align_corners=False)
     views = F.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)
+    if "stain" in changes and draw.stain is not None:  # what is on the slide, before what the camera makes of it
+        views = _restain(views, draw.stain.to(device, images.dtype))
     brightness, contrast = draw.colour.to(device, images.dtype)[:, :, None, None, None].unbind(1)
     if "brightness" in changes:
         views = (views * brightness).clamp(0, 1)
