@@ -81,6 +81,7 @@ case $1 in
     [ -f "$LAB/key" ] || ssh-keygen -q -t ed25519 -N '' -f "$LAB/key"
     if [ ! -d "$LAB/env" ]; then
       python3.11 -m venv --without-pip "$LAB/env"
+      sed -i "s#$LAB/env#/mnt/env#g" "$LAB/env/bin/activate"
       echo /mnt/packages > "$LAB/env/lib/python3.11/site-packages/packages.pth"
       printf '#!/mnt/env/bin/python\nfrom ray.scripts.scripts import main\nmain()\n' > "$LAB/env/bin/ray"
       chmod +x "$LAB/env/bin/ray"
