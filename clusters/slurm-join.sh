@@ -50,6 +50,7 @@ ended() {
 again() {
   [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = RUNNING ] || return
   echo "slurm-join.sh: back to the queue"
+  trap '' TERM
   scontrol requeue "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
   sleep 60  # until Slurm ends this script, whose status would be the job's
 }
@@ -57,7 +58,7 @@ again() {
 if [ "${1:-}" = join ]; then
   # -- a worker: RAY_ADDRESS and RAY_AUTH_TOKEN came with the job ---------------------------------------------------------------------------
   trap 'asked=$((asked + 1)); kill -TERM "$child"' TERM
-  ray start --block --address="$RAY_ADDRESS" --num-cpus="${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" \
+  setsid ray start --block --address="$RAY_ADDRESS" --num-cpus="${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" \
     --min-worker-port=0 --max-worker-port=0 &
   child=$!
   ended
@@ -73,7 +74,7 @@ port=$((20000 + SLURM_JOB_ID % 10000))
 # The cluster's password is in the environment of these jobs alone.
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN RAY_ADDRESS=$here:$port
-ray start --head --block --node-ip-address="$here" --port="$port" --num-cpus=0 --num-gpus=0 --min-worker-port=0 --max-worker-port=0 &
+setsid ray start --head --block --node-ip-address="$here" --port="$port" --num-cpus=0 --num-gpus=0 --min-worker-port=0 --max-worker-port=0 &
 head=$!
 array=$(sbatch --parsable --job-name=karyotune-worker --array="1-$machines" --export=ALL "${worker[@]}" "$0" join) || exit
 array=${array%%;*}
@@ -82,7 +83,7 @@ echo "slurm-join.sh: the head is at $RAY_ADDRESS; waiting for the first of $mach
 until [ "$asked" -gt 0 ] || [ "$(ray list nodes --filter state=ALIVE --format json 2> /dev/null | grep -c '"node_id"')" -gt 1 ]; do sleep 5; done
 status=143
 if [ "$asked" -eq 0 ]; then
-  python -m search "$@" &
+  setsid python -m search "$@" &  # a signal of Slurm's own beside the one of the trap would not wait for a checkpoint
   child=$!
   ended
   status=$?

@@ -72,6 +72,7 @@ while :; do
   status=$?
   [ "$asked" -ne "$before" ] || break  # else it was the signal that ended the wait, and not the command
 done
+trap '' TERM  # of the requeue
 rm -rf "$scratch"
 
 # 3: unfinished; 143: ended by the signal. Without the signal, 3 is what the words asked for (--max-hours, `search stop`), and no more is wanted.
