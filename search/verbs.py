@@ -35,8 +35,8 @@ def step(request: Request, word: str, as_json: bool) -> int:
             f"--json is for plan and check, and {word} tells what it does as it goes; `show STUDY --json` says what came of it"
         )
     out = show.console(errors=as_json)
-    for option, value, variable in request.told:
-        out.print(f"from the environment: {option} {value} ({variable})", markup=False)
+    if request.told or request.address is not None:
+        out.print(_where(request), markup=False)
     if word in ("report", "export", "check"):
         from search.prepare import default_preset
 
@@ -61,6 +61,23 @@ def step(request: Request, word: str, as_json: bool) -> int:
     with suppress(BrokenPipeError):  # of standard error, where that goes to the same reader: the status says how the study ended
         show.summary(result, show.Lasting(result.folder / "log.txt"))
     return result.status
+
+
+def _where(request: Request) -> str:
+    """Which cluster, images and storage these are, and where each was said: what an environment says is easily forgotten."""
+    variables = {option: variable for option, _, variable in request.told}
+
+    def one(what: str, option: str, value: object, default: str) -> str:
+        words = str(value or default)
+        return f"{what} {words} ({variables.get(option) or ('default' if words == default else option)})"
+
+    return ", ".join(
+        (
+            one("cluster", "--address", request.address, "of its own"),
+            one("data", "--data", request.data, "built-in set"),
+            one("storage", "--storage", request.storage, "runs"),
+        )
+    )
 
 
 # -- studies that are there ---------------------------------------------------------------------------------------------------------------

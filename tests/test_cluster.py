@@ -47,15 +47,33 @@ def test_workers_are_spot_machines_that_come_and_go_and_the_head_is_on_demand_an
     assert "InstanceMarketOptions" not in head["node_config"]
     assert head["resources"] == {"CPU": 0} and head["max_workers"] == 0
     for kind in types.values():
-        assert kind["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
         assert kind["min_workers"] == 0 and kind["resources"]["GPU"] >= 1 and kind["resources"]["CPU"] >= 1
         assert kind["max_workers"] <= CONFIG["max_workers"]
+        assert kind["resources"] == types["gpu"]["resources"], "a run must fit on each"
+    spot = {name for name, kind in types.items() if kind["node_config"].get("InstanceMarketOptions") == {"MarketType": "spot"}}
+    assert len({types[name]["node_config"]["InstanceType"] for name in spot}) == 2, "where one kind cannot be had there is another"
+    (full,) = set(types) - spot
+    assert types[full]["max_workers"] == 0, "nobody pays the full price unasked"
+
+
+def test_what_ray_needs_to_copy_files_is_there_before_sshd_is() -> None:
+    """Ray 2.60 copies files before it runs `initialization_commands`; cloud-init's bootcmd comes before sshd."""
+    for kind in CONFIG["available_node_types"].values():
+        first, *rest = kind["node_config"]["UserData"].splitlines()
+        assert first == "#cloud-config"
+        (command,) = yaml.safe_load("\n".join(rest))["bootcmd"]
+        assert {"rsync", "tmux"} <= set(command.split())
+
+
+def test_all_machines_stand_in_one_zone() -> None:
+    assert re.fullmatch(CONFIG["provider"]["region"] + "[a-z]", CONFIG["provider"]["availability_zone"])
 
 
 def test_ray_is_started_with_token_authentication_everywhere_and_its_shells_agree() -> None:
     starts = [command for command in COMMANDS if "ray start" in command]
     assert len(starts) == 2 and all("RAY_AUTH_MODE=token ray start" in command for command in starts)
-    assert any("export RAY_AUTH_MODE=token" in command for command in CONFIG["setup_commands"])
+    assert "RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token ray start --head" in starts[0]  # over what `ray up` exports
+    assert any("RAY_AUTH_MODE=token" in command and "export" in command for command in CONFIG["setup_commands"])
     assert CONFIG["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     assert "chmod 600 ~/.ray/auth_token" in CONFIG["setup_commands"]
 
@@ -88,7 +106,8 @@ def test_what_must_be_changed_is_refused_unchanged_and_stands_in_one_place() -> 
     assert len(re.findall(r"^[^#\n]*s3://", TEXT, re.MULTILINE)) == 1
     node_types = CONFIG["available_node_types"].values()
     assert {kind["node_config"]["ImageId"] for kind in node_types} == {"ami-CHANGE-ME"}
-    assert any("CHANGE-ME" in command and "exit 1" in command for command in CONFIG["head_setup_commands"])
+    check = next(number for number, command in enumerate(CONFIG["setup_commands"]) if "CHANGE-ME" in command and "exit 1" in command)
+    assert not any("dnf" in command or "pip" in command for command in CONFIG["setup_commands"][: check + 1]), "said at once"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[:40])
@@ -129,7 +148,10 @@ def head(tmp_path: Path) -> Any:
     (home / "bucket.sh").write_text("export BUCKET=s3://laboratory/karyotune\n")
     (home / "bin" / "aws").write_text(AWS.format(python=sys.executable, bucket=bucket))
     (home / "bin" / "aws").chmod(0o755)
-    for command in CONFIG["head_setup_commands"]:
+    (home / "bin" / "wall").write_text(f'#!/bin/sh\necho "$*" >> {tmp_path / "told"}\n')
+    (home / "bin" / "wall").chmod(0o755)
+    (home / "bin" / "python").symlink_to(sys.executable)
+    for command in COMMANDS:
         for name, body in re.findall(r"cat > ~/(\w+\.sh) <<'END'\n(.*?)^END$", command, re.DOTALL | re.MULTILINE):
             (home / name).write_text(body)
 
@@ -169,8 +191,11 @@ def test_ledgers_reach_the_bucket_after_all_that_they_name(head: Any, tmp_path: 
     for name in (*names, "checkpoints/y/flight.safetensors", "ray/tune/state", ".study.json.7.tmp"):
         write(study / name, name)
     head("save.sh")
-    copied = [name.removeprefix("a/") for name in (tmp_path / "bucket.log").read_text().splitlines()]
-    assert sorted(copied) == sorted(names)
+    write(tmp_path / "shared/data/images/0.png", "image")
+    head("save.sh")
+    copied = [name.removeprefix("a/") for name in (tmp_path / "bucket.log").read_text().splitlines()][len(names) :]
+    assert sorted(copied) == sorted([*names, "images/0.png"])
+    assert (tmp_path / "bucket/laboratory/karyotune-data/images/0.png").read_text() == "image"
     assert set(copied[-2:]) == {"optuna.journal", "records.jsonl"}
 
 
@@ -178,7 +203,52 @@ def test_saving_before_the_first_study_is_no_error(head: Any, tmp_path: Path) ->
     (tmp_path / "bucket/laboratory/karyotune").mkdir(parents=True)
     head("restore.sh")
     head("save.sh")
-    assert not (tmp_path / "bucket.log").exists()
+    assert not (tmp_path / "bucket.log").exists() and (tmp_path / "home/saved").exists()
+
+
+def test_images_come_back_with_the_studies(head: Any, tmp_path: Path) -> None:
+    write(tmp_path / "bucket/laboratory/karyotune-data/images/0.png", "image")
+    head("restore.sh")
+    assert (tmp_path / "shared/data/images/0.png").read_text() == "image"
+
+
+def test_a_copy_to_the_bucket_that_fails_is_told_to_whoever_is_there(head: Any, tmp_path: Path) -> None:
+    head("restore.sh")
+    write(tmp_path / "home/bin/aws", "#!/bin/sh\nexit 1\n")
+    write(tmp_path / "shared/data/0.png", "image")
+    with pytest.raises(subprocess.CalledProcessError):
+        head("save.sh")
+    assert "copy to the bucket fails" in (tmp_path / "told").read_text() and not (tmp_path / "home/saved").exists()
+    shell = subprocess.run(["bash", "-c", ". ~/karyotune.sh"], env={"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"]}, capture_output=True,
+                           text=True, check=True)  # fmt: skip
+    assert "nothing was copied to the bucket for five minutes" in shell.stderr
+
+
+@pytest.mark.parametrize(("failed", "most"), [(2, 4), (3, 1)])
+def test_no_more_machines_are_asked_for_once_three_could_not_be_set_up(head: Any, tmp_path: Path, failed: int, most: int) -> None:
+    write(tmp_path / "shared/setup-failed", "PyTorch cannot use the GPU\n" * failed)
+    write(tmp_path / "home/ray_bootstrap_config.yaml", TEXT)
+    write(tmp_path / "home/bin/ray", """#!/bin/sh\nprintf '[\n{"node_id": "head"},\n{"node_id": "worker"}\n]\n'\n""")
+    (tmp_path / "home/bin/ray").chmod(0o755)
+    head("guard.sh")
+    assert yaml.safe_load((tmp_path / "home/ray_bootstrap_config.yaml").read_text()) == CONFIG | {"max_workers": most}
+    assert (tmp_path / "told").exists() == (most < 4)
+    head("guard.sh")  # once only
+
+
+def test_a_bucket_that_cannot_be_reached_ends_the_setup_of_the_head_in_its_first_second(head: Any, tmp_path: Path) -> None:
+    write(tmp_path / "home/ray_bootstrap_config.yaml", TEXT)
+    (check,) = (command for command in CONFIG["setup_commands"] if "head-bucket" in command)
+
+    def tried(bucket: str, aws: str) -> subprocess.CompletedProcess[str]:
+        write(tmp_path / "home/bucket.sh", f"export BUCKET={bucket}\n")
+        write(tmp_path / "home/bin/aws", f"#!/bin/sh\n[ \"$*\" = 's3api head-bucket --bucket laboratory' ] && {aws}\n")
+        environment = {"HOME": str(tmp_path / "home"), "PATH": f"{tmp_path / 'home/bin'}:{os.environ['PATH']}"}
+        return subprocess.run(["bash", "-c", check], env=environment, capture_output=True, text=True, check=False)
+
+    assert tried("s3://laboratory/karyotune", "true").returncode == tried("none", "false").returncode == 0
+    assert "cannot reach the bucket laboratory" in tried("s3://laboratory/karyotune", "false").stdout
+    assert "set BUCKET in setup_commands" in tried("s3://CHANGE-ME/karyotune", "true").stdout
 
 
 # -- dividing a cluster ---------------------------------------------------------------------------------------------------------------

@@ -170,14 +170,15 @@ def test_a_plan_is_a_verb_too_and_a_program_may_read_it(inside, say):
 def test_what_is_taken_from_the_environment_is_said_first(inside, say, monkeypatch, packed):
     monkeypatch.setenv("KARYOTUNE_DATA", str(packed))
     status, out, error = say("toy", "--trials", "0", "--tables", "none")
-    assert status == 2 and out.splitlines()[:2] == [
-        f"from the environment: --data {packed} (KARYOTUNE_DATA)",
-        f"from the environment: --storage {inside.storage} (KARYOTUNE_STORAGE)",
-    ]
+    storage = f"storage {inside.storage} (KARYOTUNE_STORAGE)"
+    assert status == 2 and out.splitlines()[0] == f"cluster of its own (default), data {packed} (KARYOTUNE_DATA), {storage}"
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     status, out, error = say("toy", *WORDS)
-    assert status == 2 and "--address 127.0.0.1:1 (RAY_ADDRESS)" in out and "no Ray cluster answers there" in error
+    assert status == 2 and "no Ray cluster answers there" in error
+    assert out.splitlines()[0] == f"cluster 127.0.0.1:1 (RAY_ADDRESS), data {packed} (KARYOTUNE_DATA), {storage}"
     monkeypatch.delenv("KARYOTUNE_DATA")
+    line = say("toy", *WORDS, "--address", "127.0.0.1:1", "--storage", str(inside.storage))[1].splitlines()[0]
+    assert line == f"cluster 127.0.0.1:1 (--address), data built-in set (default), storage {inside.storage} (--storage)"
     assert say("toy", *WORDS, "--address", "local")[0] == 0, "the word wins"
 
 
