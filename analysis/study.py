@@ -92,7 +92,7 @@ class Table:
         return re.sub(r"[^A-Za-z0-9_-]+", "_", self.number) or "_"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """What a study folder says. `asked` is study.json; `records` has one row per run, sorted by configuration and seed:
 
@@ -104,7 +104,13 @@ class Study:
     tables: tuple[Table, ...]
     records: pd.DataFrame
     warnings: tuple[str, ...]
-    lines: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict, repr=False)
+    lines: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {status}" for status in STATUSES if (count := int((self.usable["status"] == status).sum())))
+        tables = f"tables {', '.join(t.number for t in self.tables)}" if self.tables else "no tables"
+        said = f", {plural(len(self.warnings), 'warning')}" if self.warnings else ""
+        return f"<study {self.name}: {self.procedure}, {plural(len(self.records), 'run')} ({counts or 'none ended'}), {tables}{said}>"
 
     @property
     def name(self) -> str:
@@ -153,6 +159,43 @@ class Study:
     def usable(self) -> pd.DataFrame:
         """The rows of `records` of this procedure and data set."""
         return self.records[self.records["known"]]
+
+    # Typed tables for a notebook. The modules that make them read a Study, so they are imported where they are wanted.
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row for each run: status, seed, times, every metric (fractions) and every parameter (`param.<name>`)."""
+        from analysis import frames
+
+        return frames.runs(self)
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """A row for each reported epoch of each run."""
+        from analysis import frames
+
+        return frames.epochs(self)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """A row for each image that each completed run was judged on: truth, predicted, probabilities, patient."""
+        from analysis import frames
+
+        return frames.predictions(self)
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """A row for each cell of each table, per cent: mean, interval, gain over the baseline arm, the paper's number."""
+        from analysis import frames, summary
+
+        return frames.results(summary.summarize(self))
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """A row for each trial of the search, its score in per cent."""
+        from analysis import frames
+
+        return frames.trials(self)
 
     @cached_property
     def _hashes(self) -> np.ndarray:
