@@ -8,6 +8,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,14 +21,19 @@ from analysis.summary import Cell, Row, Summary
 
 _CATEGORIES = ("study", "procedure", "data_hash", "commit", "device", "worker", "reason", "codes", "versions", "error_kind")
 _BULKY = ["stages_reused", "stage_seconds", "stage_hashes"]
-_RESULTS = {"category": ("table", "arm", "metric", "unit", "interval_over", "baseline_arm", "gain_interval_over", "shown")}
-_RESULTS |= {"Int64": ("n", "cases", "pairs", "comparisons", *STATUSES, "waiting")}
-_RESULTS |= {"string": ("key", "published_word", "verdict", "reason"), "bool": ("best", "is_baseline")}
+_RESULTS: dict[str, tuple[str, ...]] = {
+    "category": ("table", "arm", "metric", "unit", "interval_over", "baseline_arm", "gain_interval_over", "shown"),
+    "Int64": ("n", "cases", "pairs", "comparisons", *STATUSES, "waiting"),
+    "string": ("key", "published_word", "verdict", "reason"),
+    "bool": ("best", "is_baseline"),
+}
 
 
 def runs(study: Study) -> pd.DataFrame:
     """A row for each run of the study, metrics as fractions, parameters as `param.<name>`; runs of other data have `known` False."""
     frame = study.records.drop(columns=_BULKY)
+    texts = {name: frame[name].map(_whole) for name in frame if frame[name].dtype == object}
+    frame = frame.assign(**{str(name): values for name, values in texts.items()})
     frame["arms"] = frame["arms"].map("; ".join).astype("string")
     for name in ("started", "ended"):
         frame[name] = pd.to_datetime(frame[name], errors="coerce", utc=True, format="ISO8601")
@@ -66,7 +72,7 @@ def predictions(study: Study) -> pd.DataFrame:
                     names[where] = (images.files if images else (), artefacts.patients(study, where))
                 files, patients = names[where]
                 classes = study.classes if len(study.classes) == given.probability.shape[1] else range(given.probability.shape[1])
-                words = np.array(list(map(str, classes)), dtype=object)
+                words = np.array([_whole(str(c)) for c in classes], dtype=object)
                 frame = pd.DataFrame({"key": key, "config_hash": config_hash, "seed": seed, "part": part, "index": given.index})
                 frame["file"], frame["patient"] = _at(files, given.index), _at(patients, given.index)
                 frame["truth"], frame["predicted"] = words[given.label], words[given.predicted]
@@ -83,21 +89,17 @@ def predictions(study: Study) -> pd.DataFrame:
 
 
 def _at(names: Sequence[str], index: np.ndarray) -> list[str | None]:
-    return [names[i] or None if 0 <= i < len(names) else None for i in index.tolist()]
+    return [_whole(names[i]) or None if 0 <= i < len(names) else None for i in index.tolist()]
 
 
 def results(summaries: Iterable[Summary]) -> pd.DataFrame:
     """A row for each cell of each table, per cent, in full precision; what was not measured is missing, never a number. `key` is its name in
     numbers.tex. best: the best mean of the column; shown: `better` or `worse` than the baseline arm where it is shown."""
     rows = [_cell(s, row, cell, key) for s in summaries for row, key in zip(s.rows, _names(s), strict=True) for cell in row.cells.values()]
-    columns = list(_cell_columns()) if not rows else list(rows[0])
-    frame = pd.DataFrame(rows, columns=columns)
     types = {name: kind for kind, names in _RESULTS.items() for name in names}
-    return frame.astype(types | {name: "float64" for name in columns if name not in types})
-
-
-def _cell_columns() -> tuple[str, ...]:
-    return tuple(name for names in _RESULTS.values() for name in names)
+    rows = [{name: _whole(value) for name, value in row.items()} for row in rows]
+    frame = pd.DataFrame(rows, columns=None if rows else list(types))
+    return frame.astype(types | {str(name): "float64" for name in frame if name not in types})
 
 
 def _cell(summary: Summary, row: Row, cell: Cell, arm: str) -> dict[str, object]:
@@ -142,6 +144,11 @@ def _cell(summary: Summary, row: Row, cell: Cell, arm: str) -> dict[str, object]
     }
 
 
+def _whole(value: Any) -> Any:
+    """A text as far as UTF-8, which pandas' texts are, can hold it: half a character becomes a question mark."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
 def over(level: Estimate) -> str:
     """What an interval is over; '' where there is none."""
     if level.seeds < 2:
@@ -172,9 +179,9 @@ def _names(summary: Summary) -> list[str]:
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     """Categories, and each parameter with the type that all of its values have."""
-    out = {name: _parameter(frame[name]) for name in frame if str(name).startswith("param.")}
+    out = {str(name): _parameter(frame[name]) for name in frame if str(name).startswith("param.")}
     out |= {name: frame[name].astype("category") for name in _CATEGORIES if name in frame}
-    out["status"] = pd.Categorical(frame["status"], categories=list(STATUSES))
+    out["status"] = frame["status"].astype(pd.CategoricalDtype(list(STATUSES)))
     return frame.assign(**out)
 
 
@@ -186,4 +193,4 @@ def _parameter(values: pd.Series) -> pd.Series:
         return values.astype("Int64")
     if kinds <= {int, float}:
         return pd.to_numeric(values, errors="coerce").astype("float64")
-    return values.map(lambda v: None if v is None else v if isinstance(v, str) else str(v)).astype("category")
+    return values.map(lambda v: None if v is None else _whole(v if isinstance(v, str) else str(v))).astype("category")

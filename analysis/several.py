@@ -186,6 +186,6 @@ def _moved(name: str, first: int, before: str = "") -> str:
     return f"{before}trial {int(found[1]) + first}" if found else name
 
 
-def write_merged(study_dirs: Sequence[str | Path], out: str | Path, price_per_hour: float | None = None) -> Report:
+def write_merged(study_dirs: Sequence[str | Path], out: str | Path, price_per_hour: float | None = None, pdf: bool = False) -> Report:
     """The report of the merged study, in `out`."""
-    return write_report(merge(study_dirs, out), price_per_hour=price_per_hour)
+    return write_report(merge(study_dirs, out), price_per_hour=price_per_hour, pdf=pdf)

@@ -14,13 +14,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 import pandas as pd
 
 from analysis.mixture import codes_of, mixture, versions_of
+
+if TYPE_CHECKING:
+    from analysis.summary import Summary
 
 SCHEMA = 1
 STATUSES = ("completed", "pruned", "diverged", "failed")
@@ -184,11 +187,18 @@ class Study:
         return frames.predictions(self)
 
     @cached_property
+    def summaries(self) -> tuple[Summary, ...]:
+        """The tables with their rows, worked out once."""
+        from analysis import summary
+
+        return summary.summarize(self)
+
+    @cached_property
     def results(self) -> pd.DataFrame:
         """A row for each cell of each table, per cent: mean, interval, gain over the baseline arm, the paper's number."""
-        from analysis import frames, summary
+        from analysis import frames
 
-        return frames.results(summary.summarize(self))
+        return frames.results(self.summaries)
 
     @cached_property
     def trials(self) -> pd.DataFrame:

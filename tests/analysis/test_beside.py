@@ -42,7 +42,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of 24 classes with everything, reported in full."""
     folder = tmp_path_factory.mktemp("many") / "study"
     study_with(folder, *MANY)
-    analysis.write_report(folder)
+    analysis.write_report(folder, pdf=True)
     return folder
 
 
@@ -325,16 +325,16 @@ def test_no_arm_is_without_its_curve_where_a_table_has_more_than_eight(tmp_path)
 
 def test_each_figure_is_a_pdf_as_well_of_column_width_where_it_can_live_there(many):
     names = {p.name for p in (many / "figures").iterdir() if p.is_file()}
-    wide = {n.removesuffix(".png") for n in names if n.endswith(".png")}
-    assert wide == {n.removesuffix(".pdf").removesuffix("-column") for n in names if n.endswith(".pdf")}
+    wide = {n.removesuffix(".svg") for n in names if n.endswith(".svg")}
+    assert wide == {n.removesuffix(".pdf") for n in names if n.endswith(".pdf") and not n.endswith("-column.pdf")}
     for name in ("table-2", "training-5", "confusion", "calibration"):
         pdf = (many / f"figures/{name}-column.pdf").read_bytes()
         box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+) ?\]", pdf)
         assert float(box[1]) == pytest.approx(3.3 * 72, abs=0.5), name
-        assert f'href="figures/{name}-column.svg"' in (many / "report.html").read_text(encoding="utf-8")
+        assert f'href="figures/{name}-column.pdf"' in (many / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_light_report_writes_svg_alone_and_keeps_what_a_full_one_wrote(tmp_path):
+def test_a_report_writes_figures_as_svg_alone_and_every_link_leads_to_one(tmp_path):
     fake.make(tmp_path)
     analysis.write_report(tmp_path, figures="light")
     assert {p.suffix for p in (tmp_path / "figures").iterdir()} == {".svg"}

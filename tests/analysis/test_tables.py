@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from scipy import stats
 
 import analysis
-from analysis.tables import tex
+from analysis.tables import tex, to_tex
 
 ASKED, RECORDS = fake.study_and_records(seeds=10, trials=0)
 
@@ -123,22 +124,58 @@ def with_only(name: str, kept: int, seeds: int = 10) -> list:
     return [r for r in fake.study_and_records(seeds=seeds, trials=0)[1] if r["config_hash"] != config_hash or r["seed"] < kept]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX on this machine")
-def test_a_real_latex_compiles_every_table_without_an_overfull_line(tmp_path):
+def missing_for_latex() -> str:
+    """What a machine lacks to compile our tables; '' if nothing."""
+    if shutil.which("pdflatex") is None or shutil.which("kpsewhich") is None:
+        return "no LaTeX on this machine"
+    found = subprocess.run(["kpsewhich", "siunitx.sty", "threeparttable.sty", "booktabs.sty"], capture_output=True, text=True, check=False)
+    return (
+        "" if found.returncode == 0 else "LaTeX has no siunitx, threeparttable or booktabs (Debian: texlive-science, texlive-latex-extra)"
+    )
+
+
+def odd_study(folder: Path) -> Path:
+    """Ten seeds, names that LaTeX would take for commands, and a table of one arm."""
     asked = copy.deepcopy(ASKED)
     asked["tables"][1]["arms"][0]["name"] = 'm_1 & 50 % of #{x} ~ ^ \\ "q" <b> | λ ≥ µ é 漢 «x» ÐđąŁħŋ'
     for arm, name in zip(asked["tables"][0]["arms"], ("[0.1] x", "*[2pt]"), strict=False):
         arm["name"] = name
+    asked["tables"][0]["baseline_arm"] = "[0.1] x"
     asked["tables"].append({**asked["tables"][0], "number": "9", "metrics": ["test_accuracy"], "title": "Narrow 100 %"})
-    analysis.write_report(fake.write(tmp_path, asked, RECORDS))
-    files = sorted((tmp_path / "tables").glob("*.tex"))
-    assert len(files) == 3
-    inputs = "\n".join(f"\\input{{tables/{f.name}}}" for f in files)
-    page = f"\\documentclass{{article}}\\usepackage[utf8]{{inputenc}}\\usepackage{{booktabs,graphicx}}\\begin{{document}}{inputs}\\end{{document}}"
-    (tmp_path / "page.tex").write_text(page, encoding="utf-8")
-    ran = subprocess.run(
-        ["pdflatex", "-halt-on-error", "page.tex"], cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False
+    return fake.write(folder, asked, RECORDS)
+
+
+def test_a_table_of_an_article_has_n_mean_and_gain_with_intervals_and_is_never_scaled(tmp_path):
+    study = analysis.load(fake.write(tmp_path, ASKED, RECORDS))
+    summary = analysis.summarize(study)[0]
+    text = to_tex(summary, study.results[study.results["table"] == "2"], "test_accuracy")
+    assert "resizebox" not in text and "threeparttable" in text
+    row = next(line for line in text.splitlines() if line.startswith("MoCo + SupCon + CatVar &"))
+    cell = cells(summary)["MoCo + SupCon + CatVar"]
+    numbers = [float(x.replace("$-$", "-")) for x in re.findall(r"(?:\$-\$|[+-])?\d+\.?\d*", row)]
+    expected = [10, cell.mean, *cell.interval, cell.gain, *cell.gain_interval]
+    assert numbers == pytest.approx(expected, abs=0.0051)
+    best = next(r.arm.name for r in summary.rows if r.cells["test_accuracy"].bold)
+    assert [line.split(" &")[0] for line in text.splitlines() if "bfseries" in line] == [best]
+    assert all(
+        ("tnote" in row) == bool(cells(summary)[row.split(" &")[0]].shown)
+        for row in text.splitlines()
+        if row.split(" &")[0] in cells(summary)
     )
+    assert "\\item ImageNet weights: weights unreachable (10 runs)." in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(missing_for_latex()), reason=missing_for_latex())
+def test_a_real_latex_compiles_every_table_without_an_overfull_line(tmp_path):
+    analysis.write_report(odd_study(tmp_path))
+    files = sorted((tmp_path / "tables").glob("*.tex"))
+    assert len(files) > 10
+    inputs = "\n".join(f"\\input{{tables/{f.name}}}\\clearpage" for f in files)
+    packages = "\\usepackage[utf8]{inputenc}\\usepackage{booktabs,siunitx,threeparttable}"
+    page = f"\\documentclass{{article}}{packages}\\begin{{document}}{inputs}\\end{{document}}"
+    (tmp_path / "page.tex").write_text(page, encoding="utf-8")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "page.tex"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
     assert ran.returncode == 0, ran.stdout[-1500:]
     assert "Overfull" not in ran.stdout
