@@ -22,8 +22,8 @@ from analysis.summary import Cell, Row, Summary
 _CATEGORIES = ("study", "procedure", "data_hash", "commit", "device", "worker", "reason", "codes", "versions", "error_kind")
 _BULKY = ["stages_reused", "stage_seconds", "stage_hashes"]
 _RESULTS: dict[str, tuple[str, ...]] = {
-    "category": ("table", "arm", "metric", "unit", "interval_over", "baseline_arm", "gain_interval_over", "shown"),
-    "Int64": ("n", "cases", "pairs", "comparisons", *STATUSES, "waiting"),
+    "category": ("table", "arm", "metric", "unit", "split", "interval_over", "baseline_arm", "gain_interval_over", "shown"),
+    "Int64": ("n", "images", "cases", "pairs", "comparisons", *STATUSES, "waiting"),
     "string": ("key", "published_word", "verdict", "reason"),
     "bool": ("best", "is_baseline"),
 }
@@ -113,6 +113,8 @@ def _cell(summary: Summary, row: Row, cell: Cell, arm: str) -> dict[str, object]
         "key": f"{slug(summary.table.number)}/{arm}/{slug(metric)}",
         "unit": "%",
         "n": cell.n,
+        "images": (row.images or None) if cell.metric == summary.table.metric else None,
+        "split": row.split or None,
         "mean": cell.mean,
         "std": cell.std,
         "ci95_low": cell.interval.low,

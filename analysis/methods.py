@@ -225,7 +225,7 @@ def _statistics(study: Study) -> str:
     if not over:
         return ""
     words = f"95 % intervals over {' or '.join(over)}"
-    if "seeds and patients" in over or "seeds and images" in over:
+    if any(" and " in one for one in over):
         words += " (both random: pseudo-values of Dorfman, Berbaum and Metz in Obuchowski and Rockette's model)"
     return f"{words}; differences to a table's baseline arm are paired by seed, and their intervals hold together (Bonferroni)."
 
@@ -244,14 +244,13 @@ def _performance(study: Study) -> str:
 
 
 def _analysed(study: Study) -> str:
-    cases = study.results["cases"].dropna()
+    rows = study.results[study.results["cases"].notna()]
     tested = study.parts.get("test")
-    people = (
-        f" of {int(cases.max()):,} {'patients' if (study.results['interval_over'] == 'seeds and patients').any() else 'cases'}"
-        if len(cases)
-        else ""
-    )
-    return f"{_repeats(study)} Test part: {tested:,} images{people}." if tested else ""
+    if not tested:
+        return ""
+    most = rows.sort_values("cases").iloc[-1] if len(rows) else None
+    of = "" if most is None else f" of {int(most['cases']):,} {str(most['interval_over']).removeprefix('seeds and ')}"
+    return f"{_repeats(study)} Test part: {tested:,} images{of if not of.endswith('images') else ''}."
 
 
 def _by_class(study: Study) -> str:

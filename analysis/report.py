@@ -273,9 +273,10 @@ def _gain(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> 
     for config_hash, name in named:
         theirs = _runs_of(study, config_hash, metric)
         if config_hash != winner.config_hash and mine.keys() & theirs.keys():
-            over, gained = name, crossed.mean(metric, mine, theirs, test_over_train(study, [winner.config_hash, config_hash], metric))
+            ratio = max(test_over_train(study, one, metric) for one in (winner.config_hash, config_hash))
+            over, gained = name, crossed.mean(metric, mine, theirs, ratio)
             break
-    level = crossed.mean(metric, mine, ratio=test_over_train(study, [winner.config_hash], metric))
+    level = crossed.mean(metric, mine, ratio=test_over_train(study, winner.config_hash, metric))
     values = np.array([value for _, value in mine.values()])
     chosen = f"{title(study.metric)} {tb.number(100 * winner.mean)} %"
     words = (

@@ -28,13 +28,16 @@ def number(value: float, signed: bool = False) -> str:
 
 
 def classes_to_csv(pairing: Pairing, rows: Sequence[ClassRow]) -> str:
-    """Recall by class of the comparison arm and the winner, per cent; only the head where no run recorded a confusion matrix."""
+    """Recall by class of the comparison arm and the winner, per cent, in full precision; the intervals of the changes hold together. Only the head
+    where no run recorded a confusion matrix."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     reference, other = (side.name if side else "" for side in (pairing.reference, pairing.other))
-    writer.writerow(["class", "images", "reference_arm", "reference_recall", "arm", "recall", "change"])
+    columns = ["class", "images", "reference_arm", "reference_recall", "arm", "recall", "change"]
+    writer.writerow([*columns, "change_simultaneous95_low", "change_simultaneous95_high"])
     for r in rows:
-        writer.writerow([r.name, r.images, reference, number(r.reference), other, number(r.other), number(r.change, True)])
+        values = ["" if math.isnan(v) else repr(float(v)) for v in (r.reference, r.other, r.change, *r.interval)]
+        writer.writerow([r.name, r.images, reference, values[0], other, *values[1:]])
     return out.getvalue()
 
 
