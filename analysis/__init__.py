@@ -1,7 +1,8 @@
 """What came out: records to statistics, tables, figures and a report. Needs neither torch nor Ray.
 
-In a notebook: `study = analysis.load("runs/my-study")`, then `study.records` (a pandas table, one row per run), `study.warnings`,
-`analysis.best(study)`, `analysis.summarize(study)`. `analysis.write_report("runs/my-study")` rewrites tables, figures and report."""
+In a notebook: `study = analysis.load("runs/my-study")`, then the typed pandas tables `study.results` (a row for each cell of its tables),
+`study.runs`, `study.epochs`, `study.trials` and `study.predictions` (a row for each image and run), and `study.warnings`, `analysis.best(study)`.
+`analysis.write_report("runs/my-study")` rewrites tables, figures and report."""
 
 from analysis.choice import Best, best
 from analysis.report import Report, write_report

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,8 @@ from PIL import Image
 
 from analysis import artefacts
 from analysis.choice import Best
-from analysis.statistics import Reliability, reliability
+from analysis.crossed import Estimate, cases, of_seeds, two_way
+from analysis.statistics import NONE, Interval, Reliability, reliability
 from analysis.study import Study, mapping, plural
 from analysis.summary import Row, Summary
 
@@ -68,12 +69,14 @@ class Mistake:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """Share of a class that was recognised, per cent, by the reference and by the other arm; nan where one is not known."""
+    """Share of a class that was recognised, per cent, by the reference and by the other arm; nan where one is not known. interval: of the change,
+    over seeds and patients where predictions are there, else over seeds; those of all classes hold together."""
 
     name: str
     images: int
     reference: float
     other: float
+    interval: Interval = NONE
 
     @property
     def change(self) -> float:
@@ -205,7 +208,58 @@ def recall_by_class(study: Study, pairing: Pairing) -> tuple[ClassRow, ...]:
 
     runs = len(pairing.seeds) if mine is not None else len(pairing.seeds or pairing.other.runs)
     names = class_names(study, len(theirs))
-    return tuple(ClassRow(n, round(theirs[i].sum() / runs), share(mine, i), share(theirs, i)) for i, n in enumerate(names))
+    changes = _changes(study, pairing, len(theirs)) if mine is not None else [NONE] * len(theirs)
+    return tuple(ClassRow(n, round(theirs[i].sum() / runs), share(mine, i), share(theirs, i), changes[i]) for i, n in enumerate(names))
+
+
+def _changes(study: Study, pairing: Pairing, count: int) -> list[Interval]:
+    """The interval of each class's change of recall, points; those of all classes hold together (Bonferroni). NONE where one cannot be had."""
+    assert pairing.reference is not None and pairing.other is not None
+    pairs = [(pairing.reference.runs[seed], pairing.other.runs[seed]) for seed in pairing.seeds]
+    try:
+        patients = artefacts.patients(study)
+        judged = [(artefacts.predictions(study, a), artefacts.predictions(study, b)) for a, b in pairs]
+    except artefacts.Damaged:
+        judged = []  # said where the winner's predictions are read
+    recall = [[_recalls(study, key) for key in pair] for pair in pairs]
+    seen = [of_seeds([100 * (b[i] - a[i]) for a, b in recall]) for i in range(count)]
+    given = [(a, b) for a, b in judged if a is not None and b is not None]
+    first = given[0][0] if given else None
+    alike = first is not None and all(np.array_equal(one.index, first.index) for pair in given for one in pair)
+    if first is not None and alike and len(given) == len(pairs):
+        case = cases(first.index, patients)[0]
+        found = [_over_patients(i, case, given) for i in range(count)]
+        if all(math.isnan(one.value) or abs(one.value - over_seeds.value) < 0.01 for one, over_seeds in zip(found, seen, strict=True)):
+            return [one.interval(count) for one in found]  # else they are not the predictions that the records are of
+    return [one.interval(count) for one in seen]
+
+
+def _recalls(study: Study, key: str) -> np.ndarray:
+    matrix = study.confusion([key])
+    assert matrix is not None  # the sum over the runs has one
+    shares: np.ndarray = np.divide(
+        np.diagonal(matrix), matrix.sum(axis=1), out=np.full(len(matrix), math.nan), where=matrix.sum(axis=1) > 0
+    )
+    return shares
+
+
+def _over_patients(index: int, case: np.ndarray, pairs: Sequence[tuple[artefacts.Predictions, artefacts.Predictions]]) -> Estimate:
+    """The mean change of a class's recall over seeds, by jackknife pseudo-values over the patients that have the class."""
+    rows = []
+    for pair in pairs:
+        values = []
+        for given in pair:
+            own = given.label == index
+            number = np.unique(case[own], return_inverse=True)[1]
+            there = np.bincount(number)
+            if there.size < 2:
+                return Estimate(math.nan)
+            hit = np.bincount(number, given.predicted[own] == index)
+            whole, without = hit.sum() / there.sum(), (hit.sum() - hit) / (there.sum() - there)
+            pseudo = there.size * whole - (there.size - 1) * without
+            values.append(pseudo - pseudo.mean() + whole)
+        rows.append(100 * (values[1] - values[0]))
+    return two_way(np.stack(rows)) if len(rows) > 1 else Estimate(float(np.mean(rows)), seeds=1)
 
 
 def confused_pairs(study: Study, pairing: Pairing) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from scipy import stats
+
 from analysis.crossed import Estimate, seeds_to_tell
 from analysis.study import Study, Table, plural
 
@@ -17,23 +19,26 @@ if TYPE_CHECKING:
 WORTH = 3.0  # points: the difference of which an undecided row says how many seeds would tell it
 
 
-def claims(study: Study, table: Table, rows: Sequence[Row], baseline: Row | None, ratio: float) -> tuple[str, ...]:
+def claims(study: Study, table: Table, rows: Sequence[Row], baseline: Row | None) -> tuple[str, ...]:
     """A sentence for each arm that has a number beside the baseline arm's, by the metric that ranks the table."""
     if baseline is None:
         return ()
     return tuple(
-        _claim(study, table, row, row.cells[table.metric], baseline, ratio)
+        _claim(study, table, row, row.cells[table.metric], baseline)
         for row in rows
         if not row.is_baseline and row.cells[table.metric].pairs
     )
 
 
-def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row, ratio: float) -> str:
+def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row) -> str:
     from analysis.summary import title
 
     name = " ".join(word if word.upper() == word else word.lower() for word in title(table.metric).split())
     estimate = cell.difference_to
     assert estimate is not None  # an arm with pairs has one
+    if some := [one for one in (row, baseline) if one.diverged[0]]:
+        rates = "; ".join(f"{one.arm.name}: {failure_rate(*one.diverged)}" for one in some)
+        return f"{rates}. {row.arm.name} against {baseline.arm.name}: {cell.gain:+.2f} points of {name} over the {plural(estimate.seeds, 'seed')} that both ended; that leaves out what diverged and is no claim."
     if estimate.seeds < 2 or math.isnan(cell.gain_interval.low):
         return f"{row.arm.name} against {baseline.arm.name}: {cell.gain:+.2f} points of {name}, of {plural(estimate.seeds, 'seed')}; nothing can be said of others."
     kind = "95 % interval" if cell.comparisons < 2 else f"simultaneous 95 % interval of {cell.comparisons} comparisons"
@@ -44,7 +49,7 @@ def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row, rati
         words = f"{row.arm.name} {verb} {abs(cell.gain):.2f} points of {name} {over} {baseline.arm.name} ({ends})."
         return f"{words} Probability that it is not {cell.shown}: {share(estimate.wrong)}."
     words = f"{row.arm.name} against {baseline.arm.name}: undecided, {cell.gain:+.2f} points of {name} ({ends})."
-    return f"{words} {'' if ratio else _more(study, row, cell, baseline, estimate)}".rstrip()
+    return f"{words} {'' if max(row.ratio, baseline.ratio) else _more(study, row, cell, baseline, estimate)}".rstrip()
 
 
 def _more(study: Study, row: Row, cell: Cell, baseline: Row, estimate: Estimate) -> str:
@@ -69,6 +74,13 @@ def _price(study: Study, row: Row, baseline: Row, more: int, needed: int) -> str
     return f"{cost} (the study's command with --repeats {needed})"
 
 
+def failure_rate(diverged: int, ended: int) -> str:
+    """`1 of 3 runs diverged (33 %, 95 % interval 1 to 91 %)`; Clopper and Pearson's."""
+    low = stats.beta.ppf(0.025, diverged, ended - diverged + 1) if diverged else 0.0
+    high = stats.beta.ppf(0.975, diverged + 1, ended - diverged) if diverged < ended else 1.0
+    return f"{diverged} of {plural(ended, 'run')} diverged ({100 * diverged / ended:.0f} %, 95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
+
+
 def rests_on(estimate: Estimate) -> str:
     """`3 seeds, 31 patients`."""
     seeds = plural(estimate.seeds, "seed")
@@ -82,28 +94,40 @@ def share(p: float) -> str:
     return "below 0.1 %" if p < 0.001 else f"{100 * p:.1f} %"
 
 
-def how_known(rows: Sequence[Row], metric: str, ratio: float) -> list[str]:
+def how_known(rows: Sequence[Row], metric: str) -> list[str]:
     """What the intervals of a table's ranking metric hold for, in words."""
     cells = [row.cells[metric] for row in rows]
-    levels = [cell.level for cell in cells if cell.level.seeds > 1]
-    if not levels:
-        return ["One seed of each arm: nothing is known of other seeds, and there is no interval."] if any(cell.n for cell in cells) else []
-    if ratio:
-        words = [
-            f"Every seed draws its own split, so training parts overlap: intervals use Nadeau and Bengio's variance (1/n + {ratio:.3g})."
+    words = [
+        f"Of {row.arm.name} {failure_rate(*row.diverged)}; its mean is over the others."
+        for row in rows
+        if row.diverged[0] and row.cells[metric].n
+    ]
+    known = [(row, row.cells[metric].level) for row in rows if row.cells[metric].level.seeds > 1]
+    if not known:
+        return [
+            *words,
+            *(
+                ["One seed of each arm: nothing is known of other seeds, and there is no interval."]
+                if any(cell.n for cell in cells)
+                else []
+            ),
         ]
-    elif all(level.cases for level in levels):
-        most = max(levels, key=lambda level: level.cases)
-        known = {"images": "images (patients are not known: images are taken for independent)", "tiles": "tiles (patients are not known)"}
-        what = known.get(most.unit, most.unit)
-        words = [
-            f"Intervals hold for other seeds and other {most.unit}: seeds x {what}, {most.cases:,} of them, both taken as "
+    redrawn = [row for row, _ in known if row.ratio]
+    fixed = [(row, level) for row, level in known if not row.ratio]
+    if redrawn:
+        of = "Every seed" if len(redrawn) == len(known) else f"Every seed of {', '.join(row.arm.name for row in redrawn)}"
+        ratios = " or ".join(f"{ratio:.3g}" for ratio in sorted({row.ratio for row in redrawn}))
+        words.append(f"{of} draws its own split, so training parts overlap: intervals use Nadeau and Bengio's variance (1/n + {ratios}).")
+    if crossed := [level for _, level in fixed if level.cases]:
+        most = max(crossed, key=lambda level: level.cases)
+        named = {"images": "images (patients are not known: images are taken for independent)", "tiles": "tiles (patients are not known)"}
+        words.append(
+            f"Intervals hold for other seeds and other {most.unit}: seeds x {named.get(most.unit, most.unit)}, {most.cases:,} of them, both taken as "
             "drawn from many (Obuchowski and Rockette's model, pseudo-values of Dorfman, Berbaum and Metz)."
-        ]
-    else:
-        left = [row.arm.name for row, cell in zip(rows, cells, strict=True) if cell.level.seeds > 1 and not cell.level.cases]
-        of = "" if len(left) == len(levels) else f" of {', '.join(left)}"
-        words = [f"Intervals{of} are over seeds alone (no predictions of single images are kept): they say nothing of other patients."]
+        )
+    if left := [row.arm.name for row, level in fixed if not level.cases]:
+        of = "" if len(left) == len(known) else f" of {', '.join(left)}"
+        words.append(f"Intervals{of} are over seeds alone (no predictions of single images are kept): they say nothing of other patients.")
     count = max((cell.comparisons for cell in cells), default=0)
     if count > 1:
         words.append(

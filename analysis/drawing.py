@@ -1,4 +1,4 @@
-"""What all figures share: their look, and how one becomes SVG, PNG and a part of the page. In: matplotlib figures. Out: text and bytes.
+"""What all figures share: their look, and how one becomes SVG, PDF and a part of the page. In: matplotlib figures. Out: text and bytes.
 
 Text stays text in the SVG, every point that stands for a run links to it, and no date or random mark is written: the same records give
 the same bytes. Colours are Okabe and Ito's, which colour-blind people can tell apart; shapes differ as well."""
@@ -64,7 +64,7 @@ _COLUMN_STYLE = {**_STYLE, "font.size": 7.0, "legend.fontsize": 6.5, "lines.line
 
 @contextmanager
 def style(width: float = WIDTH) -> Iterator[None]:
-    """The one look of all figures. A sign that the PNG's font lacks becomes a box there; in the SVG, whose text stays text, it is whole."""
+    """The one look of all figures. A sign that the PDF's font lacks becomes a box there; in the SVG, whose text stays text, it is whole."""
     with matplotlib.rc_context(_STYLE if width > COLUMN else _COLUMN_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         yield
@@ -101,14 +101,9 @@ class Drawing:
         self._save(figure, out, "pdf", {"CreationDate": None, "Creator": None, "Producer": None, "Title": self._title})
         return out.getvalue()
 
-    def png(self) -> bytes:
-        out = io.BytesIO()
-        self._save(self.figure, out, "png", {"Software": None})
-        return out.getvalue()
-
     def _save(self, figure: Figure, out: Any, ending: str, metadata: dict[str, Any]) -> None:
         with style(figure.get_figwidth()):
-            figure.savefig(out, format=ending, dpi=160 if ending == "png" else "figure", metadata=metadata)
+            figure.savefig(out, format=ending, metadata=metadata)
             figure.set_layout_engine("none")  # what was laid out once stays so: a second layout costs as much as the drawing
 
 

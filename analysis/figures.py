@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from analysis.tables import heading, plus_minus
 _CURVES = 8  # arms in one training figure; more cannot be told apart
 
 
-def plan(
+def drawings(
     study: Study,
     trials: pd.DataFrame,
     summaries: tuple[Summary, ...],
@@ -32,54 +32,45 @@ def plan(
     links: Mapping[str, str],
     beside: Beside,
     light: bool = False,
-) -> list[Callable[[], list[Drawing]]]:
-    """What makes each figure for which the study has data, in the page's order; none depends on another, so that several processes can
-    share them. links: record key -> address of the run in the report. light: no column width."""
+    column: bool = False,
+) -> Iterator[Drawing]:
+    """Each figure for which the study has data, in the page's order. links: record key -> address of the run in the report. light: no
+    embedding map. column: where a figure can live at the width of a column, that one too."""
     found = importances(study, trials)
-    one = partial(_one, light=light)
-    parts: list[Callable[[], list[Drawing]]] = [
-        partial(one, partial(arms, s, study, links), both=True) for s in summaries if s.rows and not lone(s)
-    ]
-    for make in (
-        partial(search_figures.history, study, trials, links),
-        partial(search_figures.curves, study, trials, links),
-        partial(search_figures.importance, found),
-        partial(search_figures.slices, study, trials, found, links),
-        partial(search_figures.parallel, study, trials),
-        partial(pareto.drawing, study, trials, links),
-        partial(search_figures.timeline, study, links),
-    ):
-        parts.append(partial(one, make))
-
-    def page(name: str, words: str, rows: list[Row]) -> Callable[..., Drawing | None]:
-        curves = cache(lambda: study.history(k for row in rows for k in row.keys))  # for both widths
-        return lambda width=WIDTH: training(study, name, words, rows, curves(), width)
-
-    parts += [partial(one, page(*what), both=True) for what in curve_pages(study, summaries)]
-    parts += [
-        partial(one, partial(confusion, study, best, part), both=True) for part in ("", *(str(e["slug"]) for e in external_sets(study)))
-    ]
-    parts.append(partial(one, partial(run_figures.calibration, beside), both=True))
-    parts.append(partial(_several, partial(run_figures.of_artefacts, study, beside, light)))
-    return parts
-
-
-def _one(make: Callable[..., Drawing | None], both: bool = False, light: bool = False) -> list[Drawing]:
-    """A figure at full width; both: with the same at column width where it can live there."""
+    widths: list[Callable[..., Drawing | None]] = [partial(arms, s, study, links) for s in summaries if s.rows and not lone(s)]
+    yield from _at_widths(widths, column)
     with style():
-        drawing = make()
-    if drawing is None:
-        return []
-    if both and not light:
-        with style(COLUMN):
-            narrow = make(width=COLUMN)
-            drawing.column = narrow.figure if narrow is not None else None
-    return [drawing]
-
-
-def _several(make: Callable[[], list[Drawing | None]]) -> list[Drawing]:
+        searched = [
+            search_figures.history(study, trials, links),
+            search_figures.curves(study, trials, links),
+            search_figures.importance(found),
+            search_figures.slices(study, trials, found, links),
+            search_figures.parallel(study, trials),
+            pareto.drawing(study, trials, links),
+            search_figures.timeline(study, links),
+        ]
+    yield from (drawing for drawing in searched if drawing is not None)
+    widths = []
+    for name, words, rows in curve_pages(study, summaries):
+        curves = study.history(k for row in rows for k in row.keys)
+        widths.append(partial(training, study, name, words, rows, curves))
+    widths += [partial(confusion, study, best, part) for part in ("", *(str(e["slug"]) for e in external_sets(study)))]
+    yield from _at_widths([*widths, partial(run_figures.calibration, beside)], column)
     with style():
-        return [drawing for drawing in make() if drawing is not None]
+        inside = run_figures.of_artefacts(study, beside, light)
+    yield from (drawing for drawing in inside if drawing is not None)
+
+
+def _at_widths(makers: Iterable[Callable[..., Drawing | None]], column: bool) -> Iterator[Drawing]:
+    for make in makers:
+        with style():
+            drawing = make()
+        if drawing is not None and column:
+            with style(COLUMN):
+                narrow = make(width=COLUMN)
+                drawing.column = narrow.figure if narrow is not None else None
+        if drawing is not None:
+            yield drawing
 
 
 def lone(summary: Summary) -> bool:

@@ -5,16 +5,12 @@ a temporary name and renamed. Nothing of the clock goes into it: the same record
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import math
-import multiprocessing
 import os
-import signal
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +21,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from analysis import artefacts, search, search_figures
+from analysis import artefacts, frames, methods, paper, search, search_figures
 from analysis import figures as fg
 from analysis import tables as tb
 from analysis.beside import Beside, calibration_words, look
@@ -36,9 +32,8 @@ from analysis.drawing import Drawing, alone, inline
 from analysis.run_figures import artefact_words
 from analysis.statistics import NONE, Interval, mean_std
 from analysis.study import STATUSES, Study, finite, load, mapping, plural, without_folders
-from analysis.summary import Summary, clip, summarize, test_over_train, title
+from analysis.summary import Summary, clip, test_over_train, title
 
-PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies
 _RUNS_SHOWN = 400  # rows of the table of runs; more would make the page slow and no reader goes through them
 
 
@@ -49,9 +44,6 @@ class Report:
     paths: tuple[Path, ...]
     seconds: float
     warnings: tuple[str, ...] = ()
-
-
-_FORMATS = {"svg": "SVG", "png": "PNG", "pdf": "PDF", "-column.svg": "column SVG", "-column.pdf": "column PDF"}
 
 
 @dataclass(frozen=True)
@@ -105,32 +97,46 @@ def _uncollected() -> Iterator[None]:
 
 
 @_uncollected()
-def write_report(study_dir: str | Path, figures: Literal["full", "light"] = "full", price_per_hour: float | None = None) -> Report:
-    """Reads STUDY_DIR and writes tables/, figures/, report.html and report.md into it. `light` writes figures as SVG
-    alone, leaves PNG and PDF as they are, and computes no embedding map: for a report while the study runs.
+def write_report(
+    study_dir: str | Path, figures: Literal["full", "light"] = "full", price_per_hour: float | None = None, pdf: bool = False
+) -> Report:
+    """Reads STUDY_DIR and writes tables/, figures/ (SVG), methods.md, report.html and report.md into it. `light` computes no embedding map: for a
+    report while the study runs. pdf: each figure as PDF for a paper too, also at the width of a column where it can live there.
     price_per_hour: of one GPU, or of one worker where no run used a GPU; in any currency.
 
     StudyError where there is no study. What is wrong inside it stands in the report and in `Report.warnings`."""
     began = time.perf_counter()
     study = load(study_dir)
     _sweep(study.folder)
-    summaries, winner = summarize(study), best(study)
+    summaries, winner = study.summaries, best(study)
     files: dict[str, bytes] = {}
-    for summary in summaries:
-        for ending, write in (("csv", tb.to_csv), ("md", tb.to_markdown), ("tex", tb.to_tex)):
-            files[f"tables/table-{summary.table.slug}.{ending}"] = encoded(write(summary))
+    files |= {f"tables/{name}": encoded(text) for name, text in paper_files(study).items()}
+    files["methods.md"] = encoded(methods.methods_md(study))
     runs = _runs_shown(study, summaries, winner)
     links = {key: f"#run-{i}" for i, key in enumerate(runs["key"], 1)}
     trials = search.trial_table(study)
     beside = look(study, summaries, winner)
-    makers = fg.plan(study, trials, summaries, winner, links, beside, light=figures == "light")
-    pictures, drawn, words = _draw(study.folder / "figures", makers, figures == "full")
+    drawings = fg.drawings(study, trials, summaries, winner, links, beside, light=figures == "light", column=pdf)
+    made = [_write(study.folder / "figures", drawing, pdf) for drawing in drawings]
+    pictures, drawn = {one.name: one.picture for one in made}, tuple(path for one in made for path in one.paths)
     files["tables/per-class.csv"] = encoded(tb.classes_to_csv(beside.pairing, beside.classes))
     page = _page(study, price_per_hour, trials, summaries, winner, runs, links, pictures, beside)
     for name in ("report.html", "report.md"):
         files[name] = encoded(templates().get_template(f"{name}.j2").render(page))
     paths = tuple(write_file(study.folder / name, content) for name, content in files.items())
-    return Report(paths + drawn, time.perf_counter() - began, study.warnings + words)
+    return Report(paths + drawn, time.perf_counter() - began, study.warnings)
+
+
+def paper_files(study: Study) -> dict[str, str]:
+    """What is written into tables/ for a paper and for programs, by file name."""
+    files = {"numbers.tex": paper.numbers_tex(study)}
+    for summary in study.summaries:
+        cells, name = study.results[study.results["table"] == summary.table.number], f"table-{summary.table.slug}"
+        files |= {f"{name}.csv": cells.to_csv(index=False, lineterminator="\n"), f"{name}.md": tb.to_markdown(summary)}
+        for metric in summary.table.metrics if summary.rows else ():
+            ending = "" if metric == summary.table.metric else f"-{frames.slug(metric.removeprefix('test_'))}"
+            files[f"{name}{ending}.tex"] = f"{paper.MARK} {name}{ending}.tex\n{tb.to_tex(summary, cells, metric)}"
+    return files
 
 
 @dataclass(frozen=True)
@@ -142,73 +148,17 @@ class _Made:
     paths: tuple[Path, ...]
 
 
-def _draw(
-    folder: Path, makers: Sequence[Callable[[], list[Drawing]]], full: bool
-) -> tuple[dict[str, Picture], tuple[Path, ...], tuple[str, ...]]:
-    """Write all figures, in two processes: they are most of a report's time. Goes out: each by its name, in the order of `makers`, the files,
-    and in words what went wrong. Each process takes the next figure that nobody has; forks, for figures cannot be sent to another process;
-    not under Ray, whose threads and channels do not outlive a fork."""
-    context = multiprocessing.get_context("fork")
-    taken = context.Value("i", 0)
-
-    def work() -> dict[int, list[_Made]]:
-        made: dict[int, list[_Made]] = {}
-        while True:
-            with taken.get_lock():
-                number = taken.value
-                taken.value += 1
-            if number >= len(makers):
-                return made
-            made[number] = [_write(folder, drawing, full) for drawing in makers[number]()]
-
-    words: tuple[str, ...] = ()
-    if "ray" in sys.modules or os.cpu_count() == 1:
-        made = work()
-    else:
-        here, there = context.Pipe(duplex=False)
-
-        def other() -> None:
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # whoever kills the command has not this one working on for it
-            here.close()  # its own copy: nobody could else tell it that this process is gone
-            with suppress(BrokenPipeError):
-                there.send(work())
-
-        process = context.Process(target=other)
-        process.start()
-        there.close()
-        made = work()
-        with here, suppress(EOFError):  # it died: said below
-            made |= here.recv()
-        process.join()
-        if process.exitcode:
-            said = f"a process that writes figures ended with exit status {process.exitcode}, PNG and PDF of some are missing or old: "
-            words = (said + "write the report again with `python -m analysis STUDY_DIR`",)
-            for number in set(range(len(makers))) - made.keys():
-                made[number] = [_write(folder, drawing, False) for drawing in makers[number]()]
-    found = [one for number in sorted(made) for one in made[number]]
-    return {one.name: one.picture for one in found}, tuple(path for one in found for path in one.paths), words
-
-
-def _write(folder: Path, drawing: Drawing, full: bool) -> _Made:
-    """full: as PNG and for a paper too (PDF, at the width of a column where the figure can live there)."""
+def _write(folder: Path, drawing: Drawing, pdf: bool) -> _Made:
     svg = drawing.svg()
-    content: dict[str, Callable[[], bytes]] = {"svg": lambda: encoded(alone(svg))}
-    if full:
-        content["png"] = drawing.png
-        if (column := drawing.column) is None:
-            content["pdf"] = drawing.pdf
-        else:
-            content["-column.svg"] = lambda: encoded(alone(drawing.svg(column)))
-            content["-column.pdf"] = lambda: drawing.pdf(column)
-    paths = {ending: folder / file_name(drawing.name, ending) for ending in _FORMATS}
-    written = [write_file(paths[ending], make()) for ending, make in content.items()]
-    endings = [ending for ending in _FORMATS if ending in content or (not full and paths[ending].exists())]
-    files = tuple((_FORMATS[ending], paths[ending].name) for ending in endings)
-    return _Made(drawing.name, Picture(inline(drawing, svg), drawing.words, files), tuple(written))
-
-
-def file_name(name: str, ending: str) -> str:
-    return f"{name}{ending if ending.startswith('-') else '.' + ending}"
+    content = {f"{drawing.name}.svg": ("SVG", encoded(alone(svg)))}
+    if pdf and drawing.column is not None:
+        content[f"{drawing.name}-column.pdf"] = ("column PDF", drawing.pdf(drawing.column))
+    if pdf:
+        content[f"{drawing.name}.pdf"] = ("PDF", drawing.pdf())
+    paths = tuple(write_file(folder / name, data) for name, (_, data) in content.items())
+    return _Made(
+        drawing.name, Picture(inline(drawing, svg), drawing.words, tuple((word, name) for name, (word, _) in content.items())), paths
+    )
 
 
 def encoded(text: str) -> bytes:
@@ -254,8 +204,8 @@ def templates() -> jinja2.Environment:
         nan=math.nan,
         heading=tb.heading,
         title=title,
-        over=tb.over,
-        shown=tb.shown,
+        over=frames.over,
+        shown=frames.shown,
         to_markdown=tb.to_markdown,
         isnan=math.isnan,
         plural=plural,
@@ -302,29 +252,11 @@ def _page(
         "few_trials": search.FEWEST,
         "busy": search_figures.worked(study)[2],
         "provenance": _provenance(study),
-        "question": _question(study, summaries),
+        "question": methods.question(study),
         "statuses": STATUSES,
         "css": (Path(__file__).parent / "report.css").read_text(encoding="utf-8"),
         "js": (Path(__file__).parent / "report.js").read_text(encoding="utf-8"),
     }
-
-
-def _question(study: Study, summaries: tuple[Summary, ...]) -> str:
-    data = study.asked.get("data")
-    source = without_folders(str(data.get("source", ""))) if isinstance(data, Mapping) else ""
-    source = {"synthetic": "the built-in synthetic set", "": "its data"}.get(source, source)
-    parts = []
-    trials = study.asked.get("trials")
-    if isinstance(trials, int) and trials:
-        goal = f"which configuration of {study.procedure} reaches the best {title(study.metric).lower()} on {source}"
-        parts.append(f"{goal}, in {plural(trials, 'trial')}")
-    own = [s for s in summaries if s.table.number != "search"]
-    if own:
-        named = ", ".join(s.table.number for s in own)
-        what = f"what the arms of table{'s' if len(own) > 1 else ''} {named} reach" + ("" if parts else f" on {source}")
-        parts.append(f"{what}, with {plural(len(study.seeds), 'seed')} each")
-    text = "; and ".join(parts) or f"what the runs of {study.procedure} reached"
-    return text[:1].upper() + text[1:] + "."
 
 
 def _gain(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> Gain | None:
@@ -341,9 +273,10 @@ def _gain(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> 
     for config_hash, name in named:
         theirs = _runs_of(study, config_hash, metric)
         if config_hash != winner.config_hash and mine.keys() & theirs.keys():
-            over, gained = name, crossed.mean(metric, mine, theirs, test_over_train(study, [winner.config_hash, config_hash], metric))
+            ratio = max(test_over_train(study, one, metric) for one in (winner.config_hash, config_hash))
+            over, gained = name, crossed.mean(metric, mine, theirs, ratio)
             break
-    level = crossed.mean(metric, mine, ratio=test_over_train(study, [winner.config_hash], metric))
+    level = crossed.mean(metric, mine, ratio=test_over_train(study, winner.config_hash, metric))
     values = np.array([value for _, value in mine.values()])
     chosen = f"{title(study.metric)} {tb.number(100 * winner.mean)} %"
     words = (
@@ -411,18 +344,9 @@ def _changed(study: Study, winner: Best | None) -> tuple[tuple[str, str, str], .
     out = []
     for name in sorted(c.removeprefix("param.") for c in study.records.columns if c.startswith("param.")):
         mine, theirs = row[f"param.{name}"], baseline.get(name)
-        if show(mine) != show(theirs) or (isinstance(space, Mapping) and name in space):
-            out.append((name, show(mine), show(theirs)))
+        if tb.show(mine) != tb.show(theirs) or (isinstance(space, Mapping) and name in space):
+            out.append((name, tb.show(mine), tb.show(theirs)))
     return tuple(out)
-
-
-def show(value: Any) -> str:
-    """A parameter's value in few characters."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, (float, np.floating)):
-        return f"{value:.4g}"
-    return str(value)
 
 
 def _runs_shown(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> pd.DataFrame:
@@ -467,7 +391,9 @@ def _run_rows(study: Study, runs: pd.DataFrame, links: Mapping[str, str]) -> lis
                 "error": without_folders(row["error"] or ""),
                 "ended": row["ended"] or "–",
                 "peak": row["peak_memory_bytes"] / 2**20,
-                "params": ", ".join(f"{str(k)[6:]} = {show(v)}" for k, v in row.items() if str(k).startswith("param.") and show(v) != "–"),
+                "params": ", ".join(
+                    f"{str(k)[6:]} = {tb.show(v)}" for k, v in row.items() if str(k).startswith("param.") and tb.show(v) != "–"
+                ),
             }
         )
     return out

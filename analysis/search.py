@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,8 @@ from analysis.statistics import mean_std
 from analysis.study import Study, finite, mapping, plural
 from analysis.summary import title
 
-_HALVES = 200  # random halves of the trials, and permutations of their scores
+_HALVES = 200  # random halves of the trials
+_SHUFFLES = 400  # of their scores
 FEWEST = 10  # completed trials below which an importance would be noise
 _MOST = 2_000  # trials of which an importance is computed; more change it by less than its interval
 
@@ -36,7 +37,8 @@ class Parameter:
 class Importance:
     """Share of the variance of the score's rank that one parameter explains alone (adjusted correlation ratio), 0 to 1.
 
-    `low` and `high`: 95 % range over random halves of the trials; `chance`: what 95 % of random scores stay below."""
+    `low` and `high`: 95 % range over random halves of the trials; `chance`: what the largest share of all parameters stays below with 95 % of
+    random scores, since the largest of many is looked at."""
 
     name: str
     share: float
@@ -105,27 +107,31 @@ def importances(study: Study, trials: pd.DataFrame) -> tuple[Importance, ...]:
     if len(trials) > _MOST:
         trials = trials.iloc[np.sort(np.random.default_rng(0).choice(len(trials), _MOST, replace=False))]
     ranks = trials["score"].rank().to_numpy(dtype=np.float64)
-    found = []
-    for parameter in parameters(study):
-        groups = _groups(trials[f"param.{parameter.name}"], parameter)
-        if len(np.unique(groups)) > 1:
-            found.append(Importance(parameter.name, *explained(groups, ranks)))
+    named = {p.name: _groups(trials[f"param.{p.name}"], p) for p in parameters(study)}
+    named = {name: groups for name, groups in named.items() if len(np.unique(groups)) > 1}
+    chance = by_chance(list(named.values()), ranks)
+    found = [Importance(name, *explained(groups, ranks), chance) for name, groups in named.items()]
     return tuple(sorted(found, key=lambda i: (-i.share, i.name)))
 
 
-def explained(groups: np.ndarray, score: np.ndarray) -> tuple[float, float, float, float]:
-    """Adjusted share of the score's variance between groups; its 95 % range over random halves; the 95 % point of random scores.
+def explained(groups: np.ndarray, score: np.ndarray) -> tuple[float, float, float]:
+    """Adjusted share of the score's variance between groups, and its 95 % range over random halves.
 
     groups, score: (N,). The adjustment (epsilon squared, Kelley 1935) makes the share 0 on average where the groups mean nothing."""
     n = len(score)
-    rng = np.random.default_rng(0)
     one_hot = (groups[:, None] == np.unique(groups)).astype(np.float64)
-    halves = (rng.random((_HALVES, n)).argsort(axis=1) < max(n // 2, 2)).astype(np.float64)
-    shuffled = np.stack([rng.permutation(score) for _ in range(_HALVES)])
+    halves = (np.random.default_rng(0).random((_HALVES, n)).argsort(axis=1) < max(n // 2, 2)).astype(np.float64)
     share = _epsilon(np.ones((1, n)), score[None], one_hot)[0]
     low, high = np.quantile(_epsilon(halves, score[None], one_hot), [0.025, 0.975])
-    chance = np.quantile(_epsilon(np.ones((1, n)), shuffled, one_hot), 0.95)
-    return float(share), float(low), float(high), float(chance)
+    return float(share), float(low), float(high)
+
+
+def by_chance(groupings: Sequence[np.ndarray], score: np.ndarray) -> float:
+    """What the largest share of any of the groupings stays below for 95 % of random orders of the scores; nan without one."""
+    rng = np.random.default_rng(0)
+    shuffled = np.stack([rng.permutation(score) for _ in range(_SHUFFLES)])
+    shares = [_epsilon(np.ones((1, len(score))), shuffled, (g[:, None] == np.unique(g)).astype(np.float64)) for g in groupings]
+    return float(np.quantile(np.max(shares, axis=0), 0.95)) if shares else math.nan
 
 
 def _epsilon(chosen: np.ndarray, score: np.ndarray, one_hot: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Figures of a search. In: a Study. Out: `Drawing`s of its history, curves, importances, slices, parallel coordinates and workers; None without data."""
+"""Figures of a search. In: a Study. Out: `Drawing`s of its history, curves, importances, slices, parallel coordinates and slots; None without data."""
 
 from __future__ import annotations
 
@@ -119,14 +119,15 @@ def importance(found: Sequence[Importance]) -> Drawing | None:
         return None
     fig, ax = axes(0.75 + 0.26 * len(found))
     words = (
-        "Share of the score's variance that each parameter explains alone; bar: 95 % range over halves of the trials; tick: 95 % of chance"
+        "Share of the score's variance that each parameter explains alone; bar: 95 % range over halves of the trials; line: what the largest of all "
+        "stays below in 95 of 100 random orders of the scores"
     )
     drawing = Drawing("search-importance", words, fig)
     for y, i in enumerate(found):
         sure = i.share > i.chance
         ax.plot([100 * i.low, 100 * i.high], [y, y], color=BLUE if sure else MUTED, lw=2.2, alpha=0.5, solid_capstyle="butt")
         ax.plot(100 * i.share, y, "o", color=BLUE if sure else MUTED, ms=6)
-        ax.plot([100 * i.chance] * 2, [y - 0.28, y + 0.28], color=RED, lw=1.5)
+    ax.axvline(100 * found[0].chance, color=RED, lw=1.2)
     ax.set_yticks(range(len(found)), [short(i.name, 30) for i in found])
     ax.set_ylim(len(found) - 0.5, -0.5)
     ax.set_xlim(left=0)
@@ -135,7 +136,7 @@ def importance(found: Sequence[Importance]) -> Drawing | None:
     handles = [
         ax.plot([], [], "o-", color=BLUE, label="above chance")[0],
         ax.plot([], [], "o-", color=MUTED, label="not above chance")[0],
-        ax.plot([], [], "|", color=RED, ms=10, mew=1.5, label="95 % of random scores lie below")[0],
+        ax.plot([], [], "|", color=RED, ms=10, mew=1.5, label="the largest by chance (95 %)")[0],
     ]
     fig.legend(handles=handles, loc="outside upper center", ncols=3)
     return drawing
@@ -248,19 +249,19 @@ def parallel(study: Study, trials: pd.DataFrame) -> Drawing | None:
 
 
 def timeline(study: Study, links: Mapping[str, str]) -> Drawing | None:
-    """What each worker did when; white is idle. Pauses of the whole study are cut out and marked."""
+    """What each slot did when; white is idle. Pauses of the whole study are cut out and marked."""
     runs, cuts, _ = worked(study)
     if runs.empty:
         return None
-    workers = list(dict.fromkeys(runs["worker"]))
-    height = min(0.24, 6 / len(workers))
-    fig, ax = axes(0.85 + height * len(workers))
-    drawing = Drawing("timeline", f"What each of {plural(len(workers), 'worker')} did when; white is idle time", fig)
+    slots = sorted(set(runs["slot"]), key=lambda name: (name.rpartition(" ")[0], int(name.rpartition(" ")[2])))
+    height = min(0.24, 6 / len(slots))
+    fig, ax = axes(0.85 + height * len(slots))
+    drawing = Drawing("timeline", f"What each of {plural(len(slots), 'slot')} did when; white is idle time", fig)
     many = len(runs) > _BARS
     unit, name = (3600, "hours") if runs["to"].max() > 2 * 3600 else (60, "minutes") if runs["to"].max() > 120 else (1, "seconds")
-    for y, worker in enumerate(workers):
+    for y, slot in enumerate(slots):
         for status in STATUSES:
-            part = runs[(runs["worker"] == worker) & (runs["status"] == status)]
+            part = runs[(runs["slot"] == slot) & (runs["status"] == status)]
             if part.empty:
                 continue
             if many:
@@ -276,8 +277,8 @@ def timeline(study: Study, links: Mapping[str, str]) -> Drawing | None:
                     drawing.tips.setdefault(url, f"{status}, {b - a:.0f} s")
     for cut in cuts:
         ax.axvline(cut / unit, color=MUTED, lw=0.9, ls=":")
-    ax.set_yticks(range(len(workers)), [f"worker {i + 1}" for i in range(len(workers))] if len(workers) <= 40 else [""] * len(workers))
-    ax.set_ylim(len(workers) - 0.5, -0.5)
+    ax.set_yticks(range(len(slots)), [f"slot {i + 1}" for i in range(len(slots))] if len(slots) <= 40 else [""] * len(slots))
+    ax.set_ylim(len(slots) - 0.5, -0.5)
     ax.set_xlim(0, runs["to"].max() / unit)
     ax.set_xlabel(f"{name} since the first run began" + (", pauses cut out (dotted)" if cuts else ""))
     handles = [ax.barh([0], [0], color=STATUS_COLORS[s], label=s) for s in STATUSES if (runs["status"] == s).any()]
@@ -286,13 +287,14 @@ def timeline(study: Study, links: Mapping[str, str]) -> Drawing | None:
 
 
 def worked(study: Study) -> tuple[pd.DataFrame, list[float], float]:
-    """Runs by worker in seconds since the first began (columns key, worker, status, from, to), where pauses of everybody were cut out, and
-    the share of the workers' time in which they worked (nan without times)."""
+    """Runs by slot in seconds since the first began (columns key, slot, status, from, to), where pauses of everybody were cut out, and the share
+    of the slots' time in which they worked (nan without times). A slot is a place of a machine for one run at a time: a worker's process may be
+    another after each run, so runs of a machine are laid into as many slots as were ever at work together."""
     rows = study.usable[["key", "worker", "status", "started", "ended"]]
     rows = rows.assign(begin=_clock(rows["started"]), end=_clock(rows["ended"]))
     rows = rows[rows["worker"].notna() & rows["begin"].notna() & (rows["end"] >= rows["begin"])].sort_values("begin", kind="stable")
     if rows.empty:
-        return pd.DataFrame(columns=["key", "worker", "status", "from", "to"]), [], math.nan
+        return pd.DataFrame(columns=["key", "slot", "status", "from", "to"]), [], math.nan
     begin, end = rows["begin"].to_numpy(), rows["end"].to_numpy()
     reached = np.maximum.accumulate(end)
     gaps = np.append(0.0, np.maximum(0.0, begin[1:] - reached[:-1]))
@@ -300,13 +302,26 @@ def worked(study: Study) -> tuple[pd.DataFrame, list[float], float]:
     long = gaps > max(120.0, 0.1 * busy)  # nobody worked: the study was stopped and continued
     removed = np.cumsum(np.where(long, gaps, 0.0))
     start = begin - begin[0] - removed
-    out = pd.DataFrame({"key": rows["key"], "worker": rows["worker"], "status": rows["status"], "from": start, "to": start + end - begin})
-    span = float(out["to"].max()) * out["worker"].nunique()
+    slot = _slots([str(worker).rpartition(":")[0] or str(worker) for worker in rows["worker"]], begin, end)
+    out = pd.DataFrame({"key": rows["key"], "slot": slot, "status": rows["status"], "from": start, "to": start + end - begin})
+    span = float(out["to"].max()) * out["slot"].nunique()
     return out.reset_index(drop=True), [float(s) for s in start[long]], float((end - begin).sum() / span) if span > 0 else math.nan
 
 
+def _slots(machines: Sequence[str], begin: np.ndarray, end: np.ndarray) -> list[str]:
+    """Of each run, sorted by its beginning, the first slot of its machine that is free. Times are whole seconds: one of slack."""
+    free: dict[str, list[float]] = {}
+    out = []
+    for machine, start, stop in zip(machines, begin.tolist(), end.tolist(), strict=True):
+        places = free.setdefault(machine, [])
+        place = next((i for i, until in enumerate(places) if until <= start + 1), len(places))
+        places[place : place + 1] = [stop]
+        out.append(f"{machine} {place + 1}")
+    return out
+
+
 def _joined(part: pd.DataFrame, gap: float) -> pd.DataFrame:
-    """The bars of one worker and status, those closer than `gap` seconds as one: thousands would be thinner than a line."""
+    """The bars of one slot and status, those closer than `gap` seconds as one: thousands would be thinner than a line."""
     part = part.sort_values("from")
     new = (part["from"] - part["to"].shift(fill_value=-math.inf) > gap).cumsum()
     return part.groupby(new).agg({"key": "first", "from": "min", "to": "max"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from analysis import statistics as st
+from analysis.crossed import Crossed, Estimate, of_seeds, two_way
+from analysis.frames import over
 from analysis.report import Report, encoded, templates, write_file, write_report
 from analysis.statistics import NONE, Interval
 from analysis.study import Study, StudyError, listed, load, mapping, text_of, whole
-from analysis.summary import Cell, summarize, title
+from analysis.summary import Cell, Row, title
 from analysis.tables import interval, markdown, number, plus_minus
 
 
@@ -32,37 +35,89 @@ class Pair:
     second: Cell
     difference: float
     interval: Interval
-    paired: int  # seeds in both; 0 where the data differ and nothing can be paired
+    paired: int  # seeds in both; 0 where the test images differ and nothing can be paired
+    over: str  # what the interval is over, '' where there is none
+    differs: tuple[str, ...]  # what else differs between the two rows: split, settings, code, versions, seeds
 
 
 def compare(first: Study, second: Study) -> tuple[Pair, ...]:
-    """Arms of the same table and name. On the same data they are paired by seed (two commits); on different data nothing is paired and
-    the interval is Welch's. Where splits are redrawn per seed both have Nadeau and Bengio's variance, as the tables have."""
-    same = _data_hash(first) == _data_hash(second) != ""
-    others = {(s.table.number, r.arm.name): (r, s.ratio) for s in summarize(second) for r in s.rows}
+    """Arms of the same table and name. On the same data and split they are paired by seed, and where both kept their predictions of the same
+    images the interval is over seeds and patients; else nothing is paired and it is Welch's. Where splits are redrawn per seed both have
+    Nadeau and Bengio's variance, as the tables have."""
+    here, there = Crossed(first), Crossed(second)
+    others = {(s.table.number, r.arm.name): r for s in second.summaries for r in s.rows}
     pairs = []
-    for summary in summarize(first):
+    for summary in first.summaries:
         for row in summary.rows:
-            other, ratio = others.get((summary.table.number, row.arm.name), (None, 0.0))
-            metric = summary.table.metric
+            other, metric = others.get((summary.table.number, row.arm.name)), summary.table.metric
             if other is not None and metric in other.cells:
-                ratios = (summary.ratio, ratio)
-                pairs.append(_pair(summary.table.number, row.arm.name, row.cells[metric], other.cells[metric], same, ratios))
+                a, b = row.cells[metric], other.cells[metric]
+                same = _data_hash(first) == _data_hash(second) != "" and row.split == other.split
+                differs = _differences(first, row, second, other)
+                pairs.append(
+                    Pair(summary.table.number, row.arm.name, metric, a, b, *_difference(here, row, a, there, other, b, same), differs)
+                )
     return tuple(pairs)
 
 
-def _pair(table: str, arm: str, a: Cell, b: Cell, same: bool, ratios: tuple[float, float]) -> Pair:
-    theirs = dict(b.values)
-    differences = np.array([theirs[s] - v for s, v in a.values if s in theirs]) if same else np.array([])
-    if differences.size:
-        return Pair(table, arm, a.metric, a, b, float(differences.mean()), st.t_interval(differences, max(ratios)), differences.size)
-    ends = st.welch_interval(b.array, a.array, ratios[1], ratios[0]) if a.n > 1 and b.n > 1 else NONE
-    return Pair(table, arm, a.metric, a, b, b.mean - a.mean, ends, 0)
+def _difference(here: Crossed, row: Row, a: Cell, there: Crossed, other: Row, b: Cell, same: bool) -> tuple[float, Interval, int, str]:
+    """Second minus first, its interval, the seeds that were paired, and what the interval is over."""
+    seeds = sorted(a.runs.keys() & b.runs.keys()) if same else []
+    if not seeds:
+        ends = st.welch_interval(b.array, a.array, other.ratio, row.ratio) if a.n > 1 and b.n > 1 else NONE
+        return b.mean - a.mean, ends, 0, "seeds" if not math.isnan(ends.low) else ""
+    ratio = max(row.ratio, other.ratio)
+    found = None if ratio else between(there, here, a.metric, {s: (b.runs[s], a.runs[s]) for s in seeds})
+    found = found or of_seeds([b.runs[s][1] - a.runs[s][1] for s in seeds], ratio)
+    ends = found.interval()
+    return found.value, ends, len(seeds), over(found) if not math.isnan(ends.low) else ""
+
+
+def between(one: Crossed, other: Crossed, metric: str, runs: Mapping[int, tuple[tuple[str, float], tuple[str, float]]]) -> Estimate | None:
+    """The mean difference over pairs of runs of two studies, over seeds and patients; None unless each has predictions of the same images."""
+    found = [(one._of(metric, *a), other._of(metric, *b)) for a, b in runs.values()]
+    pairs = [(a, b) for a, b in found if a is not None and b is not None]
+    if len(pairs) < 2 or len(pairs) < len(found) or len({judged.images for pair in pairs for _, judged in pair}) > 1:
+        return None
+    table = np.stack([a[0] - b[0] for a, b in pairs])
+    return two_way(100 * table, pairs[0][0][1].unit) if table.shape[1] > 1 else None
+
+
+def _differences(first: Study, row: Row, second: Study, other: Row) -> tuple[str, ...]:
+    """What differs between two rows of one name beside the study."""
+    runs = [study.usable[study.usable["key"].isin(r.keys)] for study, r in ((first, row), (second, other))]
+    settings = []
+    for name in sorted({str(c) for rows in runs for c in rows if str(c).startswith("param.") and not str(c).startswith("param.split")}):
+        one, two = ({str(v) for v in rows[name].dropna()} if name in rows else set() for rows in runs)
+        if one != two and all(len(rows) for rows in runs):
+            settings.append(name.removeprefix("param."))
+    codes = [set(rows["codes"]) for rows in runs]
+    versions = [set(rows["versions"]) for rows in runs]
+    seeds = [set(rows.loc[rows["status"] == "completed", "seed"]) for rows in runs]
+    both = all(len(rows) for rows in runs)
+    named = (
+        ("data", _data_hash(first) != _data_hash(second)),
+        ("split", row.split != other.split),
+        (f"settings ({', '.join(settings)})", bool(settings)),
+        ("code", both and codes[0] != codes[1]),
+        ("versions", both and versions[0] != versions[1]),
+        ("seeds", both and seeds[0] != seeds[1]),
+    )
+    return tuple(word for word, differs in named if differs)
+
+
+def heading(first: Study, second: Study, pairs: Sequence[Pair]) -> str:
+    """Both names, and what differs between them beside their names."""
+    kinds = list(dict.fromkeys(word.partition(" (")[0] for pair in pairs for word in pair.differs))
+    differs = f": different {', '.join(kinds)}" if kinds else ": same data, split, settings, code, versions and seeds"
+    return f"{first.name} and {second.name}{differs}"
 
 
 def write_comparison(first_dir: str | Path, second_dir: str | Path, out: str | Path) -> tuple[Path, ...]:
-    """comparison.csv, .md and .html in `out`. StudyError where the two share no arm."""
+    """comparison.csv, .md and .html in `out`. StudyError where the two are of different procedures or share no arm."""
     first, second = load(first_dir), load(second_dir)
+    if first.procedure != second.procedure:
+        raise StudyError(f"the studies are of different procedures ({first.procedure}, {second.procedure}): their arms are no same arms")
     pairs = compare(first, second)
     if not pairs:
         raise StudyError("the two studies share no arm: arms are matched by table number and name")
@@ -81,20 +136,22 @@ def write_comparison(first_dir: str | Path, second_dir: str | Path, out: str | P
         "ci95_low",
         "ci95_high",
         "pairs",
+        "interval_over",
+        "differs",
     )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for p in pairs:
-        cells = [v for c in (p.first, p.second) for v in (c.n, number(c.mean), number(c.std))]
-        ends = (number(p.interval.low, True), number(p.interval.high, True))
-        writer.writerow([p.table, p.arm, p.metric, *cells, number(p.difference, True), *ends, p.paired or ""])
-    lines = [f"# {markdown(first.name)} and {markdown(second.name)}", "", "| | first | second |", "| --- | --- | --- |"]
+        cells = [v for c in (p.first, p.second) for v in (c.n, *map(_exact, (c.mean, c.std)))]
+        ends = map(_exact, p.interval)
+        writer.writerow([p.table, p.arm, p.metric, *cells, _exact(p.difference), *ends, p.paired or "", p.over, "; ".join(p.differs)])
+    lines = [f"# {markdown(heading(first, second, pairs))}", "", "| | first | second |", "| --- | --- | --- |"]
     lines += [f"| {word} | {markdown(a) or '–'} | {markdown(b) or '–'} |" for word, a, b in facts]
     lines += [
         "",
-        "| Table | Arm | Metric % | first | second | second − first | 95 % interval | pairs |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| Table | Arm | Metric % | first | second | second − first | 95 % interval | over | pairs | differs in |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | --- | ---: | --- |",
     ]
     for p in pairs:
         values = [
@@ -102,12 +159,23 @@ def write_comparison(first_dir: str | Path, second_dir: str | Path, out: str | P
             plus_minus(p.second) or "–",
             number(p.difference, True) or "–",
             interval(p.interval, True) or "–",
+            p.over or "–",
             str(p.paired or "–"),
+            markdown("; ".join(p.differs)) or "–",
         ]
         lines.append("| " + " | ".join([markdown(p.table), markdown(p.arm), markdown(title(p.metric)), *values]) + " |")
-    page = templates().get_template("comparison.html.j2").render(first=first, second=second, pairs=pairs, facts=facts, **_assets())
+    page = (
+        templates()
+        .get_template("comparison.html.j2")
+        .render(first=first, second=second, pairs=pairs, facts=facts, words=heading(first, second, pairs), **_assets())
+    )
     files = {"comparison.csv": text.getvalue(), "comparison.md": "\n".join([*lines, ""]), "comparison.html": page}
     return tuple(write_file(Path(out) / name, encoded(content)) for name, content in files.items())
+
+
+def _exact(value: float) -> str:
+    """In full precision; '' for nan."""
+    return "" if math.isnan(value) else repr(float(value))
 
 
 _FACTS = (
@@ -146,6 +214,7 @@ def merge(study_dirs: Sequence[str | Path], out: str | Path) -> Path:
             raise StudyError(
                 f"the studies differ in their {word} ({', '.join(v[:12] or 'none' for v in found)}) and cannot be merged; --compare takes two"
             )
+    _refuse_other_settings(studies)
     if (Path(out) / "study.json").exists() and any(
         (Path(out) / "study.json").samefile(s.folder / "study.json") for s in studies if (s.folder / "study.json").exists()
     ):
@@ -156,6 +225,7 @@ def merge(study_dirs: Sequence[str | Path], out: str | Path) -> Path:
         for given in map(mapping, listed(study.asked.get("tables"))):
             table = _renumbered(given, first) if given.get("number") == "search" else given
             known = tables.setdefault(str(table.get("number")), {**table, "arms": []})
+            _refuse_other_arms(known, table)
             there = {text_of(a.get("config_hash")) for a in known["arms"]}
             known["arms"] += [a for a in map(mapping, listed(table.get("arms"))) if a and text_of(a.get("config_hash")) not in there]
         for key in study.records["key"]:
@@ -167,11 +237,47 @@ def merge(study_dirs: Sequence[str | Path], out: str | Path) -> Path:
         first += int(numbers.max()) + 1 if len(numbers) else 0
     seeds = sorted({seed for s in studies for seed in s.seeds})
     asked = dict(studies[0].asked)
-    asked |= {"study": " + ".join(s.name for s in studies), "tables": list(tables.values()), "seeds": seeds, "repeats": len(seeds)}
+    asked |= {"study": _name(studies), "tables": list(tables.values()), "seeds": seeds, "repeats": len(seeds)}
     asked["trials"] = sum(whole(s.asked.get("trials")) or 0 for s in studies)
     write_file(Path(out) / "records.jsonl", encoded("".join(lines)))
     write_file(Path(out) / "study.json", encoded(json.dumps(asked, indent=1)))
     return Path(out)
+
+
+def _refuse_other_settings(studies: Sequence[Study]) -> None:
+    """StudyError where the baselines differ, the split among them: arms of one name would be different ones."""
+    first, *others = (mapping(s.asked.get("baseline")) for s in studies)
+    names = sorted({k for other in others for k in first.keys() | other.keys() if first.get(k) != other.get(k)})
+    if names:
+        raise StudyError(f"the studies differ in their settings ({', '.join(names)}) and cannot be merged; --compare takes two")
+
+
+def _refuse_other_arms(known: Mapping[str, Any], table: Mapping[str, Any]) -> None:
+    """StudyError where a table would get two arms of one name, or a second baseline arm."""
+    number = text_of(table.get("number"))
+    if number != "search" and known.get("baseline_arm") != table.get("baseline_arm"):
+        names = " and ".join(repr(one.get("baseline_arm")) for one in (known, table))
+        raise StudyError(f"table {number} has different baseline arms ({names}) in the studies, and cannot be merged; --compare takes two")
+    hashes = {text_of(a.get("name")): a.get("config_hash") for a in map(mapping, listed(known.get("arms")))}
+    for arm in map(mapping, listed(table.get("arms"))):
+        if number != "search" and hashes.get(text_of(arm.get("name")), arm.get("config_hash")) != arm.get("config_hash"):
+            raise StudyError(
+                f"table {number} has two arms {arm.get('name')!r} of different settings, and cannot be merged; --compare takes two"
+            )
+
+
+def _name(studies: Sequence[Study]) -> str:
+    """All names, and what of their runs differs."""
+    differs = [
+        word
+        for word, values in (
+            ("code", [frozenset(s.usable["codes"]) for s in studies]),
+            ("versions", [frozenset(s.usable["versions"]) for s in studies]),
+            ("seeds", [frozenset(s.seeds) for s in studies]),
+        )
+        if len(set(values)) > 1
+    ]
+    return " + ".join(s.name for s in studies) + (f" (different {', '.join(differs)})" if differs else "")
 
 
 def _renumbered(table: Mapping[str, Any], first: int) -> dict[str, Any]:
@@ -186,6 +292,6 @@ def _moved(name: str, first: int, before: str = "") -> str:
     return f"{before}trial {int(found[1]) + first}" if found else name
 
 
-def write_merged(study_dirs: Sequence[str | Path], out: str | Path, price_per_hour: float | None = None) -> Report:
+def write_merged(study_dirs: Sequence[str | Path], out: str | Path, price_per_hour: float | None = None, pdf: bool = False) -> Report:
     """The report of the merged study, in `out`."""
-    return write_report(merge(study_dirs, out), price_per_hour=price_per_hour)
+    return write_report(merge(study_dirs, out), price_per_hour=price_per_hour, pdf=pdf)

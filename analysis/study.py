@@ -14,13 +14,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 import pandas as pd
 
 from analysis.mixture import codes_of, mixture, versions_of
+
+if TYPE_CHECKING:
+    from analysis.summary import Summary
 
 SCHEMA = 1
 STATUSES = ("completed", "pruned", "diverged", "collapsed", "failed")
@@ -94,7 +97,7 @@ class Table:
         return re.sub(r"[^A-Za-z0-9_-]+", "_", self.number) or "_"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """What a study folder says. `asked` is study.json; `records` has one row per run, sorted by configuration and seed:
 
@@ -106,7 +109,13 @@ class Study:
     tables: tuple[Table, ...]
     records: pd.DataFrame
     warnings: tuple[str, ...]
-    lines: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict, repr=False)
+    lines: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {status}" for status in STATUSES if (count := int((self.usable["status"] == status).sum())))
+        tables = f"tables {', '.join(t.number for t in self.tables)}" if self.tables else "no tables"
+        said = f", {plural(len(self.warnings), 'warning')}" if self.warnings else ""
+        return f"<study {self.name}: {self.procedure}, {plural(len(self.records), 'run')} ({counts or 'none ended'}), {tables}{said}>"
 
     @property
     def name(self) -> str:
@@ -155,6 +164,50 @@ class Study:
     def usable(self) -> pd.DataFrame:
         """The rows of `records` of this procedure and data set."""
         return self.records[self.records["known"]]
+
+    # Typed tables for a notebook. The modules that make them read a Study, so they are imported where they are wanted.
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row for each run: status, seed, times, every metric (fractions) and every parameter (`param.<name>`)."""
+        from analysis import frames
+
+        return frames.runs(self)
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """A row for each reported epoch of each run."""
+        from analysis import frames
+
+        return frames.epochs(self)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """A row for each image that each completed run was judged on: truth, predicted, probabilities, patient."""
+        from analysis import frames
+
+        return frames.predictions(self)
+
+    @cached_property
+    def summaries(self) -> tuple[Summary, ...]:
+        """The tables with their rows, worked out once."""
+        from analysis import summary
+
+        return summary.summarize(self)
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """A row for each cell of each table, per cent: mean, interval, gain over the baseline arm, the paper's number."""
+        from analysis import frames
+
+        return frames.results(self.summaries)
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """A row for each trial of the search, its score in per cent."""
+        from analysis import frames
+
+        return frames.trials(self)
 
     @cached_property
     def _hashes(self) -> np.ndarray:

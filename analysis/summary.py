@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from analysis.crossed import Crossed, Estimate, split_metric
 from analysis.mixture import mixture
 from analysis.published import REPEATS, Published, find_published, published_gain, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
-from analysis.study import STATUSES, Arm, Study, Table, plural
+from analysis.study import STATUSES, Arm, Study, Table, finite, plural
 
 TITLES = {"f1": "F1", "auc": "AUC", "ami": "AMI", "ari": "ARI", "knn_accuracy": "kNN accuracy"} | {
     "ami_within": "AMI within tiles",
@@ -45,6 +45,7 @@ class Cell:
     comparisons: int = 0  # with the baseline arm in this table and metric; their intervals hold together
     verdict: str = ""  # what became of the published difference to the baseline arm
     bold: bool = False  # the best mean of the table
+    some_diverged: bool = False  # of the arm's seeds: nothing is shown of what went well
 
     @property
     def n(self) -> int:
@@ -76,8 +77,8 @@ class Cell:
 
     @property
     def shown(self) -> str:
-        """`better` or `worse` than the baseline arm where that is shown, else ''."""
-        return ("better" if self.gain > 0 else "worse") if self.p < 1 - st.LEVEL else ""
+        """`better` or `worse` than the baseline arm where that is shown, else ''; '' too where seeds of the arm or of the baseline arm diverged."""
+        return ("better" if self.gain > 0 else "worse") if self.p < 1 - st.LEVEL and not self.some_diverged else ""
 
     @property
     def difference(self) -> float:
@@ -96,6 +97,14 @@ class Row:
     reasons: tuple[str, ...]
     keys: tuple[str, ...]
     is_baseline: bool
+    ratio: float = 0.0  # n_test / n_train of its own split where every seed draws it anew, for Nadeau and Bengio's variance; else 0
+    split: str = ""  # in words, of its own runs
+    images: int = 0  # that its runs were judged on by the metric that ranks the table; 0 where that is not known
+
+    @property
+    def diverged(self) -> tuple[int, int]:
+        """Runs that diverged, of how many that came to an end: a configuration of which some diverge is first a failure rate."""
+        return self.counts["diverged"], self.counts["diverged"] + self.counts["completed"]
 
     @property
     def state(self) -> str:
@@ -117,7 +126,6 @@ class Summary:
     ranked: int  # arms that have both a published and a measured mean
     notes: tuple[str, ...]
     claims: tuple[str, ...] = ()  # for each arm what may be said of it against the baseline arm
-    ratio: float = 0.0  # n_test / n_train where every seed draws its own split, for Nadeau and Bengio's variance; else 0
 
 
 def title(metric: str) -> str:
@@ -148,11 +156,10 @@ def summarize(study: Study) -> tuple[Summary, ...]:
 
 
 def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
-    ratio = test_over_train(study, [a.config_hash for a in table.arms], table.metric)
-    rows = [_row(study, table, arm, ratio, crossed) for arm in table.arms]
-    baseline = next((r for r in rows if r.is_baseline), None)
+    rows = [_row(study, table, arm, crossed) for arm in table.arms]
+    baseline = next((r for r in rows if r.arm.name == table.baseline_arm), None)
     if baseline is not None:
-        rows = [_against(row, baseline, ratio, crossed) for row in rows]
+        rows = [_against(row, baseline, crossed) for row in rows]
     for metric in table.metrics:
         rows = _with_comparisons(rows, metric)
         rows = _with_bold(rows, metric)
@@ -167,28 +174,52 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
         baseline.arm.name if baseline else None,
         tau,
         len(both),
-        (*_notes(table, rows, baseline, tau, len(both), ratio), *_of_kmeans(study, table, rows), *_of_code(study, table)),
-        claims(study, table, rows, baseline, ratio),
-        ratio,
+        (*_notes(table, rows, baseline, tau, len(both)), *_of_kmeans(study, table, rows), *_of_code(study, table)),
+        claims(study, table, rows, baseline),
     )
 
 
-def test_over_train(study: Study, hashes: Sequence[str], metric: str) -> float:
-    """n_test / n_train where a run of these configurations drew its split anew per seed, else 0. For a validation metric n_val / n_train."""
-    redrawn = study.usable.get("param.split_per_seed")
-    parts = study.parts
-    if redrawn is None or not parts.get("train"):
+def test_over_train(study: Study, config_hash: str, metric: str) -> float:
+    """n_test / n_train of a configuration's own split where a run of it drew it anew per seed, else 0. For a validation metric n_val / n_train."""
+    runs = study.usable[study.usable["config_hash"] == config_hash]
+    if "param.split_per_seed" not in runs or not (runs["param.split_per_seed"] == True).any():  # noqa: E712  (a column of objects)
         return 0.0
-    mine = study.usable["config_hash"].isin(hashes)
+    shares = _shares(runs)
+    if shares:
+        return shares[1 if metric.startswith("val_") else 2] / shares[0]
+    parts = study.parts  # of the baseline: all that a study knows that records no split
     judged = parts.get("val" if metric.startswith("val_") else "test", 0)
-    return judged / parts["train"] if (redrawn[mine] == True).any() else 0.0  # noqa: E712  (a column of objects)
+    return judged / parts["train"] if parts.get("train") else 0.0
 
 
-def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked: int, ratio: float) -> tuple[str, ...]:
+def _shares(runs: pd.DataFrame) -> tuple[float, float, float] | None:
+    """Of training, validation and test part, as the runs were asked for."""
+    given = next(iter(runs["param.split"].dropna()), None) if "param.split" in runs else None
+    shares = [finite(v) for v in given] if isinstance(given, (list, tuple)) else []
+    return (shares[0], shares[1], shares[2]) if len(shares) == 3 and all(v > 0 for v in shares) else None
+
+
+def _split(runs: pd.DataFrame) -> str:
+    """`60/10/30, seed 0`; '' where no run records it."""
+    if (shares := _shares(runs)) is None:
+        return ""
+    words = "/".join(f"{100 * v:g}" for v in shares)
+    if "param.split_per_seed" in runs and (runs["param.split_per_seed"] == True).any():  # noqa: E712  (a column of objects)
+        return f"{words}, drawn anew for each seed"
+    seeds = sorted({str(v) for v in runs["param.split_seed"].dropna()}) if "param.split_seed" in runs else []
+    return f"{words}, seed {' and '.join(seeds)}" if seeds else words
+
+
+def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked: int) -> tuple[str, ...]:
     notes = []
     if baseline is None and len(rows) > 1:
         notes.append("The table names no baseline arm: nothing is compared with one.")
-    notes += how_known(rows, table.metric, ratio)
+    notes += how_known(rows, table.metric)
+    splits = {row.split for row in rows if row.split and row.keys}
+    if len(splits) > 1:
+        by = {split: [row.arm.name for row in rows if row.split == split and row.keys] for split in sorted(splits)}
+        said = "; ".join(f"{split}: {', '.join(names)}" for split, names in by.items())
+        notes.append(f"Rows are of different splits, so of different test images ({said}): a difference between them may be the split's.")
     if sum(r.cells[table.metric].n > 0 for r in rows) > 1:
         notes.append("Bold: the best mean of the column, no more than that.")
     if not math.isnan(tau.tau):
@@ -238,8 +269,9 @@ def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _row(study: Study, table: Table, arm: Arm, ratio: float, crossed: Crossed) -> Row:
+def _row(study: Study, table: Table, arm: Arm, crossed: Crossed) -> Row:
     runs = study.of_arm(arm)
+    ratio = test_over_train(study, arm.config_hash, table.metric)
     done = runs[runs["status"] == "completed"]
     cells = {}
     for metric in table.metrics:
@@ -253,9 +285,25 @@ def _row(study: Study, table: Table, arm: Arm, ratio: float, crossed: Crossed) -
         cells[metric] = _cell(done, metric, theirs, ratio, crossed)
     counts = Counter(runs["status"])
     waiting = len(set(study.seeds) - set(runs["seed"]))
+    baseline = next((a.config_hash for a in table.arms if a.name == table.baseline_arm), None)
     return Row(
-        arm, cells, {s: counts[s] for s in STATUSES}, waiting, _reasons(runs, waiting), tuple(runs["key"]), arm.name == table.baseline_arm
+        arm,
+        cells,
+        {s: counts[s] for s in STATUSES},
+        waiting,
+        _reasons(runs, waiting),
+        tuple(runs["key"]),
+        arm.config_hash == baseline,  # under whatever name: nothing is compared with itself
+        ratio,
+        _split(runs),
+        _images(study, done, split_metric(table.metric)[0]),
     )
+
+
+def _images(study: Study, done: pd.DataFrame, part: str) -> int:
+    """On how many images of a part the runs were judged, by the confusion matrix of one of them."""
+    matrix = study.confusion(done["key"].iloc[:1], part) if part else None
+    return 0 if matrix is None else int(matrix.sum())
 
 
 def _cell(done: pd.DataFrame, metric: str, published: Published | None, ratio: float, crossed: Crossed) -> Cell:
@@ -280,15 +328,17 @@ def _reasons(runs: pd.DataFrame, waiting: int) -> tuple[str, ...]:
     return (*reasons, f"waiting ({plural(waiting, 'run')})") if waiting else tuple(reasons)
 
 
-def _against(row: Row, baseline: Row, ratio: float, crossed: Crossed) -> Row:
+def _against(row: Row, baseline: Row, crossed: Crossed) -> Row:
     """The row with its differences to the baseline arm, paired by seed. The baseline itself has none."""
-    if row.arm.name == baseline.arm.name:
+    if row.is_baseline:
         return row
-    cells = {}
+    cells, ratio = {}, max(row.ratio, baseline.ratio)
     for metric, cell in row.cells.items():
         other = baseline.cells[metric]
         paired = cell.runs.keys() & other.runs.keys()
-        cells[metric] = replace(cell, difference_to=crossed.mean(metric, cell.runs, other.runs, ratio) if paired else None)
+        gained = crossed.mean(metric, cell.runs, other.runs, ratio) if paired else None
+        some = row.counts["diverged"] + baseline.counts["diverged"] > 0
+        cells[metric] = replace(cell, difference_to=gained, some_diverged=some)
     return replace(row, cells=cells)
 
 
@@ -299,16 +349,20 @@ def _with_comparisons(rows: list[Row], metric: str) -> list[Row]:
 
 
 def _with_bold(rows: list[Row], metric: str) -> list[Row]:
-    """Marks the best mean, and what is equal to it; none where fewer than two arms have one."""
-    means = [round(r.cells[metric].mean, 9) for r in rows if r.cells[metric].n]
+    """Marks the best mean, and what is equal to it; none where fewer than two arms have one. An arm of which seeds diverged is none: what is
+    left of it is the mean of those that went well."""
+    means = [round(r.cells[metric].mean, 9) for r in rows if r.cells[metric].n and not r.counts["diverged"]]
     if len(means) < 2:
         return rows
-    return [_with(r, metric, bold=bool(r.cells[metric].n) and round(r.cells[metric].mean, 9) == max(means)) for r in rows]
+    return [
+        _with(r, metric, bold=r.cells[metric].n > 0 and not r.counts["diverged"] and round(r.cells[metric].mean, 9) == max(means))
+        for r in rows
+    ]
 
 
 def _with_verdicts(row: Row, baseline: Row, repeats: int | None) -> Row:
     """The row with what became of the paper's differences."""
-    if row.arm.name == baseline.arm.name:
+    if row.is_baseline:
         return row
     cells = {}
     for metric, cell in row.cells.items():

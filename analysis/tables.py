@@ -1,16 +1,20 @@
-"""A table on paper: csv for programs, Markdown for a page, LaTeX (booktabs) for an article. In: a `Summary`. Out: text.
+"""A table on paper: Markdown for a page, LaTeX (pandas' Styler, siunitx) for an article. In: a `Summary` and its rows of `results`. Out: text.
 
-Per cent with two decimals. What was not measured is an empty cell in the csv and a word elsewhere, never a number."""
+Per cent with two decimals. What was not measured is a word, never a number; the csv for programs is `results` itself, in full precision."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from analysis.beside import ClassRow, Pairing
-from analysis.crossed import Estimate
+from analysis.frames import shown, slug
 from analysis.statistics import Interval
 from analysis.summary import Cell, Row, Summary, title
 
@@ -23,54 +27,27 @@ def number(value: float, signed: bool = False) -> str:
     return f"{value:+.2f}" if signed else f"{value:.2f}"
 
 
-def to_csv(summary: Summary) -> str:
-    """One line per arm and metric, with everything that is known about it."""
-    lines = [_line(summary, row, cell) for row in summary.rows for cell in row.cells.values()]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(lines[0]) if lines else ["table", "arm", "metric"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
-
-
-def _line(summary: Summary, row: Row, cell: Cell) -> dict[str, object]:
-    theirs = cell.published
-    line: dict[str, object] = {"table": summary.table.number, "arm": row.arm.name, "metric": cell.metric, "unit": "%", "n": cell.n}
-    line |= {"mean": number(cell.mean), "std": number(cell.std)}
-    line |= dict(zip(("ci95_low", "ci95_high"), _ends(cell.interval), strict=True))
-    line |= {"interval_over": over(cell.level), "cases": cell.level.cases or "", "best": "yes" if cell.bold else ""}
-    line |= {"published_mean": number(theirs.mean) if theirs else "", "published_std": number(theirs.std) if theirs else ""}
-    line |= {"published_word": theirs.word if theirs else "", "difference_to_published": number(cell.difference, signed=True)}
-    line |= {"verdict": cell.verdict, "baseline_arm": summary.baseline or "", "pairs": cell.pairs or ""}
-    low, high = _ends(cell.gain_interval, signed=True)
-    gained = cell.difference_to
-    line |= {"gain_over_baseline": number(cell.gain, signed=True), "gain_simultaneous95_low": low, "gain_simultaneous95_high": high}
-    line |= {"gain_interval_over": over(gained) if gained else "", "comparisons": cell.comparisons or "", "p_adjusted": probability(cell.p)}
-    line |= {"shown": shown(summary, cell), "probability_of_other_sign": probability(gained.wrong) if gained else ""}
-    return line | dict(row.counts) | {"waiting": row.waiting, "reason": "; ".join(row.reasons)}
-
-
-def over(level: Estimate) -> str:
-    """What an interval is over; '' where there is none."""
-    if level.seeds < 2:
-        return ""
-    return "seeds" if not level.cases else f"seeds and {level.unit}"
-
-
-def shown(summary: Summary, cell: Cell) -> str:
-    """`better` or `worse` than the baseline arm where it is shown, by the metric that ranks the table alone: one test a claim."""
-    return cell.shown if cell.metric == summary.table.metric else ""
-
-
 def classes_to_csv(pairing: Pairing, rows: Sequence[ClassRow]) -> str:
-    """Recall by class of the comparison arm and the winner, per cent; only the head where no run recorded a confusion matrix."""
+    """Recall by class of the comparison arm and the winner, per cent, in full precision; the intervals of the changes hold together. Only the head
+    where no run recorded a confusion matrix."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     reference, other = (side.name if side else "" for side in (pairing.reference, pairing.other))
-    writer.writerow(["class", "images", "reference_arm", "reference_recall", "arm", "recall", "change"])
+    columns = ["class", "images", "reference_arm", "reference_recall", "arm", "recall", "change"]
+    writer.writerow([*columns, "change_simultaneous95_low", "change_simultaneous95_high"])
     for r in rows:
-        writer.writerow([r.name, r.images, reference, number(r.reference), other, number(r.other), number(r.change, True)])
+        values = ["" if math.isnan(v) else repr(float(v)) for v in (r.reference, r.other, r.change, *r.interval)]
+        writer.writerow([r.name, r.images, reference, values[0], other, *values[1:]])
     return out.getvalue()
+
+
+def show(value: Any) -> str:
+    """A parameter's value in few characters."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.4g}"
+    return str(value)
 
 
 def to_markdown(summary: Summary) -> str:
@@ -115,46 +92,76 @@ def to_markdown(summary: Summary) -> str:
     return "\n".join([*lines, "", *said, *(f"- {markdown(note)}" for note in summary.notes), *([""] if summary.notes else [])])
 
 
-def to_tex(summary: Summary) -> str:
-    r"""A `table` environment for \usepackage{booktabs,graphicx}; below each arm the published values where the paper has them.
+def to_tex(summary: Summary, cells: pd.DataFrame, metric: str) -> str:
+    """A `table` environment for an article of one column, of one metric: n, mean and gain over the baseline arm, each with its interval. cells:
+    the rows of `results` of this table. Needs booktabs, siunitx (numbers stand under each other) and threeparttable (notes)."""
+    cells = cells[cells["metric"] == metric]
+    ranks = metric == summary.table.metric
+    marked = ["\\tnote{$\\dagger$}" if ranks and isinstance(mark, str) else "" for mark in cells["shown"]]
+    name, over_baseline = tex(title(metric)), f"Gain over {tex(summary.baseline or '')}"
+    body = pd.DataFrame(
+        {
+            ("", "Arm"): [tex(arm) for arm in cells["arm"]],
+            ("", "$n$"): cells["n"].to_numpy(dtype=np.int64),
+            (f"{name}, \\%", "mean"): cells["mean"].to_numpy(),
+            (f"{name}, \\%", "95 \\% interval"): list(map(_between, cells["ci95_low"], cells["ci95_high"])),
+            (over_baseline, "points"): cells["gain_over_baseline"].to_numpy(),
+            (over_baseline, "95 \\% interval "): [
+                _between(low, high, signed=True) + mark
+                for low, high, mark in zip(cells["gain_simultaneous95_low"], cells["gain_simultaneous95_high"], marked, strict=True)
+            ],
+        }
+    )
+    if summary.baseline is None:
+        body = body.iloc[:, :4]
+    best = cells["best"].to_numpy()
 
-    A table that would be wider than a page is scaled down to the line."""
-    metrics = summary.table.metrics
-    body = ["\\toprule", "Arm & $n$ & " + " & ".join(tex(title(m)) for m in metrics) + " \\\\", "\\midrule"]
-    for row in summary.rows:
-        cells = [row.cells[m] for m in metrics]
-        given = [_across(row.state, len(metrics))] if row.state else [_tex_cell(summary, c) for c in cells]
-        body.append(" & ".join([tex(row.arm.name), str(row.counts["completed"]), *given]) + " \\\\")
-        if any(c.published for c in cells):
-            words = {c.published.word for c in cells if c.published}
-            if len(words) == 1 and "" not in words:
-                theirs = [_across(words.pop(), len(metrics))]
-            else:
-                theirs = [f"\\footnotesize {tex(published(c))}" if published(c) else "--" for c in cells]
-            body.append(" & ".join(["\\quad\\footnotesize published", "", *theirs]) + " \\\\")
-    body.append("\\bottomrule")
-    tabular = [f"\\begin{{tabular}}{{lr{'c' * len(metrics)}}}", *(f"  {line}" for line in body), "\\end{tabular}"]
-    # about 60 characters and the space between columns fit on the line of a single-column article
-    widest = max((len(r.arm.name) for r in summary.rows), default=0) + max(14 * len(metrics), *(len(r.state) for r in summary.rows), 0)
-    if widest + 4 > 60:
-        tabular = ["\\resizebox{\\linewidth}{!}{%", *(f"  {line}" for line in tabular), "}"]
-    lines = ["% needs \\usepackage{booktabs,graphicx}", "\\begin{table}", "  \\centering"]
-    lines += [
-        f"  \\caption{{{tex(summary.table.title)}. Mean $\\pm$ sample standard deviation, \\%.}}",
-        f"  \\label{{tab:{summary.table.slug}}}",
+    def shown_as(signed: bool) -> Callable[[Any], str]:
+        return lambda value: number(value, signed) or "{--}"
+
+    formats: dict[Any, Any] = {body.columns[2]: shown_as(False)} | ({body.columns[4]: shown_as(True)} if summary.baseline else {})
+    styler = body.style.hide(axis="index").format(formats)
+    styler = styler.apply(lambda _: ["bfseries: ;" if one else "" for one in best], subset=[body.columns[2]])
+    whole = max((len(number(v).partition(".")[0]) for v in body.iloc[:, 2] if not math.isnan(v)), default=2)
+    wide = "p{0.25\\linewidth}" if max(map(len, cells["arm"])) > 18 else "l"
+    columns = f"{wide}rS[table-format={whole}.2]l" + ("S[table-format=+2.2, retain-explicit-plus]l" if summary.baseline else "")
+    tabular = styler.to_latex(hrules=True, siunitx=True, column_format=columns, multicol_align="c").rstrip("\n")
+    label = f"tab:{summary.table.slug}" + ("" if ranks else f":{slug(metric.removeprefix('test_'))}")
+    notes = (
+        *_published_note(cells),
+        *(f"{row.arm.name}: {row.state or '; '.join(row.reasons)}." for row in summary.rows if row.state or row.reasons),
+    )
+    notes = (*notes, *(summary.notes if ranks else _how_known(cells)))
+    lines = [
+        "% needs \\usepackage{booktabs,siunitx,threeparttable}",
+        "\\begin{table}",
+        "\\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}",
     ]
-    remarks = [f"{row.arm.name}: {'; '.join(row.reasons)}." for row in summary.rows if row.reasons and not row.state] + list(summary.notes)
-    below = ["  \\par\\smallskip\\begin{minipage}{\\linewidth}\\footnotesize", *(f"  {tex(r)}" for r in remarks), "  \\end{minipage}"]
-    return "\n".join([*lines, *(f"  {line}" for line in tabular), *(below if remarks else []), "\\end{table}", ""])
+    lines += ["\\sisetup{detect-weight=true, mode=text}", "\\begin{threeparttable}"]
+    lines += [f"\\caption{{{tex(summary.table.title)}: {tex(title(metric))}.}}", f"\\label{{{label}}}", tabular]
+    below = ["\\begin{tablenotes}\\footnotesize", *(f"\\item {tex(note)}" for note in notes), "\\end{tablenotes}"]
+    return "\n".join([*lines, *(below if notes else []), "\\end{threeparttable}", "\\end{table}", ""])
 
 
-def _tex_cell(summary: Summary, cell: Cell) -> str:
-    words = f"\\textbf{{{tex(plus_minus(cell))}}}" if cell.bold else tex(plus_minus(cell)) or "--"
-    return words + ("$^\\dagger$" if shown(summary, cell) else "")
+def _between(low: float, high: float, signed: bool = False) -> str:
+    return "" if math.isnan(low) else f"({tex(number(low, signed).replace('-', '−'))} to {tex(number(high, signed).replace('-', '−'))})"
 
 
-def _across(words: str, columns: int) -> str:
-    return f"\\multicolumn{{{columns}}}{{c}}{{{tex(words)}}}"
+def _published_note(cells: pd.DataFrame) -> tuple[str, ...]:
+    """What the paper has for these rows, in one sentence."""
+    said = []
+    for arm, mean, std, word in zip(cells["arm"], cells["published_mean"], cells["published_std"], cells["published_word"], strict=True):
+        if isinstance(word, str) or not math.isnan(mean):
+            said.append(f"{arm} {word if isinstance(word, str) else number(mean) + (f' ± {number(std)}' if not math.isnan(std) else '')}")
+    return (f"Published: {'; '.join(said)}.",) if said else ()
+
+
+def _how_known(cells: pd.DataFrame) -> tuple[str, ...]:
+    """What the intervals of a metric that does not rank the table hold for."""
+    count, words = cells["comparisons"].max(), sorted(set(cells["interval_over"].dropna()))
+    said = [f"Intervals over {' or '.join(words)}."] if words else []
+    said += [f"Those of the {count} differences hold together (Bonferroni)."] if not pd.isna(count) and count > 1 else []
+    return (" ".join([*said, "Not tested: the table's claims rest on another metric."]),) if said else ()
 
 
 def _marked(summary: Summary, cell: Cell) -> str:

@@ -16,10 +16,12 @@ import fake
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 import analysis
 from analysis import artefacts, beside, run_figures
 from analysis import statistics as st
+from analysis.crossed import two_way
 from analysis.summary import of_external, summarize, title
 
 ASKED, RECORDS = fake.study_and_records()
@@ -42,7 +44,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of 24 classes with everything, reported in full."""
     folder = tmp_path_factory.mktemp("many") / "study"
     study_with(folder, *MANY)
-    analysis.write_report(folder)
+    analysis.write_report(folder, pdf=True)
     return folder
 
 
@@ -235,6 +237,55 @@ def test_recall_by_class_compares_the_winner_with_the_comparison_arm_over_common
     assert found.confused[0] == f"{fake.CLASSES[i]} taken for {fake.CLASSES[j]}: {a[i, j]} → {b[i, j]} of {b[i].sum()}"
 
 
+def test_the_change_of_a_class_has_an_interval_over_seeds_and_that_of_all_classes_holds_together(tmp_path):
+    asked, records = fake.study_and_records()
+    study = analysis.load(fake.write(tmp_path, asked, records))
+    pairing = beside.pair(study, analysis.summarize(study), analysis.best(study))
+    by_key = {r["key"]: np.array(r["confusion"]["test"]) for r in records if "test" in r["confusion"]}
+    for i, row in enumerate(beside.recall_by_class(study, pairing)):
+        a, b = (
+            np.array([by_key[side.runs[s]][i, i] / by_key[side.runs[s]][i].sum() for s in pairing.seeds])
+            for side in (pairing.reference, pairing.other)
+        )
+        d = 100 * (b - a)
+        assert row.interval == pytest.approx(stats.t.interval(1 - 0.05 / 4, len(d) - 1, d.mean(), stats.sem(d)))
+
+
+def test_with_predictions_the_change_of_a_class_has_an_interval_over_seeds_and_the_patients_that_have_it(tmp_path):
+    asked, records = fake.study_and_records()
+    fake.write(tmp_path, asked, records)
+    fake.leave(tmp_path, asked, records)
+    data = json.loads((tmp_path / "data/data.json").read_text())
+    people = [f"p{i % 37}" for i in range(600)]
+    (tmp_path / "data/data.json").write_text(json.dumps(data | {"patients": people}))
+    given = {}
+    for r in records:
+        file = tmp_path / "checkpoints" / r["key"] / "result.json"
+        if file.exists():
+            one = json.loads(file.read_text())["predictions"]["test"]
+            given[r["key"]] = (np.array(one["label"]), np.argmax(one["probability"], axis=1), [people[i] for i in one["index"]])
+            r["confusion"]["test"] = np.array(
+                [[int(((given[r["key"]][0] == i) & (given[r["key"]][1] == j)).sum()) for j in range(4)] for i in range(4)]
+            ).tolist()
+    study = analysis.load(fake.write(tmp_path, asked, records))
+    pairing = beside.pair(study, analysis.summarize(study), analysis.best(study))
+    for i, row in enumerate(beside.recall_by_class(study, pairing)):
+        table = []
+        for seed in pairing.seeds:
+            pseudo = []
+            for side in (pairing.reference, pairing.other):
+                label, guess, who = given[side.runs[seed]]
+                own = [(w, g == i) for w, g, y in zip(who, guess, label, strict=True) if y == i]
+                names = sorted({w for w, _ in own})
+                without = np.array([np.mean([hit for w, hit in own if w != name]) for name in names])
+                whole = np.mean([hit for _, hit in own])
+                values = len(names) * whole - (len(names) - 1) * without
+                pseudo.append(values - values.mean() + whole)
+            table.append(100 * (pseudo[1] - pseudo[0]))
+        expected = two_way(np.array(table))
+        assert expected.value == pytest.approx(row.change) and row.interval == pytest.approx(expected.interval(4))
+
+
 def test_no_change_is_claimed_where_the_two_arms_were_tested_on_different_images(tmp_path):
     records = copy.deepcopy(RECORDS)
     arm = ASKED["tables"][0]["arms"][0]["config_hash"]
@@ -325,16 +376,16 @@ def test_no_arm_is_without_its_curve_where_a_table_has_more_than_eight(tmp_path)
 
 def test_each_figure_is_a_pdf_as_well_of_column_width_where_it_can_live_there(many):
     names = {p.name for p in (many / "figures").iterdir() if p.is_file()}
-    wide = {n.removesuffix(".png") for n in names if n.endswith(".png")}
-    assert wide == {n.removesuffix(".pdf").removesuffix("-column") for n in names if n.endswith(".pdf")}
+    wide = {n.removesuffix(".svg") for n in names if n.endswith(".svg")}
+    assert wide == {n.removesuffix(".pdf") for n in names if n.endswith(".pdf") and not n.endswith("-column.pdf")}
     for name in ("table-2", "training-5", "confusion", "calibration"):
         pdf = (many / f"figures/{name}-column.pdf").read_bytes()
         box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+) ?\]", pdf)
         assert float(box[1]) == pytest.approx(3.3 * 72, abs=0.5), name
-        assert f'href="figures/{name}-column.svg"' in (many / "report.html").read_text(encoding="utf-8")
+        assert f'href="figures/{name}-column.pdf"' in (many / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_light_report_writes_svg_alone_and_keeps_what_a_full_one_wrote(tmp_path):
+def test_a_report_writes_figures_as_svg_alone_and_every_link_leads_to_one(tmp_path):
     fake.make(tmp_path)
     analysis.write_report(tmp_path, figures="light")
     assert {p.suffix for p in (tmp_path / "figures").iterdir()} == {".svg"}

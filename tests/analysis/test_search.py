@@ -45,10 +45,11 @@ def test_a_parameter_whose_condition_does_not_hold_has_no_value(tmp_path):
 def test_a_parameter_that_decides_the_score_explains_all_and_a_random_one_nothing():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 4, 400)
-    share, low, high, chance = search.explained(groups, groups.astype(float))
+    share, low, high = search.explained(groups, groups.astype(float))
+    chance = search.by_chance([groups], groups.astype(float))
     assert share == pytest.approx(1)
     assert low == pytest.approx(1)
-    share, low, high, chance = search.explained(groups, rng.normal(size=400))
+    share, low, high = search.explained(groups, rng.normal(size=400))
     assert share < chance < 0.05
     assert low <= high
 
@@ -61,9 +62,13 @@ def test_the_share_explained_is_the_adjusted_correlation_ratio():
     assert search.explained(groups, score)[0] == pytest.approx(1 - within / score.var(ddof=1))
 
 
-def test_random_scores_lie_below_the_mark_of_chance_in_nineteen_of_twenty_cases():
+@pytest.mark.parametrize("parameters", [1, 12])
+def test_the_largest_share_of_random_scores_lies_below_the_mark_of_chance_in_nineteen_of_twenty_cases(parameters):
     rng = np.random.default_rng(2)
-    below = [(lambda s: s[0] <= s[3])(search.explained(rng.integers(0, 4, 40), rng.normal(size=40))) for _ in range(200)]
+    below = []
+    for _ in range(150):
+        groups, score = [rng.integers(0, 4, 40) for _ in range(parameters)], rng.normal(size=40)
+        below.append(max(search.explained(g, score)[0] for g in groups) <= search.by_chance(groups, score))
     assert np.mean(below) == pytest.approx(0.95, abs=0.05)
 
 
@@ -124,6 +129,28 @@ def test_idle_time_between_runs_counts_and_a_stopped_study_does_not(tmp_path):
     assert busy == pytest.approx(0.75)
     assert cuts == [600.0]
     assert runs["to"].max() == 1200
+
+
+def test_a_slot_whose_process_is_another_after_each_run_is_one_slot_and_not_idle(tmp_path):
+    records = []
+    for minute in range(10):
+        for _ in range(2):
+            began, ended = f"2026-11-21T10:{minute:02d}:00Z", f"2026-11-21T10:{minute:02d}:58Z"
+            new = copy.deepcopy(RECORDS[len(records)]) | {"worker": f"node:{100 + len(records)}", "started": began, "ended": ended}
+            records.append(new)
+    runs, _, busy = search_figures.worked(load(tmp_path, records))
+    assert sorted(set(runs["slot"])) == ["node 1", "node 2"]
+    assert busy == pytest.approx(580 / 598)
+
+
+def test_runs_that_overlap_on_one_machine_and_runs_of_two_machines_are_of_different_slots(tmp_path):
+    spans = (("a:1", 0, 30), ("a:2", 10, 20), ("a:3", 25, 40), ("b:1", 0, 10), ("b:1", 12, 20))
+    records = [
+        copy.deepcopy(RECORDS[i]) | {"worker": worker, "started": f"2026-11-21T10:00:{a:02d}Z", "ended": f"2026-11-21T10:00:{b:02d}Z"}
+        for i, (worker, a, b) in enumerate(spans)
+    ]
+    runs = search_figures.worked(load(tmp_path, records))[0].set_index("key")["slot"]
+    assert [runs[RECORDS[i]["key"]] for i in range(5)] == ["a 1", "a 2", "a 2", "b 1", "b 1"]
 
 
 def test_a_price_per_hour_becomes_the_money_spent(tmp_path):

@@ -14,6 +14,7 @@ from scipy import stats
 
 import analysis
 from analysis.__main__ import main
+from analysis.crossed import two_way
 from analysis.several import compare, merge
 
 ASKED, RECORDS = fake.study_and_records()
@@ -139,6 +140,115 @@ def test_pairs_of_studies_that_redraw_their_splits_have_the_corrected_interval(t
         assert pair.paired == 3
         wide.append(pair.interval.high - pair.interval.low)
     assert wide[1] / wide[0] == pytest.approx((1 + 3 * 180 / 360) ** 0.5)
+
+
+def changed(folder: Path, change, patients: bool = True) -> Path:
+    """The study with predictions of runs beside it, whose accuracy the records have; `change` alters a record first."""
+    asked, records = copy.deepcopy(ASKED), copy.deepcopy(RECORDS)
+    for r in records:
+        change(asked, r)
+    fake.write(folder, asked, records)
+    fake.leave(folder, asked, records)
+    data = json.loads((folder / "data/data.json").read_text())
+    (folder / "data/data.json").write_text(json.dumps(data | {"patients": [f"p{i % 31}" if patients else "" for i in range(600)]}))
+    for r in records:
+        file = folder / "checkpoints" / r["key"] / "result.json"
+        if file.exists():
+            given = json.loads(file.read_text())["predictions"]["test"]
+            r["metrics"]["test_accuracy"] = float(np.mean(np.argmax(given["probability"], axis=1) == np.array(given["label"])))
+    return fake.write(folder, asked, records)
+
+
+def other_code(asked, r):
+    r["code"] = "beef" * 8
+    r["key"] = fake.digest([r["key"], "other code"])
+    r["metrics"] = {k: min(1.0, v + 0.04) for k, v in r["metrics"].items()}
+
+
+def test_two_commits_on_the_same_test_images_are_compared_over_seeds_and_patients(tmp_path):
+    first, second = (analysis.load(changed(tmp_path / n, c)) for n, c in (("a", lambda *_: None), ("b", other_code)))
+    pair = next(p for p in compare(first, second) if p.arm == "MoCo")
+    assert (pair.paired, pair.over, pair.differs) == (3, "seeds and patients", ("code",))
+    a, b = (
+        {s: study.predictions[study.predictions["key"] == k] for s, (k, _) in cell.runs.items()}
+        for study, cell in ((first, pair.first), (second, pair.second))
+    )
+    people = [f"p{i}" for i in range(31)]
+    table = []
+    for seed in (0, 1, 2):
+        right = [frame[seed].groupby("patient", observed=False)["right"].agg(["sum", "count"]).loc[people] for frame in (a, b)]
+        without = [(r["sum"].sum() - r["sum"]) / (r["count"].sum() - r["count"]) for r in right]
+        whole = [r["sum"].sum() / r["count"].sum() for r in right]
+        pseudo = [31 * w - 30 * o for w, o in zip(whole, without, strict=True)]
+        table.append(100 * (pseudo[1] - pseudo[1].mean() + whole[1] - pseudo[0] + pseudo[0].mean() - whole[0]))
+    expected = two_way(np.array(table))
+    assert pair.difference == pytest.approx(expected.value) and pair.interval == pytest.approx(expected.interval())
+
+
+def test_another_split_on_the_same_data_is_not_paired_and_stands_in_the_title(tmp_path):
+    def split(asked, r):
+        r["params"]["split"] = [0.8, 0.1, 0.1]
+
+    def usual(asked, r):
+        r["params"]["split"] = [0.6, 0.1, 0.3]
+
+    a, b = changed(tmp_path / "a", usual), changed(tmp_path / "b", split)
+    pair = next(p for p in compare(analysis.load(a), analysis.load(b)) if p.arm == "MoCo")
+    assert (pair.paired, pair.over, pair.differs) == (0, "seeds", ("split",))
+    assert main(["--compare", str(a), str(b), "--out", str(tmp_path / "out")]) == 0
+    assert "<h1>supcam-quick-synthetic and supcam-quick-synthetic: different split</h1>" in (tmp_path / "out/comparison.html").read_text()
+
+
+def test_other_settings_seeds_and_versions_stand_in_the_title_and_beside_the_row(tmp_path):
+    asked, records = copy.deepcopy(ASKED), copy.deepcopy(RECORDS)
+    for r in records:
+        r["params"]["queue_size"] = 512
+        r["versions"]["torch"] = "2.16.0"
+    a, b = fake.make(tmp_path / "a"), fake.write(tmp_path / "b", asked, [r for r in records if r["seed"] < 2])
+    assert main(["--compare", str(a), str(b), "--out", str(tmp_path / "out")]) == 0
+    head = (tmp_path / "out/comparison.md").read_text().splitlines()[0]
+    assert head.endswith("different settings, versions, seeds")
+    rows = list(csv.DictReader((tmp_path / "out/comparison.csv").read_text(encoding="utf-8").splitlines()))
+    assert next(r for r in rows if r["arm"] == "MoCo")["differs"] == "settings (queue_size); versions; seeds"
+
+
+def test_equal_studies_are_said_to_be_equal_and_two_procedures_are_refused(tmp_path, capsys):
+    a, b = fake.make(tmp_path / "a"), fake.make(tmp_path / "b")
+    assert main(["--compare", str(a), str(b), "--out", str(tmp_path / "out")]) == 0
+    assert "same data, split, settings, code, versions and seeds" in (tmp_path / "out/comparison.md").read_text()
+    asked = json.loads((b / "study.json").read_text())
+    fake.write(b, asked | {"procedure": "scl"}, [r | {"procedure": "scl"} for r in RECORDS])
+    assert main(["--compare", str(a), str(b), "--out", str(tmp_path / "out")]) == 2
+    assert "different procedures (supcam, scl)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda asked: asked["baseline"].update(queue_size=512), "differ in their settings (queue_size)"),
+        (
+            lambda asked: asked["tables"][0].update(baseline_arm="MoCo"),
+            "table 2 has different baseline arms ('Training from scratch' and 'MoCo')",
+        ),
+        (lambda asked: asked["tables"][0]["arms"][2].update(config_hash="f" * 64), "table 2 has two arms 'MoCo' of different settings"),
+    ],
+)
+def test_merging_refuses_what_would_give_two_arms_of_one_name_or_a_second_baseline(tmp_path, capsys, change, words):
+    asked = copy.deepcopy(ASKED)
+    change(asked)
+    assert main([str(fake.make(tmp_path / "a")), str(fake.write(tmp_path / "b", asked, RECORDS)), "--out", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_merged_study_says_in_its_name_what_its_parts_differ_in(tmp_path):
+    records = copy.deepcopy(RECORDS)
+    for r in records:
+        r["code"], r["seed"], r["key"] = "beef" * 8, r["seed"] + 3, fake.digest([r["key"], "later"])
+    study = analysis.load(
+        merge([fake.make(tmp_path / "a"), fake.write(tmp_path / "b", {**ASKED, "seeds": [3, 4, 5]}, records)], tmp_path / "out")
+    )
+    assert study.name.endswith("(different code, seeds)")
 
 
 REFUSED = [["a", "b", "--light"], ["--compare", "a", "b", "--light"], ["--compare", "a", "b", "--price-per-hour", "2"]]

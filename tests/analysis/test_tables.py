@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from scipy import stats
 
 import analysis
-from analysis.tables import tex
+from analysis.tables import tex, to_tex
 
 ASKED, RECORDS = fake.study_and_records(seeds=10, trials=0)
 
@@ -87,6 +88,67 @@ def test_splits_drawn_anew_per_seed_widen_the_interval_and_are_said(tmp_path):
     assert any("Nadeau" in n for n in summaries(tmp_path / "1", ASKED, records)["5"].notes)
 
 
+def test_a_row_of_a_split_of_its_own_has_the_ratio_of_its_split_and_the_table_says_that_splits_differ(tmp_path):
+    asked, records = copy.deepcopy((ASKED, RECORDS))
+    own = asked["tables"][1]["arms"][0]["config_hash"]
+    for r in records:
+        r["params"] |= {"split": [0.8, 0.1, 0.1] if r["config_hash"] == own else [0.6, 0.1, 0.3], "split_seed": 0}
+        r["params"]["split_per_seed"] = r["config_hash"] == own
+    study = analysis.load(fake.write(tmp_path, asked, records))
+    rows = {r.arm.name: r for r in study.summaries[1].rows}
+    plain = {r.arm.name: r for r in analysis.load(fake.write(tmp_path / "plain", ASKED, RECORDS)).summaries[1].rows}
+    for name, ratio in (("m = 0.1", 0.1 / 0.8), ("m = 0.3", 0.0)):
+        a, b = (rows_[name].cells["test_accuracy"].interval for rows_ in (rows, plain))
+        assert (a.high - a.low) / (b.high - b.low) == pytest.approx((1 + 10 * ratio) ** 0.5), name
+    notes = " ".join(study.summaries[1].notes)
+    assert "Every seed of m = 0.1 draws its own split" in notes and "(1/n + 0.125)" in notes
+    assert (
+        "Rows are of different splits, so of different test images (60/10/30, seed 0: m = 0.2, m = 0.3, m = 0.4, m = 0.5; 80/10/10" in notes
+    )
+    results = study.results.set_index("key")
+    assert results.loc["5/m-0-1/accuracy", "split"] == "80/10/10, drawn anew for each seed"
+
+
+def test_the_number_of_test_images_of_a_row_is_its_own(tmp_path):
+    records = copy.deepcopy(RECORDS)
+    own = ASKED["tables"][1]["arms"][0]["config_hash"]
+    for r in records:
+        if r["config_hash"] == own:
+            r["confusion"]["test"] = (np.eye(4, dtype=int) * 5).tolist()
+    results = analysis.load(fake.write(tmp_path, ASKED, records)).results.set_index("key")
+    assert (results.loc["5/m-0-1/accuracy", "images"], results.loc["5/m-0-3/accuracy", "images"]) == (20, 180)
+
+
+def test_an_arm_of_which_seeds_diverged_is_first_a_failure_rate_and_neither_bold_nor_marked(tmp_path):
+    asked, records = fake.study_and_records(seeds=10, trials=0)
+    best = asked["tables"][0]["arms"][5]["config_hash"]
+    for r in records:
+        if r["config_hash"] == best:
+            r["metrics"] = {k: min(1.0, v + 0.1) for k, v in r["metrics"].items()}
+        if r["config_hash"] == best and r["seed"] < 4:
+            r["status"], r["error"] = "diverged", {"kind": "not_finite", "message": "x"}
+    summary = summaries(tmp_path, asked, records)["2"]
+    row = summary.rows[5]
+    cell = row.cells["test_accuracy"]
+    assert cell.mean == max(r.cells["test_accuracy"].mean for r in summary.rows if r.cells["test_accuracy"].n) and cell.n == 6
+    assert not cell.bold and cell.p < 0.05 and cell.shown == ""
+    low, high = stats.binomtest(4, 10).proportion_ci(method="exact")
+    rate = f"4 of 10 runs diverged (40 %, 95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
+    claim = next(words for words in summary.claims if row.arm.name in words)
+    assert claim.startswith(f"{row.arm.name}: {rate}. ") and claim.endswith("is no claim.") and " gains " not in claim
+    assert any(rate in note for note in summary.notes)
+    assert sum(r.cells["test_accuracy"].bold for r in summary.rows) == 1
+
+
+def test_an_arm_of_the_baseline_s_settings_under_another_name_is_not_compared_with_itself(tmp_path):
+    asked = copy.deepcopy(ASKED)
+    asked["tables"][0]["arms"].append({**asked["tables"][0]["arms"][0], "name": "scratch again"})
+    summary = summaries(tmp_path, asked)["2"]
+    cell = summary.rows[-1].cells["test_accuracy"]
+    assert summary.baseline == "Training from scratch" and summary.rows[-1].is_baseline
+    assert cell.difference_to is None and cell.comparisons == 4 and not any("scratch again" in words for words in summary.claims)
+
+
 def test_the_order_of_the_paper_is_compared_over_arms_that_have_both_numbers(tmp_path):
     found = summaries(tmp_path)
     assert (found["2"].ranked, found["5"].ranked) == (5, 4)
@@ -123,22 +185,58 @@ def with_only(name: str, kept: int, seeds: int = 10) -> list:
     return [r for r in fake.study_and_records(seeds=seeds, trials=0)[1] if r["config_hash"] != config_hash or r["seed"] < kept]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX on this machine")
-def test_a_real_latex_compiles_every_table_without_an_overfull_line(tmp_path):
+def missing_for_latex() -> str:
+    """What a machine lacks to compile our tables; '' if nothing."""
+    if shutil.which("pdflatex") is None or shutil.which("kpsewhich") is None:
+        return "no LaTeX on this machine"
+    found = subprocess.run(["kpsewhich", "siunitx.sty", "threeparttable.sty", "booktabs.sty"], capture_output=True, text=True, check=False)
+    return (
+        "" if found.returncode == 0 else "LaTeX has no siunitx, threeparttable or booktabs (Debian: texlive-science, texlive-latex-extra)"
+    )
+
+
+def odd_study(folder: Path) -> Path:
+    """Ten seeds, names that LaTeX would take for commands, and a table of one arm."""
     asked = copy.deepcopy(ASKED)
     asked["tables"][1]["arms"][0]["name"] = 'm_1 & 50 % of #{x} ~ ^ \\ "q" <b> | λ ≥ µ é 漢 «x» ÐđąŁħŋ'
     for arm, name in zip(asked["tables"][0]["arms"], ("[0.1] x", "*[2pt]"), strict=False):
         arm["name"] = name
+    asked["tables"][0]["baseline_arm"] = "[0.1] x"
     asked["tables"].append({**asked["tables"][0], "number": "9", "metrics": ["test_accuracy"], "title": "Narrow 100 %"})
-    analysis.write_report(fake.write(tmp_path, asked, RECORDS))
-    files = sorted((tmp_path / "tables").glob("*.tex"))
-    assert len(files) == 3
-    inputs = "\n".join(f"\\input{{tables/{f.name}}}" for f in files)
-    page = f"\\documentclass{{article}}\\usepackage[utf8]{{inputenc}}\\usepackage{{booktabs,graphicx}}\\begin{{document}}{inputs}\\end{{document}}"
-    (tmp_path / "page.tex").write_text(page, encoding="utf-8")
-    ran = subprocess.run(
-        ["pdflatex", "-halt-on-error", "page.tex"], cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False
+    return fake.write(folder, asked, RECORDS)
+
+
+def test_a_table_of_an_article_has_n_mean_and_gain_with_intervals_and_is_never_scaled(tmp_path):
+    study = analysis.load(fake.write(tmp_path, ASKED, RECORDS))
+    summary = analysis.summarize(study)[0]
+    text = to_tex(summary, study.results[study.results["table"] == "2"], "test_accuracy")
+    assert "resizebox" not in text and "threeparttable" in text
+    row = next(line for line in text.splitlines() if line.startswith("MoCo + SupCon + CatVar &"))
+    cell = cells(summary)["MoCo + SupCon + CatVar"]
+    numbers = [float(x.replace("$-$", "-")) for x in re.findall(r"(?:\$-\$|[+-])?\d+\.?\d*", row)]
+    expected = [10, cell.mean, *cell.interval, cell.gain, *cell.gain_interval]
+    assert numbers == pytest.approx(expected, abs=0.0051)
+    best = next(r.arm.name for r in summary.rows if r.cells["test_accuracy"].bold)
+    assert [line.split(" &")[0] for line in text.splitlines() if "bfseries" in line] == [best]
+    assert all(
+        ("tnote" in row) == bool(cells(summary)[row.split(" &")[0]].shown)
+        for row in text.splitlines()
+        if row.split(" &")[0] in cells(summary)
     )
+    assert "\\item ImageNet weights: weights unreachable (10 runs)." in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(missing_for_latex()), reason=missing_for_latex())
+def test_a_real_latex_compiles_every_table_without_an_overfull_line(tmp_path):
+    analysis.write_report(odd_study(tmp_path))
+    files = sorted((tmp_path / "tables").glob("*.tex"))
+    assert len(files) > 10
+    inputs = "\n".join(f"\\input{{tables/{f.name}}}\\clearpage" for f in files)
+    packages = "\\usepackage[utf8]{inputenc}\\usepackage{booktabs,siunitx,threeparttable}"
+    page = f"\\documentclass{{article}}{packages}\\begin{{document}}{inputs}\\end{{document}}"
+    (tmp_path / "page.tex").write_text(page, encoding="utf-8")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "page.tex"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
     assert ran.returncode == 0, ran.stdout[-1500:]
     assert "Overfull" not in ran.stdout

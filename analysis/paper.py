@@ -1,0 +1,206 @@
+"""The numbers of a study in the text of a paper. In: a Study, a LaTeX file. Out: numbers.tex, one macro a number, and what is wrong in the text.
+
+A number that is typed by hand goes stale without a word. `\\kt{2/scratch/accuracy/mean}` is looked up in numbers.tex, which is written from
+the records; the check reads the paper with all that it includes, and holds every macro and every number that looks like a result against the records."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import methods
+from analysis.study import Study, StudyError, load, mapping
+from analysis.tables import number, probability
+
+MARK = "% karyotune:"  # the first line of what is written for a paper: the check compares such a file as a whole
+EXEMPT = "not a result"  # in a comment of a line whose numbers are none
+_CELL = {
+    "mean": "mean",
+    "std": "std",
+    "low": "ci95_low",
+    "high": "ci95_high",
+    "gain": "gain_over_baseline",
+    "gain-low": "gain_simultaneous95_low",
+    "gain-high": "gain_simultaneous95_high",
+    "published": "published_mean",
+    "published-std": "published_std",
+}
+
+
+def numbers(study: Study) -> dict[str, str]:
+    """Each number under its name: `2/scratch/accuracy/mean`, `.../low`, `.../gain`, `.../p`, `.../n`, and `study/images` and the like."""
+    out = {f"study/{name}": str(value) for name, value in methods.facts(study).items()}
+    for row in study.results.to_dict("records"):
+        values = {name: float(row[column]) for name, column in _CELL.items()}
+        shown = {name: number(value, signed=name.startswith("gain")) for name, value in values.items()}
+        shown["p"] = probability(float(row["p_adjusted"]))
+        if row["n"]:
+            shown["n"] = str(row["n"])
+            for name in ("cases", "pairs"):
+                shown[name] = "" if pd.isna(row[name]) else str(row[name])
+        out |= {f"{row['key']}/{name}": text for name, text in shown.items() if text}
+    return out
+
+
+def numbers_tex(study: Study) -> str:
+    r"""A LaTeX file to \input: `\kt{NAME}` gives a number, and an error where there is none of that name."""
+    lines = [
+        f"{MARK} numbers.tex. \\input it in the preamble; \\kt{{2/scratch/accuracy/mean}} gives a number; written by `python -m analysis STUDY`.",
+        r"\makeatletter",
+        r"\providecommand{\kt}[1]{\ifcsname kt@#1\endcsname\csname kt@#1\endcsname\else\PackageError{karyotune}{no record gives `#1'}{}\fi}",
+    ]
+    for name, text in numbers(study).items():
+        text = text.replace("-", r"\ensuremath{-}").replace("<", r"\ensuremath{<}").replace("%", r"\%")
+        lines.append(rf"\@namedef{{kt@{name}}}{{{text}}}")
+    return "\n".join([*lines, r"\makeatother", ""])
+
+
+@dataclass(frozen=True)
+class Checked:
+    """refused: what no record gives, in words with file and line; notes: what is right today and would be safer as a macro."""
+
+    refused: tuple[str, ...]
+    notes: tuple[str, ...]
+    macros: int
+    typed: int
+
+
+@dataclass(frozen=True)
+class _Line:
+    place: str
+    text: str
+
+
+def check(paper: Path, study_dir: str | Path | None = None) -> Checked:
+    """Hold a LaTeX file and all that it includes against a study: the one given, else the one in whose tables/ the included numbers.tex lies.
+    StudyError where a file or the study is missing."""
+    lines: list[_Line] = []
+    written: list[Path] = []
+    _read(paper, paper.parent, lines, written, set())
+    study = load(study_dir if study_dir is not None else _study_of(paper, written))
+    refused = []
+    for path in written:
+        now = _now(study, path.name)
+        if now != path.read_text(encoding="utf-8"):
+            refused.append(f"{path}: not what the records of {study.name} give now; write the report again and copy it anew")
+    known = numbers(study)
+    values = _values(study)
+    notes: list[str] = []
+    macros = typed = 0
+    for line in lines:
+        for name in re.findall(r"\\kt\s*\{([^}]*)\}", line.text):
+            macros += 1
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1, 0.4)
+                refused.append(f"{line.place}: no record gives \\kt{{{name}}}" + (f"; did you mean \\kt{{{near[0]}}}?" if near else ""))
+        for text in _typed(line.text):
+            typed += 1
+            found = _backing(text, values)
+            if found is None:
+                refused.append(f"{line.place}: {text} is typed by hand and no record gives it (a comment `% {EXEMPT}` exempts a line)")
+            else:
+                notes.append(f"{line.place}: {text} is typed by hand; {found} gives it today")
+    return Checked(tuple(refused), tuple(notes), macros, typed)
+
+
+def _study_of(paper: Path, written: Sequence[Path]) -> Path:
+    for path in written:
+        if path.name == "numbers.tex" and (path.resolve().parents[1] / "study.json").exists():
+            return path.resolve().parents[1]
+    raise StudyError(
+        f"{paper} includes no numbers.tex out of a study's tables/; name the study: python -m analysis check {paper.name} STUDY_DIR"
+    )
+
+
+def _read(path: Path, root: Path, lines: list[_Line], written: list[Path], seen: set[Path]) -> None:
+    """The lines of a file and of those that it includes; what was written for a paper goes to `written` and is not read."""
+    if path.resolve() in seen:
+        return
+    seen.add(path.resolve())
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StudyError(f"no file {str(path)!r}; includes are looked for beside the paper") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{str(path)!r} cannot be read as UTF-8 ({error}); save it as UTF-8") from None
+    if text.startswith(MARK):
+        written.append(path)
+        return
+    body = "\\begin{document}" not in text
+    for count, raw in enumerate(text.splitlines(), 1):
+        words, _, comment = raw.partition("%") if raw.startswith("%") else _cut(raw)
+        for name in re.findall(r"\\(?:input|include)\s*\{([^}]*)\}", words):
+            _read(root / (name if Path(name).suffix else f"{name}.tex"), root, lines, written, seen)
+        body = body or "\\begin{document}" in words
+        if body and EXEMPT not in comment:
+            lines.append(_Line(f"{path.name}:{count}", words))
+
+
+def _cut(raw: str) -> tuple[str, str, str]:
+    """A line before and after the first % that is not escaped."""
+    found = re.search(r"(?<!\\)(?:\\\\)*%", raw)
+    return (raw[: found.end() - 1], "%", raw[found.end() :]) if found else (raw, "", "")
+
+
+_ARGUMENTS = re.compile(
+    r"\\(?:kt|cite\w*|ref|eqref|autoref|cref|label|input|include|includegraphics|bibliography\w*|url|href|vspace\*?|hspace\*?|setlength|begin|end"
+    r"|SI|si|definecolor|textcolor|color|documentclass|usepackage)(?![A-Za-z])\s*(?:\[[^\]]*\]\s*)*(?:\{[^}]*\})*"
+)
+_LENGTH = re.compile(r"\d*\.?\d+\s*(?:\\(?:line|text|column)width|(?:pt|cm|mm|em|ex|in|px)\b)")
+_NUMBER = re.compile(
+    r"(?<![\w.,])(?P<sign>[-+−]|\$-\$|\\ensuremath\{-\})?(?P<number>\d+(?:\.\d+)?)(?![\w]|\.\d)(?P<unit>(?:\s|~|\\,|\\;|\$)*(?:\\%|per\s?cent|percent|points?\b))?"
+)
+
+
+def _typed(text: str) -> Iterator[str]:
+    """Numbers in a line of text that look like results: with decimals, or with a per cent sign or points behind; `95 % interval` is none."""
+    text = _LENGTH.sub(" ", _ARGUMENTS.sub(" ", text))
+    for found in _NUMBER.finditer(text):
+        after = text[found.end() :].lstrip(" ~-,")
+        confidence = found["number"] in ("90", "95", "99") and re.match(
+            r"(?:simultaneous\s+)?(?:confidence|interval|CI\b|t interval)", after
+        )
+        if ("." in found["number"] or found["unit"]) and not confidence:
+            yield found["number"]
+
+
+def _values(study: Study) -> Mapping[str, float]:
+    """Everything that a number of a text may be: cells, settings, facts; by name."""
+    out: dict[str, float] = {}
+    for row in study.results.to_dict("records"):
+        out |= {f"\\kt{{{row['key']}/{name}}}": float(row[column]) for name, column in _CELL.items()}
+        out |= {
+            f"{row['key']}, {name}": float(row[name]) for name in ("difference_to_published", "p_adjusted", "probability_of_other_sign")
+        }
+    out |= {f"\\kt{{study/{name}}}": float(value) for name, value in methods.facts(study).items() if isinstance(value, (int, float))}
+    for name, value in mapping(study.asked.get("baseline")).items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, (int, float)) and not isinstance(one, bool):
+                out[f"the setting {name}"] = float(one)
+    for column in (c for c in map(str, study.runs) if c.startswith("param.")):
+        for value in study.runs[column].dropna().unique():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                out[f"a run's {column.removeprefix('param.')} = {value:g}"] = float(value)
+    return {name: value for name, value in out.items() if not math.isnan(value)}
+
+
+def _backing(text: str, values: Mapping[str, float]) -> str | None:
+    """Whose value, rounded as the text rounds, is the text; as it is or as a fraction of 1."""
+    places = len(text.partition(".")[2])
+    for name, value in values.items():
+        if any(f"{abs(v):.{places}f}" == text for v in (value, value / 100)):
+            return name
+    return None
+
+
+def _now(study: Study, name: str) -> str | None:
+    """What the study would write today under the name of a file for a paper; None for a file that it does not write."""
+    from analysis.report import paper_files
+
+    return paper_files(study).get(name)

@@ -1,0 +1,221 @@
+"""The numbers of a paper: macros that are current, numbers typed by hand that a record gives or not, methods, checklists, bundles."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import re
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import fake
+import numpy as np
+import pytest
+from test_tables import missing_for_latex, odd_study
+
+import analysis
+from analysis import bundle, methods, paper
+from analysis.__main__ import main
+from analysis.study import StudyError
+
+ASKED, RECORDS = fake.study_and_records()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = fake.write(tmp_path_factory.mktemp("made") / "study", ASKED, RECORDS)
+    fake.leave(made, ASKED, RECORDS)
+    data = json.loads((made / "data/data.json").read_text())
+    (made / "data/data.json").write_text(json.dumps(data | {"patients": [f"person-{i // 10}" for i in range(600)]}))
+    (made / "splits").mkdir()
+    rows = [f"{file},{file.split('/')[0]},{('train', 'val', 'test')[i // 10 % 3]}" for i, file in enumerate(data["files"])]
+    (made / "splits/60-10-30.csv").write_text("\n".join(["file,label,part", *rows]) + "\n")
+    analysis.write_report(made)
+    return made
+
+
+def said(folder: Path, tmp_path: Path, body: str, head: str = "", study: bool = True) -> paper.Checked:
+    (tmp_path / "paper.tex").write_text(
+        f"\\documentclass{{article}}{head}\\begin{{document}}\n{body}\n\\end{{document}}\n", encoding="utf-8"
+    )
+    return paper.check(tmp_path / "paper.tex", folder if study else None)
+
+
+def mean(folder: Path, key: str = "2/moco/accuracy") -> float:
+    return float(analysis.load(folder).results.set_index("key").loc[key, "mean"])
+
+
+def test_every_cell_has_a_macro_with_the_number_that_its_table_shows(folder):
+    text = (folder / "tables/numbers.tex").read_text(encoding="utf-8")
+    macros = dict(re.findall(r"\\@namedef\{kt@([^}]*)\}\{(.*)\}", text))
+    for row in analysis.load(folder).results.to_dict("records"):
+        if row["n"]:
+            assert macros[f"{row['key']}/mean"] == f"{row['mean']:.2f}"
+            assert macros[f"{row['key']}/n"] == str(row["n"])
+        else:
+            assert f"{row['key']}/mean" not in macros
+    assert (macros["study/images"], macros["study/patients"], macros["study/seeds"]) == ("600", "60", "3")
+
+
+def test_a_macro_that_no_record_gives_is_refused_and_the_nearest_is_named(folder, tmp_path):
+    found = said(folder, tmp_path, r"SupCAM reaches \kt{2/moco/accuracy/mean} \% and \kt{2/mocko/accuracy/mean} \%.")
+    assert found.macros == 2 and len(found.refused) == 1
+    assert r"paper.tex:2: no record gives \kt{2/mocko/accuracy/mean}; did you mean \kt{2/moco/accuracy/mean}?" in found.refused[0]
+
+
+def test_a_number_typed_by_hand_that_no_record_gives_is_refused_with_its_line(folder, tmp_path):
+    right = f"{mean(folder):.2f}"
+    wrong = f"{mean(folder) + 0.37:.2f}"
+    found = said(folder, tmp_path, f"It has {right}~\\%.\nIt has {wrong}\\,\\%, or 98.765 points.")
+    assert [words.split(" is typed")[0] for words in found.refused] == [f"paper.tex:3: {wrong}", "paper.tex:3: 98.765"]
+    assert len(found.notes) == 1 and "\\kt{2/moco/accuracy/" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"Three seeds, 2 networks, section 4, in 2024, Table~2.",
+        r"A 95 \% interval, a 95\% confidence interval, the simultaneous 95\,\% intervals.",
+        r"\includegraphics[width=0.48\linewidth]{a-98.76.pdf}\vspace{1.23cm} \cite{x2019.77} \label{sec:98.76} 3.3in wide",
+        r"% 98.76 \% in a comment",
+        r"Luo reports 98.76 \%. % not a result",
+        r"The temperature is 0.07 and the margin 0.2, at a rate of 0.03.",
+    ],
+)
+def test_what_is_no_result_and_what_is_a_setting_is_not_refused(folder, tmp_path, text):
+    assert said(folder, tmp_path, text).refused == ()
+
+
+def test_a_number_of_the_paper_that_is_compared_with_is_a_number_of_a_table_too(folder, tmp_path):
+    assert said(folder, tmp_path, r"Published are 89.15 \%.").refused == ()
+
+
+def test_included_files_are_read_and_tables_of_an_older_report_are_refused(folder, tmp_path):
+    study = shutil.copytree(folder, tmp_path / "study")
+    (tmp_path / "results.tex").write_text("98.76 \\%\n", encoding="utf-8")
+    body = r"\input{results}\input{study/tables/table-2}"
+    head = r"\input{study/tables/numbers.tex}"
+    found = said(study, tmp_path, body, head, study=False)
+    assert [words.split(":")[0] for words in found.refused] == ["results.tex"]
+    records = [json.loads(line) for line in (study / "records.jsonl").read_text().splitlines()]
+    for r in records:
+        r["metrics"] = {k: v - 0.01 for k, v in r["metrics"].items()}
+    fake.write(study, ASKED, records)
+    stale = [words for words in said(study, tmp_path, body, head, study=False).refused if "not what the records" in words]
+    assert [Path(words.split(":")[0]).name for words in stale] == ["numbers.tex", "table-2.tex"]
+
+
+def test_a_paper_that_names_no_study_is_told_to_and_a_missing_include_is_named(folder, tmp_path):
+    with pytest.raises(StudyError, match="name the study"):
+        said(folder, tmp_path, "nothing", study=False)
+    with pytest.raises(StudyError, match=r"no file .*gone\.tex"):
+        said(folder, tmp_path, r"\input{gone}")
+
+
+def test_the_command_ends_with_one_for_a_refused_number_and_with_zero_for_a_sound_paper(folder, tmp_path, capsys):
+    for body, status in ((r"\kt{2/moco/accuracy/mean}", 0), (r"98.76 \%", 1)):
+        (tmp_path / "paper.tex").write_text(f"\\begin{{document}}{body}\\end{{document}}", encoding="utf-8")
+        assert main(["check", str(tmp_path / "paper.tex"), str(folder)]) == status
+    assert "refused: paper.tex:1: 98.76" in capsys.readouterr().err
+    assert main(["check", str(tmp_path / "none.tex"), str(folder)]) == 2
+
+
+def test_every_number_of_the_methods_is_one_of_the_study(folder):
+    text = (folder / "methods.md").read_text(encoding="utf-8")
+    assert "600 images of 4 classes (instance 150, overlapping 150" in text and "of 60 patients" in text
+    assert "train 200, val 200, test 200 images; patients" in text and "none in more than one part" in text
+    runs = analysis.load(folder).runs
+    assert f"{len(runs)} runs: {(runs['status'] == 'completed').sum()} completed, {(runs['status'] == 'pruned').sum()} pruned" in text
+    assert "temperature 0.02 to 0.5 (log)" in text and "queue_size 1024" in text and "torch 2.15.0" in text
+    asked = copy.deepcopy(ASKED)
+    asked["data"], asked["versions"], asked["space"] = {"hash": fake.DATA_HASH}, {}, {}
+    bare = methods.methods_md(analysis.load(fake.write(folder.parent / "bare", asked, RECORDS)))
+    assert "images" not in bare and "Software:" not in bare and "nan" not in bare, "what is not known is not said"
+
+
+def test_a_patient_in_two_parts_is_said_and_disjoint_parts_are_not_claimed(folder, tmp_path):
+    study = shutil.copytree(folder, tmp_path / "study")
+    text = (study / "splits/60-10-30.csv").read_text().splitlines()
+    text[1] = text[1].rpartition(",")[0] + ",test"
+    (study / "splits/60-10-30.csv").write_text("\n".join(text) + "\n")
+    said_now = methods.answers(analysis.load(study))
+    assert "1 in more than one part" in said_now["division"] and said_now["disjoint"] == ""
+
+
+@pytest.mark.parametrize(("name", "count"), [("claim", 44), ("tripod", 52), ("reforms", 32)])
+def test_a_checklist_has_every_item_once_and_fills_only_what_the_study_knows(folder, capsys, name, count):
+    assert main([str(folder), "--checklist", name]) == 0
+    text = (folder / f"checklist-{name}.md").read_text(encoding="utf-8")
+    filled, person = text.split("## For a person")
+    numbers = re.findall(r"^- (?:\[ \] )?\*\*(\w+) ", text, re.M)
+    assert len(numbers) == len(set(numbers)) == count == len(methods.items(name))
+    whole, part, left = map(int, re.search(r"fills (\d+) and (\d+) in part; a person fills (\d+)", text).groups())
+    assert (whole + part, left) == (len(re.findall(r"^- \*\*", filled, re.M)), len(re.findall(r"^- \[ \]", person, re.M)))
+    known = methods.answers(analysis.load(folder))
+    assert {by for item in methods.items(name) for by in item.by} <= known.keys(), "each answer that an item names exists"
+    assert not re.search(r"(ethic|funding|consent).*\n?.*: .*karyotune", filled, re.I)
+
+
+def test_external_data_are_no_filled_item_of_a_study_without_them(folder):
+    text = methods.checklist_md(analysis.load(folder), "claim")
+    assert "- [ ] **33 Test on external data.**" in text
+    asked = copy.deepcopy(ASKED)
+    asked["data"]["external"] = [{"slug": "qband", "images": 240}]
+    other = methods.checklist_md(analysis.load(fake.write(folder.parent / "external", asked, RECORDS)), "claim")
+    assert "- **33 Test on external data.** Tested once on qband (240 images)" in other
+
+
+def test_a_bundle_is_a_study_with_the_same_results_and_without_images_names_and_folders(folder, tmp_path):
+    before = analysis.load(folder)
+    assert main([str(folder), "--bundle", str(tmp_path / "lab.zip")]) == 0
+    with zipfile.ZipFile(tmp_path / "lab.zip") as archive:
+        names = {n.partition("/")[2] for n in archive.namelist()}
+        everything = b"".join(archive.read(n) for n in archive.namelist())
+    assert {"study.json", "records.jsonl", "versions.json", "methods.md", "splits/60-10-30.csv", "data/data.json", "SHA256SUMS"} <= names
+    assert not [n for n in names if n.endswith((".npy", ".png", ".safetensors", ".npz"))]
+    assert b"person-" not in everything and b"cell00" not in everything and str(folder).encode() not in everything
+    after = analysis.load(bundle.unpack(tmp_path / "lab.zip", tmp_path / "there"))
+    for one, other in zip(before.results.to_dict("records"), after.results.to_dict("records"), strict=True):
+        assert str(one) == str(other)
+    assert set(before.results["interval_over"].dropna()) == set(after.results["interval_over"].dropna())
+    assert len(after.predictions) == len(before.predictions) and after.predictions["file"].isna().all()
+    again, _ = bundle.write_bundle(before, tmp_path / "again" / "lab.zip")
+    assert again.read_bytes() == (tmp_path / "lab.zip").read_bytes()
+
+
+def test_a_bundle_in_which_a_file_was_changed_is_refused(folder, tmp_path):
+    bundle.write_bundle(analysis.load(folder), tmp_path / "lab.zip")
+    with zipfile.ZipFile(tmp_path / "lab.zip") as old, zipfile.ZipFile(tmp_path / "other.zip", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b'"seed": 0', b'"seed": 9'))
+    with pytest.raises(StudyError, match=r"records\.jsonl is missing or not the file that was packed"):
+        bundle.unpack(tmp_path / "other.zip", tmp_path / "there")
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "lab/../../out.txt"])
+def test_a_bundle_that_leads_out_of_its_folder_is_refused(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "lab.zip", "w") as archive:
+        archive.writestr(name, "x")
+    with pytest.raises(StudyError, match="no bundle"):
+        bundle.unpack(tmp_path / "lab.zip", tmp_path / "there")
+    assert not (tmp_path / "out.txt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(missing_for_latex()), reason=missing_for_latex())
+def test_a_real_latex_shows_macros_and_stops_at_one_that_no_record_gives(tmp_path):
+    analysis.write_report(odd_study(tmp_path))
+    value = float(next(csv.DictReader((tmp_path / "tables/table-2.csv").read_text(encoding="utf-8").splitlines()))["mean"])
+    for key, sound in (("2/0-1-x/accuracy/mean", True), ("2/none/accuracy/mean", False)):
+        page = rf"\documentclass{{article}}\input{{tables/numbers}}\begin{{document}}\typeout{{HERE \kt{{{key}}} END}}\kt{{{key}}}\end{{document}}"
+        (tmp_path / "page.tex").write_text(page, encoding="utf-8")
+        command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "page.tex"]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+        assert (ran.returncode == 0) == sound, ran.stdout[-1500:]
+        if sound:
+            assert f"HERE {np.round(value, 2):.2f} END" in ran.stdout
+        else:
+            assert "no record gives `2/none/accuracy/mean'" in ran.stdout
