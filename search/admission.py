@@ -32,12 +32,18 @@ MISSED = 4  # questions in a row that the head may leave open
 
 class Admission:
     """Examines each node once. folder: in the storage; group: whether runs have several workers; probe: see Expected; say: to the user of
-    a study, by any thread."""
+    a study, by any thread; gpus: whether runs may have any, so that it matters what becomes of them."""
 
     def __init__(
-        self, folder: Folder, *, group: bool = False, probe: bool = False, say: Callable[[str], None] = lambda words: None
+        self,
+        folder: Folder,
+        *,
+        group: bool = False,
+        gpus: bool = True,
+        probe: bool = False,
+        say: Callable[[str], None] = lambda words: None,
     ) -> None:
-        self.folder, self.group, self.probe, self.say = folder, group, probe, say
+        self.folder, self.group, self.gpus, self.probe, self.say = folder, group, gpus, probe, say
         self.found: dict[str, Findings] = {}
         self._asked: dict[str, tuple[Any, dict[str, Any], float, float]] = {}  # node -> task, what Ray says of it, when by both clocks
 
@@ -48,7 +54,7 @@ class Admission:
             if name in self.found or name in self._asked:
                 continue
             expected = Expected(
-                str(self.folder.path), self.folder.token, code.known(), node["Resources"].get("GPU", 0.0), time.time(), self.group,
+                str(self.folder.path), self.folder.token, code.known(), node["Resources"].get("GPU", 0.0) * self.gpus, time.time(), self.group,
                 self.probe,
             )  # fmt: skip
             there = NodeAffinitySchedulingStrategy(name, soft=False)
@@ -114,9 +120,9 @@ class Admission:
 
 
 @contextmanager
-def admission(study: Path, group: bool, say: Callable[[str], None]) -> Iterator[Admission]:
+def admission(study: Path, group: bool, gpus: bool, say: Callable[[str], None]) -> Iterator[Admission]:
     with closing(Folder(study)) as folder:
-        yield Admission(folder, group=group, say=say)
+        yield Admission(folder, group=group, gpus=gpus, say=say)
 
 
 def gather(opened: Admission, director: "Director", request: "Request", gpus: float | None) -> Machines:

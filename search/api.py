@@ -169,7 +169,7 @@ def _carry_out(work: Work, director: Director) -> None:
             open_cluster(SIGNALS, request.address, request.workers_per_run > 1, own) as machines,
             first_saves(director, say),
             heed(director, say, lambda: SIGNALS.last is not None) as work.asked,
-            admission(work.folder, request.workers_per_run > 1, say) if machines.running else nullcontext() as opened,
+            admission(work.folder, request.workers_per_run > 1, gpus != 0, say) if machines.running else nullcontext() as opened,
         ):
             if opened is not None:
                 machines = gather(opened, director, request, gpus)

@@ -97,10 +97,11 @@ def _storage(storage: Path) -> Iterator[Folder]:
 
 def _here(folder: Folder) -> Health:
     """This machine alone. That its GPUs are promised to nobody is no reason not to try them."""
-    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    there, visible = len(list(Path("/proc/driver/nvidia/gpus").glob("*"))), os.environ.get(VISIBLE)
+    gpus = there if visible is None else min(there, len([name for name in visible.split(",") if name.strip()]))
     found = examine(Expected(str(folder.path), folder.token, code.known(), gpus, time.time(), probe=True))
     found.faults += [fault for fault in [sees(found, folder.path, folder.token)] if fault is not None]
-    return Health([found], notes=choose(look(), os.environ.get(VISIBLE))[1])
+    return Health([found], notes=choose(look(), visible)[1])
 
 
 def _cluster(address: str, folder: Folder) -> Health:
@@ -151,10 +152,9 @@ def _gcs(head: str) -> Door:
         done = subprocess.run(
             [sys.executable, "-c", ASKS, head], env=stranger, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
         )
-        let_in = "let in" in done.stdout
     except subprocess.TimeoutExpired:
-        let_in = False
-    if not let_in:
+        return Door("Ray", head, "did not answer")
+    if "let in" not in done.stdout:
         return Door("Ray", head, "asks for the token")
     words = f"the cluster asks nobody for a token: whoever reaches {head} runs what he likes there as its user"
     return Door("Ray", head, "open", f"{words}; {CLOSE}")
@@ -186,6 +186,8 @@ def _http(name: str, host: str, port: int, path: str) -> Door:
         connection.close()
     if status in (401, 403):
         return Door(name, where, "asks for the token")
+    if status in (404, 501):
+        return Door(name, where, f"knows no jobs (status {status})")
     words = f"the {name} at {where} takes jobs from whoever reaches it (status {status} without a token)"
     listens = "; and `ray start --head --dashboard-host=127.0.0.1`" if name == "dashboard" else ""
     return Door(name, where, "open", f"{words}; {CLOSE}{listens}")

@@ -3,8 +3,10 @@
 import os
 import shutil
 import socket
+import threading
 from collections import namedtuple
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -167,3 +169,53 @@ def test_a_storage_that_takes_long_is_said(folder: Folder, monkeypatch: pytest.M
     monkeypatch.setattr(examining, "_bytes_a_second", lambda move, end: 1e6)
     fault = only(examine(asked(folder, probe=True)))
     assert not fault.bars and "writes 1.0 MB a second to the storage and reads 1.0" in fault.words
+
+
+@pytest.mark.parametrize(
+    ("status", "says", "fault"),
+    [
+        (200, "open", True),
+        (401, "asks for the token", False),
+        (403, "asks for the token", False),
+        (404, "knows no jobs (status 404)", False),
+    ],
+)
+def test_a_port_that_takes_jobs_without_a_token_is_a_fault(status: int, says: str, fault: bool) -> None:
+    from search.doctor import _http
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        port = server.server_address[1]
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        door = _http("dashboard", "127.0.0.1", port, "/api/jobs/")
+        thread.join()
+    assert door.answers == says and bool(door.fault) == fault
+    if fault:
+        assert "takes jobs from whoever reaches it" in door.fault and "RAY_AUTH_MODE=token" in door.fault
+    assert _http("dashboard", "127.0.0.1", port, "/api/jobs/").answers == "closed"
+
+
+def test_a_token_that_others_may_read_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from search.doctor import _token_file
+
+    token = tmp_path / "token"
+    token.write_text("a" * 64)
+    token.chmod(0o644)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert _token_file() is None, "it is not used"
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    door = _token_file()
+    assert door is not None and f"chmod 600 {token}" in door.fault
+    token.chmod(0o600)
+    door = _token_file()
+    assert door is not None and not door.fault
