@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 RECIPE = (ROOT / "clusters" / "onprem.yaml").read_text()
 SMALLEST = (
-    '--trials 0 --repeats 1 --tables 2 --arms "MoCo,MoCo + SupCon,SupCAM*" --set pretrain_epochs=400 --set finetune_epochs=1 --name tried'
+    '--trials 0 --repeats 1 --tables 2 --arms "MoCo,MoCo + SupCon,SupCAM*" --set pretrain_epochs=200 --set finetune_epochs=1 --name tried'
 )
 
 
