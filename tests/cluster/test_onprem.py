@@ -110,6 +110,11 @@ def test_own_machines_from_nothing_to_a_report_though_one_is_lost_in_the_middle(
         ["LICENSE", "README.md", "analysis", "constraints.txt", "pyproject.toml", "search", "search_spaces", "trainables"]
     )
 
+    refused = laptop(
+        f"RAY_AUTH_MODE=token python -m search supcam --storage {hosts.folder} --address {hosts.address(1)}:6379 2>&1; test $? = 2"
+    )
+    assert "a Ray cluster answers there, and this machine is no node of it" in refused
+
     began, line = time.monotonic(), f"cd ~/karyotune && python -m search supcam {SMALLEST}"
     process = laptop.start(laptop.on_head(line))
     try:
