@@ -21,7 +21,7 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n 0 -m "not gpu"
+	$(BIN)/python -m pytest -n 0 -m "not gpu and not cluster"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -12,8 +12,8 @@
 #SBATCH --job-name=karyotune
 #SBATCH --time=2-00:00:00  # CHANGE: of the head
 #SBATCH --ntasks=1
-#SBATCH --cpus-per-task=2
-#SBATCH --mem=8G
+#SBATCH --cpus-per-task=2  # CHANGE if you like: of the head
+#SBATCH --mem=8G  # CHANGE if you like
 #SBATCH --signal=B:TERM@300
 #SBATCH --requeue
 #SBATCH --open-mode=append

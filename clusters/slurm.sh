@@ -73,6 +73,7 @@ while :; do
   [ "$asked" -ne "$before" ] || break  # else it was the signal that ended the wait, and not the command
 done
 trap '' TERM  # of the requeue
+[ "$SLURM_JOB_NUM_NODES" -eq 1 ] || timeout 60 srun --no-kill --kill-on-bad-exit=0 rm -rf "$scratch"
 rm -rf "$scratch"
 
 # 3: unfinished; 143: ended by the signal. Without the signal, 3 is what the words asked for (--max-hours, `search stop`), and no more is wanted.

@@ -13,9 +13,16 @@ from trainables.parts.errors import RequestError
 ANSWER_SECONDS = 5  # in which Ray itself takes a head for dead as it looks for one; it answers in milliseconds
 START_SECONDS, JOIN_SECONDS = 60.0, 10.0  # for a process to import Ray; to join a cluster, which takes one or two
 
-FOUND = "\nfound "
+FOUND, ELSEWHERE = "\nfound ", "\nelsewhere\n"
+# A node's machine has the socket of its raylet: without it ray.init waits ten seconds for one, and dies in C++.
 JOINS = """import os, sys, ray
+from ray._raylet import GcsClient
 print("asking", flush=True)
+if ":" in sys.argv[1]:
+    nodes = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=5).values()
+    if not any(node.state == 0 and os.path.exists(node.raylet_socket_name) for node in nodes):
+        print("elsewhere", flush=True)
+        os._exit(0)
 ray.init(address=sys.argv[1], log_to_driver=False)
 print("found", ray.get_runtime_context().gcs_address, flush=True)
 os._exit(0)"""
@@ -56,7 +63,7 @@ def _refusal(words: str) -> str | None:
 
 
 def _last_words(words: str, ended: bool) -> str:
-    if not ended:
+    if not ended or ELSEWHERE in words:
         return "a Ray cluster answers there, and this machine is no node of it (`ray start --address` makes it one)"
     last = next((line for line in reversed(words.splitlines()) if line.strip()), "Ray did not say why it cannot be joined")
     return last.partition(": ")[2].split(". ")[0] or last

@@ -36,7 +36,7 @@ def step(request: Request, word: str, as_json: bool) -> int:
         )
     out = show.console(errors=as_json)
     if request.told or request.address is not None:
-        out.print(_where(request), markup=False)
+        out.print(_where(request), markup=False, soft_wrap=True)
     if word in ("report", "export", "check"):
         from search.prepare import default_preset
 

@@ -1,6 +1,7 @@
 """cluster.yaml by Ray's own schema and by what the schema misses, its storage scripts with a stand-in for the bucket, how a cluster is divided
 into runs, and --address against two nodes on this machine."""
 
+import base64
 import gc
 import json
 import os
@@ -115,6 +116,128 @@ def test_every_command_is_a_whole_one_in_the_shell_that_ray_puts_around_it(comma
     wrapped = f"source ~/.bashrc; export A=1 && (export RAY_HEAD_IP=head; {command})"
     checked = subprocess.run(["bash", "-n", "-c", wrapped], capture_output=True, text=True, check=False)
     assert checked.returncode == 0 and not checked.stderr, checked.stderr
+
+
+@pytest.mark.slow
+def test_amazon_takes_the_machines_as_the_file_describes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own bootstrap and its node provider, against moto's EC2, IAM and S3."""
+    moto = pytest.importorskip("moto", reason="moto, of the extra dev, is not installed")
+    import boto3
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+    from ray.autoscaler._private.util import prepare_config
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "HOME": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / ".ssh").mkdir()
+    with moto.mock_aws(config={"iam": {"load_aws_managed_policies": True}}):
+        ec2 = boto3.client("ec2", "us-east-1")
+        image = ec2.describe_images()["Images"][0]["ImageId"]
+        config = prepare_config(yaml.safe_load(TEXT.replace("ami-CHANGE-ME", image)))
+        config = AWSNodeProvider.bootstrap_config(config)
+        provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+        for kind, wanted in (("head", "m7i.xlarge"), ("gpu", "g6.2xlarge"), ("gpu-other", "g5.2xlarge"), ("gpu-on-demand", "g6.2xlarge")):
+            provider.create_node(config["available_node_types"][kind]["node_config"], {"ray-user-node-type": kind}, 1)
+            (made,) = (
+                one
+                for held in ec2.describe_instances()["Reservations"]
+                for one in held["Instances"]
+                if {"Key": "ray-user-node-type", "Value": kind} in one["Tags"]
+            )
+            assert made["InstanceType"] == wanted and made["Placement"]["AvailabilityZone"] == CONFIG["provider"]["availability_zone"]
+            assert (made.get("InstanceLifecycle") == "spot") == (kind in ("gpu", "gpu-other"))
+            text = boto3.client("ec2", "us-east-1").describe_instance_attribute(InstanceId=made["InstanceId"], Attribute="userData")
+            assert base64.b64decode(text["UserData"]["Value"]).startswith(b"#cloud-config\nbootcmd:")
+
+
+# -- clusters/ ------------------------------------------------------------------------------------------------------------------------
+
+RECIPES = {path.name: path.read_text() for path in sorted((ROOT / "clusters").iterdir())}
+LAUNCHED = {name: yaml.safe_load(text) for name, text in RECIPES.items() if name in ("gcp.yaml", "onprem.yaml")}
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_a_recipe_for_rays_launcher_is_valid_copies_the_same_code_and_starts_ray_behind_the_token(name: str) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = LAUNCHED[name]
+    validate_config(prepare_config(yaml.safe_load(RECIPES[name])))
+    assert config["file_mounts"] == CONFIG["file_mounts"] and config["rsync_exclude"] == CONFIG["rsync_exclude"]
+    starts = [config["head_start_ray_commands"][-1], config["worker_start_ray_commands"][-1]]
+    assert all("RAY_AUTH_MODE=token" in start and "ray start" in start for start in starts)
+    assert re.search(
+        r"RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token ray start --head\b.*--dashboard-host=127\.0\.0\.1", starts[0], re.DOTALL
+    )
+    assert ("RAY_enable_autoscaler_v2=0" in starts[0]) == (name == "onprem.yaml")
+    commands = [command for key, several in config.items() if key.endswith("_commands") for command in several]
+    assert "chmod 600 ~/.ray/auth_token" in commands
+    assert any("pip install" in command and "-c constraints.txt" in command for command in commands)
+    for command in commands:
+        wrapped = f"source ~/.bashrc; export A=1 && (export RAY_HEAD_IP=head; {command})"
+        checked = subprocess.run(["bash", "-n", "-c", wrapped], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0 and not checked.stderr, (command, checked.stderr)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_sets_the_cluster_the_data_and_the_storage_and_says_what_to_change(name: str) -> None:
+    text = RECIPES[name]
+    assert {"RAY_ADDRESS", "KARYOTUNE_DATA", "KARYOTUNE_STORAGE", "RAY_USAGE_STATS_ENABLED"} <= set(re.findall(r"[A-Z]+(?:_[A-Z]+)+", text))
+    for line in text.splitlines():
+        if "-CHANGE-ME" in line and not line.lstrip().startswith("#"):
+            assert "# CHANGE" in line, line
+    assert not re.search(r"[0-9a-fA-F]{32,}|BEGIN [A-Z ]*PRIVATE KEY|https?://|index-url", text)
+    assert set(re.findall(r"\b\d{1,3}(?:\.\d{1,3}){3}\b", text)) <= {"127.0.0.1", "127.0.1.1", "0.0.0.0"}
+    assert f"clusters/{name}" in text and f"clusters/{name}" in (ROOT / "docs/cluster.md").read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith(".sh")])
+def test_a_batch_script_is_whole_and_asks_for_the_signal_and_the_queue(name: str) -> None:
+    checked = subprocess.run(["bash", "-n", ROOT / "clusters" / name], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0 and not checked.stderr
+    asked = {line.partition("  #")[0] for line in RECIPES[name].splitlines() if line.startswith("#SBATCH")}
+    assert {"#SBATCH --signal=B:TERM@300", "#SBATCH --requeue", "#SBATCH --open-mode=append"} <= asked
+
+
+def test_the_job_for_kubernetes_has_fields_that_kuberay_documents() -> None:
+    """By name; with KARYOTUNE_KUBERAY_CRD, its ray.io_rayjobs.yaml, by the whole schema."""
+    job = yaml.safe_load(RECIPES["kuberay.yaml"])
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec, cluster_spec = job["spec"], job["spec"]["rayClusterSpec"]
+    assert set(spec) <= {"entrypoint", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit", "rayClusterSpec"}
+    assert (
+        cluster_spec["authOptions"] == {"mode": "token"} and f"ray=={cluster_spec['rayVersion']}" in (ROOT / "constraints.txt").read_text()
+    )
+    groups = [cluster_spec["headGroupSpec"], *cluster_spec["workerGroupSpecs"]]
+    for group in groups:
+        (container,) = group["template"]["spec"]["containers"]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/shared", "/dev/shm"}
+    assert groups[0]["rayStartParams"]["num-cpus"] == "0" and "replicas" in groups[1]
+    if crd := os.environ.get("KARYOTUNE_KUBERAY_CRD"):
+        import jsonschema
+
+        (version,) = (one for one in yaml.safe_load(Path(crd).read_text())["spec"]["versions"] if one["name"] == "v1")
+        schema = version["schema"]["openAPIV3Schema"]
+        schema["properties"]["metadata"] = {"type": "object"}
+        jsonschema.validate(job, _closed(schema))
+
+
+def _closed(schema: Any) -> Any:
+    """A schema of Kubernetes that takes no field it does not name, and numbers or words where it says so."""
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+    closed = {key: _closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and "type" in schema:
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
 # -- the bucket -----------------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 RECIPE = (ROOT / "clusters" / "onprem.yaml").read_text()
 SMALLEST = (
-    '--trials 0 --repeats 1 --tables 2 --arms "MoCo,MoCo + SupCon,SupCAM*" --set pretrain_epochs=400 --set finetune_epochs=1 --name tried'
+    '--trials 0 --repeats 1 --tables 2 --arms "MoCo,MoCo + SupCon,SupCAM*" --set pretrain_epochs=200 --set finetune_epochs=1 --name tried'
 )
 
 
@@ -109,6 +109,11 @@ def test_own_machines_from_nothing_to_a_report_though_one_is_lost_in_the_middle(
     assert hosts.ssh(3, "ls -A ~/karyotune").stdout.split() == sorted(
         ["LICENSE", "README.md", "analysis", "constraints.txt", "pyproject.toml", "search", "search_spaces", "trainables"]
     )
+
+    refused = laptop(
+        f"RAY_AUTH_MODE=token python -m search supcam --storage {hosts.folder} --address {hosts.address(1)}:6379 2>&1; test $? = 2"
+    )
+    assert "a Ray cluster answers there, and this machine is no node of it" in refused
 
     began, line = time.monotonic(), f"cd ~/karyotune && python -m search supcam {SMALLEST}"
     process = laptop.start(laptop.on_head(line))
