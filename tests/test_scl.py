@@ -653,13 +653,15 @@ def test_one_answer_for_every_image_is_named_as_a_collapse(setting):
     assert task.collapse() == f"each of {n} validation images is taken for Y; the {n} validation embeddings lie in one direction"
 
 
-def test_a_balanced_contrast_is_not_asked_for_lambda1_and_no_contrast_for_neither():
-    balanced = [config_hash(PROCEDURE, replace(TINY, contrast_balance=0.1, lambda1=value)) for value in (1.0, 0.3)]
+def test_a_balanced_contrast_takes_no_lambda1_and_without_contrast_none_of_its_settings_counts():
+    [fault] = faults(replace(TINY, contrast_balance=0.1, lambda1=0.3))
+    assert fault.startswith("lambda1 must be 1, or 0 for none, where the contrast is balanced (contrast_balance=0.1), got 0.3")
+    assert [faults(replace(TINY, contrast_balance=0.1, lambda1=value)) for value in (0, 1)] == [[], []]
     without = [
         config_hash(PROCEDURE, replace(TINY, lambda1=0.0, contrast_balance=value, contrast_sum=summed))
         for value, summed in ((0.1, "code"), (0.0, "equation"))
     ]
-    assert balanced[0] == balanced[1] and without[0] == without[1] and balanced[0] != without[0]
+    assert without[0] == without[1] != config_hash(PROCEDURE, replace(TINY, contrast_balance=0.1))
 
 
 def test_without_scl_the_temperature_does_not_matter_and_with_it_it_does():
