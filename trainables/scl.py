@@ -116,8 +116,11 @@ FIELDS = tuple(entry.name for entry in fields(SclConfig))
 
 
 def canonical(config: SclConfig) -> SclConfig:
-    """The same training with every field that cannot matter at its default (without SCL there is no temperature), in the default's type."""
-    return typed(config, ("temperature", "contrast_sum", "contrast_balance") if config.lambda1 == 0 else ())
+    """The same training with every field that cannot matter at its default, in the default's type: without SCL there is no temperature, and
+    a contrast that is balanced has no lambda1."""
+    if config.lambda1 == 0:
+        return typed(config, ("temperature", "contrast_sum", "contrast_balance"))
+    return typed(config, ("lambda1",) if config.contrast_balance else ())
 
 
 def faults(config: SclConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
