@@ -57,7 +57,9 @@ RECORDINGS = {
             "rotation": (0.0, 60.0, 180.0),
             "temperature": (0.05, 0.3),
         },
-        {"input_size": 48, "split": (0.55, 0.4, 0.05), "steps_per_epoch": 30, "epochs": 9, "embedding_dim": 64},
+        {
+            "input_size": 48, "split": (0.55, 0.4, 0.05), "steps_per_epoch": 30, "epochs": 9, "embedding_dim": 64, "contrast_balance": 0.0,
+        },
         1104, (), ("val_accuracy", "train"), 9, 0, 460,
     ),
     # 32 pixels, more steps of pre-training (225; at 42 it brings nothing that could be seen early), 320 validation images

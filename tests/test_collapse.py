@@ -10,7 +10,7 @@ from test_loop import Line, run, setting
 from search.trial import KINDS
 from search.verdict import Breaks, whose
 from trainables.parts.checkpoint import load_state, save_state
-from trainables.parts.collapse import ALIKE, FEWEST, one_class, one_direction, rank, said
+from trainables.parts.collapse import FEWEST, one_class, one_direction, rank, said
 from trainables.parts.errors import Collapsed
 from trainables.parts.execution import execute
 from trainables.parts.loop import Fitting, fit
@@ -29,7 +29,7 @@ def test_a_rank_is_that_of_numpy_whatever_the_lengths_of_rows(directions):
 def test_equal_rows_and_rows_that_differ_by_rounding_are_one_direction_and_others_are_not():
     one = rows(1, 16).expand(30, -1)
     assert one_direction(one, "keys") == "the 30 keys lie in one direction"
-    assert one_direction(one + ALIKE / 20 * rows(30, 16, seed=1), "keys") and not one_direction(one + rows(30, 16, seed=1), "keys")
+    assert one_direction(one + 1e-3 * rows(30, 16, seed=1), "keys") and not one_direction(one + rows(30, 16, seed=1), "keys")
     signs = torch.where(torch.arange(30) % 2 == 0, 1.0, -1.0)[:, None]
     assert one_direction(one * signs, "keys")  # nothing but a yes and a no
 

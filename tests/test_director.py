@@ -375,7 +375,10 @@ def test_a_run_that_a_table_wants_is_never_stopped(study, monkeypatch):
     assert (wanted.trial.number, True) in said, "the search alone would have stopped it"
 
 
-@pytest.mark.parametrize(("status", "kind"), [("diverged", "not_finite"), ("failed", "out_of_memory"), ("failed", "unreachable_weights")])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [("diverged", "not_finite"), ("collapsed", "collapsed"), ("failed", "out_of_memory"), ("failed", "unreachable_weights")],
+)
 def test_a_run_that_broke_reaches_optuna_as_stopped_without_a_score_and_its_record_says_why(study, status, kind):
     bench = study(trials=1, repeats=1, tables=["none"])
     ledger, c = bench.open()

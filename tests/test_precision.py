@@ -57,8 +57,10 @@ def arms():
 
 
 def kind(config):
-    """What of a configuration decides which operations a step has: words and switches, and whether a number is 0."""
-    return tuple(value if isinstance(value, str | bool) else value > 0 for value in vars(config).values() if not isinstance(value, tuple))
+    """What of a configuration decides which operations a step has: words and switches, and whether a number is 0. The rate of a step, and which
+    epoch's weights are handed on, change none."""
+    values = {name: value for name, value in vars(config).items() if name not in ("schedule", "keep") and not isinstance(value, tuple)}
+    return tuple(value if isinstance(value, str | bool) else value > 0 for value in values.values())
 
 
 def kinds(cases):

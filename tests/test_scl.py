@@ -653,13 +653,15 @@ def test_one_answer_for_every_image_is_named_as_a_collapse(setting):
     assert task.collapse() == f"each of {n} validation images is taken for Y; the {n} validation embeddings lie in one direction"
 
 
-def test_a_balanced_contrast_is_not_asked_for_lambda1_and_no_contrast_for_neither():
-    balanced = [config_hash(PROCEDURE, replace(TINY, contrast_balance=0.1, lambda1=value)) for value in (1.0, 0.3)]
+def test_a_balanced_contrast_takes_no_lambda1_and_without_contrast_none_of_its_settings_counts():
+    [fault] = faults(replace(TINY, contrast_balance=0.1, lambda1=0.3))
+    assert fault.startswith("lambda1 must be 1, or 0 for none, where the contrast is balanced (contrast_balance=0.1), got 0.3")
+    assert [faults(replace(TINY, contrast_balance=0.1, lambda1=value)) for value in (0, 1)] == [[], []]
     without = [
         config_hash(PROCEDURE, replace(TINY, lambda1=0.0, contrast_balance=value, contrast_sum=summed))
         for value, summed in ((0.1, "code"), (0.0, "equation"))
     ]
-    assert balanced[0] == balanced[1] and without[0] == without[1] and balanced[0] != without[0]
+    assert without[0] == without[1] != config_hash(PROCEDURE, replace(TINY, contrast_balance=0.1))
 
 
 def test_without_scl_the_temperature_does_not_matter_and_with_it_it_does():
@@ -944,9 +946,9 @@ def test_the_paper_preset_is_the_authors_program_and_the_equation_read_literally
     }  # fmt: skip
     paper = replace(SclConfig(), **STUDY.presets["paper"].overrides)
     assert {name: getattr(paper, name) for name in authors} == authors
-    [table] = [table for table in STUDY.tables if table.number == "S3"]
-    arms = {arm.name: replace(paper, **arm.overrides) for arm in table.arms}
-    assert arms["Eq. 3 read literally"] == replace(paper, contrast_sum="equation") and arms["the authors' whole program"] == paper
+    arms = {arm.name: replace(paper, **arm.overrides) for table in STUDY.tables if table.number in ("S3", "S4") for arm in table.arms}
+    assert arms["Eq. 3 read literally"] == replace(paper, contrast_sum="equation")
+    assert arms["the authors' program's"] == arms["all of it"] == paper
 
 
 def test_every_preset_brings_a_set_to_one_scale_at_the_same_part_of_the_canvas():
@@ -967,7 +969,7 @@ def test_tables_name_the_papers_rows_and_change_at_most_two_fields():
     rows_of = {(number, arm, dataset) for _, number, arm, dataset in table}
     for wanted in STUDY.tables:
         for arm in wanted.arms:
-            assert len(arm.overrides) <= 2 or wanted.number == "S3"
+            assert len(arm.overrides) <= 2 or wanted.number in ("S3", "S4")
             if arm.published is not None:
                 assert {(wanted.number, arm.published, name) for name in (wanted.dataset, wanted.external_dataset)} <= rows_of
     published = {arm.published for wanted in STUDY.tables if wanted.number == "1" for arm in wanted.arms}

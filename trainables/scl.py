@@ -117,7 +117,7 @@ FIELDS = tuple(entry.name for entry in fields(SclConfig))
 
 def canonical(config: SclConfig) -> SclConfig:
     """The same training with every field that cannot matter at its default, in the default's type: without SCL there is no temperature, and
-    with a contrast that is balanced lambda1 is not asked."""
+    a contrast that is balanced has no lambda1."""
     if config.lambda1 == 0:
         return typed(config, ("temperature", "contrast_sum", "contrast_balance"))
     return typed(config, ("lambda1",) if config.contrast_balance else ())
@@ -126,6 +126,11 @@ def canonical(config: SclConfig) -> SclConfig:
 def faults(config: SclConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
     """All that is wrong with the configuration, alone and for a data set: one line each."""
     found = setting_faults(config, CHOICES, RANGES, POSITIVE)
+    if config.contrast_balance > 0 and config.lambda1 not in (0, 1):
+        found.append(
+            f"lambda1 must be 1, or 0 for none, where the contrast is balanced (contrast_balance={config.contrast_balance:g}), "
+            f"got {config.lambda1:g}; a weight of its own takes contrast_balance=0"
+        )
     if unknown := backbone_faults(config.backbone):
         found += unknown
     elif not any(fault.startswith("input_size") for fault in found):
