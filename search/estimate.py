@@ -20,7 +20,7 @@ from trainables.parts.procedure import Setting, Stage
 from trainables.parts.replay import WARM
 
 STEPS = 5  # timed, after some that are not; their median counts
-MATTERS = ("backbone", "input_size")  # beside the batch: what a step's time depends on most
+MATTERS = ("backbone", "input_size", "features")  # beside the batch: what a step's time depends on most; features may need no step
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _time(entry: Entry, config: Any, stage: Stage, pack: Pack, seed: int, device
             if device.type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - clock)
-        step = statistics.median(times[first:] or times)
+        step = statistics.median(times[first:] or times) if times else 0.0
         task.eval()
         clock = time.perf_counter()
         task.validate()
