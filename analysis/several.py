@@ -19,7 +19,7 @@ from analysis.crossed import Crossed, Estimate, of_seeds, two_way
 from analysis.frames import over
 from analysis.report import Report, encoded, templates, write_file, write_report
 from analysis.statistics import NONE, Interval
-from analysis.study import Study, StudyError, listed, load, mapping, text_of, whole
+from analysis.study import Study, StudyError, listed, load, mapping, text_of, whole, without_folders
 from analysis.summary import Cell, Row, title
 from analysis.tables import interval, markdown, number, plus_minus
 
@@ -188,7 +188,7 @@ def _fact(study: Study, keys: tuple[str, ...]) -> str:
     value: Any = study.asked
     for key in keys:
         value = mapping(value).get(key)
-    return "" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else without_folders(str(value))
 
 
 def _data_hash(study: Study) -> str:

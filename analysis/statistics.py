@@ -33,22 +33,10 @@ def mean_std(values: ArrayLike) -> tuple[float, float]:
     return (float(x.mean()) if x.size else math.nan), (float(x.std(ddof=1)) if x.size > 1 else math.nan)
 
 
-def t_interval(values: ArrayLike, test_over_train: float = 0.0, level: float = LEVEL) -> Interval:
-    """Student's interval of the mean; none below two values.
-
-    test_over_train above 0 is for splits drawn anew per seed, whose training parts overlap: variance x (1/n + n_test/n_train)
-    instead of 1/n (Nadeau and Bengio 2003, eq. 9)."""
-    x = np.asarray(values, dtype=np.float64)
-    if x.size < 2:
-        return NONE
-    half = float(stats.t.ppf((1 + level) / 2, x.size - 1) * x.std(ddof=1) * math.sqrt(1 / x.size + test_over_train))
-    return Interval(float(x.mean()) - half, float(x.mean()) + half)
-
-
 def welch_interval(a: ArrayLike, b: ArrayLike, a_ratio: float = 0.0, b_ratio: float = 0.0) -> Interval:
     """Welch's interval of the mean of a minus the mean of b, for runs that cannot be paired; none below two values each.
 
-    a_ratio, b_ratio: n_test/n_train of each side as in `t_interval`, where its splits are drawn anew per seed."""
+    a_ratio, b_ratio: n_test/n_train of each side where its splits are drawn anew per seed (Nadeau and Bengio 2003, eq. 9)."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if x.size < 2 or y.size < 2:
         return NONE

@@ -2,7 +2,7 @@
 
 `python benchmarks/report.py [RECORDS ...]`: each size in a process of its own, which is what a user starts; the last line is the ratio to the
 limits, 10 s and 1 GB for 100,000 records on 2 cores. Making the study is not counted. `light` is the report that is rewritten while a study
-runs; `full` also has each figure as PNG, PDF and at column width, whose time does not depend on the records."""
+runs; `full` also computes the embedding map, of which this study has none."""
 
 from __future__ import annotations
 

@@ -228,12 +228,17 @@ def test_a_table_of_an_article_has_n_mean_and_gain_with_intervals_and_is_never_s
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(missing_for_latex()), reason=missing_for_latex())
-def test_a_real_latex_compiles_every_table_without_an_overfull_line(tmp_path):
-    analysis.write_report(odd_study(tmp_path))
+def test_a_real_latex_compiles_every_table_and_figure_without_an_overfull_line(tmp_path):
+    analysis.write_report(odd_study(tmp_path), pdf=True)
     files = sorted((tmp_path / "tables").glob("*.tex"))
     assert len(files) > 10
     inputs = "\n".join(f"\\input{{tables/{f.name}}}\\clearpage" for f in files)
-    packages = "\\usepackage[utf8]{inputenc}\\usepackage{booktabs,siunitx,threeparttable}"
+    figures = sorted((tmp_path / "figures").glob("*.pdf"))
+    assert len(figures) > 8
+    inputs += "\n".join(
+        f"\\includegraphics[width=\\linewidth,height=\\textheight,keepaspectratio]{{figures/{f.name}}}\\clearpage" for f in figures
+    )
+    packages = "\\usepackage[utf8]{inputenc}\\usepackage{booktabs,siunitx,threeparttable,graphicx}"
     page = f"\\documentclass{{article}}{packages}\\begin{{document}}{inputs}\\end{{document}}"
     (tmp_path / "page.tex").write_text(page, encoding="utf-8")
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "page.tex"]
