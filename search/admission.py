@@ -54,8 +54,8 @@ class Admission:
             if name in self.found or name in self._asked:
                 continue
             expected = Expected(
-                str(self.folder.path), self.folder.token, code.known(), node["Resources"].get("GPU", 0.0) * self.gpus, time.time(), self.group,
-                self.probe,
+                str(self.folder.path), self.folder.token, code.known(), node["Resources"].get("GPU", 0.0) * self.gpus, time.time(),
+                self.group, self.probe,
             )  # fmt: skip
             there = NodeAffinitySchedulingStrategy(name, soft=False)
             # One call a process: it has looked at GPUs, and would keep their memory.
