@@ -21,6 +21,7 @@ from torch import Tensor
 from search.ledger import Ledger, now
 from search.registry import Entry, load
 from search.study import external_names, external_packs
+from trainables.data.normal import normal_of
 from trainables.data.pack import Pack
 from trainables.parts.checkpoint import load_state, set_mode
 from trainables.parts.errors import RequestError
@@ -76,7 +77,7 @@ def _write(
     settings: dict[str, Any] = {
         "schema": SCHEMA, "procedure": record["procedure"], "classes": list(pack.classes), "config": record["params"], "study": study["study"],
         "seed": record["seed"], "key": record["key"], "data_hash": record["data_hash"], "commit": record["commit"], "versions": record["versions"],
-        "timm": timm_settings is not None, "scale": pack.scale,
+        "timm": timm_settings is not None,
     }  # fmt: skip
     (folder / "metrics.json").write_text(
         json.dumps({"chosen_by": why, "metrics": record["metrics"], "confusion": record["confusion"]}, indent=1) + "\n"
@@ -183,8 +184,8 @@ def model_card(study: Mapping[str, Any], record: Mapping[str, Any], why: str, pa
     if timm_settings is not None:
         channels, side, _ = timm_settings["pretrained_cfg"]["input_size"]
         kind = "gray images with a black background, padded to a square canvas" if channels == 1 else "colour images"
-        if record["params"].get("normal_side"):
-            kind += f" (first cropped to their foreground and scaled, a whole set by one factor, to a median length of {record['params']['normal_side']:g} px)"
+        if brought := normal_of(record["params"]).words:
+            kind += f" ({brought}, see `trainables/data/normal.py`)"
         timm_words = (
             f'\nor with timm alone: `timm.create_model("local-dir:PATH/TO/best", pretrained=True)`. It takes {kind}, as (N, {channels}, {side}, {side}),\n'
             "scaled as `config.json` says: (x / 255 - mean) / std.\n"
@@ -254,7 +255,6 @@ class Exported:
     config: Any
     tensors: dict[str, Tensor]
     classes: tuple[str, ...]
-    scale: float  # `Pack.scale` of the training set
     data_hash: str | None  # of all that it was trained and judged on
 
 
@@ -275,8 +275,7 @@ def open_export(best: Path) -> Exported:
     try:
         entry = load(settings["procedure"])
         config = config_from(entry.procedure.config, settings["config"])
-        scale = float(settings.get("scale", 0.0))  # exports of before have none
-        return Exported(entry, config, tensors, tuple(settings["classes"]), scale, settings.get("data_hash"))
+        return Exported(entry, config, tensors, tuple(settings["classes"]), settings.get("data_hash"))
     except (KeyError, TypeError, ValueError) as fault:
         raise RequestError(
             f"{best / SETTINGS} does not fit this version ({fault}); export it again: python -m search PROCEDURE export"

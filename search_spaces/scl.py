@@ -86,7 +86,9 @@ STUDY = Study(
         "quick": Preset(
             "minutes on a laptop's CPU: a small network at 64 pixels; with and without SCL, not the published level",
             {
-                "normal_side": 64.0,  # pixels: whatever the magnification of a set
+                "normal_width": 13.3,  # pixels: half of all chromosomes are longer than 64 then, whatever the magnification
+                "normal_gray": 190.0,  # whatever the stain and the exposure
+                "upright": True,
                 "canvas": 112,  # pixels: only chromosomes 1 and 2 are longer; a larger one shows no bands at 64 pixels
                 "input_size": 64,
                 "backbone": "test_efficientnet",  # of timm's smallest networks the best for two minutes of one core
@@ -96,7 +98,7 @@ STUDY = Study(
                 "steps_per_epoch": 200,
                 "learning_rate": 6e-3,  # 2,000 steps in all: at 1e-5 the network would stay where it began
                 "schedule": "cosine",
-                "rotation": 0.0,  # degrees: each image is seen about eight times, and the images lie at all angles themselves
+                "rotation": 0.0,  # degrees: each image is seen about eight times, and all stand upright
             },
             trials=4,
             repeats=3,
