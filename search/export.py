@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from search.invariance import card_lines, invariances
 from search.ledger import Ledger, now
 from search.registry import Entry, load
 from search.study import external_names, external_packs
@@ -51,7 +52,9 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     if entry.procedure.exported is not None:
         tensors = entry.procedure.exported(config, tensors)
     temporary = folder / ".best.tmp"
-    _write(temporary, entry, study, pack, record, why, tensors)
+    images, test = sets["test"]
+    same = invariances(entry.procedure, config, tensors, images, test, source_of(study), device)
+    _write(temporary, entry, study, pack, record, why, tensors, same)
     prove(temporary, entry, record, sets, device)
     return _put(temporary, folder)
 
@@ -64,6 +67,7 @@ def _write(
     record: Mapping[str, Any],
     why: str,
     tensors: Mapping[str, torch.Tensor],
+    same: Mapping[str, float],
 ) -> None:
     """All files of an export into a fresh folder."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -80,12 +84,13 @@ def _write(
         "timm": timm_settings is not None,
     }  # fmt: skip
     (folder / "metrics.json").write_text(
-        json.dumps({"chosen_by": why, "metrics": record["metrics"], "confusion": record["confusion"]}, indent=1) + "\n"
+        json.dumps({"chosen_by": why, "metrics": record["metrics"], "confusion": record["confusion"], "same_class": dict(same)}, indent=1)
+        + "\n"
     )
     for part, matrix in record["confusion"].items():
         if part != "val":
             (folder / f"confusion_{part}.csv").write_text(confusion_csv(matrix, pack.classes))
-    (folder / "README.md").write_text(model_card(study, record, why, pack, timm_settings))
+    (folder / "README.md").write_text(model_card(study, record, why, pack, timm_settings, same))
     settings["files"] = {path.name: _sum_of(path) for path in sorted(folder.iterdir())}
     (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
 
@@ -178,7 +183,20 @@ def confusion_csv(confusion: list[list[int]], classes: tuple[str, ...]) -> str:
     return text.getvalue()
 
 
-def model_card(study: Mapping[str, Any], record: Mapping[str, Any], why: str, pack: Pack, timm_settings: Mapping[str, Any] | None) -> str:
+def source_of(study: Mapping[str, Any]) -> Path | None:
+    """The folder that the study's images were read from; None for the built-in set."""
+    source = study["data"]["source"]
+    return None if source == "synthetic" else Path(source)
+
+
+def model_card(
+    study: Mapping[str, Any],
+    record: Mapping[str, Any],
+    why: str,
+    pack: Pack,
+    timm_settings: Mapping[str, Any] | None,
+    same: Mapping[str, float],
+) -> str:
     """README.md of `best/`."""
     timm_words = ""
     if timm_settings is not None:
@@ -213,6 +231,7 @@ Trained on {study["data"]["parts"]["train"]:,} images of `{Path(str(study["data"
     python -m search predict PATH/TO/best IMAGES... --out predictions.csv
     python -m search evaluate PATH/TO/best --data FOLDER
 {timm_words}
+{"".join(card_lines(same))}
 ## Limits
 
 Trained on one data set; other stains, scales and cameras may need training of their own: `evaluate` tells. Not a medical device.
