@@ -6,6 +6,7 @@ a temporary name and renamed. Nothing of the clock goes into it: the same record
 from __future__ import annotations
 
 import gc
+import json
 import math
 import os
 import time
@@ -238,7 +239,7 @@ def _page(
         "runs": _run_rows(study, runs, links),
         "runs_left_out": len(study.records) - len(runs),
         "beside": beside,
-        "beside_words": (*beside.words, *artefact_words(study, beside)),
+        "beside_words": (*beside.words, *artefact_words(study, beside), *_copies(study)),
         "calibration": calibration_words(beside.calibration) if beside.calibration else "",
         "lone": fg.lone,
         "training_pictures": [n for n in pictures if n.startswith("training-")],
@@ -257,6 +258,17 @@ def _page(
         "css": (Path(__file__).parent / "report.css").read_text(encoding="utf-8"),
         "js": (Path(__file__).parent / "report.js").read_text(encoding="utf-8"),
     }
+
+
+def _copies(study: Study) -> tuple[str, ...]:
+    """How many of the test images keep their class when they come in another form, as the export has measured it."""
+    try:
+        told = json.loads((study.folder / "best" / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # nothing is exported yet; `data check` names a damaged export
+        return ()
+    same = mapping(told.get("same_class")) if isinstance(told, Mapping) else {}
+    parts = [f"{name} {100 * part:.0f} %" for name, part in same.items() if isinstance(part, float)]
+    return (f"Copies of test images to which the exported model gives the class of the image itself: {', '.join(parts)}.",) if parts else ()
 
 
 def _gain(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> Gain | None:

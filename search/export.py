@@ -20,9 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from search.invariance import card_lines, invariances
 from search.ledger import Ledger, now
 from search.registry import Entry, load
 from search.study import external_names, external_packs
+from trainables.data.normal import normal_of
 from trainables.data.pack import Pack
 from trainables.parts.checkpoint import load_state, set_mode
 from trainables.parts.errors import NotProven, RequestError
@@ -60,7 +62,9 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     _write_model(temporary, tensors, timm_settings)
     outcome = read_outcome(source.parent)
     notes = prove(temporary, entry, record, sets, device, outcome.predictions if outcome else {})
-    _describe(temporary, study, pack, record, why, timm_settings, notes)
+    images, test = sets["test"]
+    same = invariances(entry.procedure, config, tensors, images, test, source_of(study), device)
+    _describe(temporary, study, pack, record, why, timm_settings, notes, same)
     return _put(temporary, folder)
 
 
@@ -82,23 +86,20 @@ def _describe(
     why: str,
     timm_settings: Mapping[str, Any] | None,
     notes: list[str],
+    same: Mapping[str, float],
 ) -> None:
     """All that is said of the model beside it. notes: what differs on the machine that exports it."""
     settings: dict[str, Any] = {
         "schema": SCHEMA, "procedure": record["procedure"], "classes": list(pack.classes), "config": record["params"],
-        "study": study["study"],
-        "seed": record["seed"], "key": record["key"], "data_hash": record["data_hash"], "commit": record["commit"],
-        "versions": record["versions"],
-        "timm": timm_settings is not None, "scale": pack.scale,
+        "study": study["study"], "seed": record["seed"], "key": record["key"], "data_hash": record["data_hash"],
+        "commit": record["commit"], "versions": record["versions"], "timm": timm_settings is not None,
     }  # fmt: skip
-    (folder / "metrics.json").write_text(
-        json.dumps({"chosen_by": why, "metrics": record["metrics"], "confusion": record["confusion"], "differs_here": notes}, indent=1)
-        + "\n"
-    )
+    metrics = {"chosen_by": why, "metrics": record["metrics"], "confusion": record["confusion"]}
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"differs_here": notes, "same_class": dict(same)}, indent=1) + "\n")
     for part, matrix in record["confusion"].items():
         if part != "val":
             (folder / f"confusion_{part}.csv").write_text(confusion_csv(matrix, pack.classes))
-    (folder / "README.md").write_text(model_card(study, record, why, pack, timm_settings, notes))
+    (folder / "README.md").write_text(model_card(study, record, why, pack, timm_settings, notes, same))
     settings["files"] = {path.name: _sum_of(path) for path in sorted(folder.iterdir())}
     (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
 
@@ -224,17 +225,28 @@ def confusion_csv(confusion: list[list[int]], classes: tuple[str, ...]) -> str:
     return text.getvalue()
 
 
+def source_of(study: Mapping[str, Any]) -> Path | None:
+    """The folder that the study's images were read from; None for the built-in set."""
+    source = study["data"]["source"]
+    return None if source == "synthetic" else Path(source)
+
+
 def model_card(
-    study: Mapping[str, Any], record: Mapping[str, Any], why: str, pack: Pack, timm_settings: Mapping[str, Any] | None, notes: list[str]
+    study: Mapping[str, Any],
+    record: Mapping[str, Any],
+    why: str,
+    pack: Pack,
+    timm_settings: Mapping[str, Any] | None,
+    notes: list[str],
+    same: Mapping[str, float],
 ) -> str:
     """README.md of `best/`."""
     timm_words = ""
     if timm_settings is not None:
         channels, side, _ = timm_settings["pretrained_cfg"]["input_size"]
         kind = "gray images with a black background, padded to a square canvas" if channels == 1 else "colour images"
-        if record["params"].get("normal_side"):
-            length = f"{record['params']['normal_side']:g} px"
-            kind += f" (first cropped to their foreground and scaled, a whole set by one factor, to a median length of {length})"
+        if brought := normal_of(record["params"]).words:
+            kind += f" ({brought}, see `trainables/data/normal.py`)"
         timm_words = (
             f'\nor with timm alone: `timm.create_model("local-dir:PATH/TO/best", pretrained=True)`. It takes {kind}, as (N, {channels}, '
             f"{side}, {side}),\n"
@@ -265,6 +277,7 @@ Trained on {study["data"]["parts"]["train"]:,} images of `{Path(str(study["data"
     python -m search predict PATH/TO/best IMAGES... --out predictions.csv
     python -m search evaluate PATH/TO/best --data FOLDER
 {timm_words}
+{"".join(card_lines(same))}
 ## Limits
 
 Trained on one data set; other stains, scales and cameras may need training of their own: `evaluate` tells. Not a medical device.
@@ -307,7 +320,6 @@ class Exported:
     config: Any
     tensors: dict[str, Tensor]
     classes: tuple[str, ...]
-    scale: float  # `Pack.scale` of the training set
     data_hash: str | None  # of all that it was trained and judged on
 
 
@@ -329,8 +341,7 @@ def open_export(best: Path) -> Exported:
     try:
         entry = load(settings["procedure"])
         config = config_from(entry.procedure.config, settings["config"])
-        scale = float(settings.get("scale", 0.0))  # exports of before have none
-        return Exported(entry, config, tensors, tuple(settings["classes"]), scale, settings.get("data_hash"))
+        return Exported(entry, config, tensors, tuple(settings["classes"]), settings.get("data_hash"))
     except (KeyError, TypeError, ValueError) as fault:
         raise RequestError(
             f"{best / SETTINGS} does not fit this version ({fault}); export it again: python -m search PROCEDURE export"

@@ -45,7 +45,7 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console, as_json
     """Metrics of an export on a labelled folder whose classes are among the export's: shown, written to `out`, printed for a program."""
     found = open_export(best)
     procedure, classes = found.entry.procedure, found.classes
-    pack = procedure.read(data, found.config, classes, found.scale)
+    pack = procedure.read(data, found.config, classes)
     judged = procedure.evaluate(found.config, found.tensors, pack, np.arange(len(pack.labels)), _device())
     known = found.data_hash == pack.hash
     own = ("this is the data that the model was trained on: its test part alone stands in metrics.json of the export",) if known else ()
@@ -112,7 +112,7 @@ def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> in
             faults.append(f"no such image: {shown(name)}")
     if faults:
         raise RequestError(*faults)
-    images, named, notes, broken = procedure.read_images(paths, found.config, found.scale)
+    images, named, notes, broken = procedure.read_images(paths, found.config)
     lost = {name for fault in broken if isinstance(fault, FileFault) for name in fault.files}
     kept = [i for i, name in enumerate(named["file"]) if name not in lost]
     if not kept or any(not isinstance(fault, FileFault) for fault in broken):

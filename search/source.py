@@ -86,7 +86,10 @@ class Reader:
         return self.entry.procedure.synthesize(self.config, **synthetic)
 
     def _same_sizes(self) -> bool:
-        return all(self.old.get(name) == getattr(self.config, name, None) for name in ("input_size", "canvas"))
+        return all(
+            self.old.get(name) == getattr(self.config, name, None)
+            for name in ("input_size", "canvas", "normal_width", "normal_gray", "upright")
+        )
 
     def outside(self, source: Source) -> None:
         """Put the external sets into `source`: those named, or those that come with the built-in set. RequestError with all faults."""

@@ -134,7 +134,9 @@ STUDY = Study(
         "quick": Preset(
             "minutes on a laptop's CPU: a small network at 64 pixels; with and without SCL, not the published level",
             {
-                "normal_side": 64.0,  # pixels: whatever the magnification of a set
+                "normal_width": 13.3,  # pixels: half of all chromosomes are longer than 64 then, whatever the magnification
+                "normal_gray": 190.0,  # whatever the stain and the exposure
+                "upright": True,
                 "canvas": 112,  # pixels: only chromosomes 1 and 2 are longer; a larger one shows no bands at 64 pixels
                 "input_size": 64,
                 "backbone": "test_efficientnet",  # of timm's smallest networks the best for two minutes of one core
@@ -144,7 +146,7 @@ STUDY = Study(
                 "steps_per_epoch": 200,
                 "learning_rate": 6e-3,  # 2,000 steps in all: at 1e-5 the network would stay where it began
                 "schedule": "cosine",
-                "rotation": 0.0,  # degrees: each image is seen about eight times, and the images lie at all angles themselves
+                "rotation": 0.0,  # degrees: each image is seen about eight times, and all stand upright
                 "contrast_balance": 0.3,  # Eq. 4 with weights of 1 costs 8 to 10 points on the way: see docs/results.md
             },
             trials=4,
@@ -161,7 +163,8 @@ STUDY = Study(
         "small": Preset(
             "an evening on one GPU: ResNet-18 at 128 pixels",
             {
-                "normal_side": 73.0,  # pixels, as quick's: the same part of the canvas
+                "normal_width": 15.2,  # pixels, as quick's: the same part of the canvas
+                "normal_gray": 190.0,
                 "canvas": 128,
                 "input_size": 128,
                 "backbone": "resnet18",
@@ -185,7 +188,8 @@ STUDY = Study(
         "paper": Preset(
             "the published settings as the authors' program has them: 100 epochs of 3,000 steps at 224 pixels, eight backbones",
             {
-                "normal_side": 146.0,  # pixels, as quick's: the same part of the canvas
+                "normal_width": 30.4,  # pixels, as quick's: the same part of the canvas
+                "normal_gray": 190.0,
                 "epochs": 100,
                 "steps_per_epoch": 3000,
             }

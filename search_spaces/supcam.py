@@ -138,6 +138,8 @@ STUDY = Study(
             {
                 "backbone": "test_resnet",
                 "input_size": 64,
+                "normal_width": 15.0,  # pixels: as the given clusters have it, whatever the magnification
+                "normal_gray": 190.0,  # whatever the stain and the exposure
                 "pretrain_epochs": 6,
                 "warmup_epochs": 1,
                 "pretrain_rate": 0.1,

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from search import export as exporting
 from search.infer import _confusion_table, binomial_interval, evaluate, predict
-from search.study import read_study
 from trainables.parts.errors import RequestError
 
 
@@ -118,29 +117,9 @@ def test_many_classes_are_told_one_by_one_and_a_few_as_a_matrix():
 
 def test_the_data_that_a_model_was_trained_on_is_no_new_test_and_that_is_said(exported, toy, toy_pack, pictures, monkeypatch):
     exported()
-    again = replace(toy, procedure=replace(toy.procedure, read=lambda folder, config, classes=None, scale=0.0: toy_pack))
+    again = replace(toy, procedure=replace(toy.procedure, read=lambda folder, config, classes=None: toy_pack))
     for entry, said in ((toy, False), (again, True)):
         monkeypatch.setattr(exporting, "load", lambda name, entry=entry: entry)
         paper = Paper()
         evaluate(exported.folder / "best", pictures, None, paper.console)
         assert ("was trained on" in paper.text()) == said
-
-
-def test_the_reader_of_new_images_is_told_the_scale_of_the_training_set(exported, toy, toy_pack, pictures, monkeypatch, tmp_path):
-    heard = []
-
-    def read(paths, config, scale):
-        heard.append(scale)
-        return toy.procedure.read_images(paths, config)
-
-    record, best = exported(), exported.folder / "best"
-    exporting.export(
-        toy, exported.folder, read_study(exported.folder), exported.bench.open()[0], replace(toy_pack, scale=0.625), record, "chosen"
-    )
-    entry = replace(toy, procedure=replace(toy.procedure, read_images=read))
-    monkeypatch.setattr(exporting, "load", lambda name: entry)
-    assert predict(best, [str(pictures)], tmp_path / "p.csv", Paper().console) == 0
-    settings = json.loads((best / "karyotune.json").read_text())
-    (best / "karyotune.json").write_text(json.dumps({name: value for name, value in settings.items() if name != "scale"}))  # of before
-    assert predict(best, [str(pictures)], tmp_path / "p.csv", Paper().console) == 0
-    assert heard == [0.625, 0.0]

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from trainables import scl
 from trainables.data.ground import TOLERANCE
-from trainables.data.pack import load_pack, make_pack, save_pack
+from trainables.data.normal import width_of
+from trainables.data.pack import make_pack
 from trainables.data.split import split
 from trainables.data.synthetic_karyotypes import HOSPITALS, karyotype_bands, karyotype_set
 from trainables.data.words import KARYOTYPE
@@ -683,7 +684,7 @@ def test_the_small_network_learns_the_synthetic_classes(tmp_path):
 # ------------------------------------------------------------------------------------------------------ configuration
 
 FAULTS = {
-    "canvas": 8, "input_size": 4096, "normal_side": -1.0, "split": (0.5, 0.5, 0.1), "split_seed": -1, "patients": "folder", "backbone": "resnt50", "weights": "coco",
+    "canvas": 8, "input_size": 4096, "normal_width": -1.0, "normal_gray": 256.0, "split": (0.5, 0.5, 0.1), "split_seed": -1, "patients": "folder", "backbone": "resnt50", "weights": "coco",
     "embedding_dim": 1, "epochs": 0, "steps_per_epoch": 0, "groups": 0, "learning_rate": 0.0, "schedule": "steps", "weight_decay": -0.1,
     "lambda1": -1.0, "lambda2": 0.0, "focal_gamma": -1.0, "temperature": 0.001, "rotation": 200.0, "flip": 1.5, "contrast": -0.1,
     "brightness": 1.5, "flips": "sideways", "head": "wide", "contrast_sum": "all", "contrast_balance": -1.0, "first_epochs": -1, "keep": "first",
@@ -838,48 +839,39 @@ def test_a_white_external_set_is_read_as_the_same_images_on_black(setting, tmp_p
     )
 
 
-def test_sets_of_two_magnifications_and_frames_are_read_at_one_scale(setting, tmp_path):
+NORMAL = replace(TINY, canvas=128, input_size=64, normal_width=14.0, normal_gray=190.0, upright=True)
+
+
+def test_sets_of_two_magnifications_stains_and_frames_are_read_as_one(setting, tmp_path):
     one = karyotype_set(4, homologues=1, size=160, canvas=160)
-    framed = np.stack([np.pad(image[::2, ::2], 40) for image in one.images])  # half as large, in a frame of its own size
+    framed = np.stack(
+        [np.pad(image[::2, ::2] * 0.6, 40).astype(np.uint8) for image in one.images]
+    )  # half as large, paler, in another frame
     other = make_pack(framed, one.labels, KARYOTYPE, one.files, one.patients, one.areas)
-    config = replace(TINY, canvas=128, input_size=64, normal_side=50.0)
-    plain, small = (
-        scl.read(folder_of(tmp_path / name, pack), replace(config, patients="prefix")) for name, pack in (("a", one), ("b", other))
-    )
-    seen = [np.array([np.ptp(np.argwhere(image), axis=0).max() + 1 for image in pack.images]) for pack in (plain, small)]
-    assert [np.median(sides) for sides in seen] == pytest.approx([25, 25], abs=1.1) and np.corrcoef(*seen)[0, 1] > 0.98
-    assert any("cropped to the foreground and scaled by" in note for note in small.notes) and not np.array_equal(plain.areas, small.areas)
-    files = [tmp_path / "b" / name for name in small.files]
-    images, _, notes, faults_of = scl.read_files(files, config)
-    assert np.array_equal(images, small.images) and faults_of == []
-    assert any("set their scale" in note for note in notes)
-    alone, _, few, _ = scl.read_files(files[:3], config)
-    assert any("too few" in note for note in few)
-    assert not np.array_equal(alone, small.images[:3])  # three files are no set: they keep their scale
-    assert small.scale == pytest.approx(2 * plain.scale, rel=0.03)
-    alone, _, few, _ = scl.read_files(files[:3], config, load_pack(save_pack(small, tmp_path / "packed")).scale)
-    assert np.array_equal(alone, small.images[:3]) and any("scaled as the training set was" in note for note in few)
-    judged = make_pack(framed[:3], one.labels[:3], KARYOTYPE, one.files[:3], None, one.areas[:3])
-    few_files = folder_of(tmp_path / "few", judged)
-    read = scl.read(few_files, config, KARYOTYPE, small.scale)  # `evaluate` and `predict` see the same
-    assert np.array_equal(read.images, scl.read_files([few_files / name for name in read.files], config, small.scale)[0])
-    assert any("as the training set was" in note for note in read.notes) and scl.SCALE not in read.notes
+    plain, small = (scl.read(folder_of(tmp_path / name, pack), NORMAL) for name, pack in (("a", one), ("b", other)))
+    sides = [np.array([np.ptp(np.argwhere(image), axis=0).max() + 1 for image in pack.images]) for pack in (plain, small)]
+    assert np.median(sides[0]) == pytest.approx(np.median(sides[1]), rel=0.1) and np.corrcoef(*sides)[0, 1] > 0.97
+    tops = [np.median([np.percentile(image[image > 0], 95) for image in pack.images]) for pack in (plain, small)]
+    assert tops == pytest.approx([190, 190], rel=0.1)
+    likeness = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(plain.images, small.images, strict=True)]
+    assert np.median(likeness) > 0.95
+    assert any("until its object is 14 px wide" in note for note in small.notes)
 
 
-def test_the_synthetic_sets_of_both_hospitals_are_drawn_at_one_scale_where_that_is_asked_for():
-    config = replace(TINY, canvas=128, input_size=64, normal_side=50.0)
-    packs = [scl.synthesize(config, images=300, seed=0), scl.synthesize_external(config, images=300, seed=0)["reverse_stain"]]
-    sides = [np.median([np.ptp(np.argwhere(image), axis=0).max() + 1 for image in pack.images]) for pack in packs]
-    assert sides == pytest.approx([25, 25], abs=1.1)
+def test_what_becomes_of_an_image_depends_on_no_other_image_of_its_folder(setting, tmp_path):
+    folder = folder_of(tmp_path / "all", karyotype_set(4, homologues=1, size=160, canvas=160))
+    whole = scl.read(folder, NORMAL)
+    of_one = [i for i, label in enumerate(whole.labels) if whole.classes[label] == "21"]
+    alone, _, notes, broken = scl.read_files([folder / whole.files[of_one[0]]], NORMAL)
+    assert np.array_equal(alone[0], whole.images[of_one[0]]) and broken == [] and any("each image by itself" in note for note in notes)
+    kind, _, _, _ = scl.read_files([folder / whole.files[i] for i in of_one], NORMAL)
+    assert np.array_equal(kind, whole.images[of_one])
 
 
-def test_the_external_hospital_is_drawn_at_the_asked_scale_whatever_it_is():
-    sides = []
-    for normal_side in (30.0, 60.0):
-        config = replace(TINY, canvas=128, input_size=64, normal_side=normal_side)
-        pack = scl.synthesize_external(config, images=60, seed=0)["reverse_stain"]
-        sides.append(float(np.median([np.ptp(np.argwhere(image), axis=0).max() + 1 for image in pack.images])))
-    assert sides == pytest.approx([15, 30], abs=1.1)
+def test_the_synthetic_sets_of_both_hospitals_are_brought_to_one_width(setting):
+    packs = [scl.synthesize(NORMAL, images=300, seed=0), scl.synthesize_external(NORMAL, images=300, seed=0)["reverse_stain"]]
+    widths = [np.median([width_of(image) for image in pack.images]) for pack in packs]
+    assert widths == pytest.approx([7, 7], abs=0.7)
 
 
 # ------------------------------------------------------------------------------------------------------ the synthetic set
@@ -955,7 +947,7 @@ def test_every_preset_brings_a_set_to_one_scale_at_the_same_part_of_the_canvas()
     from search_spaces.scl import STUDY
 
     found = [preset.overrides for preset in STUDY.presets.values()]
-    assert [preset["normal_side"] / preset.get("canvas", SclConfig().canvas) for preset in found] == pytest.approx([4 / 7] * 3, abs=0.002)
+    assert [preset["normal_width"] / preset.get("canvas", SclConfig().canvas) for preset in found] == pytest.approx([0.119] * 3, abs=0.001)
 
 
 def test_tables_name_the_papers_rows_and_change_at_most_two_fields():
@@ -976,13 +968,10 @@ def test_tables_name_the_papers_rows_and_change_at_most_two_fields():
     assert published == {arm for _, number, arm, _ in table if number == "1"}
 
 
-def test_a_set_that_lacks_kinds_is_told_what_sets_its_scale_and_names_without_individuals_are_refused(setting, tmp_path):
-    config = replace(TINY, normal_side=20.0)
+def test_names_without_individuals_are_refused_where_they_are_to_tell_them(setting, tmp_path):
     folder = folder_of(tmp_path / "part", setting.pack)
-    pack = scl.read(folder, config, (*setting.pack.classes, "unseen"))
-    assert scl.SCALE in pack.notes and scl.SCALE not in scl.read(folder, config, setting.pack.classes).notes
     (folder / "manifest.csv").unlink()
     for number, path in enumerate(sorted(folder.rglob("*.png"))):
         path.rename(path.with_name(f"{number}.png"))
     with pytest.raises(RequestError, match="names have none"):
-        scl.read(folder, replace(config, patients="prefix"), setting.pack.classes)
+        scl.read(folder, replace(TINY, patients="prefix"), setting.pack.classes)

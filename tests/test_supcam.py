@@ -10,13 +10,25 @@ import torch
 from torch.nn import functional as F
 
 from trainables import supcam
+from trainables.data.normal import width_of
 from trainables.data.pack import make_pack
 from trainables.data.synthetic_clusters import cluster_set
 from trainables.parts.composition import compose, load_tables
 from trainables.parts.encoders import standardise
 from trainables.parts.procedure import Setting
 from trainables.parts.views import apply_views
-from trainables.supcam import CLASSES, PROCEDURE, Finetune, Pretrain, SupcamConfig, canonical, faults, view_set
+from trainables.supcam import (
+    CLASSES,
+    FINETUNE_FIELDS,
+    PRETRAIN_FIELDS,
+    PROCEDURE,
+    Finetune,
+    Pretrain,
+    SupcamConfig,
+    canonical,
+    faults,
+    view_set,
+)
 
 TINY = SupcamConfig(
     input_size=32, backbone="test_resnet", pretrain_epochs=4, warmup_epochs=1, pretrain_batch=8, queue_size=21, embedding_dim=6,
@@ -421,6 +433,7 @@ def test_evaluation_gives_the_papers_metrics_and_one_probability_row_an_image(se
 # ------------------------------------------------------------------------------------------------------ faults
 
 FAULTS = {
+    "normal_width": -1.0, "normal_gray": 256.0, "zoom": 0.5,
     "weights": "coco", "contrast": "simclr", "margin_form": "cosface", "beyond_pi": "up", "views": "none", "blend": "multiply",
     "finetune_encoder": "both", "composition": "strong", "backbone": "resnt50", "canvas": 8, "input_size": 4096, "split": (0.5, 0.5, 0.1),
     "split_seed": -1, "sgd_momentum": 1.0, "weight_decay": -0.1, "pretrain_epochs": -1, "pretrain_batch": 1, "pretrain_rate": 0.0, "warmup_epochs": -1,
@@ -512,3 +525,20 @@ def test_timm_builds_the_exported_model_from_its_settings(setting):
     normal = (pixels - torch.tensor(given["mean"])[:, None, None]) / torch.tensor(given["std"])[:, None, None]
     assert torch.allclose(model(normal), task.model(standardise(pixels)), atol=1e-5)
     assert given["label_names"] == list(CLASSES) and PROCEDURE.canonical is canonical
+
+
+def test_another_laboratory_s_clusters_come_with_the_built_in_set_and_look_alike_once_they_are_brought_to_one_look():
+    config = SupcamConfig(input_size=64, normal_width=15.0, normal_gray=190.0)
+    widths = {}
+    for name, asked in (("as they are", replace(config, normal_width=0.0, normal_gray=0.0)), ("one look", config)):
+        own, [other] = supcam.synthesize(asked, images=48, seed=0), supcam.synthesize_external(asked, images=48, seed=0).values()
+        assert other.classes == own.classes and other.hash != own.hash and any("another laboratory" in note for note in other.notes)
+        widths[name] = [np.median([width_of(image) for image in pack.images]) for pack in (own, other)]
+    assert widths["as they are"][1] < 0.85 * widths["as they are"][0]
+    assert widths["one look"][1] == pytest.approx(widths["one look"][0], rel=0.08)
+
+
+def test_a_zoom_of_the_fine_tuning_s_views_is_a_setting_of_that_stage_alone():
+    assert "zoom" in FINETUNE_FIELDS and "zoom" not in PRETRAIN_FIELDS
+    assert {"normal_width", "normal_gray"} <= set(FINETUNE_FIELDS) & set(PRETRAIN_FIELDS)
+    assert any("zoom" in fault for fault in faults(SupcamConfig(zoom=0.5))) and not faults(SupcamConfig(zoom=1.5))

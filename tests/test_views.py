@@ -234,3 +234,14 @@ def test_applying_views_changes_neither_the_images_nor_the_draw():
     kept = images.clone(), draw.affine.clone()
     apply_views(images, draw)
     assert torch.equal(images, kept[0]) and torch.equal(draw.affine, kept[1])
+
+
+def test_a_zoom_scales_what_is_shown_by_up_to_its_factor_either_way_about_the_middle():
+    draw = draw_views(4000, ViewSet(zoom=2.0), seeded())
+    shown = -torch.linalg.det(draw.affine[:, :, :2].double()).log() / 2  # of the factor by which a view is larger
+    assert -math.log(2) <= shown.min() < -0.68 and 0.68 < shown.max() <= math.log(2) + 1e-6 and shown.mean().abs() < 0.02
+    assert stats.kstest(shown.numpy(), "uniform", args=(-math.log(2), 2 * math.log(2))).pvalue > 0.01
+    disc = (torch.linspace(-1, 1, 128)[:, None].square() + torch.linspace(-1, 1, 128).square() < 0.16).float()[None, None]
+    areas = apply_views(disc.repeat(50, 1, 1, 1), draw[:50]).sum((1, 2, 3)) / disc.sum()
+    torch.testing.assert_close(areas.log().double() / 2, shown[:50], atol=0.02, rtol=0)
+    assert torch.equal(draw_views(9, ViewSet(zoom=1.0), seeded()).affine, draw_views(9, ViewSet(), seeded()).affine)

@@ -647,7 +647,7 @@ def baselines(config: CcrlConfig, pack: Pack, parts: Mapping[str, np.ndarray]) -
 # ---------------------------------------------------------------------------------------------------------------- data
 
 
-def read(folder: Path, config: CcrlConfig, classes: tuple[str, ...] | None = None, scale: float = 0.0) -> Pack:
+def read(folder: Path, config: CcrlConfig, classes: tuple[str, ...] | None = None) -> Pack:
     """A packed set (`python -m search data prepare`), or a folder per type of images of one cell each."""
     return _noted(read_cells(folder, classes), config)
 
@@ -666,7 +666,7 @@ def _noted(pack: Pack, config: CcrlConfig) -> Pack:
     )
 
 
-def read_files(paths: list[Path], config: CcrlConfig, scale: float = 0.0) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
+def read_files(paths: list[Path], config: CcrlConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     """Crops of one cell each, or whole tiles with their label file beside them, as in the downloads: a row a cell."""
     images, columns, broken = read_any(paths)
     return images, columns, [], broken

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from trainables.data.copies import near_duplicates
+from trainables.data.normal import normal_of
 from trainables.data.pack import Pack, make_pack
 from trainables.data.read import read_folder, read_images
-from trainables.data.scale import common_scale, shrink
+from trainables.data.scale import shrink
 from trainables.data.synthetic_karyotypes import karyotype_set
-from trainables.data.words import KARYOTYPE, count, few, shown
+from trainables.data.words import KARYOTYPE, few, shown
 from trainables.parts import losses
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.collapse import one_class, one_direction, said
@@ -36,9 +37,6 @@ WIDE, HIDDEN = 4096, 1024  # of the authors' head: before E, and between E and t
 EASY = 0.1  # of the contrast in the first epochs, as the authors' code has it
 RATE_DECAY = 0.95  # an epoch, likewise
 MEMORY = 0.98  # a step, of the running sizes of the two losses' gradients: they are those of the last 50 steps
-SCALE = (
-    "these images together set their scale: whole karyotypes are needed, a few kinds of chromosomes alone come out too large or too small"
-)
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,9 @@ class SclConfig:
     # data
     canvas: int = 256  # pixels: images are padded to this square (OGH-Fudan's), larger ones scaled down to it
     input_size: int = 224  # pixels: the canvas is resampled to this side
-    normal_side: float = 0.0  # pixels: each set is scaled to this median length of its chromosomes, frames cut off; 0: images as they are
+    normal_width: float = 0.0  # pixels: each image is scaled until its chromosome is this wide, its frame cut off; 0: as it is
+    normal_gray: float = 0.0  # 1..255: each image is stretched until 95 % of its chromosome's gray values are below this; 0: as it is
+    upright: bool = False  # each image is turned until its chromosome's main axis stands
     split: tuple[float, float, float] = (0.883, 0.019, 0.098)  # train, validation, test: 106,260 + 2,300 + 11,818 images
     split_seed: int = 0  # of the split, fixed for a study [decided]
     split_per_seed: bool = False  # draw the split anew for each seed
@@ -94,7 +94,8 @@ CHOICES = {
 RANGES = {  # (low, high), inclusive
     "canvas": (16, 2048),
     "input_size": (16, 2048),
-    "normal_side": (0, 2048),
+    "normal_width": (0, 2048),
+    "normal_gray": (0, 255),
     "split_seed": (0, 2**31 - 1),
     "embedding_dim": (2, 65536),
     "epochs": (1, 100000),
@@ -565,13 +566,10 @@ def _places(network: nn.Module, tensor: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------------- data
 
 
-def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None, scale: float = 0.0) -> Pack:
-    """A folder of images as this configuration sees it; scale: of the training set, for a folder of few images. RequestError where a
-    karyotype lacks classes. Without known individuals near duplicates
+def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None) -> Pack:
+    """A folder of images as this configuration sees it. RequestError where a karyotype lacks classes. Without known individuals near duplicates
     are tied, so that no split parts them (5 s for 14,002 images)."""
-    pack = read_folder(
-        folder, canvas=config.canvas, size=config.input_size, classes=classes, normal_side=config.normal_side, scale=scale, fewest=len(KARYOTYPE)
-    )  # fmt: skip
+    pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal=normal_of(vars(config)))
     if config.patients == "prefix":
         if nameless := [file for file in pack.files if "_" not in Path(file).name]:
             raise RequestError(
@@ -579,10 +577,9 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
                 "rename them, or give a manifest with the column patient"
             )
         owners = [Path(file).name.partition("_")[0] for file in pack.files]
-        pack = replace(make_pack(pack.images, pack.labels, pack.classes, pack.files, owners, pack.areas, pack.notes), scale=pack.scale)
+        pack = make_pack(pack.images, pack.labels, pack.classes, pack.files, owners, pack.areas, pack.notes)
     if classes is not None:
-        lacks = config.normal_side and len(np.unique(pack.labels)) < len(classes) and len(pack) >= len(KARYOTYPE)
-        return replace(pack, notes=(*pack.notes, SCALE)) if lacks else pack
+        return pack
     found = []
     gone = [name for name in KARYOTYPE if name not in pack.classes]
     if config.whole_karyotype and gone and not set(KARYOTYPE).isdisjoint(pack.classes):
@@ -603,19 +600,10 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
     return replace(pack, ties=ties, notes=(*pack.notes, note, *([tied] if ties else [])))
 
 
-def read_files(paths: list[Path], config: SclConfig, scale: float = 0.0) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
-    """Images as the classifier was trained on, their names, what was done to them, and what is wrong with files. With normal_side the files
-    count as one set; a few of them, which have no median length worth the name, are scaled as the training set was, or else keep their scale."""
-    notes, factor = [], 0.0
-    if config.normal_side and len(paths) >= len(KARYOTYPE):
-        factor = common_scale(paths, config.normal_side)
-        notes.append(SCALE)
-    elif config.normal_side:
-        factor = scale or 1.0
-        how = "scaled as the training set was, which is right for the same magnification" if scale else "they keep their own"
-        notes.append(f"{count(len(paths))} are too few to tell their scale: {how}; give whole karyotypes, at least {len(KARYOTYPE)} images")
-    images, _, said, broken = read_images(paths, config.canvas, config.input_size, scale=factor)
-    return images, {"file": [shown(str(path)) for path in paths]}, [*notes, *said], broken
+def read_files(paths: list[Path], config: SclConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
+    """Images as the classifier was trained on, their names, what was done to them, and what is wrong with files."""
+    images, _, notes, broken = read_images(paths, config.canvas, config.input_size, normal=normal_of(vars(config)))
+    return images, {"file": [shown(str(path)) for path in paths]}, notes, broken
 
 
 def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any] | None:
@@ -638,7 +626,7 @@ def synthesize(config: SclConfig, *, images: int, seed: int) -> Pack:
     """The built-in set: drawn karyotypes, 46 chromosomes of each individual; of a small set one of each kind of each of six."""
     people, homologues = (round(images / 46), 2) if images >= 6 * 46 else (max(6, round(images / 23.5)), 1)
     return karyotype_set(
-        people, homologues=homologues, size=config.input_size, canvas=config.canvas, seed=seed, normal_side=config.normal_side
+        people, homologues=homologues, size=config.input_size, canvas=config.canvas, seed=seed, normal=normal_of(vars(config))
     )
 
 
@@ -647,7 +635,7 @@ def synthesize_external(config: SclConfig, *, images: int, seed: int) -> dict[st
     people, homologues = (round(images / 46), 2) if images >= 6 * 46 else (max(2, round(images / 23.5)), 1)
     drawn = karyotype_set(
         people, homologues=homologues, size=config.input_size, canvas=config.canvas, seed=seed, hospital="reverse_stain",
-        normal_side=config.normal_side,
+        normal=normal_of(vars(config)),
     )  # fmt: skip
     return {"reverse_stain": drawn}
 

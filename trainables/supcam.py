@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.data.copies import near_duplicates
+from trainables.data.laboratory import ELSEWHERE
+from trainables.data.normal import normal_of
 from trainables.data.pack import Pack
 from trainables.data.read import read_folder, read_images
 from trainables.data.synthetic_clusters import CLUSTER_TYPES, cluster_set
@@ -48,6 +50,8 @@ class SupcamConfig:
     # data
     canvas: int = 224  # pixels: images are padded to this square, larger ones scaled down to it
     input_size: int = 224  # pixels: the canvas is resampled to this side
+    normal_width: float = 0.0  # pixels: each image is scaled until its chromosomes are this wide, its frame cut off; 0: as it is
+    normal_gray: float = 0.0  # 1..255: each image is stretched until 95 % of its chromosomes' gray values are below this; 0: as it is
     split: tuple[float, float, float] = (0.6, 0.1, 0.3)  # train, validation, test; table 1 has 0.8, 0.1, 0.1
     split_seed: int = 0  # of the split, fixed for a study [decided]
     split_per_seed: bool = False  # draw the split anew for each seed
@@ -87,6 +91,7 @@ class SupcamConfig:
     rate_drop: float = 0.1
     label_smoothing: float = 0.1
     rotation: float = 180.0  # degrees: the view is turned by up to this, either way
+    zoom: float = 1.0  # factor: the view is scaled by up to this, up or down; 1: not [decided]
 
 
 CHOICES = {
@@ -101,6 +106,8 @@ CHOICES = {
 RANGES = {  # (low, high), inclusive; None is open
     "canvas": (16, 2048),
     "input_size": (16, 2048),
+    "normal_width": (0, 2048),
+    "normal_gray": (0, 255),
     "split_seed": (0, 2**31 - 1),
     "sgd_momentum": (0, 0.9999),
     "weight_decay": (0, 1),
@@ -121,18 +128,19 @@ RANGES = {  # (low, high), inclusive; None is open
     "rate_drop": (0, 1),
     "label_smoothing": (0, 0.99),
     "rotation": (0, 180),
+    "zoom": (1, 10),
 }
 POSITIVE = ("temperature", "pretrain_rate", "finetune_rate")
 
 PRETRAIN_FIELDS = (
-    "canvas", "input_size", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum", "weight_decay", "pretrain_epochs",
-    "pretrain_batch", "pretrain_rate", "warmup_epochs", "embedding_dim", "ema_decay", "queue_size", "temperature", "contrast", "margin_form",
+    "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum",
+    "weight_decay", "pretrain_epochs", "pretrain_batch", "pretrain_rate", "warmup_epochs", "embedding_dim", "ema_decay", "queue_size", "temperature", "contrast", "margin_form",
     "margin", "beyond_pi", "center_decay", "views", "crop_min", "crop_max", "composition", "blend", "overlap_threshold", "composition_draws",
     "require_contact",
 )  # fmt: skip
 FINETUNE_FIELDS = (
-    "canvas", "input_size", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum", "weight_decay", "finetune_encoder",
-    "finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing", "rotation",
+    "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum",
+    "weight_decay", "finetune_encoder", "finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing", "rotation", "zoom",
 )  # fmt: skip
 
 
@@ -401,7 +409,7 @@ class Finetune(Task):
         )
         self.train_images = PartImages(setting.pack, setting.parts["train"], setting.device, setting.is_steady)
         self.val_images = PartImages(setting.pack, setting.parts["val"], setting.device)
-        self.views = ViewSet(rotation=config.rotation)
+        self.views = ViewSet(zoom=config.zoom, rotation=config.rotation)
 
     def steps(self) -> int:
         return len(self.train_images) // self.config.finetune_batch
@@ -474,11 +482,9 @@ def predict(
     return prediction_columns(predict_logits(network, images, np.arange(len(images)), device), classes)
 
 
-def read_files(
-    paths: list[Path], config: SupcamConfig, scale: float = 0.0
-) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
+def read_files(paths: list[Path], config: SupcamConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     """Images as the classifier was trained on, their names, what was done to them, and what is wrong with files."""
-    images, _, notes, broken = read_images(paths, config.canvas, config.input_size)
+    images, _, notes, broken = read_images(paths, config.canvas, config.input_size, normal=normal_of(vars(config)))
     return images, {"file": [shown(str(path)) for path in paths]}, notes, broken
 
 
@@ -496,14 +502,14 @@ def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, A
     }  # fmt: skip
 
 
-def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = None, scale: float = 0.0) -> Pack:
+def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = None) -> Pack:
     """A folder of images as this configuration sees it; near duplicates are tied, so that no split parts them. The four types are in the
     paper's order when the folders are named so."""
-    pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes)
+    pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal=normal_of(vars(config)))
     if classes is not None:
         return pack
     if set(pack.classes) == set(CLASSES) and pack.classes != CLASSES:
-        pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=CLASSES)
+        pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=CLASSES, normal=normal_of(vars(config)))
     ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images, pack.files))
     note = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
     return replace(pack, ties=ties, notes=(*pack.notes, note) if ties else pack.notes)
@@ -511,7 +517,16 @@ def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = N
 
 def synthesize(config: SupcamConfig, *, images: int, seed: int) -> Pack:
     """The built-in set: drawn chromosomes composed to the four types."""
-    return cluster_set(images // len(CLASSES), size=config.input_size, canvas=config.canvas, seed=seed)
+    return cluster_set(images // len(CLASSES), size=config.input_size, canvas=config.canvas, seed=seed, normal=normal_of(vars(config)))
+
+
+def synthesize_external(config: SupcamConfig, *, images: int, seed: int) -> dict[str, Pack]:
+    """Beside it: other patients' clusters as another laboratory would have them."""
+    drawn = cluster_set(
+        images // len(CLASSES), size=config.input_size, canvas=config.canvas, seed=derive_seed(seed, "elsewhere"), normal=normal_of(vars(config)),
+        laboratory=ELSEWHERE,
+    )  # fmt: skip
+    return {"elsewhere": drawn}
 
 
 PROCEDURE = Procedure(
@@ -524,6 +539,7 @@ PROCEDURE = Procedure(
     canonical=canonical,
     faults=faults,
     synthesize=synthesize,
+    external=synthesize_external,
     read=read,
     parts=split_of,
     evaluate=evaluate,

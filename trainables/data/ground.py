@@ -34,7 +34,7 @@ def on_black(gray: np.ndarray, alpha: np.ndarray | None = None, tolerance: int =
     inverted = level >= 128
     if inverted:
         gray, level = 255 - gray, 255 - level
-    black = np.rint(np.where(gray <= level + tolerance, 0, gray)).astype(np.uint8)
+    black = np.rint(np.where(gray <= level + tolerance, 0, gray - level)).astype(np.uint8)
     if not unsure:
         unsure = _doubt(black)
     return black, inverted, unsure

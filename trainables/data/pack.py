@@ -36,7 +36,6 @@ class Pack:
     areas: np.ndarray  # float64 (N, 2): image area and foreground area, in pixels of the original file
     ties: tuple[tuple[int, int], ...] = ()  # pairs that show the same thing: a split keeps them on one side
     parts: tuple[str, ...] | None = None  # train, val or test of each image, where the data come with a split
-    scale: float = 0.0  # the factor by which all were scaled, see `common_scale`; 0: taken as they are, or not known
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -107,7 +106,6 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
                 "areas": pack.areas.tolist(),
                 "ties": pack.ties,
                 "parts": pack.parts,
-                "scale": pack.scale,
             }
             with (building / "data.json").open("w", encoding="utf-8") as stream:
                 json.dump(sealed(about), stream)
@@ -176,8 +174,7 @@ def load_pack(folder: str | Path, verify: bool = False) -> Pack:
         tuple(about["notes"]),
         np.asarray(about["areas"], np.float64).reshape(-1, 2),
         tuple((int(i), int(j)) for i, j in about["ties"]),
-        parts=None if about.get("parts") is None else tuple(about["parts"]),  # sets packed before these were kept have neither
-        scale=float(about.get("scale", 0.0)),
+        parts=None if about.get("parts") is None else tuple(about["parts"]),  # sets packed before these were kept have none
     )
     if verify and make_pack(images, pack.labels, pack.classes, pack.files, patients, pack.areas).hash != pack.hash:
         raise RequestError(f"packed data must agree with its hash, '{folder}' does not; read the images again")

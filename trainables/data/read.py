@@ -13,10 +13,10 @@ import numpy as np
 from trainables.data.find import list_folder
 from trainables.data.ground import TOLERANCE
 from trainables.data.listing import Listing, class_faults, part_faults
+from trainables.data.normal import AS_IT_IS, Normal, brought
 from trainables.data.open import Decoded, UnreadableError, blank_fault, decode, unreadable_fault
 from trainables.data.pack import Pack, make_pack, pixel_keys
 from trainables.data.readers import each
-from trainables.data.scale import common_scale, foreground_box, on_canvas, rescale
 from trainables.data.words import class_order, count, few, same, shown, them
 from trainables.parts.errors import RequestError
 
@@ -27,16 +27,17 @@ def read_images(
     size: int = 224,
     tolerance: int = TOLERANCE,
     names: Sequence[str] | None = None,
-    scale: float = 0.0,
+    normal: Normal = AS_IT_IS,
 ) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
-    """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files.
-    scale above 0: each image is cropped to its foreground and scaled by this factor; 0: taken as it is."""
+    """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files. normal: what each image is brought to by
+    itself: what becomes of one image depends on no other."""
     if not 1 <= size <= canvas:
         raise RequestError(f"size must lie between 1 and the canvas ({canvas}), got {size}; choose a smaller size or a larger canvas")
     names = [shown(str(path)) for path in paths] if names is None else names
     images = np.zeros((len(paths), size, size), np.uint8)
     areas = np.zeros((len(paths), 2))
-    largest = np.zeros(len(paths), np.int64)
+    factors = np.zeros(len(paths))
+    large = np.zeros(len(paths), bool)
 
     def one(i: int) -> Decoded | str:
         try:
@@ -45,10 +46,7 @@ def read_images(
             return str(error)
         gray = decoded.gray
         areas[i] = gray.size, np.count_nonzero(gray)
-        if scale:
-            gray = rescale(foreground_box(gray), scale)
-        images[i] = on_canvas(gray, canvas, size)
-        largest[i] = max(gray.shape)
+        images[i], factors[i], large[i] = brought(gray, normal, canvas, size)
         return replace(decoded, gray=gray[:0])
 
     results = each(one, range(len(paths)))
@@ -57,14 +55,17 @@ def read_images(
     faults = [*unreadable_fault(unreadable), *blank_fault(blank, tolerance)]
     good = {names[i]: result for i, result in enumerate(results) if isinstance(result, Decoded)}
     notes = []
-    white, large = sum(g.inverted for g in good.values()), int((largest > canvas).sum())
+    white = sum(g.inverted for g in good.values())
     if white:
         kept = f", {len(good) - white} with a black one kept" if white < len(good) else ""
         notes.append(f"{count(white)} with a white background inverted{kept}")
-    if scale:
-        notes.append(f"cropped to the foreground and scaled by {scale:.2f}")
-    if large:
-        notes.append(f"{count(large)} larger than {canvas} px scaled down")
+    if normal.words:
+        notes.append(normal.words)
+    if normal.width and good:
+        least, middle, most = np.quantile(factors[[isinstance(result, Decoded) for result in results]], (0.05, 0.5, 0.95))
+        notes.append(f"scaled by {middle:.2f} in the middle, nine in ten by {least:.2f} to {most:.2f}")
+    if large.any():
+        notes.append(f"{count(int(large.sum()))} larger than {canvas} px scaled down")
     return images, areas, [*notes, *said_of(good)], faults
 
 
@@ -126,17 +127,14 @@ def read_folder(
     classes: Sequence[str] | None = None,
     group: str = "patient",
     tolerance: int = TOLERANCE,
-    normal_side: float = 0.0,
-    scale: float = 0.0,
-    fewest: int = 0,
+    normal: Normal = AS_IT_IS,
 ) -> Pack:
     """A folder per class (or a table with file, label, patient, split) -> Pack; RequestError with every fault of the folder at once.
 
     canvas: side of the square, in pixels, that images are padded to. size: side that this square is averaged down to.
     classes: names and order that are expected; a missing one becomes a note, an unknown one a fault. Without it the classes are what
     the folder holds, at least two, each with at least two images, and a split that comes with the data is the pack's `parts`. group: the
-    table's column that may not stand on two sides. normal_side: see `common_scale`; 0 takes images as they are. scale: of fewer than
-    `fewest` images; 0: their own."""
+    table's column that may not stand on two sides. normal: what each image is brought to by itself."""
     listing = list_folder(folder, group)
     order, labels, wrong, missing = class_indices(listing, classes, folder)
     faults, notes = [*listing.faults, *wrong], [*said_first(listing), *missing]
@@ -145,19 +143,11 @@ def read_folder(
         faults += part_faults(listing)
         notes.append("the split that comes with the data is used as it is")
     paths = [Path(folder) / name for name in listing.files]
-    own = not scale or len(paths) >= fewest
-    if not normal_side:
-        scale = 0.0
-    elif own:
-        scale = common_scale(paths, normal_side, tolerance)
-    images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.names, scale)
+    images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.names, normal)
     faults += broken
     if faults:
         raise RequestError(*faults)
-    if scale:
-        all_by_one = f"scaled by one factor for all, so that half of them are longer than {normal_side:g} px"
-        notes.append(all_by_one if own else "scaled as the training set was, which is right for the same magnification")
-    pack = replace(make_pack(images, labels, order, listing.names, listing.patients, areas, [*said, *notes], parts), scale=scale)
+    pack = make_pack(images, labels, order, listing.names, listing.patients, areas, [*said, *notes], parts)
     if torn := torn_copies(pack):
         raise RequestError(*torn)
     return pack

@@ -1,17 +1,11 @@
-"""Sizes: averaging down by area, the square canvas, the one factor for a whole set.
+"""Sizes: averaging down by area, the square canvas, an object's box.
 Comes in: gray images on black. Goes out: uint8 images. Exists so that relative sizes stay true wherever an image is made smaller."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-
-from trainables.data.ground import TOLERANCE
-from trainables.data.open import UnreadableError, decode
-from trainables.data.readers import each
 
 
 @functools.lru_cache(maxsize=256)
@@ -54,23 +48,3 @@ def foreground_box(gray: np.ndarray) -> np.ndarray:
     """The smallest part of (h, w) that holds all foreground; (h, w) itself where there is none."""
     rows, columns = np.flatnonzero(gray.any(1)), np.flatnonzero(gray.any(0))
     return gray[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else gray
-
-
-def rescale(gray: np.ndarray, factor: float) -> np.ndarray:
-    """(h, w) -> uint8 of `factor` times its sides, at least 1 px, by area averaging."""
-    return shrink(gray, max(1, round(gray.shape[0] * factor)), max(1, round(gray.shape[1] * factor)))
-
-
-def common_scale(paths: Sequence[Path], normal_side: float, tolerance: int = TOLERANCE) -> float:
-    """The one factor by which a set must be scaled so that half of its images, cropped to their foreground, have a longer side than
-    `normal_side` pixels, whatever the magnification of the set and the frames of its images; blind to labels. 1 where none shows anything."""
-
-    def side(path: Path) -> int:
-        try:
-            gray = decode(path, tolerance).gray
-        except UnreadableError:
-            return 0  # `read_images` names it
-        return max(foreground_box(gray).shape) if gray.any() else 0
-
-    known = [length for length in each(side, paths) if length]
-    return normal_side / float(np.median(known)) if known else 1.0

@@ -12,9 +12,11 @@ import scipy.fft
 import scipy.io
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from trainables.data.ground import TOLERANCE
+from trainables.data.ground import TOLERANCE, on_black
+from trainables.data.laboratory import Laboratory, seen_by
+from trainables.data.normal import AS_IT_IS, Normal, brought
 from trainables.data.pack import Pack, make_pack
-from trainables.data.scale import shrink
+from trainables.data.scale import foreground_box
 from trainables.data.synthetic import Drawing, draw, random_chromosome
 from trainables.parts.errors import RequestError
 
@@ -207,10 +209,13 @@ def cluster_set(
     difficulty: float = 0.25,
     canvas: int = 224,
     images_per_patient: float = 3.0,
+    normal: Normal = AS_IT_IS,
+    laboratory: Laboratory | None = None,
 ) -> Pack:
     """Clusters of the four types as a `Pack`, the same for equal arguments. n_per_class: images of each class, one number or four.
     Drawn on a square of `canvas` px and averaged down to `size`, so that sets of two sizes show the same clusters. A patient (one
-    slide) has a scale, a stain and a blur of its own. difficulty: 0 (clear) .. 1, see `draw_cluster`."""
+    slide) has a scale, a stain and a blur of its own. difficulty: 0 (clear) .. 1, see `draw_cluster`. normal: what each image is brought
+    to, as if it was read. laboratory: whose images of these clusters are taken; None: those that were drawn."""
     counts = [n_per_class] * len(CLUSTER_TYPES) if isinstance(n_per_class, int) else list(n_per_class)
     faults = []
     if len(counts) != len(CLUSTER_TYPES) or any(not isinstance(n, int) or n < 2 for n in counts):
@@ -238,9 +243,12 @@ def cluster_set(
         who, kind = owner[i], CLUSTER_TYPES[label]
         own = np.random.default_rng([seed, i])  # so that an image does not depend on how many random numbers the ones before took
         drawn = draw_cluster(kind, own, canvas, difficulty, scales[who], stains[who], blurs[who]).image
-        rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
-        areas[i] = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1), np.count_nonzero(drawn)
-        images[i] = shrink(drawn, size, size)
+        if laboratory is not None:
+            drawn = on_black(seen_by(laboratory, drawn).astype(np.float32))[0]
+        areas[i] = foreground_box(drawn).size, np.count_nonzero(drawn)
+        images[i] = brought(drawn, normal, canvas, size)[0]
         files.append(f"{kind}/{i:06d}.png")
     notes = [f"synthetic: seed {seed}, difficulty {difficulty:g}, drawn at {canvas} px"]
+    notes += [f"seen by another laboratory: {laboratory.words}"] if laboratory is not None else []
+    notes += [normal.words] if normal.words else []
     return make_pack(images, labels, CLUSTER_TYPES, files, [f"p{who:05d}" for who in owner], areas, notes)

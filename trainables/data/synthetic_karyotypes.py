@@ -4,14 +4,14 @@ Comes in: numbers and a seed. Goes out: a `Pack` like that of a folder of images
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from trainables.data.ground import TOLERANCE
+from trainables.data.normal import AS_IT_IS, Normal, brought
 from trainables.data.pack import Pack, make_pack
-from trainables.data.scale import on_canvas, rescale
 from trainables.data.synthetic import Chromosome, draw
 from trainables.data.words import KARYOTYPE
 from trainables.parts.errors import RequestError
@@ -90,12 +90,12 @@ def karyotype_set(
     canvas: int = 256,
     seed: int = 0,
     hospital: str = "g_bands",
-    normal_side: float = 0.0,
+    normal: Normal = AS_IT_IS,
 ) -> Pack:
     """Chromosomes of the 24 classes as a `Pack`, the same for equal arguments: of each individual 1-22, X, X or X, Y (every second one
     has a Y, the first too), two of each autosome or, with homologues=1, one of each kind. Each class has its own length, centromere and
-    bands in all sets; an individual has a scale, a condensation, a stain and a blur. hospital: a word of HOSPITALS. normal_side: median length in
-    pixels to which the set is scaled, as `common_scale` does; 0: as drawn."""
+    bands in all sets; an individual has a scale, a condensation, a stain and a blur. hospital: a word of HOSPITALS. normal: what each
+    image is brought to, as if it was read."""
     faults = []
     if not isinstance(individuals, int) or individuals < 2:
         faults.append(f"a set needs at least 2 individuals, got {individuals}; for example 24")
@@ -124,9 +124,8 @@ def karyotype_set(
         unit = style.scale * scales[who]
         drawn.append(draw_karyotype_chromosome(KARYOTYPE[label], own, style, unit, stains[who], blurs[who], squeezes[who]))
     areas = np.array([(gray.size, np.count_nonzero(gray)) for gray in drawn], np.float64)
-    factor = normal_side / float(np.median([max(gray.shape) for gray in drawn])) if normal_side else 1.0
-    images = np.stack([on_canvas(rescale(gray, factor) if normal_side else gray, canvas, size) for gray in drawn])
+    images = np.stack([brought(gray, normal, canvas, size)[0] for gray in drawn])
     files = [f"{KARYOTYPE[label]}/p{who:05d}_{copy}.png" for label, who, copy in entries]
     notes = [f"synthetic: hospital {hospital}, seed {seed}, drawn at {canvas} px"]
-    pack = make_pack(images, [label for label, _, _ in entries], KARYOTYPE, files, [f"p{who:05d}" for _, who, _ in entries], areas, notes)
-    return replace(pack, scale=factor if normal_side else 0.0)
+    notes += [normal.words] if normal.words else []
+    return make_pack(images, [label for label, _, _ in entries], KARYOTYPE, files, [f"p{who:05d}" for _, who, _ in entries], areas, notes)

@@ -143,15 +143,15 @@ class Procedure:
     canonical: Callable[[Any], Any]
     faults: Callable[[Any, Pack | None, Mapping[str, np.ndarray] | None], list[str]]
     synthesize: Callable[..., Pack]  # (configuration, images=, seed=) -> the built-in set
-    read: Callable[..., Pack]  # (folder, configuration, classes=None, scale=0.0), the latter two of a training set -> Pack
+    read: Callable[..., Pack]  # (folder, configuration, classes=None), the last those of a training set -> Pack
     parts: Callable[[Any, Pack, int], dict[str, np.ndarray]]  # (configuration, pack, seed) -> the split
     evaluate: Callable[[Any, Mapping[str, Tensor], Pack, np.ndarray, torch.device], Evaluation]
     timm_settings: Callable[
         [Any, tuple[str, ...]], dict[str, Any] | None
     ]  # (configuration, classes) -> timm's config.json of the exported model; None: timm has no such model
     read_images: Callable[
-        [list[Path], Any, float], tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]
-    ]  # (files, configuration, the training set's `Pack.scale`) -> images as trained on, columns that name them ("file", ...), notes, faults; a file may give many images
+        [list[Path], Any], tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]
+    ]  # (files, configuration) -> images as trained on, columns that name them ("file", ...), notes, faults; a file may give many images
     predict: Callable[
         [Any, Mapping[str, Tensor], np.ndarray, tuple[str, ...], torch.device], dict[str, list[Any]]
     ]  # -> columns, a value an image

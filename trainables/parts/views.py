@@ -26,6 +26,7 @@ class ViewSet:
 
     crop: tuple[float, float] | None = None  # area of the crop as a fraction of the image, uniform in this range; None: the whole image
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height of the crop, log-uniform (torchvision's RandomResizedCrop)
+    zoom: float = 1.0  # what is shown is scaled by a factor log-uniform in [1 / zoom, zoom]; 1: not
     horizontal_flip: float = 0.0  # probability
     vertical_flip: float = 0.0  # probability
     rotation: float = 0.0  # degrees; the angle is uniform in [-rotation, rotation]
@@ -108,6 +109,9 @@ def draw_views(n: int, views: ViewSet, generator: torch.Generator) -> Draw:
     cos, sin = angle.cos(), angle.sin()
     turn = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
     matrix = (size * flips)[:, :, None] * turn
+    if views.zoom != 1:
+        reach = math.log(views.zoom)
+        matrix = matrix * _uniform(n, -reach, reach, generator).exp()[:, None, None]
     affine = torch.cat([matrix, (2 * centre - 1)[:, :, None]], dim=2)
     colour = torch.ones(n, 2, dtype=torch.float64)
     tint = UNTINTED.double().repeat(n, 1) if views.saturation or views.hue or views.gray else None

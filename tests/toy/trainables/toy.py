@@ -147,11 +147,11 @@ def predict(config: Any, tensors: Mapping[str, Tensor], images: np.ndarray, clas
     return {"prediction": [classes[index] for index in logits_of(tensors, seen).argmax(1)]}
 
 
-def read(folder: Path, config: ToyConfig, classes: tuple[str, ...] | None = None, scale: float = 0.0) -> Pack:
+def read(folder: Path, config: ToyConfig, classes: tuple[str, ...] | None = None) -> Pack:
     return read_folder(folder, canvas=16, size=16, classes=classes)
 
 
-def read_files(paths: list[Path], config: ToyConfig, scale: float = 0.0) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
+def read_files(paths: list[Path], config: ToyConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     images, _, notes, broken = read_images(paths, 16, 16)
     return images, {"file": [shown(str(path)) for path in paths]}, notes, broken
 

@@ -1,0 +1,131 @@
+"""What must not change a prediction: copies of the same images, given to an exported model as a user would give them.
+Comes in: an export's procedure, configuration and tensors, a sample of the test part. Goes out: for each kind of copy the part of the
+images that keep their class. Exists because a classifier that is right on its own files may say something else of the same image in
+another format."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from trainables.data.laboratory import ELSEWHERE, seen_by
+from trainables.data.open import UnreadableError, decode
+from trainables.data.pack import Pack
+from trainables.parts.procedure import Procedure
+
+SAMPLE = 100  # images at most
+WANTED = 0.97  # of the images keep their class, or the card says so
+
+Copy = tuple[Callable[[np.ndarray], Image.Image], str, Mapping[str, Any]]  # of a gray image on white, how its file ends, how it is saved
+
+
+def _gray(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], Image.Image]:
+    return lambda white: Image.fromarray(change(white))
+
+
+def _mode(mode: str) -> Callable[[np.ndarray], Image.Image]:
+    return lambda white: Image.fromarray(white).convert(mode)
+
+
+def _sized(factor: float, how: Image.Resampling) -> Callable[[np.ndarray], Image.Image]:
+    return lambda white: Image.fromarray(white).resize(tuple(max(1, round(side * factor)) for side in reversed(white.shape)), how)
+
+
+def _padded(white: np.ndarray, side: int) -> np.ndarray:
+    rest = [max(0, side - length) for length in white.shape]
+    return np.pad(white, [(length // 2, length - length // 2) for length in rest], constant_values=255)
+
+
+COPIES: Mapping[str, Copy] = {
+    "inverted": (_gray(lambda white: 255 - white), ".png", {}),
+    "RGB": (_mode("RGB"), ".png", {}),
+    "RGBA": (_mode("RGBA"), ".png", {}),
+    "TIFF": (_mode("L"), ".tif", {}),
+    "16 bits": (_gray(lambda white: white.astype(np.uint16) * 257), ".png", {}),
+    "JPEG 90": (_mode("L"), ".jpg", {"quality": 90}),
+    "padded by 10": (_gray(lambda white: np.pad(white, 10, constant_values=255)), ".png", {}),
+    "padded to 300": (_gray(lambda white: _padded(white, 300)), ".png", {}),
+    "background 240": (_gray(lambda white: np.minimum(white, 240)), ".png", {}),
+    "half size": (_sized(0.5, Image.Resampling.BOX), ".png", {}),
+    "double size": (_sized(2.0, Image.Resampling.BICUBIC), ".png", {}),
+    "turned by 90 degrees": (_gray(lambda white: np.ascontiguousarray(np.rot90(white))), ".png", {}),
+}
+ALONE, ONE_CLASS = "alone in its folder", "among its own class only"
+LABORATORY = f"another laboratory's ({ELSEWHERE.words})"
+
+
+def on_white(pack: Pack, index: int, source: Path | None) -> np.ndarray:
+    """An image as its file has it, uint8 on white with a margin; the packed one where the file is gone."""
+    gray = pack.images[index]
+    if source is not None and (source / pack.files[index]).is_file():
+        with suppress(UnreadableError):  # damaged since it was packed
+            gray = decode(source / pack.files[index]).gray
+    return np.pad(255 - np.asarray(gray), 2, constant_values=255)
+
+
+def invariances(
+    procedure: Procedure,
+    config: Any,
+    tensors: Mapping[str, Tensor],
+    pack: Pack,
+    test: np.ndarray,
+    source: Path | None,
+    device: torch.device,
+) -> dict[str, float]:
+    """Kind of copy -> fraction of up to `SAMPLE` test images, the same for every export of a split, that keep the class which they have as
+    8-bit PNG on white. Empty where images are in colour."""
+    if pack.images.ndim != 3 or not len(test):
+        return {}
+    some = np.sort(np.random.default_rng(0).choice(test, min(SAMPLE, len(test)), replace=False))
+    whites = [on_white(pack, int(index), source) for index in some]
+    with tempfile.TemporaryDirectory() as folder:
+
+        def read(paths: Sequence[Path]) -> np.ndarray:
+            return procedure.read_images(list(paths), config)[0]
+
+        def said(images: np.ndarray) -> np.ndarray:
+            return np.asarray(procedure.predict(config, tensors, images, pack.classes, device)["prediction"])
+
+        def saved(name: str, copy: Copy) -> list[Path]:
+            made, end, how = copy
+            paths = [Path(folder) / f"{name} {number}{end}" for number in range(len(whites))]
+            for path, white in zip(paths, whites, strict=True):
+                made(white).save(path, **how)
+            return paths
+
+        plain = saved("plain", (_mode("L"), ".png", {}))
+        own = said(read(plain))
+        found = {name: said(read(saved(name, copy))) for name, copy in COPIES.items()}
+        found[ALONE] = said(np.concatenate([read([path]) for path in plain]))
+        of_class = np.empty_like(own)
+        for label in np.unique(pack.labels[some]):
+            those = np.flatnonzero(pack.labels[some] == label)
+            of_class[those] = said(read([plain[place] for place in those]))
+        found[ONE_CLASS] = of_class
+        found[LABORATORY] = said(read(saved("elsewhere", (lambda white: Image.fromarray(seen_by(ELSEWHERE, 255 - white)), ".png", {}))))
+    return {name: float((other == own).mean()) for name, other in found.items()}
+
+
+def card_lines(same: Mapping[str, float]) -> list[str]:
+    """Of a model card: a table, and a note on what falls short."""
+    if not same:
+        return []
+    short = [f"{name} ({100 * part:.0f} %)" for name, part in same.items() if part < WANTED and name != LABORATORY]
+    note = (
+        f"Below {100 * WANTED:.0f} %: {', '.join(short)}. Give such images to it only after a look at what it makes of them.\n"
+        if short
+        else ""
+    )
+    rows = "\n".join(f"| {name} | {100 * part:.0f} % |" for name, part in same.items())
+    return [
+        f"## What does not change a prediction\n\nOf up to {SAMPLE} test images, copies with the same class as the image itself:\n\n"
+        f"| copy | same class |\n|---|---|\n{rows}\n\n{note}"
+    ]
