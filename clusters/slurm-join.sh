@@ -28,10 +28,9 @@ export KARYOTUNE_DATA=${KARYOTUNE_DATA:-}                          # CHANGE: you
 export KARYOTUNE_STORAGE=${KARYOTUNE_STORAGE:-$SLURM_SUBMIT_DIR/runs}  # CHANGE if you like: a folder that all nodes see
 
 export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token
-job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
-scratch=/tmp/kt-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}  # short: Ray's sockets stand below
-mkdir -p "$scratch"
-export RAY_TMPDIR=$scratch
+# Ray's folder is the head's on all machines, whatever they say; short, for its sockets stand below.
+[ "${1:-}" = join ] || export RAY_TMPDIR=/tmp/kt-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}
+mkdir -p "$RAY_TMPDIR"
 asked=0
 child=
 
@@ -62,7 +61,7 @@ if [ "${1:-}" = join ]; then
     --min-worker-port=0 --max-worker-port=0 &
   child=$!
   ended
-  rm -rf "$scratch"
+  pgrep -u "$(id -u)" -x raylet > /dev/null || rm -rf "$RAY_TMPDIR"  # another worker may stand here
   [ "$asked" -eq 0 ] || again
   exit 0
 fi
@@ -80,7 +79,7 @@ array=$(sbatch --parsable --job-name=karyotune-worker --array="1-$machines" --ex
 array=${array%%;*}
 trap 'asked=$((asked + 1)); [ -z "$child" ] || kill -TERM "$child"' TERM
 echo "slurm-join.sh: the head is at $RAY_ADDRESS; waiting for the first of $machines machines (jobs $array)"
-until [ "$asked" -gt 0 ] || [ "$(ray list nodes --filter state=ALIVE --format json 2> /dev/null | grep -c '"node_id"')" -gt 1 ]; do sleep 5; done
+until [ "$asked" -gt 0 ] || [ "$(ray list nodes --filter state=ALIVE --format json 2> /dev/null | grep -o '"node_id"' | wc -l)" -gt 1 ]; do sleep 5; done
 status=143
 if [ "$asked" -eq 0 ]; then
   setsid python -m search "$@" &  # a signal of Slurm's own beside the one of the trap would not wait for a checkpoint
@@ -91,6 +90,6 @@ fi
 scancel "$array"
 kill -TERM "$head"
 wait "$head"
-rm -rf "$scratch"
+rm -rf "$RAY_TMPDIR"
 if [ "$asked" -gt 0 ] && { [ "$status" -eq 3 ] || [ "$status" -eq 143 ]; }; then again; fi
 exit "$status"

@@ -351,7 +351,7 @@ def test_a_copy_to_the_bucket_that_fails_is_told_to_whoever_is_there(head: Any, 
 def test_no_more_machines_are_asked_for_once_three_could_not_be_set_up(head: Any, tmp_path: Path, failed: int, most: int) -> None:
     write(tmp_path / "shared/setup-failed", "PyTorch cannot use the GPU\n" * failed)
     write(tmp_path / "home/ray_bootstrap_config.yaml", TEXT)
-    write(tmp_path / "home/bin/ray", """#!/bin/sh\nprintf '[\n{"node_id": "head"},\n{"node_id": "worker"}\n]\n'\n""")
+    write(tmp_path / "home/bin/ray", """#!/bin/sh\nprintf '[{"node_id": "head"}, {"node_id": "worker"}]'\n""")
     (tmp_path / "home/bin/ray").chmod(0o755)
     head("guard.sh")
     assert yaml.safe_load((tmp_path / "home/ray_bootstrap_config.yaml").read_text()) == CONFIG | {"max_workers": most}

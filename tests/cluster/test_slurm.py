@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from laboratory import ROOT, Hosts, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 CONFIG = """ClusterName=lab
 SlurmctldHost=k1({net}.11)
@@ -116,7 +116,7 @@ def test_a_job_saves_before_its_time_limit_goes_back_to_the_queue_and_ends_with_
     job = slurm.submit(
         f'sbatch --nodes=2 --exclusive clusters/slurm.sh {SMALLEST} --arms "MoCo,MoCo + SupCon" --set pretrain_epochs=40 --stall-minutes 5'
     )
-    wait_for(lambda: slurm.begun() == 2 or "slurm.sh:" in slurm.said(job), 240, "both runs at work")
+    wait_for(lambda: slurm.begun() == 2 or "slurm.sh:" in slurm.said(job), 600, "both runs at work")
     assert slurm.records() == [], slurm.said(job)
     slurm(f"scancel --signal=TERM --batch {job}")  # as --signal=B:TERM does
     slurm.hosts.note("(the time limit is near)", time.monotonic() - began)
@@ -125,9 +125,9 @@ def test_a_job_saves_before_its_time_limit_goes_back_to_the_queue_and_ends_with_
     assert len(list(slurm.folder.glob("runs/tried/checkpoints/*/flight.safetensors"))) == 2
     slurm.hosts.note("(in the queue again)", time.monotonic() - began)
     slurm(f"scontrol update jobid={job} starttime=now")  # Slurm waits for two minutes otherwise
-    wait_for(lambda: "RUNNING" in slurm.states() and slurm.trains(2), 240, "a run on the second machine")
+    wait_for(lambda: "RUNNING" in slurm.states() and slurm.trains(2), 600, "a run on the second machine")
     slurm.hosts.kill(2)
-    wait_for(lambda: slurm.states() == [], 420, "the job's end")
+    wait_for(lambda: slurm.states() == [], 600, "the job's end")
     slurm.hosts.note("(the job has ended)", time.monotonic() - began)
     assert slurm.records() == ["completed"] * 2, slurm.said(job)
     assert (slurm.folder / "runs/tried/report.html").exists() and "2 runs (2 completed)" in slurm.said(job)
@@ -136,7 +136,7 @@ def test_a_job_saves_before_its_time_limit_goes_back_to_the_queue_and_ends_with_
 
 def test_a_job_on_one_machine_runs_by_itself_and_a_cancelled_one_does_not_come_back(slurm: Slurm) -> None:
     job = slurm.submit(f'sbatch clusters/slurm.sh {SMALLEST} --arms "MoCo" --set pretrain_epochs=500')
-    wait_for(lambda: slurm.begun() == 1, 240, "a run at work")
+    wait_for(lambda: slurm.begun() == 1, 600, "a run at work")
     assert (
         "cluster of its own (default), data built-in set (default), storage /mnt/shared/karyotune/runs (KARYOTUNE_STORAGE)"
         in slurm.said(job)
@@ -150,11 +150,11 @@ def test_a_job_on_one_machine_runs_by_itself_and_a_cancelled_one_does_not_come_b
 def test_machines_join_as_the_queue_lets_them_and_one_that_is_lost_costs_a_checkpoint_interval(slurm: Slurm) -> None:
     began = time.monotonic()
     job = slurm.submit(f'MACHINES=2 sbatch clusters/slurm-join.sh {SMALLEST} --arms "MoCo,MoCo + SupCon,SupCAM*" --set pretrain_epochs=40')
-    wait_for(lambda: slurm.begun() >= 2 and (slurm.trains(2) or slurm.trains(3)), 300, "runs at work")
+    wait_for(lambda: slurm.begun() >= 2 and (slurm.trains(2) or slurm.trains(3)), 600, "runs at work")
     slurm.hosts.note("(runs are at work)", time.monotonic() - began)
     lost = 3 if slurm.trains(3) else 2
     slurm.hosts.kill(lost)
-    wait_for(lambda: "RUNNING" not in slurm.states() and len(slurm.records()) == 3, 420, "the study's end")
+    wait_for(lambda: "RUNNING" not in slurm.states() and len(slurm.records()) == 3, 600, "the study's end")
     slurm.hosts.note("(the study has ended)", time.monotonic() - began)
     assert slurm.records() == ["completed"] * 3, slurm.said(job)
     assert (slurm.folder / "runs/tried/report.html").exists() and "3 runs (3 completed)" in slurm.said(job)
