@@ -375,6 +375,15 @@ def test_a_run_that_a_table_wants_is_never_stopped(study, monkeypatch):
     assert (wanted.trial.number, True) in said, "the search alone would have stopped it"
 
 
+def test_the_record_says_which_epoch_a_stage_handed_on_where_that_is_not_its_last(study):
+    bench = study(trials=1, repeats=1, tables=["none"])
+    ledger, c = bench.open()
+    active = c.next()
+    outcome = Outcome(metrics={"val_accuracy": 0.5}, stage_hashes=dict(active.run.stages), started="s", kept={"warm": 3})
+    end(bench, c, active, outcome=asdict(outcome))
+    assert ledger.records[active.run.key]["kept_epochs"] == {"warm": 3}
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [("diverged", "not_finite"), ("collapsed", "collapsed"), ("failed", "out_of_memory"), ("failed", "unreachable_weights")],
