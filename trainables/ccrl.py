@@ -514,8 +514,8 @@ def clustered(config: CcrlConfig, rows: np.ndarray, k: int) -> tuple[np.ndarray,
 def fitted_on(config: CcrlConfig, pack: Pack, chosen: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
     """What the chosen cells, those of the training part, give for all others: centres with the scale of their rows, and the probe."""
     _, found = clustered(config, rows, types_of(pack))
-    if config.features == "tile":
-        return {"centers": torch.zeros(1, 1)}  # other parts have other tiles: nothing that a training part could give
+    if config.features == "tile":  # other parts have other tiles: there it says nothing, and the commonest type is all that is left
+        rows, found = np.zeros((len(rows), 1)), Clusters(np.zeros((1, 1)))
     values = {"centers": found.centers, "probe": fit_probe(rows, pack.labels[chosen], len(pack.classes))}
     values |= {} if found.mean is None or found.scale is None else {"mean": found.mean, "scale": found.scale}
     return {name: torch.from_numpy(value).float() for name, value in values.items()}
@@ -539,7 +539,7 @@ class Scorer:
     backbone: nn.Module | None  # None: features that need none
     statistics: Tensor | None
     fitted: Clusters
-    probe: np.ndarray | None
+    probe: np.ndarray
 
     def rows(self, pack: Pack, chosen: np.ndarray, device: torch.device) -> np.ndarray:
         """(N, F) of chosen cells of a pack."""
@@ -568,7 +568,7 @@ def scorer(config: CcrlConfig, tensors: Mapping[str, Tensor], device: torch.devi
         model.load_state_dict(own)
         model.to(device, memory_format=torch.channels_last).eval()
     statistics = beside["statistics"].to(device) if "statistics" in beside else None
-    return Scorer(config, model, statistics, fitted, arrays.get("probe"))
+    return Scorer(config, model, statistics, fitted, arrays["probe"])
 
 
 def evaluate(config: CcrlConfig, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
@@ -587,10 +587,9 @@ def evaluate(config: CcrlConfig, tensors: Mapping[str, Tensor], pack: Pack, chos
     metrics = scores[config.kmeans_fit] | {f"{name}_{other}_fit": value for name, value in scores[other].items()}
     metrics["silhouette"] = silhouette((of_scored[1] if config.kmeans_fit == "scored" else score.fitted).scaled(rows), clusters)
     predictions = {"index": chosen.tolist(), "label": labels.tolist(), "cluster": clusters.tolist(), "tile": tiles.tolist()}
-    if score.probe is not None:
-        guessed = probed(score.probe, rows)
-        metrics["probe_accuracy"] = float((guessed == labels).mean())
-        predictions["probe"] = guessed.tolist()
+    guessed = probed(score.probe, np.zeros((len(rows), 1)) if config.features == "tile" else rows)
+    metrics["probe_accuracy"] = float((guessed == labels).mean())
+    predictions["probe"] = guessed.tolist()
     if config.kmeans_fit == "scored" and config.features != "tile":
         scaled = of_scored[1].scaled(rows)
         again = [clustering_metrics(labels, kmeans(scaled, k, seed, config.kmeans_starts)[0]) for seed in OTHER_SEEDS]
