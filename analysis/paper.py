@@ -61,6 +61,9 @@ def numbers_tex(study: Study) -> str:
     return "\n".join([*lines, r"\makeatother", ""])
 
 
+_ENDS = ("/low}", "/high}", "-low}", "-high}", "std}", ", ")  # of names in `_values`: ends of intervals, deviations, p, differences
+
+
 @dataclass(frozen=True)
 class Checked:
     """refused: what no record gives, in words with file and line; notes: what is right today and would be safer as a macro."""
@@ -150,11 +153,11 @@ def _cut(raw: str) -> tuple[str, str, str]:
 
 _ARGUMENTS = re.compile(
     r"\\(?:kt|cite\w*|ref|eqref|autoref|cref|label|input|include|includegraphics|bibliography\w*|url|href|vspace\*?|hspace\*?|setlength|begin|end"
-    r"|SI|si|definecolor|textcolor|color|documentclass|usepackage)(?![A-Za-z])\s*(?:\[[^\]]*\]\s*)*(?:\{[^}]*\})*"
+    r"|definecolor|textcolor|color|documentclass|usepackage)(?![A-Za-z])\s*(?:\[[^\]]*\]\s*)*(?:\{[^}]*\})*"
 )
 _LENGTH = re.compile(r"\d*\.?\d+\s*(?:\\(?:line|text|column)width|(?:pt|cm|mm|em|ex|in|px)\b)")
 _NUMBER = re.compile(
-    r"(?<![\w.,])(?P<sign>[-+−]|\$-\$|\\ensuremath\{-\})?(?P<number>\d+(?:\.\d+)?)(?![\w]|\.\d)(?P<unit>(?:\s|~|\\,|\\;|\$)*(?:\\%|per\s?cent|percent|points?\b))?"
+    r"(?<![\w.,])(?P<sign>[-+−]|\$-\$|\\ensuremath\{-\})?(?P<number>\d+(?:\.\d+)?)(?![\w]|\.\d)(?P<unit>(?:\s|~|\\,|\\;|[${}])*(?:\\%|\\percent\b|per\s?cent|percent|points?\b))?"
 )
 
 
@@ -191,9 +194,12 @@ def _values(study: Study) -> Mapping[str, float]:
 
 
 def _backing(text: str, values: Mapping[str, float]) -> str | None:
-    """Whose value, rounded as the text rounds, is the text; as it is or as a fraction of 1."""
+    """Whose value, rounded as the text rounds, is the text; as it is or as a fraction of 1. A number that is rounded to less than two decimals
+    is held against means, gains and settings alone: some end of an interval would fit it by chance."""
     places = len(text.partition(".")[2])
     for name, value in values.items():
+        if places < 2 and any(word in name for word in _ENDS):
+            continue
         if any(f"{abs(v):.{places}f}" == text for v in (value, value / 100)):
             return name
     return None

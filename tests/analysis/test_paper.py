@@ -77,6 +77,23 @@ def test_a_number_typed_by_hand_that_no_record_gives_is_refused_with_its_line(fo
 @pytest.mark.parametrize(
     "text",
     [
+        r"\qty{98.76}{\percent}",
+        r"\SI{199}{\percent}",
+        r"a & 98.76 & b \\",
+        r"$98.76$",
+        r"33~per cent",
+        r"33 points",
+        r"($-98.76$ to 2)",
+        r"98.76\%.",
+    ],
+)
+def test_a_result_is_seen_however_it_is_written(folder, tmp_path, text):
+    assert len(said(folder, tmp_path, text).refused) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         r"Three seeds, 2 networks, section 4, in 2024, Table~2.",
         r"A 95 \% interval, a 95\% confidence interval, the simultaneous 95\,\% intervals.",
         r"\includegraphics[width=0.48\linewidth]{a-98.76.pdf}\vspace{1.23cm} \cite{x2019.77} \label{sec:98.76} 3.3in wide",
@@ -87,6 +104,14 @@ def test_a_number_typed_by_hand_that_no_record_gives_is_refused_with_its_line(fo
 )
 def test_what_is_no_result_and_what_is_a_setting_is_not_refused(folder, tmp_path, text):
     assert said(folder, tmp_path, text).refused == ()
+
+
+def test_a_whole_number_is_not_backed_by_the_end_of_some_interval(folder, tmp_path):
+    results = analysis.load(folder).results
+    points = {f"{abs(v):.0f}" for c in ("mean", "published_mean", "gain_over_baseline") for v in results[c].dropna()}
+    ends = {f"{abs(v):.0f}" for c in ("ci95_low", "ci95_high", "gain_simultaneous95_low") for v in results[c].dropna()}
+    only = sorted(ends - points, key=int)[-1]
+    assert len(said(folder, tmp_path, f"It gains {only} points.").refused) == 1
 
 
 def test_a_number_of_the_paper_that_is_compared_with_is_a_number_of_a_table_too(folder, tmp_path):
