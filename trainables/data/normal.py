@@ -20,7 +20,7 @@ from scipy.ndimage import affine_transform, binary_fill_holes, distance_transfor
 
 from trainables.data.scale import foreground_box, on_canvas
 
-GRAY_AT = 95  # per cent of an object's pixels are darker than what `Normal.gray` names: above are single dark bands, below pale ones
+GRAY_AT = 95  # per cent of an object's pixels are fainter than what `Normal.gray` names: above are a few dark spots
 SOLID = 0.3  # of that gray: where the object begins when its width is measured, so that neither blur nor a faint ground makes it wider
 FAINT = 0.08  # of that gray: what is below is ground, whatever the stain
 
