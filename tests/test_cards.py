@@ -203,3 +203,20 @@ def test_processes_that_die_as_they_start_on_every_machine_set_none_aside_and_en
         c.lost(active.run.key, active.placement, placed=lambda where=where: (where, where))
         count += 1
     assert count == 8 and not c.nodes.aside and "died as they started" in c.halt
+
+
+def test_a_run_that_must_run_alone_and_comes_to_a_card_that_it_is_kept_from_is_placed_again_though_nothing_else_may_go_first(study):  # noqa: F811
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open(slots=2)
+    c.nodes.count([{"NodeID": "box", "Resources": {"GPU": 2.0}}])
+    first = c.next()
+    c.row(first.run.key, {"origin": on(0)}, first.placement)
+    full = {"end": "failed", "kind": "out_of_memory", "message": "full", "neighbours": True}
+    c.row(first.run.key, full | END | on(0), first.placement)
+    again = c.next()
+    assert again is first and again.breaks.alone and c.job(again)["cards"] == ["GPU-0"]
+    assert c.row(again.run.key, {"origin": on(0)}, again.placement) is False and not c.queue.active, "handed back; its process holds"
+    assert c.next() is first and c.next() is None, "alone"
+    assert c.row("?", {"origin": on(1)}, 0) is True and c.row(first.run.key, {"origin": on(1)}, first.placement) is False
+    end(bench, c, first)
+    assert c.complete() and [one["status"] for one in lines(bench)] == ["completed"]
