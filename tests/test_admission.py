@@ -9,8 +9,8 @@ from search import admission, cluster, watch
 from search.admission import Admission, gather, takes
 from search.examine import Fault, Findings
 from search.machines import Machines, gpus_of, idle, share_out
+from search.nodes import Nodes
 from search.request import Request
-from search.verdict import Nodes
 from trainables.parts.errors import ClusterLost, RequestError
 
 CPU, GPU = {"CPU": 4.0}, {"CPU": 8.0, "GPU": 1.0}
