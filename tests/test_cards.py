@@ -220,3 +220,35 @@ def test_a_run_that_must_run_alone_and_comes_to_a_card_that_it_is_kept_from_is_p
     assert c.row("?", {"origin": on(1)}, 0) is True and c.row(first.run.key, {"origin": on(1)}, first.placement) is False
     end(bench, c, first)
     assert c.complete() and [one["status"] for one in lines(bench)] == ["completed"]
+
+
+WORKER = {"CPU": 1.0, "GPU": 1.0}
+HEAD = {"NodeID": "head", "Resources": {"CPU": 0.0}}  # as clusters/ and cluster.yaml start it
+
+
+def machine(name, gpus=1.0):
+    return {"NodeID": name, "Resources": {"CPU": 8.0, "GPU": gpus}}
+
+
+ODD = {"end": "failed", "kind": "error", "message": "odd"}
+
+
+def test_a_run_that_broke_off_on_the_one_machine_that_could_take_it_is_placed_there_again_and_not_kept_for_a_head_without_gpus(study):  # noqa: F811
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open()
+    c.nodes.count([HEAD, machine("a")], WORKER)
+    active = c.next()
+    c.row(active.run.key, ODD | END | facts("a"), active.placement)
+    assert c.job(c.next())["avoid"] == [], "it would wait for ever"
+    c.nodes.count([HEAD, machine("a"), machine("b")], WORKER)
+    assert c.job(active)["avoid"] == ["a"]
+
+
+def test_a_run_that_broke_off_on_the_only_sound_machine_does_not_go_to_one_that_was_set_aside(study):  # noqa: F811
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open()
+    c.nodes.count([HEAD, machine("hole"), machine("b")], WORKER)
+    c.nodes.aside["hole"] = "it is full"
+    active = c.next()
+    c.row(active.run.key, ODD | END | facts("b"), active.placement)
+    assert c.job(c.next())["avoid"] == ["hole"]
