@@ -36,8 +36,10 @@ class Nodes:
     def met(self, facts: Mapping[str, Any]) -> None:
         """A worker has said where it works."""
         node = str(facts.get("node", ""))
+        if not node:
+            return  # the first word of a group's workers may be their last
         self.names[node] = str(facts.get("host", ""))
-        self._begun |= {node} - {""}
+        self._begun.add(node)
         self.largest = max(self.largest, float(facts.get("device_memory") or 0.0))
         if facts.get("card"):
             self._seen.setdefault(node, {})[str(facts["card"])] = str(facts.get("card_index", ""))
@@ -60,7 +62,7 @@ class Nodes:
         card = card if kind in OF_A_CARD and self.several(node) else ""
         if not node or node in self.aside or card in self.cards_aside or kind not in COUNTED:
             return None
-        if kind == "worker_killed" and max(len(self.names), self.machines) < 2:
+        if kind == "worker_killed" and not (self.able or self.names.keys()) - {node} - self.aside.keys():
             return None  # the only machine that there is: its memory may be short
         faults = self._faults.setdefault((node, card), {})
         faults[key if kind in ("device", "worker_killed") else f"{key} {len(faults)}"] = why

@@ -252,3 +252,18 @@ def test_a_run_that_broke_off_on_the_only_sound_machine_does_not_go_to_one_that_
     active = c.next()
     c.row(active.run.key, ODD | END | facts("b"), active.placement)
     assert c.job(c.next())["avoid"] == ["hole"]
+
+
+def test_processes_killed_on_the_only_machine_left_do_not_set_it_aside(study):  # noqa: F811
+    bench = study(trials=0, repeats=2, tables=["1"])
+    _, c = bench.open(slots=2)
+    c.nodes.count([HEAD, machine("a"), machine("hole")], WORKER)
+    c.nodes.aside["hole"] = "it is full"
+    refused = c.next()
+    c.row(refused.run.key, {"end": "failed", "kind": "request", "message": "a group's first word"} | END | facts("a"), refused.placement)
+    both = [c.next(), c.next()]
+    for one in both:
+        c.row(one.run.key, row() | {"origin": facts("a")}, one.placement)
+    for one in both:
+        c.lost(one.run.key, one.placement)
+    assert list(c.nodes.aside) == ["hole"], "its memory may be short"
