@@ -19,7 +19,17 @@ from torch.distributed import TCPStore, init_process_group  # type: ignore[attr-
 
 from search.cluster import elsewhere
 from search.memory import peak_memory
-from trainables.parts.errors import CardHidden, Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
+from trainables.parts.errors import (
+    CardHidden,
+    Collapsed,
+    Diverged,
+    Interrupted,
+    Misplaced,
+    OtherCode,
+    RequestError,
+    StorageFault,
+    WeightsUnreachable,
+)
 from trainables.parts.execution import Outcome
 from trainables.parts.workers import Workers
 
@@ -129,6 +139,7 @@ _KNOWN: dict[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (
         Diverged,
+        Collapsed,
         Misplaced,
         CardHidden,
         OtherCode,

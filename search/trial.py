@@ -116,7 +116,7 @@ def _ending(job: dict[str, Any], fault: Exception) -> dict[str, Any]:
             (Path(job["study"]) / job["folder"]).mkdir(parents=True, exist_ok=True)
             (Path(job["study"]) / job["folder"] / "log.txt").write_text("".join(traceback.format_exception(fault)))
     ending = {"end": end} | ({"kind": kind} if kind else {}) | ({"message": words} if kind or words else {})
-    ours = isinstance(fault, torch.cuda.OutOfMemoryError) and job["workers"] == 1  # a group's memory is not this process's to see
+    ours = isinstance(fault, torch.cuda.OutOfMemoryError) and not job.get("group")  # whose memory is not this process's to see
     return ending | (_crowd() if ours and torch.cuda.is_available() else {})
 
 

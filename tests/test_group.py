@@ -5,10 +5,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from search import cluster, machines
-from search.group import Preempted, ProcessDied, _reason
+from search import cluster, machines, trial
+from search.group import Preempted, ProcessDied, _as_exception, _reason
 from search.machines import GROUP_BYTES, LONG_SECONDS, share_out
+from search.trial import KINDS
 from trainables.parts.errors import ClusterLost
 
 HEAD = {"CPU": 0.0, "node:__internal_head__": 1.0, "memory": 2 * GROUP_BYTES}
@@ -48,6 +50,20 @@ def test_of_a_death_and_a_known_reason_the_reason_is_told() -> None:
     assert isinstance(_reason(died, [RuntimeError("connection closed by peer")]), ProcessDied)
     assert isinstance(_reason(group_error(False, True), [RuntimeError("connection closed by peer")]), Preempted)
     assert _reason(RuntimeError("?"), [ours := KeyError("toy box")]) is ours
+
+
+def test_every_ending_that_a_run_may_have_is_known_by_its_name_in_a_group_too() -> None:
+    for known, end, kind in KINDS:
+        told = _as_exception({"raised": known.__name__, "message": "words"})
+        assert (end, kind) == next((end, kind) for one, end, kind in KINDS if isinstance(told, one)) and "words" in str(told)
+
+
+def test_whether_a_group_has_neighbours_on_its_card_is_not_asked_of_the_head_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(trial, "_crowd", lambda: {"neighbours": True})
+    job = {"workers": 1, "group": True}
+    assert "neighbours" not in trial._ending(job, torch.cuda.OutOfMemoryError("full"))
+    assert trial._ending(job | {"group": False}, torch.cuda.OutOfMemoryError("full"))["neighbours"]
 
 
 def test_a_head_that_hangs_is_asked_once_and_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
