@@ -19,6 +19,7 @@ from torch.distributed import TCPStore, init_process_group  # type: ignore[attr-
 
 from search.cluster import elsewhere
 from search.memory import peak_memory
+from search.place import crowd
 from trainables.parts.errors import (
     CardHidden,
     Collapsed,
@@ -191,7 +192,8 @@ def _group_worker(given: dict[str, Any]) -> None:
             if taken_away and isinstance(fault, Interrupted)
             else fault
         )
-        rows.put({"raised": type(told).__name__, "message": str(told), "origin": who(job)})
+        alone = crowd(fault) if workers.size == 1 else {}  # of several, each has a card of its own
+        rows.put({"raised": type(told).__name__, "message": str(told), "origin": who(job) | alone})
         raise
 
 

@@ -21,6 +21,7 @@ from trainables.parts.errors import ClusterLost
 from trainables.parts.execution import device_name
 
 PRETEND = "KARYOTUNE_PRETEND_CARDS"  # where it is set, runs train on the CPU and take Ray's word for their cards: for tests without a GPU
+BESIDE = 1 << 30  # bytes of a device that neither are free nor this process's: a CUDA context alone takes half of that
 HOLD_SECONDS = 2.0  # how often a process that holds a card asks whether it is still to
 
 
@@ -53,6 +54,14 @@ def _card(job: dict[str, Any]) -> dict[str, Any]:
     own = f"GPU-{torch.cuda.get_device_properties(there).uuid}" if there.type == "cuda" else ""
     name = own or f"{context.get_node_id()[:12]}-{index}"  # one that PyTorch does not see cannot say who it is
     return found | {"card": name, "card_index": index}
+
+
+def crowd(fault: BaseException) -> dict[str, Any]:
+    """Of this process's device, where its memory was not enough: whether others use it, by what is neither free nor ours."""
+    if not (isinstance(fault, torch.cuda.OutOfMemoryError) and torch.cuda.is_available()):
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    return {"device_memory": total, "neighbours": total - free - torch.cuda.memory_reserved() > BESIDE}
 
 
 def hold(job: dict[str, Any], card: str, send: Callable[[dict[str, Any]], None]) -> None:

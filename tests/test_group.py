@@ -1,13 +1,14 @@
 """Runs in a worker group of Ray Train: which ones, and what is said of one that broke off; a head that hangs."""
 
 import threading
+from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from search import cluster, machines, trial
+from search import cluster, group, machines, trial
 from search.group import Preempted, ProcessDied, _as_exception, _reason
 from search.machines import GROUP_BYTES, LONG_SECONDS, share_out
 from search.trial import KINDS
@@ -58,12 +59,26 @@ def test_every_ending_that_a_run_may_have_is_known_by_its_name_in_a_group_too() 
         assert (end, kind) == next((end, kind) for one, end, kind in KINDS if isinstance(told, one)) and "words" in str(told)
 
 
-def test_whether_a_group_has_neighbours_on_its_card_is_not_asked_of_the_head_s(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [1, 2])
+def test_whether_a_group_of_one_has_neighbours_on_its_card_is_said_by_its_worker_and_not_by_the_head(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(trial, "_crowd", lambda: {"neighbours": True})
-    job = {"workers": 1, "group": True}
-    assert "neighbours" not in trial._ending(job, torch.cuda.OutOfMemoryError("full"))
-    assert trial._ending(job | {"group": False}, torch.cuda.OutOfMemoryError("full"))["neighbours"]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 24 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
+    full, rows = torch.cuda.OutOfMemoryError("full"), Queue()
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: size)
+    monkeypatch.setattr(group.train, "get_context", lambda: context)
+
+    def work(*_: Any) -> None:
+        raise full
+
+    job = {"workers": size, "group": True, "gpus": 0}
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        group._group_worker({"job": job, "work": work, "who": lambda job: {"host": "far"}, "rows": rows, "taken": Queue()})
+    seen = {"device_memory": 24 << 30, "neighbours": True} if size == 1 else {}
+    assert rows.get_nowait() == {"raised": "OutOfMemoryError", "message": "full", "origin": {"host": "far"} | seen}
+    assert "neighbours" not in trial._ending(job, full) and trial._ending(job | {"group": False}, full)["neighbours"]
 
 
 def test_a_head_that_hangs_is_asked_once_and_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
