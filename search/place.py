@@ -26,11 +26,12 @@ HOLD_SECONDS = 2.0  # how often a process that holds a card asks whether it is s
 
 
 def origin(job: dict[str, Any]) -> dict[str, Any]:
-    """Who trains, and where."""
-    return code.origin(device_name(device(job))) | {
+    """Who trains, and where. Of a card that cannot be used nothing is known: see `unusable`."""
+    usable = not unusable(job)
+    return code.origin(device_name(device(job)) if usable else "") | {
         "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
         "worker": f"{socket.gethostname()}:{os.getpid()}",
-        **_card(job),
+        **_card(job, usable),
     }
 
 
@@ -38,14 +39,23 @@ def device(job: dict[str, Any]) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if job["gpus"] and torch.cuda.is_available() else torch.device("cpu")
 
 
-def sees_its_gpu(job: dict[str, Any]) -> bool:
-    return not job["gpus"] or PRETEND in os.environ or torch.cuda.is_available()
+def unusable(job: dict[str, Any]) -> str:
+    """Why the GPU that a run was promised cannot be used; '' where it can, or none was promised."""
+    if not job["gpus"] or PRETEND in os.environ:
+        return ""
+    if not torch.cuda.is_available():
+        return "PyTorch sees none there; look at its driver (nvidia-smi, and PyTorch's CUDA)"
+    try:
+        torch.cuda.mem_get_info()
+    except RuntimeError as fault:  # broken, or filled by others to the last
+        return f"PyTorch cannot use it ({str(fault).splitlines()[0]}); nvidia-smi says who does, and whether it is sound"
+    return ""
 
 
-def _card(job: dict[str, Any]) -> dict[str, Any]:
+def _card(job: dict[str, Any], usable: bool) -> dict[str, Any]:
     """The one that a run has to itself or shares. The workers of a group are placed by Ray Train: no card can be kept from them, and its
     faults are the machine's."""
-    there = device(job)
+    there = device(job) if usable else torch.device("cpu")
     found = {"device_memory": torch.cuda.get_device_properties(there).total_memory if there.type == "cuda" else 0}
     if not job["gpus"] or job.get("group") or not ray.is_initialized():
         return found

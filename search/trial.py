@@ -169,8 +169,8 @@ def _examine(job: dict[str, Any]) -> None:
     host = socket.gethostname()
     if not (Path(job["study"]) / STUDY).exists():
         raise Misplaced(f"{host} does not see {job['study']}; every machine must see the folder of --storage")
-    if not place.sees_its_gpu(job):
-        raise CardHidden(f"Ray promised a GPU on {host}, and PyTorch sees none there; look at its driver (nvidia-smi, and PyTorch's CUDA)")
+    if why := place.unusable(job):
+        raise CardHidden(f"Ray promised a GPU on {host}, and {why}")
     if code.fingerprint() != job["code"]:
         own = ", ".join(f"{name} {code.versions().get(name, 'none')}" for name in code.LIBRARIES)
         raise OtherCode(
