@@ -225,7 +225,8 @@ class Director:
         """A run has saved its checkpoint and ended: it was told to, or (with words) its machine could not write to the study's folder.
         Where that machine is another one and this one can, the fault is that machine's."""
         words = str(row.get("message", ""))
-        if words and active.facts.get("host", "") not in ("", socket.gethostname()) and takes_files(self.folder):
+        host = {**row, **active.facts}.get("host", "")  # a group's workers may not have said it before
+        if words and host not in ("", socket.gethostname()) and takes_files(self.folder):
             settle(self, active, {**row, "end": "misplaced", "kind": "storage"})
             return
         # A worker may see the word to stop before this command does; one of an earlier command, in a shared folder's cache, is none.

@@ -19,7 +19,18 @@ from torch.distributed import TCPStore, init_process_group  # type: ignore[attr-
 
 from search.cluster import elsewhere
 from search.memory import peak_memory
-from trainables.parts.errors import CardHidden, Diverged, Interrupted, Misplaced, OtherCode, RequestError, StorageFault, WeightsUnreachable
+from search.place import crowd
+from trainables.parts.errors import (
+    CardHidden,
+    Collapsed,
+    Diverged,
+    Interrupted,
+    Misplaced,
+    OtherCode,
+    RequestError,
+    StorageFault,
+    WeightsUnreachable,
+)
 from trainables.parts.execution import Outcome
 from trainables.parts.workers import Workers
 
@@ -129,6 +140,7 @@ _KNOWN: dict[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (
         Diverged,
+        Collapsed,
         Misplaced,
         CardHidden,
         OtherCode,
@@ -180,7 +192,8 @@ def _group_worker(given: dict[str, Any]) -> None:
             if taken_away and isinstance(fault, Interrupted)
             else fault
         )
-        rows.put({"raised": type(told).__name__, "message": str(told), "origin": who(job)})
+        alone = crowd(fault) if workers.size == 1 else {}  # of several, each has a card of its own
+        rows.put({"raised": type(told).__name__, "message": str(told), "origin": who(job) | alone})
         raise
 
 

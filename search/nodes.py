@@ -18,23 +18,28 @@ class Nodes:
         self.aside: dict[str, str] = {}  # node -> why it gets no further run
         self.cards_aside: dict[str, str] = {}  # the same of cards, in words that name them
         self.names: dict[str, str] = {}
-        self.machines = 1  # so many are there
+        self.machines = 1  # so many are there that could take a run
+        self.able: set[str] = set()  # those nodes
         self.cards: dict[str, int] = {}  # node -> how many Ray counts there
         self.largest = 0.0  # bytes of the largest device that a worker has named
         self._begun: set[str] = set()  # nodes on which a process has come to its run
         self._seen: dict[str, dict[str, str]] = {}  # node -> card -> its place in the node
         self._faults: dict[tuple[str, str], dict[str, str]] = {}  # (node, card, or "" for the whole of it) -> run -> why
 
-    def count(self, there: Sequence[Mapping[str, Any]]) -> None:
-        """The nodes that are there, as Ray tells of them."""
-        self.machines = max(1, len(there))
+    def count(self, there: Sequence[Mapping[str, Any]], worker: Mapping[str, float] | None = None) -> None:
+        """The nodes that are there, as Ray tells of them. worker: what one of a run takes; a cluster's head may have nothing to give."""
+        needed = (worker or {}).items()
+        self.able = {node["NodeID"] for node in there if all(node["Resources"].get(unit, 0.0) >= amount for unit, amount in needed)}
+        self.machines = max(1, len(self.able))
         self.cards = {node["NodeID"]: int(node["Resources"].get("GPU", 0.0)) for node in there}
 
     def met(self, facts: Mapping[str, Any]) -> None:
         """A worker has said where it works."""
         node = str(facts.get("node", ""))
+        if not node:
+            return  # the first word of a group's workers may be their last
         self.names[node] = str(facts.get("host", ""))
-        self._begun |= {node} - {""}
+        self._begun.add(node)
         self.largest = max(self.largest, float(facts.get("device_memory") or 0.0))
         if facts.get("card"):
             self._seen.setdefault(node, {})[str(facts["card"])] = str(facts.get("card_index", ""))
@@ -57,7 +62,7 @@ class Nodes:
         card = card if kind in OF_A_CARD and self.several(node) else ""
         if not node or node in self.aside or card in self.cards_aside or kind not in COUNTED:
             return None
-        if kind == "worker_killed" and max(len(self.names), self.machines) < 2:
+        if kind == "worker_killed" and not (self.able or self.names.keys()) - {node} - self.aside.keys():
             return None  # the only machine that there is: its memory may be short
         faults = self._faults.setdefault((node, card), {})
         faults[key if kind in ("device", "worker_killed") else f"{key} {len(faults)}"] = why
@@ -72,10 +77,11 @@ class Nodes:
         return f"{what} was set aside after {len(faults)} faults in a row: {why}"
 
     def shunned(self, breaks: Breaks) -> tuple[set[str], set[str]]:
-        """(nodes, cards) that a run is kept from: what was set aside, and where it broke off itself as long as there is another card."""
+        """(nodes, cards) that a run is kept from: what was set aside, and where it broke off itself as long as there is another."""
         cards, nodes = breaks.cards | self.cards_aside.keys(), breaks.avoid | self.aside.keys()
         nodes |= {node for node, seen in self._seen.items() if self.several(node) and len(seen.keys() & cards) >= self.cards[node]}
         another = any(count and node not in nodes for node, count in self.cards.items())
+        nodes = set(self.aside) if self.able and self.able <= nodes else nodes
         return nodes, cards if another else set(self.cards_aside)
 
     def lines(self) -> list[str]:

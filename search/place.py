@@ -21,15 +21,17 @@ from trainables.parts.errors import ClusterLost
 from trainables.parts.execution import device_name
 
 PRETEND = "KARYOTUNE_PRETEND_CARDS"  # where it is set, runs train on the CPU and take Ray's word for their cards: for tests without a GPU
+BESIDE = 1 << 30  # bytes of a device that neither are free nor this process's: a CUDA context alone takes half of that
 HOLD_SECONDS = 2.0  # how often a process that holds a card asks whether it is still to
 
 
 def origin(job: dict[str, Any]) -> dict[str, Any]:
-    """Who trains, and where."""
-    return code.origin(device_name(device(job))) | {
+    """Who trains, and where. Of a card that cannot be used nothing is known: see `unusable`."""
+    usable = not unusable(job)
+    return code.origin(device_name(device(job)) if usable else "") | {
         "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
         "worker": f"{socket.gethostname()}:{os.getpid()}",
-        **_card(job),
+        **_card(job, usable),
     }
 
 
@@ -37,14 +39,23 @@ def device(job: dict[str, Any]) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if job["gpus"] and torch.cuda.is_available() else torch.device("cpu")
 
 
-def sees_its_gpu(job: dict[str, Any]) -> bool:
-    return not job["gpus"] or PRETEND in os.environ or torch.cuda.is_available()
+def unusable(job: dict[str, Any]) -> str:
+    """Why the GPU that a run was promised cannot be used; '' where it can, or none was promised."""
+    if not job["gpus"] or PRETEND in os.environ:
+        return ""
+    if not torch.cuda.is_available():
+        return "PyTorch sees none there; look at its driver (nvidia-smi, and PyTorch's CUDA)"
+    try:
+        torch.cuda.mem_get_info()
+    except RuntimeError as fault:  # broken, or filled by others to the last
+        return f"PyTorch cannot use it ({str(fault).splitlines()[0]}); nvidia-smi says who does, and whether it is sound"
+    return ""
 
 
-def _card(job: dict[str, Any]) -> dict[str, Any]:
+def _card(job: dict[str, Any], usable: bool) -> dict[str, Any]:
     """The one that a run has to itself or shares. The workers of a group are placed by Ray Train: no card can be kept from them, and its
     faults are the machine's."""
-    there = device(job)
+    there = device(job) if usable else torch.device("cpu")
     found = {"device_memory": torch.cuda.get_device_properties(there).total_memory if there.type == "cuda" else 0}
     if not job["gpus"] or job.get("group") or not ray.is_initialized():
         return found
@@ -53,6 +64,14 @@ def _card(job: dict[str, Any]) -> dict[str, Any]:
     own = f"GPU-{torch.cuda.get_device_properties(there).uuid}" if there.type == "cuda" else ""
     name = own or f"{context.get_node_id()[:12]}-{index}"  # one that PyTorch does not see cannot say who it is
     return found | {"card": name, "card_index": index}
+
+
+def crowd(fault: BaseException) -> dict[str, Any]:
+    """Of this process's device, where its memory was not enough: whether others use it, by what is neither free nor ours."""
+    if not (isinstance(fault, torch.cuda.OutOfMemoryError) and torch.cuda.is_available()):
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    return {"device_memory": total, "neighbours": total - free - torch.cuda.memory_reserved() > BESIDE}
 
 
 def hold(job: dict[str, Any], card: str, send: Callable[[dict[str, Any]], None]) -> None:

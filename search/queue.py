@@ -127,11 +127,11 @@ class Queue:
 
     def again(self, active: Active, last: bool = False) -> None:
         """A placed run is to be placed once more; it comes first. last: its process was on a card that it is kept from, and another run may
-        go before it."""
+        go before it, unless it must run alone."""
         self.active.pop(active.run.key, None)
         self.has_begun(active)  # though nothing was heard of its process
         active.earlier, active.began = active.worked(time.monotonic()), None
-        active.handed_back = active.yields = last
+        active.handed_back, active.yields = last, last and not active.breaks.alone
         self.resumed.appendleft(active)
 
     def handed_back(self) -> int:

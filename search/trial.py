@@ -60,7 +60,6 @@ KINDS: tuple[tuple[type[BaseException], str, str], ...] = (  # exception, how th
     (Exception, "failed", "error"),
 )
 LEAVES = ("out_of_memory", "error", "device", "misplaced", "card_hidden", "other_code")  # after which a process is not used again
-BESIDE = 1 << 30  # bytes of a device that neither are free nor this process's: a CUDA context alone takes half of that
 
 _packs: dict[str, Pack] = {}  # of this process, by folder: reused processes map the file once
 
@@ -116,19 +115,12 @@ def _ending(job: dict[str, Any], fault: Exception) -> dict[str, Any]:
             (Path(job["study"]) / job["folder"]).mkdir(parents=True, exist_ok=True)
             (Path(job["study"]) / job["folder"] / "log.txt").write_text("".join(traceback.format_exception(fault)))
     ending = {"end": end} | ({"kind": kind} if kind else {}) | ({"message": words} if kind or words else {})
-    ours = isinstance(fault, torch.cuda.OutOfMemoryError) and job["workers"] == 1  # a group's memory is not this process's to see
-    return ending | (_crowd() if ours and torch.cuda.is_available() else {})
+    return ending | ({} if job.get("group") else place.crowd(fault))  # whose worker has said it
 
 
 def _of_device(fault: Exception) -> bool:
     """An error of the device sticks to its process: whatever it runs next fails too."""
     return isinstance(fault, torch.AcceleratorError) or "CUDA error" in str(fault)
-
-
-def _crowd() -> dict[str, Any]:
-    """Whether others use the device: what is neither free nor ours."""
-    free, total = torch.cuda.mem_get_info()
-    return {"device_memory": total, "neighbours": total - free - torch.cuda.memory_reserved() > BESIDE}
 
 
 def _local(job: dict[str, Any], send: Report) -> Outcome:
@@ -177,8 +169,8 @@ def _examine(job: dict[str, Any]) -> None:
     host = socket.gethostname()
     if not (Path(job["study"]) / STUDY).exists():
         raise Misplaced(f"{host} does not see {job['study']}; every machine must see the folder of --storage")
-    if not place.sees_its_gpu(job):
-        raise CardHidden(f"Ray promised a GPU on {host}, and PyTorch sees none there; look at its driver (nvidia-smi, and PyTorch's CUDA)")
+    if why := place.unusable(job):
+        raise CardHidden(f"Ray promised a GPU on {host}, and {why}")
     if code.fingerprint() != job["code"]:
         own = ", ".join(f"{name} {code.versions().get(name, 'none')}" for name in code.LIBRARIES)
         raise OtherCode(

@@ -122,7 +122,7 @@ def carry_out(
     if resources.machines.running:
         cluster.check_room(resources)
     cluster.expect(resources.slots)
-    director.nodes.count(cluster.alive())
+    director.nodes.count(cluster.alive(), resources.worker)
     common = {"cpus": resources.cpus, "gpus": resources.gpus, "workers": resources.workers, "checkpoint_seconds": checkpoint_seconds}
     state = director.folder / "ray"
     searcher = _Searcher(director, common, resources)

@@ -26,7 +26,6 @@ ELSEWHERE = (
 )  # after which a run is tried on another machine first
 OF_A_CARD = ("device", "card_hidden")  # where a machine has several: a fault of one of them
 DEATHS = 3  # of a run's processes, one after the other without an epoch between, after which the next one is recorded
-IN_A_ROW = 2  # faults of a node, no epoch between, after which it is set aside
 
 
 @dataclass

@@ -94,7 +94,7 @@ def watched(
                 looked = time.monotonic()
                 _end_stalled(director, resources.workers, patience)
             if there is not None:
-                director.nodes.count(there)
+                director.nodes.count(there, resources.worker)
             if there is not None and opened is not None:
                 opened.follow(director, there)  # as soon as they are seen: a run that waits may be placed there
                 if time.monotonic() - counted >= NODES_SECONDS:
@@ -140,7 +140,7 @@ def _all_aside(director: Director, resources: Resources, there: list[dict[str, A
         needed = resources.worker
         able = [node for node in there or () if all(node["Resources"].get(unit, 0.0) >= amount for unit, amount in needed.items())]
         alive = {node["NodeID"] for node in able} if there is not None else set(director.nodes.names) - {""}
-        if alive <= set(aside):
+        if alive and alive <= set(aside):  # with none there, runs wait for the next
             director.stop("every machine was set aside: " + "; ".join(sorted(set(aside.values()))))
 
 

@@ -9,8 +9,8 @@ from search import admission, cluster, watch
 from search.admission import Admission, gather, takes
 from search.examine import Fault, Findings
 from search.machines import Machines, gpus_of, idle, share_out
+from search.nodes import Nodes
 from search.request import Request
-from search.verdict import Nodes
 from trainables.parts.errors import ClusterLost, RequestError
 
 CPU, GPU = {"CPU": 4.0}, {"CPU": 8.0, "GPU": 1.0}
@@ -148,3 +148,14 @@ def test_machines_that_are_not_examined_yet_or_set_aside_give_no_slots(director:
     nodes = [node(name, CPU) for name in "abc"]
     opened.follow(director, nodes)
     assert opened.sound(director, nodes) == (CPU,)
+
+
+def test_a_study_ends_where_every_machine_that_is_there_was_set_aside_and_waits_where_none_is(director: Any) -> None:
+    director.nodes.aside, director.halt, ended = {"bad": "it is full"}, None, []
+    director.stop = ended.append
+    resources = share_out(Machines((GPU,), (), True), 1.0, 1)
+    for there in ([], [node("head", {"CPU": 0.0})], [node("bad", GPU), node("good", GPU)]):
+        watch._all_aside(director, resources, there)
+    assert ended == [], "the machines that were taken away may come back"
+    watch._all_aside(director, resources, [node("head", {"CPU": 0.0}), node("bad", GPU)])
+    assert ended == ["every machine was set aside: it is full"]

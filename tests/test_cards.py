@@ -203,3 +203,67 @@ def test_processes_that_die_as_they_start_on_every_machine_set_none_aside_and_en
         c.lost(active.run.key, active.placement, placed=lambda where=where: (where, where))
         count += 1
     assert count == 8 and not c.nodes.aside and "died as they started" in c.halt
+
+
+def test_a_run_that_must_run_alone_and_comes_to_a_card_that_it_is_kept_from_is_placed_again_though_nothing_else_may_go_first(study):  # noqa: F811
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open(slots=2)
+    c.nodes.count([{"NodeID": "box", "Resources": {"GPU": 2.0}}])
+    first = c.next()
+    c.row(first.run.key, {"origin": on(0)}, first.placement)
+    full = {"end": "failed", "kind": "out_of_memory", "message": "full", "neighbours": True}
+    c.row(first.run.key, full | END | on(0), first.placement)
+    again = c.next()
+    assert again is first and again.breaks.alone and c.job(again)["cards"] == ["GPU-0"]
+    assert c.row(again.run.key, {"origin": on(0)}, again.placement) is False and not c.queue.active, "handed back; its process holds"
+    assert c.next() is first and c.next() is None, "alone"
+    assert c.row("?", {"origin": on(1)}, 0) is True and c.row(first.run.key, {"origin": on(1)}, first.placement) is False
+    end(bench, c, first)
+    assert c.complete() and [one["status"] for one in lines(bench)] == ["completed"]
+
+
+WORKER = {"CPU": 1.0, "GPU": 1.0}
+HEAD = {"NodeID": "head", "Resources": {"CPU": 0.0}}  # as clusters/ and cluster.yaml start it
+
+
+def machine(name, gpus=1.0):
+    return {"NodeID": name, "Resources": {"CPU": 8.0, "GPU": gpus}}
+
+
+ODD = {"end": "failed", "kind": "error", "message": "odd"}
+
+
+def test_a_run_that_broke_off_on_the_one_machine_that_could_take_it_is_placed_there_again_and_not_kept_for_a_head_without_gpus(study):  # noqa: F811
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open()
+    c.nodes.count([HEAD, machine("a")], WORKER)
+    active = c.next()
+    c.row(active.run.key, ODD | END | facts("a"), active.placement)
+    assert c.job(c.next())["avoid"] == [], "it would wait for ever"
+    c.nodes.count([HEAD, machine("a"), machine("b")], WORKER)
+    assert c.job(active)["avoid"] == ["a"]
+
+
+def test_a_run_that_broke_off_on_the_only_sound_machine_does_not_go_to_one_that_was_set_aside(study):  # noqa: F811
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open()
+    c.nodes.count([HEAD, machine("hole"), machine("b")], WORKER)
+    c.nodes.aside["hole"] = "it is full"
+    active = c.next()
+    c.row(active.run.key, ODD | END | facts("b"), active.placement)
+    assert c.job(c.next())["avoid"] == ["hole"]
+
+
+def test_processes_killed_on_the_only_machine_left_do_not_set_it_aside(study):  # noqa: F811
+    bench = study(trials=0, repeats=2, tables=["1"])
+    _, c = bench.open(slots=2)
+    c.nodes.count([HEAD, machine("a"), machine("hole")], WORKER)
+    c.nodes.aside["hole"] = "it is full"
+    refused = c.next()
+    c.row(refused.run.key, {"end": "failed", "kind": "request", "message": "a group's first word"} | END | facts("a"), refused.placement)
+    both = [c.next(), c.next()]
+    for one in both:
+        c.row(one.run.key, row() | {"origin": facts("a")}, one.placement)
+    for one in both:
+        c.lost(one.run.key, one.placement)
+    assert list(c.nodes.aside) == ["hole"], "its memory may be short"

@@ -1151,6 +1151,14 @@ def test_a_folder_that_one_machine_cannot_write_is_that_machine_s_fault_and_the_
     assert c.halt == words and c.next() is None
 
 
+def test_a_group_that_cannot_write_on_its_machine_before_it_has_said_where_it_is_does_not_end_the_study(study):
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open()
+    active = c.next()
+    c.row(active.run.key, {"end": "stopped", "message": "/s/epochs.log could not be written: Read-only file system"} | END | facts("full"))
+    assert c.halt is None and c.next() is active and not lines(bench)
+
+
 def test_a_word_to_stop_that_was_for_an_earlier_command_stops_neither_the_run_nor_the_study(study):
     bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
     _, c = bench.open()

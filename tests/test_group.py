@@ -1,14 +1,17 @@
 """Runs in a worker group of Ray Train: which ones, and what is said of one that broke off; a head that hangs."""
 
 import threading
+from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from search import cluster, machines
-from search.group import Preempted, ProcessDied, _reason
+from search import cluster, group, machines, trial
+from search.group import Preempted, ProcessDied, _as_exception, _reason
 from search.machines import GROUP_BYTES, LONG_SECONDS, share_out
+from search.trial import KINDS
 from trainables.parts.errors import ClusterLost
 
 HEAD = {"CPU": 0.0, "node:__internal_head__": 1.0, "memory": 2 * GROUP_BYTES}
@@ -48,6 +51,34 @@ def test_of_a_death_and_a_known_reason_the_reason_is_told() -> None:
     assert isinstance(_reason(died, [RuntimeError("connection closed by peer")]), ProcessDied)
     assert isinstance(_reason(group_error(False, True), [RuntimeError("connection closed by peer")]), Preempted)
     assert _reason(RuntimeError("?"), [ours := KeyError("toy box")]) is ours
+
+
+def test_every_ending_that_a_run_may_have_is_known_by_its_name_in_a_group_too() -> None:
+    for known, end, kind in KINDS:
+        told = _as_exception({"raised": known.__name__, "message": "words"})
+        assert (end, kind) == next((end, kind) for one, end, kind in KINDS if isinstance(told, one)) and "words" in str(told)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_whether_a_group_of_one_has_neighbours_on_its_card_is_said_by_its_worker_and_not_by_the_head(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 24 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
+    full, rows = torch.cuda.OutOfMemoryError("full"), Queue()
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: size)
+    monkeypatch.setattr(group.train, "get_context", lambda: context)
+
+    def work(*_: Any) -> None:
+        raise full
+
+    job = {"workers": size, "group": True, "gpus": 0}
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        group._group_worker({"job": job, "work": work, "who": lambda job: {"host": "far"}, "rows": rows, "taken": Queue()})
+    seen = {"device_memory": 24 << 30, "neighbours": True} if size == 1 else {}
+    assert rows.get_nowait() == {"raised": "OutOfMemoryError", "message": "full", "origin": {"host": "far"} | seen}
+    assert "neighbours" not in trial._ending(job, full) and trial._ending(job | {"group": False}, full)["neighbours"]
 
 
 def test_a_head_that_hangs_is_asked_once_and_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
