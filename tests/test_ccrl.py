@@ -686,28 +686,6 @@ def test_a_whole_run_on_drawn_cells_is_recorded_and_its_arms_share_one_training(
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-@pytest.mark.slow
-def test_training_lifts_the_clusters_of_drawn_cells_above_those_of_raw_pixels():
-    pack = cell_set(600, seed=1)
-    parts = ccrl.split_of(TINY, pack, 0)
-    config = replace(
-        TINY,
-        pretrain_epochs=8,
-        pretrain_batch=32,
-        queue_size=256,
-        ema_decay=0.95,
-        embedding_dim=32,
-        projector_hidden=64,
-        jitter_strength=0.25,
-    )
-    task = Pretrain(config, Setting(pack, parts, 0))
-    fit(Fitting(task, Setting(pack, parts, 0)), epochs=8, after_epoch=lambda row: None)
-    pixels = canonical(replace(config, features="pixels"))
-    tensors = ccrl.build(pixels, Setting(pack, parts, seed=0)).result()
-    plain = evaluate(pixels, tensors, pack, parts["test"], CPU).metrics["ami"]
-    assert evaluate(config, task.result(), pack, parts["test"], CPU).metrics["ami"] > plain
-
-
 # ------------------------------------------------------------------------------------------------------ data, faults
 
 
