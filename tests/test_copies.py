@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from trainables.data.copies import near_duplicates, shared_images
+from trainables.data.normal import Normal
 from trainables.data.pack import make_pack
 from trainables.data.scale import on_canvas
 from trainables.data.synthetic_clusters import cluster_set
@@ -18,7 +19,7 @@ def images(request):
     return (
         cluster_set(40, size=224, canvas=224, seed=4).images
         if request.param == "clusters"
-        else karyotype_set(4, size=256, canvas=256, normal_side=110).images[:160]
+        else karyotype_set(4, size=256, canvas=256, normal=Normal(width=24.0)).images[:160]
     )
 
 
