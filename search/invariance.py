@@ -53,7 +53,8 @@ COPIES: Mapping[str, Copy] = {
     "JPEG 90": (_mode("L"), ".jpg", {"quality": 90}),
     "padded by 10": (_gray(lambda white: np.pad(white, 10, constant_values=255)), ".png", {}),
     "padded to 300": (_gray(lambda white: _padded(white, 300)), ".png", {}),
-    "background 240": (_gray(lambda white: np.minimum(white, 240)), ".png", {}),
+    "background 240": (_gray(lambda white: np.rint(white * (240 / 255)).astype(np.uint8)), ".png", {}),  # a weaker lamp
+    "clipped at 240": (_gray(lambda white: np.minimum(white, 240)), ".png", {}),
     "half size": (_sized(0.5, Image.Resampling.BOX), ".png", {}),
     "double size": (_sized(2.0, Image.Resampling.BICUBIC), ".png", {}),
     "turned by 90 degrees": (_gray(lambda white: np.ascontiguousarray(np.rot90(white))), ".png", {}),

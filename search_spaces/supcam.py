@@ -140,6 +140,7 @@ STUDY = Study(
                 "input_size": 64,
                 "normal_width": 15.0,  # pixels: as the given clusters have it, whatever the magnification
                 "normal_gray": 190.0,  # whatever the stain and the exposure
+                "every_turn": True,
                 "pretrain_epochs": 6,
                 "warmup_epochs": 1,
                 "pretrain_rate": 0.1,

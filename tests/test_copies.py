@@ -19,7 +19,7 @@ def images(request):
     return (
         cluster_set(40, size=224, canvas=224, seed=4).images
         if request.param == "clusters"
-        else karyotype_set(4, size=256, canvas=256, normal=Normal(width=26.0)).images[:160]
+        else karyotype_set(4, size=256, canvas=256, normal=Normal(width=24.0)).images[:160]
     )
 
 

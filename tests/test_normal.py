@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import gaussian_filter, rotate
+from scipy.ndimage import binary_dilation, gaussian_filter, rotate
 
 from trainables.data.ground import on_black
 from trainables.data.laboratory import ELSEWHERE, Laboratory, seen_by
@@ -58,6 +58,8 @@ def test_a_paler_or_darker_copy_is_stretched_to_the_same_grays_and_its_ground_st
         assert np.percentile(one[one > 0], 95) == pytest.approx(190, abs=3)
         assert np.abs(one.astype(int) - other)[(one > 0) & (other > 0)].max() <= 4
         assert not one[gray == 0].any() and (one[gray > 40] > 0).all()
+        veil = np.where(binary_dilation(gray > 0, iterations=2) & (gray == 0), 6, gray)  # less than a twelfth of the object's own gray
+        assert np.count_nonzero(veil) > np.count_nonzero(gray) and not stretched(veil, 190)[gray == 0].any()
 
 
 def test_turns_by_90_degrees_and_frames_do_not_change_a_pixel(drawn):

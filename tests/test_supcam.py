@@ -542,3 +542,21 @@ def test_a_zoom_of_the_fine_tuning_s_views_is_a_setting_of_that_stage_alone():
     assert "zoom" in FINETUNE_FIELDS and "zoom" not in PRETRAIN_FIELDS
     assert {"normal_width", "normal_gray"} <= set(FINETUNE_FIELDS) & set(PRETRAIN_FIELDS)
     assert any("zoom" in fault for fault in faults(SupcamConfig(zoom=0.5))) and not faults(SupcamConfig(zoom=1.5))
+
+
+def test_a_judgement_of_four_quarter_turns_is_the_same_for_every_turn_of_an_image(setting):
+    config = replace(TINY, every_turn=True, pretrain_epochs=0)
+    tensors, pack = Finetune(config, setting).result(), setting.pack
+    images = np.asarray(pack.images[:6])
+    own = supcam.predict(config, tensors, images, pack.classes, CPU)
+    columns = [name for name in own if name != "prediction"]
+    for turn in (1, 2, 3):
+        other = supcam.predict(config, tensors, np.rot90(images, turn, (1, 2)).copy(), pack.classes, CPU)
+        for name in columns:
+            assert other[name] == pytest.approx(own[name], abs=1e-4)
+    one = supcam.predict(replace(config, every_turn=False), tensors, images, pack.classes, CPU)
+    assert any(one[name] != pytest.approx(own[name], abs=1e-4) for name in columns)
+    judged = supcam.evaluate(config, tensors, pack, np.arange(6), CPU)
+    assert [max(row) for row in judged.predictions["probability"]] == pytest.approx(
+        [max(own[name][i] for name in columns) for i in range(6)], abs=1e-4
+    )

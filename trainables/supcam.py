@@ -92,6 +92,8 @@ class SupcamConfig:
     label_smoothing: float = 0.1
     rotation: float = 180.0  # degrees: the view is turned by up to this, either way
     zoom: float = 1.0  # factor: the view is scaled by up to this, up or down; 1: not [decided]
+    # judgement
+    every_turn: bool = False  # an image is judged by the mean over its four turns by 90 degrees, and so alike however it lies [decided]
 
 
 CHOICES = {
@@ -141,6 +143,7 @@ PRETRAIN_FIELDS = (
 FINETUNE_FIELDS = (
     "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum",
     "weight_decay", "finetune_encoder", "finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing", "rotation", "zoom",
+    "every_turn",
 )  # fmt: skip
 
 
@@ -441,7 +444,7 @@ class Finetune(Task):
         self.model(standardise(self.train_images.gray(chosen)[:, None] / 255))
 
     def validate(self) -> dict[str, float]:
-        logits = predict_logits(self.model, self.setting.pack.images, self.setting.parts["val"], self.setting.device)
+        logits = _logits(self.config, self.model, self.setting.pack.images, self.setting.parts["val"], self.setting.device)
         return {"val_accuracy": float((logits.argmax(1) == self.val_images.labels.cpu()).double().mean())}
 
     def collapse(self) -> str:
@@ -462,9 +465,15 @@ def _classifier(config: SupcamConfig, tensors: Mapping[str, Tensor], classes: in
     return model.to(device)
 
 
+def _logits(config: SupcamConfig, model: nn.Module, images: np.ndarray, chosen: np.ndarray, device: torch.device) -> Tensor:
+    """(N, C) on the CPU: the mean over the turns that the configuration asks for."""
+    turns = [predict_logits(model, np.rot90(images, turn, (1, 2)), chosen, device) for turn in range(4 if config.every_turn else 1)]
+    return torch.stack(turns).mean(0)
+
+
 def evaluate(config: SupcamConfig, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
     """Metrics of Eq. 8-12 and the confusion matrix on the chosen images."""
-    logits = predict_logits(_classifier(config, tensors, len(pack.classes), device), pack.images, chosen, device)
+    logits = _logits(config, _classifier(config, tensors, len(pack.classes), device), pack.images, chosen, device)
     labels = np.asarray(pack.labels[chosen])
     confusion = confusion_matrix(labels, logits.argmax(1).numpy(), len(pack.classes))
     return Evaluation(
@@ -479,7 +488,7 @@ def predict(
 ) -> dict[str, list[Any]]:
     """The type of each image and the probability of each type."""
     network = _classifier(config, tensors, len(classes), device)
-    return prediction_columns(predict_logits(network, images, np.arange(len(images)), device), classes)
+    return prediction_columns(_logits(config, network, images, np.arange(len(images)), device), classes)
 
 
 def read_files(paths: list[Path], config: SupcamConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
