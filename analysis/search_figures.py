@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -302,21 +304,27 @@ def worked(study: Study) -> tuple[pd.DataFrame, list[float], float]:
     long = gaps > max(120.0, 0.1 * busy)  # nobody worked: the study was stopped and continued
     removed = np.cumsum(np.where(long, gaps, 0.0))
     start = begin - begin[0] - removed
-    slot = _slots([str(worker).rpartition(":")[0] or str(worker) for worker in rows["worker"]], begin, end)
+    slot = _slots([str(worker) for worker in rows["worker"]], begin, end)
     out = pd.DataFrame({"key": rows["key"], "slot": slot, "status": rows["status"], "from": start, "to": start + end - begin})
     span = float(out["to"].max()) * out["slot"].nunique()
     return out.reset_index(drop=True), [float(s) for s in start[long]], float((end - begin).sum() / span) if span > 0 else math.nan
 
 
-def _slots(machines: Sequence[str], begin: np.ndarray, end: np.ndarray) -> list[str]:
-    """Of each run, sorted by its beginning, the first slot of its machine that is free. Times are whole seconds: one of slack."""
-    free: dict[str, list[float]] = {}
+def _slots(workers: Sequence[str], begin: np.ndarray, end: np.ndarray) -> list[str]:
+    """Of each run, sorted by its beginning, a slot of its machine that is free, no more than the machine had processes: one of them does one run at
+    a time. workers: `machine:process`. Times are whole seconds: one of slack."""
+    machines = [worker.rpartition(":")[0] or worker for worker in workers]
+    most = Counter(machine for machine, _ in set(zip(machines, workers, strict=True)))
+    free: dict[str, list[tuple[float, int]]] = {}  # by machine a heap: until when each slot is taken, and its number
     out = []
     for machine, start, stop in zip(machines, begin.tolist(), end.tolist(), strict=True):
         places = free.setdefault(machine, [])
-        place = next((i for i, until in enumerate(places) if until <= start + 1), len(places))
-        places[place : place + 1] = [stop]
-        out.append(f"{machine} {place + 1}")
+        if places and (places[0][0] <= start + 1 or len(places) == most[machine]):
+            number = heapq.heapreplace(places, (stop, places[0][1]))[1]
+        else:
+            number = len(places) + 1
+            heapq.heappush(places, (stop, number))
+        out.append(f"{machine} {number}")
     return out
 
 

@@ -223,6 +223,7 @@ def test_a_bundle_in_which_a_file_was_changed_is_refused(folder, tmp_path):
 @pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "lab/../../out.txt"])
 def test_a_bundle_that_leads_out_of_its_folder_is_refused(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "lab.zip", "w") as archive:
+        archive.writestr("lab/SHA256SUMS", "")
         archive.writestr(name, "x")
     with pytest.raises(StudyError, match="no bundle"):
         bundle.unpack(tmp_path / "lab.zip", tmp_path / "there")
