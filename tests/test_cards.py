@@ -267,3 +267,15 @@ def test_processes_killed_on_the_only_machine_left_do_not_set_it_aside(study):  
     for one in both:
         c.lost(one.run.key, one.placement)
     assert list(c.nodes.aside) == ["hole"], "its memory may be short"
+
+
+def test_processes_that_go_with_their_machine_before_they_began_do_not_end_the_study(study):  # noqa: F811
+    """A machine of eight cards that is taken away as they start."""
+    bench = study(trials=0, repeats=4, tables=["1"])
+    _, c = bench.open(slots=12)
+    c.nodes.count([HEAD, machine("a", 8.0), machine("b", 8.0)], WORKER)
+    placed = [active for _ in range(12) if (active := c.next())]
+    assert len(placed) >= 8
+    for active in placed:
+        c.lost(active.run.key, active.placement, placed=lambda: ("gone", ""))
+    assert c.halt is None and not c.nodes.aside and not lines(bench) and c.next() is not None
