@@ -279,3 +279,17 @@ def test_processes_that_go_with_their_machine_before_they_began_do_not_end_the_s
     for active in placed:
         c.lost(active.run.key, active.placement, placed=lambda: ("gone", ""))
     assert c.halt is None and not c.nodes.aside and not lines(bench) and c.next() is not None
+
+
+def test_weights_that_cannot_be_had_where_a_run_was_sent_for_another_fault_are_asked_for_elsewhere_too(study):  # noqa: F811
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open()
+    c.nodes.count([HEAD, machine("a"), machine("b")], WORKER)
+    active = c.next()
+    c.row(active.run.key, {"origin": facts("a")}, active.placement)
+    c.lost(active.run.key, active.placement)
+    away = {"end": "failed", "kind": "unreachable_weights", "message": "no way out from there"}
+    c.row(c.next().run.key, away | END | facts("b"), active.placement)
+    assert not lines(bench), "the first machine may have one"
+    c.row(c.next().run.key, away | END | facts("a"), active.placement)
+    assert lines(bench)[-1]["error"]["kind"] == "unreachable_weights"
