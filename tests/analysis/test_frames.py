@@ -41,7 +41,7 @@ def test_numbers_are_numbers_times_are_times_and_words_are_categories(study):
     assert runs["test_accuracy"].dtype == "float64" and runs["param.queue_size"].dtype == "Int64"
     assert runs["param.margin"].dtype == "float64" and isinstance(runs["param.form"].dtype, pd.CategoricalDtype)
     assert (runs["ended"] >= runs["started"]).all() and str(runs["started"].dt.tz) == "UTC"
-    assert list(runs["status"].cat.categories) == ["completed", "pruned", "diverged", "failed"]
+    assert list(runs["status"].cat.categories) == ["completed", "pruned", "diverged", "collapsed", "failed"]
     by_key = {r["key"]: r for r in RECORDS}
     assert all(
         by_key[k]["metrics"].get("val_accuracy", None) == v for k, v in zip(runs["key"], runs["val_accuracy"], strict=True) if v == v
