@@ -293,3 +293,16 @@ def test_weights_that_cannot_be_had_where_a_run_was_sent_for_another_fault_are_a
     assert not lines(bench), "the first machine may have one"
     c.row(c.next().run.key, away | END | facts("a"), active.placement)
     assert lines(bench)[-1]["error"]["kind"] == "unreachable_weights"
+
+
+def test_a_run_of_a_race_that_was_handed_back_is_not_begun_a_second_time_without_what_is_known_of_it(study):  # noqa: F811
+    bench = study(trials=1, repeats=2, tables=["none"])
+    _, c = bench.open(slots=1)
+    c.nodes.count([{"NodeID": "box", "Resources": {"GPU": 2.0}}])
+    end(bench, c, c.next())
+    broken = c.next()
+    c.row(broken.run.key, ERROR | END | on(0), broken.placement)
+    again = c.next()
+    assert again is broken and c.job(again)["cards"] == ["GPU-0"]
+    c.row(again.run.key, {"origin": on(0)}, again.placement)
+    assert c.next() is broken and not c.queue.resumed and broken.breaks.errors == 1
