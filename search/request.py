@@ -220,7 +220,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """A request file as fields of a Request. RequestError with every key that is none."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise RequestError(f"--request must be a file, there is none at '{path}'") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         raise RequestError(f"--request must be a TOML file, '{path}' is not ({fault})") from None
