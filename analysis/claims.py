@@ -36,9 +36,9 @@ def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row) -> s
     name = " ".join(word if word.upper() == word else word.lower() for word in title(table.metric).split())
     estimate = cell.difference_to
     assert estimate is not None  # an arm with pairs has one
-    if some := [one for one in (row, baseline) if one.diverged[0]]:
-        rates = "; ".join(f"{one.arm.name}: {failure_rate(*one.diverged)}" for one in some)
-        return f"{rates}. {row.arm.name} against {baseline.arm.name}: {cell.gain:+.2f} points of {name} over the {plural(estimate.seeds, 'seed')} that both ended; that leaves out what diverged and is no claim."
+    if some := [one for one in (row, baseline) if one.broken[0]]:
+        rates = "; ".join(f"{one.arm.name}: {failure_rate(*one.broken, one.broke)}" for one in some)
+        return f"{rates}. {row.arm.name} against {baseline.arm.name}: {cell.gain:+.2f} points of {name} over the {plural(estimate.seeds, 'seed')} that both ended; that leaves out what {' or '.join(dict.fromkeys(one.broke for one in some))} and is no claim."
     if estimate.seeds < 2 or math.isnan(cell.gain_interval.low):
         return f"{row.arm.name} against {baseline.arm.name}: {cell.gain:+.2f} points of {name}, of {plural(estimate.seeds, 'seed')}; nothing can be said of others."
     kind = "95 % interval" if cell.comparisons < 2 else f"simultaneous 95 % interval of {cell.comparisons} comparisons"
@@ -74,11 +74,11 @@ def _price(study: Study, row: Row, baseline: Row, more: int, needed: int) -> str
     return f"{cost} (the study's command with --repeats {needed})"
 
 
-def failure_rate(diverged: int, ended: int) -> str:
+def failure_rate(broken: int, ended: int, broke: str) -> str:
     """`1 of 3 runs diverged (33 %, 95 % interval 1 to 91 %)`; Clopper and Pearson's."""
-    low = stats.beta.ppf(0.025, diverged, ended - diverged + 1) if diverged else 0.0
-    high = stats.beta.ppf(0.975, diverged + 1, ended - diverged) if diverged < ended else 1.0
-    return f"{diverged} of {plural(ended, 'run')} diverged ({100 * diverged / ended:.0f} %, 95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
+    low = stats.beta.ppf(0.025, broken, ended - broken + 1) if broken else 0.0
+    high = stats.beta.ppf(0.975, broken + 1, ended - broken) if broken < ended else 1.0
+    return f"{broken} of {plural(ended, 'run')} {broke} ({100 * broken / ended:.0f} %, 95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
 
 
 def rests_on(estimate: Estimate) -> str:
@@ -98,9 +98,9 @@ def how_known(rows: Sequence[Row], metric: str) -> list[str]:
     """What the intervals of a table's ranking metric hold for, in words."""
     cells = [row.cells[metric] for row in rows]
     words = [
-        f"Of {row.arm.name} {failure_rate(*row.diverged)}; its mean is over the others."
+        f"Of {row.arm.name} {failure_rate(*row.broken, row.broke)}; its mean is over the others."
         for row in rows
-        if row.diverged[0] and row.cells[metric].n
+        if row.broken[0] and row.cells[metric].n
     ]
     known = [(row, row.cells[metric].level) for row in rows if row.cells[metric].level.seeds > 1]
     if not known:

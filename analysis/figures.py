@@ -84,7 +84,7 @@ def curve_pages(study: Study, summaries: tuple[Summary, ...]) -> list[tuple[str,
     drawn: set[str] = set()
     pages = []
     for summary in summaries:
-        rows = list({r.arm.config_hash: r for r in summary.rows if r.keys and r.counts["completed"] + r.counts["diverged"]}.values())
+        rows = list({r.arm.config_hash: r for r in summary.rows if r.keys and r.broken[1]}.values())
         if {r.arm.config_hash for r in rows} <= drawn:
             continue
         drawn |= {r.arm.config_hash for r in rows}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 STATUSES = ("completed", "pruned", "diverged", "collapsed", "failed")
+BROKEN = ("diverged", "collapsed")  # a configuration's own endings without a score
 # Of two lines with one key the more final one stands: a run that failed or was pruned may be run again, never the other way round.
 _RANK = {"failed": 0, "pruned": 1, "diverged": 2, "collapsed": 2, "completed": 3}
 _REASONS = {

@@ -19,7 +19,7 @@ from analysis.crossed import Crossed, Estimate, split_metric
 from analysis.mixture import mixture
 from analysis.published import REPEATS, Published, find_published, published_gain, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
-from analysis.study import STATUSES, Arm, Study, Table, finite, plural
+from analysis.study import BROKEN, STATUSES, Arm, Study, Table, finite, plural
 
 TITLES = {"f1": "F1", "auc": "AUC", "ami": "AMI", "ari": "ARI", "knn_accuracy": "kNN accuracy"} | {
     "ami_within": "AMI within tiles",
@@ -45,7 +45,7 @@ class Cell:
     comparisons: int = 0  # with the baseline arm in this table and metric; their intervals hold together
     verdict: str = ""  # what became of the published difference to the baseline arm
     bold: bool = False  # the best mean of the table
-    some_diverged: bool = False  # of the arm's seeds: nothing is shown of what went well
+    some_broke: bool = False  # of the arm's seeds: nothing is shown of what went well
 
     @property
     def n(self) -> int:
@@ -77,8 +77,8 @@ class Cell:
 
     @property
     def shown(self) -> str:
-        """`better` or `worse` than the baseline arm where that is shown, else ''; '' too where seeds of the arm or of the baseline arm diverged."""
-        return ("better" if self.gain > 0 else "worse") if self.p < 1 - st.LEVEL and not self.some_diverged else ""
+        """`better` or `worse` than the baseline arm where that is shown, else ''; '' too where seeds of either arm diverged or collapsed."""
+        return ("better" if self.gain > 0 else "worse") if self.p < 1 - st.LEVEL and not self.some_broke else ""
 
     @property
     def difference(self) -> float:
@@ -102,9 +102,15 @@ class Row:
     images: int = 0  # that its runs were judged on by the metric that ranks the table; 0 where that is not known
 
     @property
-    def diverged(self) -> tuple[int, int]:
-        """Runs that diverged, of how many that came to an end: a configuration of which some diverge is first a failure rate."""
-        return self.counts["diverged"], self.counts["diverged"] + self.counts["completed"]
+    def broken(self) -> tuple[int, int]:
+        """Runs that diverged or collapsed, of how many that came to an end: a configuration of which some do is first a failure rate."""
+        count = sum(self.counts[status] for status in BROKEN)
+        return count, count + self.counts["completed"]
+
+    @property
+    def broke(self) -> str:
+        """What became of those, in words."""
+        return " or ".join(status for status in BROKEN if self.counts[status])
 
     @property
     def state(self) -> str:
@@ -337,8 +343,7 @@ def _against(row: Row, baseline: Row, crossed: Crossed) -> Row:
         other = baseline.cells[metric]
         paired = cell.runs.keys() & other.runs.keys()
         gained = crossed.mean(metric, cell.runs, other.runs, ratio) if paired else None
-        some = row.counts["diverged"] + baseline.counts["diverged"] > 0
-        cells[metric] = replace(cell, difference_to=gained, some_diverged=some)
+        cells[metric] = replace(cell, difference_to=gained, some_broke=row.broken[0] + baseline.broken[0] > 0)
     return replace(row, cells=cells)
 
 
@@ -349,15 +354,12 @@ def _with_comparisons(rows: list[Row], metric: str) -> list[Row]:
 
 
 def _with_bold(rows: list[Row], metric: str) -> list[Row]:
-    """Marks the best mean, and what is equal to it; none where fewer than two arms have one. An arm of which seeds diverged is none: what is
-    left of it is the mean of those that went well."""
-    means = [round(r.cells[metric].mean, 9) for r in rows if r.cells[metric].n and not r.counts["diverged"]]
+    """Marks the best mean, and what is equal to it; none where fewer than two arms have one. An arm of which seeds diverged or collapsed is
+    none: what is left of it is the mean of those that went well."""
+    means = [round(r.cells[metric].mean, 9) for r in rows if r.cells[metric].n and not r.broken[0]]
     if len(means) < 2:
         return rows
-    return [
-        _with(r, metric, bold=r.cells[metric].n > 0 and not r.counts["diverged"] and round(r.cells[metric].mean, 9) == max(means))
-        for r in rows
-    ]
+    return [_with(r, metric, bold=r.cells[metric].n > 0 and not r.broken[0] and round(r.cells[metric].mean, 9) == max(means)) for r in rows]
 
 
 def _with_verdicts(row: Row, baseline: Row, repeats: int | None) -> Row:

@@ -123,7 +123,7 @@ class Director:
     def _raced(self) -> Active | None:
         for final in self.finals:
             for run in final.needed():
-                if run.key not in self.queue.active and self.queue.free(run):
+                if not self.queue.has(run.key) and self.queue.free(run):
                     return Active(run, retuned=final.search.name)
         return None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.budget import lost_seconds, spent_seconds
 from search.queue import Active
-from search.record import record_of_run
+from search.record import ending_of_driver, record_of_run
 from search.verdict import ELSEWHERE, again, whose
 from trainables.parts.execution import FLIGHT, RESULT
 
@@ -39,7 +39,11 @@ def settle(director: "Director", active: Active, ending: Mapping[str, Any]) -> N
 
 def stillborn(director: "Director", active: Active, node: str, host: str) -> None:
     """A process died as it started, before it began with its run: no fault of the run's. Its machine is set aside where that comes again
-    and others do well; where it happens everywhere the study ends. node: where it was placed, '' where nobody knows."""
+    and others do well; where it happens everywhere the study ends. node: where it was placed, '' where nobody knows; host: its name, ''
+    where that machine is gone."""
+    if node and not host:
+        settle(director, active, ending_of_driver("failed", active.facts, "node_lost", "its machine is gone"))
+        return
     director.unborn += 1
     if node:
         director.nodes.names.setdefault(node, host)

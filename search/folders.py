@@ -19,8 +19,8 @@ LOCK = ".lock"  # held by the command at work, see `study.held`
 
 @dataclass(frozen=True)
 class Overview:
-    """state: `at work`, `finished` or `unfinished`. runs: how many ended how; waiting: asked for and not begun, without the
-    race of a search."""
+    """state: `at work`, `finished`, `unfinished`, or `damaged`, where study.json cannot be read. runs: how many ended how; waiting: asked
+    for and not begun, without the race of a search."""
 
     name: str
     folder: Path
@@ -109,7 +109,7 @@ def overview(folder: Path) -> Overview:
     begun = sum(entry.name not in keys for entry in os.scandir(checkpoints) if entry.is_dir()) if checkpoints.is_dir() else 0
     waiting = len(wanted - known) + trials
     decided = not asked.get("trials") or (asked.get("race") or {}).get("winner") is not None
-    state = "at work" if at_work(folder) else "finished" if not waiting and decided else "unfinished"
+    state = "at work" if at_work(folder) else "damaged" if not asked else "finished" if not waiting and decided else "unfinished"
     return Overview(
         study.name, folder, state, study.procedure, str(asked.get("preset", "")), str(asked.get("created", "")),
         int((asked.get("data") or {}).get("images") or 0), runs, begun, max(0, waiting - begun), _best(study), study.metric,

@@ -83,8 +83,9 @@ def hold(job: dict[str, Any], card: str, send: Callable[[dict[str, Any]], None])
 
 
 def placed_on(trial: Any) -> tuple[str, str]:
-    """(node, its name) on which Ray had placed a trial of Tune's whose process died; '' where that is not known. Tune keeps of such a
-    process no more than Ray's words on its death, which name the actor; Ray's table of actors knows the node."""
+    """(node, its name) on which Ray had placed a trial of Tune's whose process died; '' where that is not known, and no name where that
+    machine is gone. Tune keeps of such a process no more than Ray's words on its death, which name the actor; Ray's table of actors knows
+    the node."""
     named = re.search(r"actor_id[:=] ?([0-9a-f]{32})", Path(trial.error_file).read_text())
     found: list[str] = []
 
@@ -100,4 +101,4 @@ def placed_on(trial: Any) -> tuple[str, str]:
         names = {node["NodeID"]: str(node["NodeManagerHostname"]) for node in alive()}
     except ClusterLost:
         return "", ""
-    return (found[0], names[found[0]]) if found and found[0] in names else ("", "")
+    return (found[0], names.get(found[0], "")) if found and found[0] else ("", "")

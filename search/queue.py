@@ -79,6 +79,10 @@ class Queue:
         wanted = {key for name, key in run.stages.items() if name in self.shared and not self.stages.has(key)}
         return run.key not in self.active and not any(wanted & set(active.run.stages.values()) for active in self.active.values())
 
+    def has(self, key: str) -> bool:
+        """Whether a run is placed, or is to be placed again."""
+        return key in self.active or any(active.run.key == key for active in self.resumed)
+
     def place(self, active: Active) -> Active:
         """It is handed to a machine."""
         self.tabled.pop(active.run.key, None)

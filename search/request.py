@@ -191,10 +191,11 @@ KEYS = {NAMES.get(entry.name, entry.name.replace("_", "-")): entry for entry in 
 
 
 def to_toml(request: Request) -> str:
-    """The request as `read_file` takes it; what is at its default is left out, and paths are whole, so that it may be given anywhere."""
+    """The request as `read_file` takes it; what is at its default is left out, and paths are whole, so that it may be given anywhere.
+    --accept-code is left out too: code that is changed later is not what was accepted."""
     lines = [f"# {request.command}"] if request.command and "\n" not in request.command else []
     local = {option for option, _, variable in request.told if variable == "RAY_ADDRESS"}  # of this machine, not of the study
-    local |= {"--wait-for"} if local else set()
+    local |= {"--accept-code", *(["--wait-for"] if local else [])}
     for key, entry in KEYS.items():
         value = getattr(request, entry.name)
         if value is None or (value == entry.default and entry.name != "storage") or f"--{key}" in local:
@@ -219,7 +220,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """A request file as fields of a Request. RequestError with every key that is none."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise RequestError(f"--request must be a file, there is none at '{path}'") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         raise RequestError(f"--request must be a TOML file, '{path}' is not ({fault})") from None

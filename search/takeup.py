@@ -37,6 +37,10 @@ def take_up(director: "Director", tabled: Sequence[PlannedRun]) -> None:
         elif (director.folder / "checkpoints" / run.key / FLIGHT).exists():
             director.queue.tabled.pop(run.key)
             director.queue.resumed.append(Active(run))
+    for final in director.finals:
+        for run in final.needed():
+            if not director.queue.has(run.key) and (director.folder / "checkpoints" / run.key / FLIGHT).exists():
+                director.queue.resumed.append(Active(run, retuned=final.search.name))
     begun = {active.run.key for active in director.queue.resumed if (director.folder / active.folder / FLIGHT).exists()}
     director.queue.resumed = deque(sorted(director.queue.resumed, key=lambda active: active.run.key not in begun))
     for active in director.queue.resumed:

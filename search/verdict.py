@@ -37,6 +37,7 @@ class Breaks:
     alone: bool = False  # it runs when nothing else does
     avoid: set[str] = field(default_factory=set)  # nodes
     cards: set[str] = field(default_factory=set)  # of nodes that have several
+    sent: set[str] = field(default_factory=set)  # kinds of faults for which it was sent to another machine or card
     suspects: dict[str, str] = field(
         default_factory=dict
     )  # nodes that it broke off on, and with what; nobody's fault until it does well elsewhere
@@ -56,7 +57,7 @@ def whose(ending: Mapping[str, Any], breaks: Breaks, largest: float = 0.0, machi
     lacks are tried on another one once: that machine may have no way out, and the largest device may not have spoken yet."""
     kind = ending.get("kind")
     elsewhere = machines > 1 or (several and kind == "out_of_memory" and "neighbours" in ending)
-    if elsewhere and kind in ("unreachable_weights", "out_of_memory") and not ending.get("neighbours") and not breaks.avoid | breaks.cards:
+    if elsewhere and kind in ("unreachable_weights", "out_of_memory") and not ending.get("neighbours") and kind not in breaks.sent:
         return "unknown"
     if ending["end"] in ("completed", "pruned", "diverged", "collapsed") or kind in CONFIGURATION:
         return "configuration"
@@ -84,8 +85,10 @@ def again(judged: Whose, ending: Mapping[str, Any], breaks: Breaks, largest: flo
         breaks.alone = True
     if several and ending.get("card") and (kind in OF_A_CARD or (kind == "out_of_memory" and "neighbours" in ending)):
         breaks.cards.add(str(ending["card"]))
+        breaks.sent.add(str(kind))
     elif node and kind in ELSEWHERE:
         breaks.avoid.add(node)  # elsewhere, where there is an elsewhere
+        breaks.sent.add(str(kind))
         if kind in ("unreachable_weights", "error", "out_of_memory"):
             breaks.suspects[node] = str(ending.get("message", kind))
     if judged != "unknown":

@@ -267,3 +267,42 @@ def test_processes_killed_on_the_only_machine_left_do_not_set_it_aside(study):  
     for one in both:
         c.lost(one.run.key, one.placement)
     assert list(c.nodes.aside) == ["hole"], "its memory may be short"
+
+
+def test_processes_that_go_with_their_machine_before_they_began_do_not_end_the_study(study):  # noqa: F811
+    """A machine of eight cards that is taken away as they start."""
+    bench = study(trials=0, repeats=4, tables=["1"])
+    _, c = bench.open(slots=12)
+    c.nodes.count([HEAD, machine("a", 8.0), machine("b", 8.0)], WORKER)
+    placed = [active for _ in range(12) if (active := c.next())]
+    assert len(placed) >= 8
+    for active in placed:
+        c.lost(active.run.key, active.placement, placed=lambda: ("gone", ""))
+    assert c.halt is None and not c.nodes.aside and not lines(bench) and c.next() is not None
+
+
+def test_weights_that_cannot_be_had_where_a_run_was_sent_for_another_fault_are_asked_for_elsewhere_too(study):  # noqa: F811
+    bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
+    _, c = bench.open()
+    c.nodes.count([HEAD, machine("a"), machine("b")], WORKER)
+    active = c.next()
+    c.row(active.run.key, {"origin": facts("a")}, active.placement)
+    c.lost(active.run.key, active.placement)
+    away = {"end": "failed", "kind": "unreachable_weights", "message": "no way out from there"}
+    c.row(c.next().run.key, away | END | facts("b"), active.placement)
+    assert not lines(bench), "the first machine may have one"
+    c.row(c.next().run.key, away | END | facts("a"), active.placement)
+    assert lines(bench)[-1]["error"]["kind"] == "unreachable_weights"
+
+
+def test_a_run_of_a_race_that_was_handed_back_is_not_begun_a_second_time_without_what_is_known_of_it(study):  # noqa: F811
+    bench = study(trials=1, repeats=2, tables=["none"])
+    _, c = bench.open(slots=1)
+    c.nodes.count([{"NodeID": "box", "Resources": {"GPU": 2.0}}])
+    end(bench, c, c.next())
+    broken = c.next()
+    c.row(broken.run.key, ERROR | END | on(0), broken.placement)
+    again = c.next()
+    assert again is broken and c.job(again)["cards"] == ["GPU-0"]
+    c.row(again.run.key, {"origin": on(0)}, again.placement)
+    assert c.next() is broken and not c.queue.resumed and broken.breaks.errors == 1

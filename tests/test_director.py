@@ -1255,6 +1255,19 @@ def test_what_an_earlier_command_trained_of_a_run_in_flight_counts_in_the_budget
     assert c.next().run.key == active.run.key
 
 
+def test_what_an_earlier_command_trained_of_a_race_in_flight_counts_in_the_budget_too(study):
+    bench = study(trials=1, repeats=2, tables=["none"])
+    _, c = bench.open()
+    end(bench, c, c.next())
+    raced = c.next()
+    (bench.folder / raced.folder).mkdir(parents=True, exist_ok=True)
+    save_state(bench.folder / raced.folder / FLIGHT, {}, {"stage_seconds": {"warm": 110.0}})
+    _, c = bench.open(budget=Budget(seconds=100.0))
+    assert c.finished() and not c.complete() and c.next() is None
+    _, c = bench.open(budget=Budget(seconds=200.0))
+    assert c.next().run.key == raced.run.key
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_an_equal_point_of_a_stopped_run_is_stopped_wherever_a_command_dies_though_a_table_wants_its_end(study, killed):
     bench = study(trials=2, repeats=1, tables=["none"], strategy=HASTY)

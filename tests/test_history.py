@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from search import cli
 from search.history import check
 from search.ledger import record_of
 from search.lines import seal
@@ -270,6 +271,23 @@ def test_a_study_goes_on_with_other_code_where_that_is_accepted_and_report_and_c
     assert not history.violations and any("more than one code" in note for note in history.notes)
     assert "more than one code" in (inside.study / "report.html").read_text()
     assert "more than one code" in (inside.study / "tables" / "table-1.md").read_text()
+
+
+def test_code_that_was_accepted_once_does_not_have_resume_accept_what_is_changed_later(inside, monkeypatch, capsys):
+    words = ("--trials", "0", "--repeats", "1", "--tables", "1", "--arms")
+    assert inside(*words, "plain") == 0
+    known = code.known()
+
+    def change(fingerprint):
+        monkeypatch.setattr(code, "fingerprint", lambda: fingerprint)
+        monkeypatch.setattr(code, "known", lambda: known | {"fingerprint": fingerprint})
+
+    change("beef" * 8)
+    assert inside(*words, "plain,bent*", "--accept-code") == 0
+    change("dead" * 8)
+    capsys.readouterr()
+    assert cli.main(["resume", str(inside.study)]) == 2 and "--accept-code" in capsys.readouterr().err
+    assert cli.main(["resume", str(inside.study), "--accept-code"]) == 0
 
 
 @pytest.mark.slow

@@ -56,7 +56,9 @@ def test_a_file_that_is_no_request_is_refused(inside, tmp_path, capsys, text, fa
     (tmp_path / "r.toml").write_text(text + "\n")
     assert cli.main(["toy", "--request", str(tmp_path / "r.toml")]) == 2
     assert fault in capsys.readouterr().err and not inside.storage.exists()
-    assert cli.main(["toy", "--request", str(tmp_path / "none.toml")]) == 2
+    for nothing in (tmp_path / "none.toml", tmp_path, tmp_path / "r.toml" / "below"):
+        assert cli.main(["toy", "--request", str(nothing)]) == 2
+        assert f"--request must be a file, there is none at '{nothing}'" in capsys.readouterr().err
 
 
 def test_a_space_is_narrowed_within_what_is_declared_and_keeps_scale_and_conditions():

@@ -64,6 +64,13 @@ def test_a_study_that_is_not_there_is_refused_with_those_that_are(inside, say):
     assert status == 2 and "Did you mean 'toy-quick-synthetic'?" in error
 
 
+def test_a_study_whose_file_cannot_be_read_is_damaged_and_not_finished(inside, say):
+    bad = inside.storage / "bad"
+    bad.mkdir(parents=True)
+    (bad / "study.json").write_text('{"study": "bad", "trials')
+    assert "bad: damaged, nothing has run" in say("ls", "--storage", str(inside.storage))[1]
+
+
 def test_removing_asks_first(inside, say, monkeypatch):
     assert inside(*WORDS) == 0
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda prompt: "n")

@@ -119,23 +119,28 @@ def test_the_number_of_test_images_of_a_row_is_its_own(tmp_path):
     assert (results.loc["5/m-0-1/accuracy", "images"], results.loc["5/m-0-3/accuracy", "images"]) == (20, 180)
 
 
-def test_an_arm_of_which_seeds_diverged_is_first_a_failure_rate_and_neither_bold_nor_marked(tmp_path):
+@pytest.mark.parametrize("status", ["diverged", "collapsed"])
+def test_an_arm_of_which_seeds_broke_is_first_a_failure_rate_and_neither_bold_nor_marked(tmp_path, status):
     asked, records = fake.study_and_records(seeds=10, trials=0)
     best = asked["tables"][0]["arms"][5]["config_hash"]
     for r in records:
         if r["config_hash"] == best:
             r["metrics"] = {k: min(1.0, v + 0.1) for k, v in r["metrics"].items()}
         if r["config_hash"] == best and r["seed"] < 4:
-            r["status"], r["error"] = "diverged", {"kind": "not_finite", "message": "x"}
+            r["status"], r["error"] = status, {"kind": "odd", "message": "x"}
     summary = summaries(tmp_path, asked, records)["2"]
     row = summary.rows[5]
     cell = row.cells["test_accuracy"]
     assert cell.mean == max(r.cells["test_accuracy"].mean for r in summary.rows if r.cells["test_accuracy"].n) and cell.n == 6
     assert not cell.bold and cell.p < 0.05 and cell.shown == ""
     low, high = stats.binomtest(4, 10).proportion_ci(method="exact")
-    rate = f"4 of 10 runs diverged (40 %, 95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
+    rate = f"4 of 10 runs {status} (40 %, 95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
     claim = next(words for words in summary.claims if row.arm.name in words)
-    assert claim.startswith(f"{row.arm.name}: {rate}. ") and claim.endswith("is no claim.") and " gains " not in claim
+    assert (
+        claim.startswith(f"{row.arm.name}: {rate}. ")
+        and claim.endswith(f"that leaves out what {status} and is no claim.")
+        and " gains " not in claim
+    )
     assert any(rate in note for note in summary.notes)
     assert sum(r.cells["test_accuracy"].bold for r in summary.rows) == 1
 
