@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.evidence import Facts, name_of
-from search.export import exported_key
+from search.exported import exported_key
 from search.plan import run_key
 from trainables.parts.checkpoint import load_state
 from trainables.parts.errors import RequestError

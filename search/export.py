@@ -3,28 +3,24 @@ Comes in: a study that has ended, and which run was chosen (without test data). 
 confusion matrix, a model card. Before it says that it is done it loads the files again and proves that they give the recorded metrics;
 where another processor than the one that trained classes some images otherwise, they are counted on the card."""
 
-import csv
-import hashlib
-import io
 import json
 import shutil
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from search.invariance import card_lines, invariances
+from search.card import confusion_csv, model_card
+from search.exported import MODEL_FILE, SCHEMA, SETTINGS, exported_key, sum_of
+from search.invariance import invariances
 from search.ledger import Ledger, now
-from search.registry import Entry, load
+from search.registry import Entry
 from search.study import external_names, external_packs
-from trainables.data.normal import normal_of
 from trainables.data.pack import Pack
 from trainables.parts.checkpoint import load_state, set_mode
 from trainables.parts.errors import NotProven, RequestError
@@ -32,11 +28,9 @@ from trainables.parts.execution import MODEL, device_name, read_outcome
 from trainables.parts.failpoints import failpoint
 from trainables.parts.procedure import Evaluation, config_from
 
-SCHEMA = "karyotune-export-1"
 EQUAL = 1e-9  # of two metrics of the same predictions
 ROUNDING = 0.005  # by which a metric of probabilities or distances may move though no image changes its class
 FLIPS = 2  # images of a part, or one in a hundred of them: those between two classes
-MODEL_FILE, SETTINGS = "model.safetensors", "karyotune.json"
 
 
 def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger, pack: Pack, record: Mapping[str, Any], why: str) -> Path:
@@ -100,7 +94,7 @@ def _describe(
         if part != "val":
             (folder / f"confusion_{part}.csv").write_text(confusion_csv(matrix, pack.classes))
     (folder / "README.md").write_text(model_card(study, record, why, pack, timm_settings, notes, same))
-    settings["files"] = {path.name: _sum_of(path) for path in sorted(folder.iterdir())}
+    settings["files"] = {path.name: sum_of(path) for path in sorted(folder.iterdir())}
     (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
 
 
@@ -216,133 +210,7 @@ def _flips(before: Mapping[str, list[Any]], now: Mapping[str, list[Any]]) -> int
     return int((was != is_now).sum())
 
 
-def confusion_csv(confusion: list[list[int]], classes: tuple[str, ...]) -> str:
-    """Rows: truth; columns: prediction."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["truth \\ predicted", *classes])
-    rows.writerows([name, *row] for name, row in zip(classes, confusion, strict=True))
-    return text.getvalue()
-
-
 def source_of(study: Mapping[str, Any]) -> Path | None:
     """The folder that the study's images were read from; None for the built-in set."""
     source = study["data"]["source"]
     return None if source == "synthetic" else Path(source)
-
-
-def model_card(
-    study: Mapping[str, Any],
-    record: Mapping[str, Any],
-    why: str,
-    pack: Pack,
-    timm_settings: Mapping[str, Any] | None,
-    notes: list[str],
-    same: Mapping[str, float],
-) -> str:
-    """README.md of `best/`."""
-    timm_words = ""
-    if timm_settings is not None:
-        channels, side, _ = timm_settings["pretrained_cfg"]["input_size"]
-        kind = "gray images with a black background, padded to a square canvas" if channels == 1 else "colour images"
-        if brought := normal_of(record["params"]).words:
-            kind += f" ({brought}, see `trainables/data/normal.py`)"
-        timm_words = (
-            f'\nor with timm alone: `timm.create_model("local-dir:PATH/TO/best", pretrained=True)`. It takes {kind}, as (N, {channels}, '
-            f"{side}, {side}),\n"
-            "scaled as `config.json` says: (x / 255 - mean) / std.\n"
-        )
-    differs = "".join(f"\nOn the machine that exported it, {line}.\n" for line in notes)
-    arms = ", ".join(record["arms"]) or f"trial {record['trial']} of the search"
-    rows = "\n".join(
-        f"| {name.replace('_', ' ')} | {100 * value:.2f} % |"
-        for name, value in sorted(record["metrics"].items())
-        if name.startswith(("test_", "val_", "external_"))
-    )
-    settings = "\n".join(f"- {name}: {value}" for name, value in record["params"].items())
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    return f"""# {study["study"]}: {record["procedure"]} model
-
-Chosen: {why}. Arm: {arms}; seed {record["seed"]}. No test data took part in the choice.
-
-| metric | value |
-|---|---|
-{rows}
-{differs}
-Classes, in the order of the outputs: {", ".join(pack.classes)}.
-Trained on {study["data"]["parts"]["train"]:,} images of `{Path(str(study["data"]["source"])).name}` (data hash {record["data_hash"][:16]}).
-
-## Use
-
-    python -m search predict PATH/TO/best IMAGES... --out predictions.csv
-    python -m search evaluate PATH/TO/best --data FOLDER
-{timm_words}
-{"".join(card_lines(same))}
-## Limits
-
-Trained on one data set; other stains, scales and cameras may need training of their own: `evaluate` tells. Not a medical device.
-
-## Settings
-
-{settings}
-
-Commit {record["commit"]}{" with local changes" if record["dirty"] else ""}; {versions}.
-"""
-
-
-def exported_key(best: Path) -> str | None:
-    """Of the run that a whole export holds; None where there is none, or a part of one."""
-    try:
-        settings = json.loads((best / SETTINGS).read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(settings, dict) or "key" not in settings:
-        return None
-    needed = (MODEL_FILE, "metrics.json", "README.md", *(("config.json",) if settings.get("timm", True) else ()))
-    try:
-        sums = dict(settings.get("files", {}))  # exports of before have none
-        whole = all((best / name).is_file() for name in needed) and all(_sum_of(best / name) == value for name, value in sums.items())
-    except (OSError, TypeError, ValueError):
-        return None
-    return str(settings["key"]) if whole else None
-
-
-def _sum_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an export holds."""
-
-    entry: Entry
-    config: Any
-    tensors: dict[str, Tensor]
-    classes: tuple[str, ...]
-    data_hash: str | None  # of all that it was trained and judged on
-
-
-def open_export(best: Path) -> Exported:
-    """RequestError with what is missing."""
-    missing = [name for name in (MODEL_FILE, SETTINGS) if not (best / name).is_file()]
-    if missing:
-        raise RequestError(f"{best} is no export: {', '.join(missing)} missing; give the `best` folder of a study")
-    try:
-        settings = json.loads((best / SETTINGS).read_text())
-        tensors = load_file(str(best / MODEL_FILE))
-    except (ValueError, OSError, SafetensorError) as fault:
-        raise RequestError(f"{best} is damaged ({fault}); export it again: python -m search PROCEDURE export") from fault
-    if not isinstance(settings, dict) or settings.get("schema") != SCHEMA:
-        raise RequestError(
-            f"{best}: an export of schema {SCHEMA} is needed, this one says "
-            f"{settings.get('schema') if isinstance(settings, dict) else '?'}; export it again"
-        )
-    try:
-        entry = load(settings["procedure"])
-        config = config_from(entry.procedure.config, settings["config"])
-        return Exported(entry, config, tensors, tuple(settings["classes"]), settings.get("data_hash"))
-    except (KeyError, TypeError, ValueError) as fault:
-        raise RequestError(
-            f"{best / SETTINGS} does not fit this version ({fault}); export it again: python -m search PROCEDURE export"
-        ) from fault

@@ -15,7 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.stats import beta
 
-from search.export import confusion_csv, open_export
+from search.card import confusion_csv
+from search.exported import open_export
 from trainables.data.find import walk
 from trainables.data.open import SUFFIXES, FileFault
 from trainables.data.words import count, shown

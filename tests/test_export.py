@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from safetensors.torch import load_file, save_file
 
 from search import export as exporting
-from search.export import exported_key, open_export
+from search.exported import exported_key, open_export
 from search.mirror import JOURNAL
 from search.study import read_study
 from trainables.parts.errors import NotProven, RequestError
