@@ -147,7 +147,7 @@ STUDY = Study(
                 "learning_rate": 6e-3,  # 2,000 steps in all: at 1e-5 the network would stay where it began
                 "schedule": "cosine",
                 "rotation": 0.0,  # degrees: each image is seen about eight times, and all stand upright
-                "contrast_balance": 0.3,  # Eq. 4 with weights of 1 costs 8 to 10 points on the way: see docs/results.md
+                "contrast_balance": 0.3,  # Eq. 3 and 4 with weights of 1 cost 8 to 10 points in 2,000 steps: see docs/results.md
             },
             trials=4,
             repeats=3,
@@ -165,6 +165,8 @@ STUDY = Study(
             {
                 "normal_width": 15.2,  # pixels, as quick's: the same part of the canvas
                 "normal_gray": 190.0,
+                "upright": True,
+                "rotation": 0.0,  # as quick's
                 "canvas": 128,
                 "input_size": 128,
                 "backbone": "resnet18",

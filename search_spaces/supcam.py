@@ -156,7 +156,15 @@ STUDY = Study(
         ),
         "small": Preset(
             "an evening on one GPU: ResNet-18 at 128 pixels",
-            {"backbone": "resnet18", "input_size": 128, "pretrain_epochs": 60, "warmup_epochs": 6, "ema_decay": 0.996},
+            {
+                "backbone": "resnet18",
+                "input_size": 128,
+                "normal_width": 15.0,  # as quick's
+                "normal_gray": 190.0,
+                "pretrain_epochs": 60,
+                "warmup_epochs": 6,
+                "ema_decay": 0.996,
+            },
             trials=20,
             repeats=5,
             tables=("2", "3", "4", "5"),
