@@ -104,8 +104,7 @@ def run(request: Request, console: Console | None = None) -> Result:
         for path in sorted(set_aside(folder) - before):
             director.notes.append(f"{path.relative_to(folder)}: was damaged, and was set aside; its run did without it")
         work.note(*director.notes)
-        aside = [f"set aside: {line}" for line in director.nodes.lines()]
-        work.study |= {"aside": aside} if aside else {}  # for the report
+        work.study |= {"aside": aside} if (aside := director.nodes.words()) else {}  # for the report
         if SIGNALS.last is not None:
             raise KeyboardInterrupt
         if director.halt is not None:

@@ -2,7 +2,6 @@
 Comes in: words. Goes out: an exit status, and every fault in a line that begins with `search:`, without a traceback.
 Heavy imports stand inside functions, so that help and a misspelt word answer at once."""
 
-import gc
 import os
 import shlex
 import signal
@@ -217,5 +216,4 @@ def leave(status: int) -> None:
             except OSError:
                 continue
         os._exit(status)
-    gc.freeze()  # else the interpreter looks for cycles in all of torch before it goes: a second and more of nothing
     sys.exit(status)

@@ -24,6 +24,7 @@ SLOW_BYTES = 5e6  # a second: a checkpoint of a ResNet-50 takes half a minute
 PROBE_BYTES, PROBE_SECONDS = 64 << 20, 3.0  # written and read to know how fast a storage is, and for how long at most
 PIECE = 4 << 20
 HEADS = "head"  # the file of whoever examines
+PRETEND = "KARYOTUNE_PRETEND_CARDS"  # where it is set, runs train on the CPU and take Ray's word for their cards: for tests without a GPU
 BESIDE = ("numpy", "ray")  # libraries whose version does not part results, and may yet be why a machine fails
 
 
@@ -175,7 +176,7 @@ def _gpus(expected: Expected, found: Findings) -> None:
     there = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     found.facts |= {"gpus_of_machine": there, "gpus": 0} | ({"CUDA_VISIBLE_DEVICES": hidden} if hidden is not None else {})
-    if not expected.gpus:
+    if not expected.gpus or PRETEND in os.environ:
         return
     if importlib.util.find_spec("torch") is None:
         found.faults.append(Fault("gpu", f"{found.host} has no PyTorch; install what constraints.txt says"))

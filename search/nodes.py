@@ -89,5 +89,9 @@ class Nodes:
         whole = [f"{self._name(node)}: {why}" for node, why in self.aside.items()]
         return whole + list(self.cards_aside.values())
 
+    def words(self) -> list[str]:
+        """The same as sentences."""
+        return [f"machine {place} was set aside: {why}" for place, _, why in (line.partition(": ") for line in self.lines())]
+
     def _name(self, node: str) -> str:
         return self.names.get(node) or node[:12]

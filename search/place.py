@@ -16,11 +16,11 @@ import ray
 import torch
 
 from search.cluster import NODES_SECONDS, alive
+from search.examine import PRETEND
 from trainables.parts import code
 from trainables.parts.errors import ClusterLost
 from trainables.parts.execution import device_name
 
-PRETEND = "KARYOTUNE_PRETEND_CARDS"  # where it is set, runs train on the CPU and take Ray's word for their cards: for tests without a GPU
 BESIDE = 1 << 30  # bytes of a device that neither are free nor this process's: a CUDA context alone takes half of that
 HOLD_SECONDS = 2.0  # how often a process that holds a card asks whether it is still to
 

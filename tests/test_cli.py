@@ -82,7 +82,7 @@ def images(tmp_path):
         (["ccrl", "--objective", "unsupervisd"], "no objective 'unsupervisd'. Did you mean 'unsupervised'?"),
         (["data", "prepare", "conseb", ".", "out"], "no data set 'conseb'. Did you mean 'consep'? Known: consep, consep4, consep7, nucls."),
         (["data", "prepare", "consep", "nowhere", "out"], "no folder nowhere; give the folder of the download"),
-        (["data", "synth", "supcam", "out", "--external", "other"], "supcam has no external set built in"),
+        (["data", "synth", "supcam", "out", "--external", "other"], "no external set 'other'. Known: elsewhere."),
         (["data", "synth", "scl", "out", "--images", "48", "--external", "other"], "no external set 'other'. Known: reverse_stain."),
         (["supcam", "--external", "nowhere"], "--external nowhere: the data must be a folder, there is none at 'nowhere'"),
         (["supcam", "--max-hours", "inf"], "argument --max-hours: must be a finite number, got 'inf'"),

@@ -14,7 +14,15 @@ FORBIDDEN = {  # folder: what no file of it may import
     "analysis": (*(name for name in OWN if name != "analysis"), *HEAVY),
     "search": ("benchmarks", "tests"),
 }
-RAY = ("search/admission.py", "search/cluster.py", "search/group.py", "search/trial.py", "search/tune.py", "search/watch.py")
+RAY = (
+    "search/admission.py",
+    "search/cluster.py",
+    "search/group.py",
+    "search/place.py",
+    "search/trial.py",
+    "search/tune.py",
+    "search/watch.py",
+)
 FILES = sorted(path.relative_to(ROOT).as_posix() for folder in FORBIDDEN for path in (ROOT / folder).rglob("*.py"))
 
 

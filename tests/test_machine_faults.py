@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from driving import Shell
 
-from search.place import PRETEND
+from search.examine import PRETEND
 from trainables.parts.execution import FLIGHT, MODEL
 
 pytestmark = [

@@ -67,7 +67,7 @@ def test_every_field_of_a_configuration_changes_the_key_where_it_matters(name):
     config = replace(SUPCAM.procedure.config(), **settings)
     old = getattr(config, name)
     new = {
-        bool: lambda: not old, int: lambda: old + 1, float: lambda: old * 0.5, tuple: lambda: (*old[:-1], old[-1] + 1),
+        bool: lambda: not old, int: lambda: old + 1, float: lambda: old * 0.5 or 1.0, tuple: lambda: (*old[:-1], old[-1] + 1),
         str: lambda: {"weights": "imagenet", "contrast": "info_nce", "margin_form": "none", "beyond_pi": "monotone", "views": "moco_v2",
                       "blend": "lambda", "finetune_encoder": "key", "composition": "light", "backbone": "resnet18"}[name],
     }[type(old)]()  # fmt: skip
