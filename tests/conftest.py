@@ -112,7 +112,7 @@ def exported(finished, tmp_path, toy, toy_pack):
 @pytest.fixture
 def known_toy(toy, monkeypatch):
     """The toy procedure is found by name."""
-    from search import export as exporting
+    from search import exported as exporting
     from search import registry
 
     monkeypatch.setattr(registry, "load", lambda name: toy)

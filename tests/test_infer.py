@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from search import export as exporting
+from search import exported as exporting
 from search.infer import _confusion_table, binomial_interval, evaluate, predict
 from trainables.parts.errors import RequestError
 
