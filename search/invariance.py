@@ -82,8 +82,8 @@ def invariances(
     device: torch.device,
 ) -> dict[str, float]:
     """Kind of copy -> fraction of up to `SAMPLE` test images, the same for every export of a split, that keep the class which they have as
-    8-bit PNG on white. Empty where images are in colour."""
-    if pack.images.ndim != 3 or not len(test):
+    8-bit PNG on white. Empty where images are in colour, or a procedure reads no single ones."""
+    if procedure.read_images is None or pack.images.ndim != 3 or not len(test):
         return {}
     some = np.sort(np.random.default_rng(0).choice(test, min(SAMPLE, len(test)), replace=False))
     whites = [on_white(pack, int(index), source) for index in some]

@@ -1,5 +1,6 @@
 """Copies of test images: what they are, what is found, and where it is said."""
 
+import dataclasses
 import json
 from dataclasses import replace
 
@@ -92,6 +93,11 @@ def test_images_in_colour_have_no_such_copies(toy, chromosomes):
         np.stack([chromosomes.images] * 3, 3), chromosomes.labels, chromosomes.classes, chromosomes.files, None, chromosomes.areas
     )
     assert found(toy, colour, lambda images: ["x"] * len(images)) == {} and card_lines({}) == []
+
+
+def test_a_procedure_that_reads_no_single_images_has_no_such_copies_and_is_exported_all_the_same(toy, chromosomes):
+    blind = dataclasses.replace(toy.procedure, read_images=None)
+    assert invariances(blind, None, {}, chromosomes, np.arange(len(chromosomes)), None, CPU) == {}
 
 
 def test_an_export_says_on_its_card_and_in_the_report_what_was_found(exported):
