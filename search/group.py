@@ -18,19 +18,10 @@ from ray.util.queue import Empty, Queue
 from torch.distributed import TCPStore, init_process_group  # type: ignore[attr-defined]  # documented
 
 from search.cluster import elsewhere
+from search.kinds import KNOWN, Preempted
 from search.memory import peak_memory
 from search.place import crowd
-from trainables.parts.errors import (
-    CardHidden,
-    Collapsed,
-    Diverged,
-    Interrupted,
-    Misplaced,
-    OtherCode,
-    RequestError,
-    StorageFault,
-    WeightsUnreachable,
-)
+from trainables.parts.errors import Interrupted
 from trainables.parts.execution import Outcome
 from trainables.parts.workers import Workers
 
@@ -44,10 +35,6 @@ class Stopped(Exception):
 
 class ProcessDied(RuntimeError):
     """A worker of the group is gone, or what holds the group together."""
-
-
-class Preempted(Exception):
-    """A machine of the group is being taken away, as its provider has said beforehand."""
 
 
 def train_group(job: dict[str, Any], work: Work, send: Report, who: Callable[[dict[str, Any]], dict[str, Any]], met: Report) -> Outcome:
@@ -123,7 +110,7 @@ class _Fitting(threading.Thread):
 def _reason(fault: BaseException, raised: list[Exception]) -> BaseException:
     """What ended a group, of all that was heard of it. What a worker has said of itself, in words that are known, comes before the death of
     another: out of memory in one, and the others are killed for it. Any other error beside a death is what they hear of that."""
-    known = next((one for one in raised if type(one) in _KNOWN.values()), None)
+    known = next((one for one in raised if type(one) in KNOWN.values()), None)
     if known is not None:
         return known
     if isinstance(fault, train.PreemptionError):
@@ -136,27 +123,8 @@ def _reason(fault: BaseException, raised: list[Exception]) -> BaseException:
     return next(iter(raised), fault)
 
 
-_KNOWN: dict[str, type[Exception]] = {
-    kind.__name__: kind
-    for kind in (
-        Diverged,
-        Collapsed,
-        Misplaced,
-        CardHidden,
-        OtherCode,
-        WeightsUnreachable,
-        RequestError,
-        Interrupted,
-        Preempted,
-        StorageFault,
-        MemoryError,
-        torch.cuda.OutOfMemoryError,
-    )
-}
-
-
 def _as_exception(row: dict[str, Any]) -> Exception:
-    return _KNOWN[row["raised"]](row["message"]) if row["raised"] in _KNOWN else RuntimeError(f"{row['raised']}: {row['message']}")
+    return KNOWN[row["raised"]](row["message"]) if row["raised"] in KNOWN else RuntimeError(f"{row['raised']}: {row['message']}")
 
 
 def _group_worker(given: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ class Nodes:
 
     def __init__(self) -> None:
         self.aside: dict[str, str] = {}  # node -> why it gets no further run
-        self.cards_aside: dict[str, str] = {}  # the same of cards, in words that name them
+        self.cards_aside: dict[str, tuple[str, str]] = {}  # the same of cards: words that name one, and why
         self.names: dict[str, str] = {}
         self.machines = 1  # so many are there that could take a run
         self.able: set[str] = set()  # those nodes
@@ -71,7 +71,7 @@ class Nodes:
         what = f"machine {self._name(node)}"
         if card:
             what = f"card {self._seen[node].get(card, '?')} ({card}) of {what}"
-            self.cards_aside[card] = f"{self._name(node)}, {what.partition(' of ')[0]}: {why}"
+            self.cards_aside[card] = f"{self._name(node)}, {what.partition(' of ')[0]}", why
         if not card or len(self._seen[node].keys() & self.cards_aside.keys()) >= self.cards[node]:
             self.aside[node] = why
         return f"{what} was set aside after {len(faults)} faults in a row: {why}"
@@ -86,12 +86,14 @@ class Nodes:
 
     def lines(self) -> list[str]:
         """What was set aside, and why."""
-        whole = [f"{self._name(node)}: {why}" for node, why in self.aside.items()]
-        return whole + list(self.cards_aside.values())
+        return [f"{place}: {why}" for place, why in self._places()]
 
     def words(self) -> list[str]:
         """The same as sentences."""
-        return [f"machine {place} was set aside: {why}" for place, _, why in (line.partition(": ") for line in self.lines())]
+        return [f"machine {place} was set aside: {why}" for place, why in self._places()]
+
+    def _places(self) -> list[tuple[str, str]]:
+        return [(self._name(node), why) for node, why in self.aside.items()] + list(self.cards_aside.values())
 
     def _name(self, node: str) -> str:
         return self.names.get(node) or node[:12]

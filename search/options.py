@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from search import registry
-from search.request import NAMES, STEPS, Request, read_file
+from search.request import STEPS, Request, read_file
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 140}
 
@@ -267,8 +267,3 @@ def told(fault: click.ClickException, words: Sequence[str]) -> str:
 
 def _named(param: click.Parameter) -> str:
     return param.opts[0] if isinstance(param, click.Option) else str(param.name)
-
-
-def option_of(field: str) -> str:
-    """The option that sets a field of a Request."""
-    return f"--{NAMES.get(field, field.replace('_', '-'))}"

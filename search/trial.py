@@ -20,45 +20,21 @@ from ray import train, tune
 from ray.train.torch import TorchTrainer
 
 from search import place, registry
-from search.group import Preempted, ProcessDied, train_group
+from search.group import ProcessDied, train_group
+from search.kinds import KINDS
 from search.ledger import STOP, now
 from search.memory import peak_memory, reset_peak_memory
 from search.stages import Stages
 from search.study import STUDY
 from trainables.data.pack import Pack, load_pack
 from trainables.parts import code
-from trainables.parts.errors import (
-    CardHidden,
-    Collapsed,
-    Diverged,
-    Interrupted,
-    Misplaced,
-    OtherCode,
-    RequestError,
-    StorageFault,
-    WeightsUnreachable,
-)
+from trainables.parts.errors import CardHidden, Interrupted, Misplaced, OtherCode, RequestError
 from trainables.parts.execution import MODEL, Outcome, execute, parameters_of
 from trainables.parts.procedure import config_from
 from trainables.parts.workers import Workers
 
 Report = Callable[[dict[str, Any]], None]
 
-KINDS: tuple[tuple[type[BaseException], str, str], ...] = (  # exception, how the run ended, kind of its error; the first that fits
-    (Interrupted, "stopped", ""),
-    (StorageFault, "stopped", ""),
-    (Diverged, "diverged", "not_finite"),
-    (Collapsed, "collapsed", "collapsed"),
-    (Preempted, "failed", "node_lost"),
-    (OtherCode, "misplaced", "other_code"),
-    (CardHidden, "misplaced", "card_hidden"),
-    (Misplaced, "misplaced", "misplaced"),
-    (WeightsUnreachable, "failed", "unreachable_weights"),
-    (MemoryError, "failed", "out_of_memory"),
-    (torch.cuda.OutOfMemoryError, "failed", "out_of_memory"),
-    (RequestError, "failed", "request"),
-    (Exception, "failed", "error"),
-)
 LEAVES = ("out_of_memory", "error", "device", "misplaced", "card_hidden", "other_code")  # after which a process is not used again
 
 _packs: dict[str, Pack] = {}  # of this process, by folder: reused processes map the file once

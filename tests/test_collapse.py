@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_loop import Line, run, setting
 
-from search.trial import KINDS
+from search.kinds import KINDS
 from search.verdict import Breaks, whose
 from trainables.parts.checkpoint import load_state, save_state
 from trainables.parts.collapse import FEWEST, one_class, one_direction, rank, said

@@ -1087,15 +1087,21 @@ def test_a_stage_that_later_trials_may_share_is_kept_and_the_oldest_of_many_is_n
     assert 2 < most <= 4, "the table's, the best one's and two more"
 
 
-def test_a_trial_that_was_stopped_early_stays_so_when_a_table_has_had_its_run_trained_to_the_end(study):
-    """As a candidate it would be another one after a restart than before it."""
-    bench = study(trials=3, repeats=2, tables=["none"], strategy=HASTY)
-    _, c = bench.open()
+def stopped_beside_another(bench, c):
+    """A run of a search that is stopped early, after one that was better and has ended."""
     first = c.next()
     c.row(first.run.key, row(epoch=1, val_early=0.9))
     end(bench, c, first, val=0.5)
     stopped = c.next()
     assert c.row(stopped.run.key, row(epoch=1, val_early=0.1))
+    return stopped
+
+
+def test_a_trial_that_was_stopped_early_stays_so_when_a_table_has_had_its_run_trained_to_the_end(study):
+    """As a candidate it would be another one after a restart than before it."""
+    bench = study(trials=3, repeats=2, tables=["none"], strategy=HASTY)
+    _, c = bench.open()
+    stopped = stopped_beside_another(bench, c)
     end(bench, c, c.next(), val=0.6)
     before = [(one.number, one.state, one.intermediate_values, c.searches[0].rungs(one.number)) for one in trials(c)]
     chosen = [one.hash for one in c.finals[0].candidates]
@@ -1272,11 +1278,7 @@ def test_what_an_earlier_command_trained_of_a_race_in_flight_counts_in_the_budge
 def test_an_equal_point_of_a_stopped_run_is_stopped_wherever_a_command_dies_though_a_table_wants_its_end(study, killed):
     bench = study(trials=2, repeats=1, tables=["none"], strategy=HASTY)
     _, c = bench.open()
-    first = c.next()
-    c.row(first.run.key, row(epoch=1, val_early=0.9))
-    end(bench, c, first, val=0.5)
-    stopped = c.next()
-    assert c.row(stopped.run.key, row(epoch=1, val_early=0.1))
+    stopped = stopped_beside_another(bench, c)
     point = trials(c)[1].params
     table = Table("9", "What was stopped", "Toys", "late", (Arm("late", point),))
     bench.entry = replace(bench.entry, study=replace(bench.entry.study, tables=(table,)))

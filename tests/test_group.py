@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from search import cluster, group, machines, trial
-from search.group import Preempted, ProcessDied, _as_exception, _reason
+from search.group import ProcessDied, _as_exception, _reason
+from search.kinds import KINDS, Preempted
 from search.machines import GROUP_BYTES, LONG_SECONDS, share_out
-from search.trial import KINDS
 from trainables.parts.errors import ClusterLost
 
 HEAD = {"CPU": 0.0, "node:__internal_head__": 1.0, "memory": 2 * GROUP_BYTES}
