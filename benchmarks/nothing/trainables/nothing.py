@@ -1,5 +1,6 @@
 """A procedure that trains nothing: one weight, one step, a score that is its configuration. What a run of it takes is the engine's."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ class Nothing:
 
     x: float = 0.5
     number: int = 0
+    seconds: float = 0.0  # that its step waits, as a training would take them on a device: the CPU is free meanwhile
     epochs: int = 1
     batch: int = 1
 
@@ -24,7 +26,7 @@ class Nothing:
 class Step(Task):
     def __init__(self, config: Nothing, setting: Setting) -> None:
         super().__init__()
-        self.score = config.x
+        self.score, self.seconds = config.x, config.seconds
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
 
@@ -32,6 +34,7 @@ class Step(Task):
         return 1
 
     def batches(self, epoch: int) -> Iterator[None]:
+        time.sleep(self.seconds)
         yield None
 
     def loss(self, batch: None) -> Tensor:
@@ -56,7 +59,7 @@ def synthesize(config, *, images: int, seed: int):
 PROCEDURE = Procedure(
     name="nothing",
     config=Nothing,
-    stages=(Stage("only", "epochs", "batch", ("x", "number", "epochs", "batch"), Step),),
+    stages=(Stage("only", "epochs", "batch", ("x", "number", "seconds", "epochs", "batch"), Step),),
     canonical=lambda config: config,
     faults=lambda config, pack, parts: [],
     synthesize=synthesize,
