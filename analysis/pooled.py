@@ -21,11 +21,12 @@ from scipy import stats
 from analysis.bundle import unpack
 from analysis.drawing import BLUE, INK, MUTED, ORANGE, Drawing, alone, axes, short, style
 from analysis.frames import slug
+from analysis.numbers import interval, number
 from analysis.report import encoded, write_file
 from analysis.statistics import LEVEL, NONE, Interval
 from analysis.study import Study, StudyError, load, mapping, text_of
 from analysis.summary import title
-from analysis.tables import interval, markdown, number
+from analysis.tables import markdown
 
 
 @dataclass(frozen=True)

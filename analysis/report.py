@@ -26,10 +26,11 @@ from analysis import artefacts, frames, methods, paper, search, search_figures
 from analysis import figures as fg
 from analysis import tables as tb
 from analysis.beside import Beside, calibration_words, look
-from analysis.choice import Best, best
+from analysis.choice import Best
 from analysis.claims import rests_on
 from analysis.crossed import Crossed
 from analysis.drawing import Drawing, alone, inline
+from analysis.numbers import interval, number, show
 from analysis.run_figures import artefact_words
 from analysis.statistics import NONE, Interval, mean_std
 from analysis.study import STATUSES, Study, finite, load, mapping, plural, without_folders
@@ -109,7 +110,7 @@ def write_report(
     began = time.perf_counter()
     study = load(study_dir)
     _sweep(study.folder)
-    summaries, winner = study.summaries, best(study)
+    summaries, winner = study.summaries, study.winner
     files: dict[str, bytes] = {}
     files |= {f"tables/{name}": encoded(text) for name, text in paper_files(study).items()}
     files["methods.md"] = encoded(methods.methods_md(study))
@@ -196,9 +197,9 @@ def templates() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     env.globals.update(
-        number=tb.number,
+        number=number,
         plus_minus=tb.plus_minus,
-        interval=tb.interval,
+        interval=interval,
         published=tb.published,
         gain=tb.gain,
         probability=tb.probability,
@@ -290,7 +291,7 @@ def _gain(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> 
             break
     level = crossed.mean(metric, mine, ratio=test_over_train(study, winner.config_hash, metric))
     values = np.array([value for _, value in mine.values()])
-    chosen = f"{title(study.metric)} {tb.number(100 * winner.mean)} %"
+    chosen = f"{title(study.metric)} {number(100 * winner.mean)} %"
     words = (
         f"{chosen}, by which it was chosen: the best of several, so it flatters"
         if metric == tested
@@ -356,8 +357,8 @@ def _changed(study: Study, winner: Best | None) -> tuple[tuple[str, str, str], .
     out = []
     for name in sorted(c.removeprefix("param.") for c in study.records.columns if c.startswith("param.")):
         mine, theirs = row[f"param.{name}"], baseline.get(name)
-        if tb.show(mine) != tb.show(theirs) or (isinstance(space, Mapping) and name in space):
-            out.append((name, tb.show(mine), tb.show(theirs)))
+        if show(mine) != show(theirs) or (isinstance(space, Mapping) and name in space):
+            out.append((name, show(mine), show(theirs)))
     return tuple(out)
 
 
@@ -403,9 +404,7 @@ def _run_rows(study: Study, runs: pd.DataFrame, links: Mapping[str, str]) -> lis
                 "error": without_folders(row["error"] or ""),
                 "ended": row["ended"] or "–",
                 "peak": row["peak_memory_bytes"] / 2**20,
-                "params": ", ".join(
-                    f"{str(k)[6:]} = {tb.show(v)}" for k, v in row.items() if str(k).startswith("param.") and tb.show(v) != "–"
-                ),
+                "params": ", ".join(f"{str(k)[6:]} = {show(v)}" for k, v in row.items() if str(k).startswith("param.") and show(v) != "–"),
             }
         )
     return out

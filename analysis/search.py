@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import race
+from analysis.numbers import number
 from analysis.statistics import mean_std
 from analysis.study import Study, finite, mapping, plural
 from analysis.summary import title
@@ -181,7 +182,7 @@ def overtuning(study: Study, trials: pd.DataFrame) -> tuple[str, ...]:
         spread = "" if math.isnan(std) else f" ± {std:.2f}"
         lost = "so the search's score was partly luck" if change < 0 else "so the search's score was not luck"
         words.append(
-            f"On {plural(len(values), 'fresh seed')} the same configuration has {mean:.2f} %{spread}: {change:+.2f} points, {lost}."
+            f"On {plural(len(values), 'fresh seed')} the same configuration has {mean:.2f} %{spread}: {number(change, True)} points, {lost}."
         )
     else:
         words.append("It has no run on a fresh seed yet, so how much of its score is luck is not known.")

@@ -17,11 +17,12 @@ import numpy as np
 from analysis import statistics as st
 from analysis.crossed import Crossed, Estimate, of_seeds, two_way
 from analysis.frames import over
+from analysis.numbers import interval, number
 from analysis.report import Report, encoded, templates, write_file, write_report
 from analysis.statistics import NONE, Interval
 from analysis.study import Study, StudyError, listed, load, mapping, text_of, whole, without_folders
 from analysis.summary import Cell, Row, title
-from analysis.tables import interval, markdown, number, plus_minus
+from analysis.tables import markdown, plus_minus
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ import pandas as pd
 from analysis.mixture import codes_of, mixture, versions_of
 
 if TYPE_CHECKING:
+    from analysis.choice import Best
     from analysis.summary import Summary
 
 SCHEMA = 1
@@ -195,6 +196,13 @@ class Study:
         from analysis import summary
 
         return summary.summarize(self)
+
+    @cached_property
+    def winner(self) -> Best | None:
+        """`analysis.best(study)`, worked out once."""
+        from analysis import choice
+
+        return choice.best(self)
 
     @cached_property
     def results(self) -> pd.DataFrame:

@@ -355,3 +355,24 @@ def test_what_a_killed_report_left_half_written_is_removed_and_what_another_is_w
     os.utime(old, (0, 0))
     analysis.write_report(folder, figures="light")
     assert not old.exists() and new.exists()
+
+
+def test_a_difference_that_rounds_to_nothing_is_written_without_a_minus(tmp_path):
+    records = copy.deepcopy(RECORDS)
+    arms = ASKED["tables"][1]["arms"]
+    for r in records:
+        if r["config_hash"] in (arms[0]["config_hash"], arms[1]["config_hash"]):
+            r["metrics"]["test_accuracy"] = 0.8 + 0.01 * r["seed"] - (4e-7 if r["config_hash"] == arms[0]["config_hash"] else 0)
+    analysis.write_report(fake.write(tmp_path, ASKED, records), figures="light")
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "+0.00" in text and "-0.00" not in text, name
+
+
+def test_the_winner_is_worked_out_once_for_a_whole_report(tmp_path, monkeypatch):
+    from analysis import choice
+
+    asked, whole = [], choice.best
+    monkeypatch.setattr(choice, "best", lambda study: asked.append(study) or whole(study))
+    analysis.write_report(fake.make(tmp_path / "study"), figures="light")
+    assert len(asked) == 1
