@@ -30,3 +30,11 @@ def show(value: Any) -> str:
     if isinstance(value, (float, np.floating)):
         return f"{value:.4g}"
     return str(value)
+
+
+def short(value: float) -> float | int | None:
+    """Five digits, for the page's block; None for what is no number."""
+    if value is None or not math.isfinite(value):
+        return None
+    rounded = float(f"{value:.5g}")
+    return int(rounded) if rounded == int(rounded) and abs(rounded) < 1e15 else rounded

@@ -25,7 +25,7 @@ from analysis.study import STATUSES, Study, mapping, plural, without_folders
 from analysis.summary import Summary, title
 
 HERE = Path(__file__).parent / "page"
-SCRIPTS = ("tables", "core", "arms", "runs", "ledger", "more")  # in the order in which the page runs them
+SCRIPTS = ("tables", "state", "svg", "arms", "plots", "runs", "ledger", "more")  # in the order in which the page runs them
 
 
 @dataclass(frozen=True)

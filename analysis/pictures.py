@@ -48,8 +48,13 @@ def sheet(pictures: Sequence[np.ndarray]) -> str:
     return data_uri(out, 60)
 
 
-def heat(study: Study, beside: Beside) -> tuple[str, list[tuple[str, str]]] | None:
-    """(what is shown, [(picture: the image, then where each arm looks; its words)]); None where no run left heat maps."""
+Strips = tuple[
+    str, list[tuple[str, str, int]]
+]  # what is shown; of each picture its data, its words, and its image in the pack (-1: of several)
+
+
+def heat(study: Study, beside: Beside) -> Strips | None:
+    """Each picture: the image, then where each arm looks. None where no run left heat maps."""
     shown, seed = choose(*seen_by(study, beside), "heat")
     shown = heat_of(shown)
     if not shown:
@@ -61,17 +66,17 @@ def heat(study: Study, beside: Beside) -> tuple[str, list[tuple[str, str]]] | No
         strip = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2), *(overlay(image, a["heat"][row]) for _, a in shown)]
         truth = int(first["heat_label"][row])
         said = [_named(names, int(a["heat_prediction"][row])) for _, a in shown]
-        out.append((data_uri(np.hstack(strip)), f"{_named(names, truth)}; said: {', '.join(said)}"))
+        out.append((data_uri(np.hstack(strip)), f"{_named(names, truth)}; said: {', '.join(said)}", int(first["heat_index"][row])))
     return f"seed {seed}; each picture: the image, then {', then '.join(n for n, _ in shown)}; below it the truth, and what each said", out
 
 
-def nearest(study: Study, beside: Beside) -> tuple[str, list[tuple[str, str]]] | None:
+def nearest(study: Study, beside: Beside) -> Strips | None:
     """As `heat`, of the cells nearest to each cluster's centre."""
     shown, seed = choose(*seen_by(study, beside), "nearest_image", alone=True)
     images = shown[0][1]["nearest_image"] if shown else np.zeros((0, 0))
     if not images.shape[0] * images.shape[1]:
         return None
-    strips = [(data_uri(np.hstack(list(cells[: _NEAREST[1]]))), f"cluster {i}") for i, cells in enumerate(images[: _NEAREST[0]])]
+    strips = [(data_uri(np.hstack(list(cells[: _NEAREST[1]]))), f"cluster {i}", -1) for i, cells in enumerate(images[: _NEAREST[0]])]
     return f"{shown[0][0]}, seed {seed}; the nearest first", strips
 
 

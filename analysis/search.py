@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import race
-from analysis.numbers import number
+from analysis.numbers import number, short
 from analysis.statistics import mean_std
 from analysis.study import Study, finite, mapping, plural
 from analysis.summary import title
@@ -191,3 +191,22 @@ def overtuning(study: Study, trials: pd.DataFrame) -> tuple[str, ...]:
         values = 100 * runs[tested].dropna().to_numpy()
         words.append(f"On the test part it has {values.mean():.2f} % over {plural(len(values), 'seed')}.")
     return (*words, *race.words(study))
+
+
+def view(study: Study, trials: pd.DataFrame) -> dict[str, Any] | None:
+    """The steps by which the best score rose, and what matters: the trials themselves are runs."""
+    done = trials[(trials["status"] == "completed") & trials["score"].notna()]
+    if trials.empty:
+        return None
+    so_far = done["score"].cummax() if study.maximize else done["score"].cummin()
+    new = so_far.ne(so_far.shift())
+    return {
+        "trials": len(trials),
+        "enough": len(done) >= FEWEST,
+        "steps": [[int(t), short(v)] for t, v in zip(done["trial"][new], so_far[new], strict=True)],
+        "last": int(trials["trial"].max()),
+        "importance": [
+            {"name": i.name, "share": [short(100 * v) for v in (i.share, i.low, i.high)], "chance": short(100 * i.chance)}
+            for i in importances(study, trials)
+        ],
+    }

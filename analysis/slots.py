@@ -5,12 +5,16 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.study import Study
+from analysis.numbers import short
+from analysis.study import STATUSES, Study
+
+_BARS = 1_500  # runs as bars of their own; more are joined
 
 
 def worked(study: Study) -> tuple[pd.DataFrame, list[float], float]:
@@ -64,3 +68,26 @@ def _clock(texts: pd.Series) -> pd.Series:
     """Seconds since 1970; nan for what is no time."""
     times = pd.to_datetime(texts, errors="coerce", utc=True, format="ISO8601")
     return (times - pd.Timestamp("1970-01-01", tz="UTC")).dt.total_seconds()
+
+
+def view(study: Study, place: Mapping[str, int]) -> dict[str, Any] | None:
+    """Bars [slot, status, from, to, place of the run or -1] in seconds, and where pauses of everybody were cut out."""
+    runs, cuts, busy = worked(study)
+    if runs.empty:
+        return None
+    names = sorted(set(runs["slot"]), key=lambda name: (name.rpartition(" ")[0], int(name.rpartition(" ")[2])))
+    bars = []
+    for y, name in enumerate(names):
+        for number, status in enumerate(STATUSES):
+            part = runs[(runs["slot"] == name) & (runs["status"] == status)]
+            part = joined(part, runs["to"].max() / 700) if len(runs) > _BARS and len(part) else part
+            bars += [
+                [y, number, short(a), short(b), place.get(k, -1)] for k, a, b in zip(part["key"], part["from"], part["to"], strict=True)
+            ]
+    return {
+        "count": len(names),
+        "bars": bars,
+        "cuts": [short(c) for c in cuts],
+        "end": short(float(runs["to"].max())),
+        "busy": short(100 * busy),
+    }

@@ -15,14 +15,13 @@ import pandas as pd
 from analysis import artefacts, ledger, pareto, search, slots
 from analysis.beside import Beside
 from analysis.inside import choose, maps, seen_by
-from analysis.numbers import show
+from analysis.numbers import short, show
 from analysis.published import REPEATS, published_gain
 from analysis.study import STATUSES, Study, finite, without_folders
 from analysis.summary import Cell, Row, Summary, title
 
 RUNS_SHOWN = 400  # runs that the page holds; more would make it slow and no reader goes through them
 _CURVES = 250  # runs whose curves it holds
-_BARS = 1_500  # runs as bars of their own in the timeline; more are joined
 _SET = ("seconds", "learning_rate", "queue_age")  # of a history: what was merely set, or is no measure
 _WORDS = 200  # characters of a text in the block
 
@@ -38,8 +37,8 @@ def whole_view(
         "runs": _runs(study, runs),
         "curves": _curves(study, runs),
         "tables": [_table(study, s) for s in study.summaries if s.rows],
-        "search": _search(study, trials),
-        "slots": _slots(study, place),
+        "search": search.view(study, trials),
+        "slots": slots.view(study, place),
         "calibration": _calibration(beside),
         "map": _map(study, beside, light),
         "ledger": ledger.view(study, found) if found else None,
@@ -101,9 +100,9 @@ def _runs(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
     ]
     for name in dict.fromkeys(m for m in metrics if m in runs):
         scale, words = (1 / pareto.UNITS[name][0], pareto.UNITS[name][1]) if name in pareto.UNITS else (100, f"{_title(name)}, %")
-        columns.append({"id": name, "name": words, "values": [_short(scale * v) for v in runs[name]]})
+        columns.append({"id": name, "name": words, "values": [short(scale * v) for v in runs[name]]})
     columns += [
-        {"id": "seconds", "name": "time, s", "values": [_short(v) for v in runs["seconds"]]},
+        {"id": "seconds", "name": "time, s", "values": [short(v) for v in runs["seconds"]]},
         {"id": "seed", "name": "seed", "values": [int(v) for v in runs["seed"]]},
     ]
     varied, constant = [], {}
@@ -115,7 +114,7 @@ def _runs(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
             continue
         numbers = all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in values)
         given = [
-            _short(finite(v)) if numbers and v is not None else None if v is None else without_folders(show(v))[:_WORDS] for v in values
+            short(finite(v)) if numbers and v is not None else None if v is None else without_folders(show(v))[:_WORDS] for v in values
         ]
         varied.append({"id": f"param.{words}", "name": words, "values": given, "log": words in spaces and spaces[words].log})
     return {
@@ -192,8 +191,8 @@ def _curves(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
             lines[measure] = {}
             for key, own in some.groupby("key", sort=False):
                 epochs = own["epoch"].to_numpy()
-                values = [_short((100 if share else 1) * v) for v in own[name]]
-                first = int(epochs[0]) if np.array_equal(epochs, np.arange(len(epochs)) + int(epochs[0])) else [_short(e) for e in epochs]
+                values = [short((100 if share else 1) * v) for v in own[name]]
+                first = int(epochs[0]) if np.array_equal(epochs, np.arange(len(epochs)) + int(epochs[0])) else [short(e) for e in epochs]
                 lines[measure][str(place[str(key)])] = [first, values]
     return {"measures": measures, "lines": lines}
 
@@ -221,61 +220,19 @@ def _cell(study: Study, row: Row, cell: Cell, baseline: Row | None) -> dict[str,
     """level, gain, paper's level, paper's gain: [value, low, high] each."""
     theirs = cell.published
     base = baseline.cells[cell.metric].published if baseline is not None and not row.is_baseline else None
-    out: dict[str, Any] = {"n": cell.n, "seeds": [[s, _short(v)] for s, v in cell.values]}
+    out: dict[str, Any] = {"n": cell.n, "seeds": [[s, short(v)] for s, v in cell.values]}
     if cell.n:
-        out["level"] = [_short(v) for v in (cell.mean, *cell.interval)]
+        out["level"] = [short(v) for v in (cell.mean, *cell.interval)]
     if cell.pairs:
-        out["gain"] = [_short(v) for v in (cell.gain, *cell.gain_interval)]
+        out["gain"] = [short(v) for v in (cell.gain, *cell.gain_interval)]
     if theirs and not theirs.word:
-        out["paper"] = [_short(theirs.mean), *(_short(theirs.mean + s * theirs.std) for s in (-1, 1))]
+        out["paper"] = [short(theirs.mean), *(short(theirs.mean + s * theirs.std) for s in (-1, 1))]
         if base and not base.word:
             gain, ends = published_gain(theirs, base, REPEATS.get(study.procedure))
-            out["paperGain"] = [_short(v) for v in (gain, *ends)]
+            out["paperGain"] = [short(v) for v in (gain, *ends)]
     elif theirs:
         out["word"] = theirs.word
     return out
-
-
-def _search(study: Study, trials: pd.DataFrame) -> dict[str, Any] | None:
-    """The steps by which the best score rose, and what matters: the trials themselves are runs."""
-    done = trials[(trials["status"] == "completed") & trials["score"].notna()]
-    if trials.empty:
-        return None
-    so_far = done["score"].cummax() if study.maximize else done["score"].cummin()
-    new = so_far.ne(so_far.shift())
-    return {
-        "trials": len(trials),
-        "enough": len(done) >= search.FEWEST,
-        "steps": [[int(t), _short(v)] for t, v in zip(done["trial"][new], so_far[new], strict=True)],
-        "last": int(trials["trial"].max()),
-        "importance": [
-            {"name": i.name, "share": [_short(100 * v) for v in (i.share, i.low, i.high)], "chance": _short(100 * i.chance)}
-            for i in search.importances(study, trials)
-        ],
-    }
-
-
-def _slots(study: Study, place: Mapping[str, int]) -> dict[str, Any] | None:
-    """Bars [slot, status, from, to, place of the run or -1] in seconds, and where pauses of everybody were cut out."""
-    runs, cuts, busy = slots.worked(study)
-    if runs.empty:
-        return None
-    names = sorted(set(runs["slot"]), key=lambda name: (name.rpartition(" ")[0], int(name.rpartition(" ")[2])))
-    bars = []
-    for y, name in enumerate(names):
-        for number, status in enumerate(STATUSES):
-            part = runs[(runs["slot"] == name) & (runs["status"] == status)]
-            part = slots.joined(part, runs["to"].max() / 700) if len(runs) > _BARS and len(part) else part
-            bars += [
-                [y, number, _short(a), _short(b), place.get(k, -1)] for k, a, b in zip(part["key"], part["from"], part["to"], strict=True)
-            ]
-    return {
-        "count": len(names),
-        "bars": bars,
-        "cuts": [_short(c) for c in cuts],
-        "end": _short(float(runs["to"].max())),
-        "busy": _short(100 * busy),
-    }
 
 
 def _calibration(beside: Beside) -> dict[str, Any] | None:
@@ -284,7 +241,7 @@ def _calibration(beside: Beside) -> dict[str, Any] | None:
         return None
 
     def line(r: Any) -> list[list[float | None]]:
-        return [[_short(100 * c), _short(100 * a), int(n)] for c, a, n in zip(r.confidence, r.accuracy, r.count, strict=True) if n]
+        return [[short(100 * c), short(100 * a), int(n)] for c, a, n in zip(r.confidence, r.accuracy, r.count, strict=True) if n]
 
     return {"all": line(found.pooled), "runs": [line(r) for r in found.runs] if len(found.runs) > 1 else []}
 
@@ -312,11 +269,3 @@ def _grid(values: np.ndarray) -> list[int]:
 def _title(metric: str) -> str:
     """With its part where it is not the validation's: two columns of one name would be one."""
     return f"{'Test ' if metric.startswith('test_') else ''}{title(metric).lower() if metric.startswith('test_') and title(metric)[1:].islower() else title(metric)}"
-
-
-def _short(value: float) -> float | int | None:
-    """Five digits; None for nan."""
-    if value is None or not math.isfinite(value):
-        return None
-    rounded = float(f"{value:.5g}")
-    return int(rounded) if rounded == int(rounded) and abs(rounded) < 1e15 else rounded

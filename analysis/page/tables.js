@@ -6,10 +6,14 @@ const arrows = (host, items, keys) => {
   const settle = () => {
     const all = list();
     const first = all.find((item) => item.tabIndex === 0) ?? all[0];
-    host.querySelectorAll(items).forEach((item) => { item.tabIndex = item === first ? 0 : -1; });
+    host.querySelectorAll(items).forEach((item) => {
+      item.tabIndex = item === first ? 0 : -1;
+    });
   };
   host.addEventListener("keydown", (event) => {
-    const all = list(), at = all.indexOf(document.activeElement), step = keys[event.key];
+    const all = list(),
+      at = all.indexOf(document.activeElement),
+      step = keys[event.key];
     if (step === undefined || at < 0) return;
     event.preventDefault();
     const next = all[Math.max(0, Math.min(all.length - 1, at + step))];
