@@ -1,16 +1,13 @@
-"""Two arms side by side, and the winner's runs image by image. In: a Study, its summaries, its winner. Out: calibration, worst mistakes,
+"""Two arms side by side, and the winner's runs image by image. In: a Study, its summaries, its winner. Out: calibration,
 recall by class, confused pairs. What is absent is empty; what is damaged is named in `words`."""
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from analysis import artefacts
 from analysis.choice import Best
@@ -19,8 +16,6 @@ from analysis.statistics import NONE, Interval, Reliability, reliability
 from analysis.study import Study, mapping, plural
 from analysis.summary import Row, Summary
 
-_THUMBNAIL = 96  # pixels; twelve of them stay below 200 kB in the page
-_MISTAKES = 12
 _PAIRS = 8
 
 
@@ -57,17 +52,6 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """A wrong prediction of the winner's best run; probability per cent; `picture` is a data URI of a PNG, '' without the image."""
-
-    file: str
-    truth: str
-    predicted: str
-    probability: float
-    picture: str
-
-
-@dataclass(frozen=True)
 class ClassRow:
     """Share of a class that was recognised, per cent, by the reference and by the other arm; nan where one is not known. interval: of the change,
     over seeds and patients where predictions are there, else over seeds; those of all classes hold together."""
@@ -89,20 +73,30 @@ class Beside:
 
     pairing: Pairing
     calibration: Calibration | None
-    mistakes: tuple[Mistake, ...]
-    wrong: tuple[int, int]  # wrong test predictions of the winner's best run, of how many
     classes: tuple[ClassRow, ...]
     confused: tuple[str, ...]
+    left: Mapping[str, Mapping[str, np.ndarray]]  # by run of both sides: its arrays beside the record
     words: tuple[str, ...]
 
 
-def look(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> Beside:
+def look(study: Study) -> Beside:
     """Reads what the runs left. Nothing in it is fatal."""
     words: list[str] = []
-    pairing = pair(study, summaries, winner)
-    calibration = _calibration(study, winner, words) if winner else None
-    mistakes, wrong = _mistakes(study, winner, words) if winner else ((), (0, 0))
-    return Beside(pairing, calibration, mistakes, wrong, recall_by_class(study, pairing), confused_pairs(study, pairing), tuple(words))
+    pairing = pair(study, study.summaries, study.winner)
+    calibration = _calibration(study, study.winner, words) if study.winner else None
+    left: dict[str, Mapping[str, np.ndarray]] = {}
+    for side in (pairing.reference, pairing.other):
+        for key in side.runs.values() if side else ():
+            try:
+                left[key] = artefacts.arrays(study, key)
+            except artefacts.Damaged as error:
+                left[key] = {}
+                words.append(f"{error}: its pictures are not shown.")
+    try:
+        artefacts.images(study)
+    except artefacts.Damaged as error:
+        words.append(f"{error}: images are named and not shown.")
+    return Beside(pairing, calibration, recall_by_class(study, pairing), confused_pairs(study, pairing), left, tuple(words))
 
 
 def pair(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> Pairing:
@@ -138,7 +132,7 @@ def _calibration(study: Study, winner: Best, words: list[str]) -> Calibration | 
         try:
             given = artefacts.predictions(study, key)
         except artefacts.Damaged as error:
-            words.append(f"{error}: calibration and mistakes are without it.")
+            words.append(f"{error}: calibration is without it.")
             continue
         if given is not None:
             found.append((given.confidence, given.predicted == given.label))
@@ -147,42 +141,6 @@ def _calibration(study: Study, winner: Best, words: list[str]) -> Calibration | 
     runs = tuple(reliability(confidence, right) for confidence, right in found)
     pooled = reliability(np.concatenate([c for c, _ in found]), np.concatenate([r for _, r in found]))
     return Calibration(pooled, runs, tuple(100 * r.ece for r in runs), len(found[0][0]))
-
-
-def _mistakes(study: Study, winner: Best, words: list[str]) -> tuple[tuple[Mistake, ...], tuple[int, int]]:
-    try:
-        given = artefacts.predictions(study, winner.key)
-    except artefacts.Damaged:
-        return (), (0, 0)  # `_calibration` has said so
-    if given is None:
-        return (), (0, 0)
-    try:
-        pack = artefacts.images(study)
-    except artefacts.Damaged as error:
-        words.append(f"{error}: the mistakes are shown without images.")
-        pack = None
-    names = class_names(study, given.probability.shape[1])
-    wrong = np.flatnonzero(given.predicted != given.label)
-    order = wrong[np.lexsort((given.index[wrong], -given.confidence[wrong]))]
-    out = []
-    for i in order[:_MISTAKES]:
-        index = int(given.index[i])
-        there = pack is not None and 0 <= index < len(pack.pixels)
-        file = pack.files[index] if pack is not None and 0 <= index < len(pack.files) else f"image {index}"
-        picture = thumbnail(pack.pixels[index]) if pack is not None and there else ""
-        truth, predicted = names[int(given.label[i])], names[int(given.predicted[i])]
-        out.append(Mistake(file, truth, predicted, 100 * float(given.confidence[i]), picture))
-    return tuple(out), (wrong.size, given.label.size)
-
-
-def thumbnail(pixels: np.ndarray, side: int = _THUMBNAIL) -> str:
-    """A data URI of a small PNG. pixels: (S, S) or (S, S, 3) uint8."""
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    if max(image.size) > side:
-        image.thumbnail((side, side), Image.Resampling.BOX)
-    out = io.BytesIO()
-    image.save(out, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 
 def _matrices(study: Study, pairing: Pairing) -> tuple[np.ndarray | None, np.ndarray | None]:

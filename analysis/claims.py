@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from scipy import stats
 
 from analysis.crossed import Estimate, seeds_to_tell
+from analysis.numbers import interval, number
 from analysis.study import Study, Table, plural
 
 if TYPE_CHECKING:
@@ -38,17 +39,17 @@ def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row) -> s
     assert estimate is not None  # an arm with pairs has one
     if some := [one for one in (row, baseline) if one.broken[0]]:
         rates = "; ".join(f"{one.arm.name}: {failure_rate(*one.broken, one.broke)}" for one in some)
-        return f"{rates}. {row.arm.name} against {baseline.arm.name}: {cell.gain:+.2f} points of {name} over the {plural(estimate.seeds, 'seed')} that both ended; that leaves out what {' or '.join(dict.fromkeys(one.broke for one in some))} and is no claim."
+        return f"{rates}. {row.arm.name} against {baseline.arm.name}: {number(cell.gain, True)} points of {name} over the {plural(estimate.seeds, 'seed')} that both ended; that leaves out what {' or '.join(dict.fromkeys(one.broke for one in some))} and is no claim."
     if estimate.seeds < 2 or math.isnan(cell.gain_interval.low):
-        return f"{row.arm.name} against {baseline.arm.name}: {cell.gain:+.2f} points of {name}, of {plural(estimate.seeds, 'seed')}; nothing can be said of others."
+        return f"{row.arm.name} against {baseline.arm.name}: {number(cell.gain, True)} points of {name}, of {plural(estimate.seeds, 'seed')}; nothing can be said of others."
     kind = "95 % interval" if cell.comparisons < 2 else f"simultaneous 95 % interval of {cell.comparisons} comparisons"
-    ends = f"{kind} {cell.gain_interval.low:+.2f} to {cell.gain_interval.high:+.2f}; {rests_on(estimate)}"
+    ends = f"{kind} {interval(cell.gain_interval, True)}; {rests_on(estimate)}"
     if cell.shown:
         verb = "gains" if cell.gain > 0 else "loses"
         over = "over" if cell.gain > 0 else "against"
         words = f"{row.arm.name} {verb} {abs(cell.gain):.2f} points of {name} {over} {baseline.arm.name} ({ends})."
         return f"{words} Probability that it is not {cell.shown}: {share(estimate.wrong)}."
-    words = f"{row.arm.name} against {baseline.arm.name}: undecided, {cell.gain:+.2f} points of {name} ({ends})."
+    words = f"{row.arm.name} against {baseline.arm.name}: undecided, {number(cell.gain, True)} points of {name} ({ends})."
     return f"{words} {'' if max(row.ratio, baseline.ratio) else _more(study, row, cell, baseline, estimate)}".rstrip()
 
 

@@ -1,23 +1,20 @@
-"""What all figures share: their look, and how one becomes SVG, PDF and a part of the page. In: matplotlib figures. Out: text and bytes.
+"""What all figures for a paper share: their look, and how one becomes SVG and PDF. In: matplotlib figures. Out: text and bytes.
 
-Text stays text in the SVG, every point that stands for a run links to it, and no date or random mark is written: the same records give
-the same bytes. Colours are Okabe and Ito's, which colour-blind people can tell apart; shapes differ as well."""
+No date or random mark is written: the same records give the same bytes. Colours are Okabe and Ito's, which colour-blind people can tell apart;
+shapes differ as well."""
 
 from __future__ import annotations
 
-import html
 import io
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -72,19 +69,16 @@ def style(width: float = WIDTH) -> Iterator[None]:
 
 @dataclass
 class Drawing:
-    """A figure with its file name (without ending), its text for those who cannot see it, a tip for each link in it, and the same figure
-    at the width of one column of a journal where it can live there."""
+    """A figure with its file name (without ending) and its text for those who cannot see it."""
 
     name: str
     words: str
     figure: Figure
-    tips: dict[str, str] = field(default_factory=dict)
-    column: Figure | None = None
 
-    def svg(self, figure: Figure | None = None) -> str:
-        """figure: `column`, or the figure itself."""
+    def svg(self) -> str:
+        """Text stays text."""
         out = io.StringIO()
-        self._save(figure or self.figure, out, "svg", {"Date": None, "Creator": None, "Title": self._title})
+        self._save(out, "svg", {"Date": None, "Creator": None, "Title": self._title})
         return out.getvalue()
 
     @property
@@ -92,62 +86,16 @@ class Drawing:
         """`words` as far as UTF-8 can hold them: half a character becomes a question mark."""
         return self.words.encode(errors="replace").decode()
 
-    def pdf(self, figure: Figure | None = None) -> bytes:
-        """For a paper: fonts embedded, no links, which would lead nowhere there."""
+    def pdf(self) -> bytes:
+        """For a paper: fonts embedded."""
         out = io.BytesIO()
-        figure = figure or self.figure
-        for artist in figure.findobj(Collection):
-            artist.set_urls([None])
-        self._save(figure, out, "pdf", {"CreationDate": None, "Creator": None, "Producer": None, "Title": self._title})
+        self._save(out, "pdf", {"CreationDate": None, "Creator": None, "Producer": None, "Title": self._title})
         return out.getvalue()
 
-    def _save(self, figure: Figure, out: Any, ending: str, metadata: dict[str, Any]) -> None:
-        with style(figure.get_figwidth()):
-            figure.savefig(out, format=ending, metadata=metadata)
-            figure.set_layout_engine("none")  # what was laid out once stays so: a second layout costs as much as the drawing
-
-
-_THEMED = {
-    INK: "ink",
-    MUTED: "muted",
-    RULE: "rule",
-    PAPER: "paper",
-    BLUE: "blue",
-    RED: "red",
-    GREEN: "green",
-    PINK: "pink",
-    ORANGE: "orange",
-    SKY: "sky",
-    YELLOW: "yellow",
-}
-
-
-def inline(drawing: Drawing, svg: str) -> str:
-    """The SVG as it stands in the page: no XML head, ids of its own, colours by the page's theme, a tip on each linked point."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.S)
-    body = re.sub(r"<title>.*?</title>", "", body, count=1, flags=re.S)
-    name = re.sub(r"[^A-Za-z0-9-]", "-", drawing.name)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r"url\(#", f"url(#{name}-", body)
-    body = re.sub(r'<use xlink:href="#', f'<use xlink:href="#{name}-', body)
-    body = re.sub("|".join(_THEMED), lambda m: f"var(--{_THEMED[m[0]]})", body)
-    body = re.sub(r"font: ([\d.]+px) 'DejaVu Sans'", r"font-size: \1", body)
-    body = re.sub(r"font: (\w+) ([\d.]+px) 'DejaVu Sans'", r"font-weight: \1; font-size: \2", body)
-
-    def tip(match: re.Match[str]) -> str:
-        words = drawing.tips.get(match[1])
-        return f'<a xlink:href="{match[1]}">' + (f"<title>{html.escape(words)}</title>" if words else "")
-
-    body = re.sub(r'<a xlink:href="([^"]*)"[^>]*>', tip, body)
-    label = f'<svg role="img" aria-label="{html.escape(drawing.words)}" '
-    size = re.search(r'viewBox="[^"]*"', body)
-    return label + (size[0] if size else "") + body[body.index(">") :]
-
-
-def alone(svg: str) -> str:
-    """The SVG as a file in figures/: its points lead to the runs in the report."""
-    return svg.replace('<a xlink:href="#', '<a xlink:href="../report.html#').replace(' target="_blank"', "")
+    def _save(self, out: Any, ending: str, metadata: dict[str, Any]) -> None:
+        with style(self.figure.get_figwidth()):
+            self.figure.savefig(out, format=ending, metadata=metadata)
+            self.figure.set_layout_engine("none")  # what was laid out once stays so: a second layout costs as much as the drawing
 
 
 def axes(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:

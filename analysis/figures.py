@@ -1,81 +1,48 @@
-"""Figures of a study. In: a Study and its summaries. Out: `Drawing`s: arms of each table, training curves, confusion matrices, and the search's."""
+"""Figures of a study for a paper. In: a Study and its summaries. Out: PDFs: arms of each table, training curves, confusion matrices, and what single
+runs left. The page draws its own (page/); these are made on demand."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis import pareto, run_figures, search_figures
+from analysis import run_figures
 from analysis.beside import Beside, class_names, external_sets
-from analysis.choice import Best
-from analysis.drawing import BLUE, COLUMN, DASHES, INK, MUTED, RED, RULE, SERIES, WIDTH, Drawing, axes, draw_matrix, short, style
-from analysis.search import importances
+from analysis.drawing import BLUE, COLUMN, DASHES, INK, MUTED, RED, RULE, SERIES, WIDTH, Drawing, draw_matrix, short, style
+from analysis.page import confusion_of, lone
+from analysis.published import REPEATS, published_gain
+from analysis.statistics import Interval
 from analysis.study import Study, plural
-from analysis.summary import Row, Summary, title
-from analysis.tables import heading, plus_minus
+from analysis.summary import Cell, Row, Summary, title
+from analysis.tables import heading
 
 _CURVES = 8  # arms in one training figure; more cannot be told apart
 
 
-def drawings(
-    study: Study,
-    trials: pd.DataFrame,
-    summaries: tuple[Summary, ...],
-    best: Best | None,
-    links: Mapping[str, str],
-    beside: Beside,
-    light: bool = False,
-    column: bool = False,
-) -> Iterator[Drawing]:
-    """Each figure for which the study has data, in the page's order. links: record key -> address of the run in the report. light: no
-    embedding map. column: where a figure can live at the width of a column, that one too."""
-    found = importances(study, trials)
-    widths: list[Callable[..., Drawing | None]] = [partial(arms, s, study, links) for s in summaries if s.rows and not lone(s)]
-    yield from _at_widths(widths, column)
-    with style():
-        searched = [
-            search_figures.history(study, trials, links),
-            search_figures.curves(study, trials, links),
-            search_figures.importance(found),
-            search_figures.slices(study, trials, found, links),
-            search_figures.parallel(study, trials),
-            pareto.drawing(study, trials, links),
-            search_figures.timeline(study, links),
-        ]
-    yield from (drawing for drawing in searched if drawing is not None)
-    widths = []
-    for name, words, rows in curve_pages(study, summaries):
+def pdfs(study: Study, beside: Beside) -> Iterator[tuple[str, bytes]]:
+    """(file name, content) of each figure for which the study has data; where it can live at the width of a column, that one too."""
+    widths: list[Callable[..., Drawing | None]] = [partial(arms, s, study) for s in study.summaries if s.rows and not lone(s)]
+    for name, words, rows in curve_pages(study, study.summaries):
         curves = study.history(k for row in rows for k in row.keys)
         widths.append(partial(training, study, name, words, rows, curves))
-    widths += [partial(confusion, study, best, part) for part in ("", *(str(e["slug"]) for e in external_sets(study)))]
-    yield from _at_widths([*widths, partial(run_figures.calibration, beside)], column)
+    widths += [partial(confusion, study, part) for part in ("", *(str(e["slug"]) for e in external_sets(study)))]
+    widths.append(partial(run_figures.calibration, beside))
+    for make in widths:
+        for width, ending in ((WIDTH, ""), (COLUMN, "-column")):
+            with style(width):
+                drawing = make(width=width)
+            if drawing is not None:
+                yield f"{drawing.name}{ending}.pdf", drawing.pdf()
     with style():
-        inside = run_figures.of_artefacts(study, beside, light)
-    yield from (drawing for drawing in inside if drawing is not None)
-
-
-def _at_widths(makers: Iterable[Callable[..., Drawing | None]], column: bool) -> Iterator[Drawing]:
-    for make in makers:
-        with style():
-            drawing = make()
-        if drawing is not None and column:
-            with style(COLUMN):
-                narrow = make(width=COLUMN)
-                drawing.column = narrow.figure if narrow is not None else None
-        if drawing is not None:
-            yield drawing
-
-
-def lone(summary: Summary) -> bool:
-    """The search's own table where its best point is the published configuration: one arm, nothing to set beside it."""
-    return summary.table.number == "search" and len(summary.rows) == 1
+        inside = run_figures.of_artefacts(study, beside)
+    yield from ((f"{drawing.name}.pdf", drawing.pdf()) for drawing in inside if drawing is not None)
 
 
 def curve_pages(study: Study, summaries: tuple[Summary, ...]) -> list[tuple[str, str, list[Row]]]:
@@ -97,100 +64,69 @@ def curve_pages(study: Study, summaries: tuple[Summary, ...]) -> list[tuple[str,
     return pages
 
 
-def arms(summary: Summary, study: Study, links: Mapping[str, str], width: float = WIDTH) -> Drawing:
-    """Point-range of the table's ranking metric: every seed, mean with its interval, the published value beside it."""
-    table, rows = summary.table, summary.rows
-    narrow = width <= COLUMN  # names then stand above their points instead of beside them
-    fig, ax = axes((0.75 if narrow else 0.62) + (0.42 if narrow else 0.36) * len(rows), width)
-    words = f"{heading(summary)}: {title(table.metric)} of each arm with every seed and the published value"
-    drawing = Drawing(f"table-{table.slug}", words, fig)
-    middle, below, above = (0.12, 0.34, -0.06) if narrow else (-0.08, 0.2, -0.3)
-    shown: list[float] = []
-    for y, row in enumerate(rows):
-        cell = row.cells[table.metric]
-        if y % 2 == 0:
-            ax.axhspan(y - 0.5, y + 0.5, color=RULE, alpha=0.22, lw=0)
-        if cell.n:
-            if not math.isnan(cell.interval.low):
-                ax.plot(
-                    [max(0, cell.interval.low), min(100, cell.interval.high)],
-                    [y + middle] * 2,
-                    color=BLUE,
-                    lw=2.4,
-                    solid_capstyle="butt",
-                    alpha=0.55,
-                )
-                shown += [max(0, cell.interval.low), min(100, cell.interval.high)]
-            runs = study.of_arm(row.arm).set_index("seed")["key"]
-            urls = [links.get(runs[s], "#runs") for s, _ in cell.values]
-            dots = ax.scatter(
-                [v for _, v in cell.values],
-                [y + below] * cell.n,
-                s=10 if narrow else 17,
-                facecolors="none",
-                edgecolors=BLUE,
-                linewidths=1,
-                zorder=3,
-            )
-            dots.set_urls(urls)
-            drawing.tips |= {u: f"{row.arm.name}, seed {s}: {v:.2f} %" for u, (s, v) in zip(urls, cell.values, strict=True)}
-            ax.scatter([cell.mean], [y + middle], s=20 if narrow else 34, color=BLUE, zorder=4)
-            shown += [v for _, v in cell.values]
-        if cell.published and not cell.published.word:
-            spread = 0.0 if math.isnan(cell.published.std) else cell.published.std
-            ax.errorbar(
-                [cell.published.mean], [y + above], xerr=[spread], fmt="D", ms=3.2 if narrow else 4.2, color=RED, elinewidth=1.2, zorder=3
-            )
-            shown += [cell.published.mean - spread, cell.published.mean + spread]
-    low, high = (min(shown), max(shown)) if shown else (0.0, 100.0)
-    margin = max(0.06 * (high - low), 0.25)
-    ax.set_xlim(max(0, low - margin), min(100.5, high + margin))
-    for y, row in enumerate(rows):
-        cell = row.cells[table.metric]
-        shown_mean = plus_minus(cell) or "–"
-        size = 6.8 if narrow else 8.2
-        ax.text(1.02, y, shown_mean, transform=ax.get_yaxis_transform(), va="center", fontsize=size, color=INK if cell.n else MUTED)
-        if narrow:
-            name = ax.text(0.012, y - 0.34, short(row.arm.name, 46), transform=ax.get_yaxis_transform(), va="center", fontsize=6.8)
-            name.set_in_layout(False)
-        remark = row.state if not cell.n else ""
-        if cell.published and cell.published.word:
-            remark = f"{remark} · published: {cell.published.word}".strip(" ·")
-        if remark:
-            ax.text(
-                0.012,
-                y + (0.12 if narrow else 0.02 if not cell.n else 0.34),
-                short(remark, 44 if narrow else 90),
-                transform=ax.get_yaxis_transform(),
-                va="center",
-                fontsize=6.2 if narrow else 7.6,
-                color=MUTED,
-                style="italic",
-                clip_on=True,
-            ).set_in_layout(False)
-    if narrow:
-        ax.set_yticks([])
-    else:
-        ax.set_yticks(range(len(rows)), [short(r.arm.name) for r in rows])
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.grid(axis="x")
-    ax.spines["left"].set_visible(False)
-    ax.set_xlabel(f"{title(table.metric)}, %")
-    handles = [
-        ax.scatter([], [], s=34, color=BLUE, label="mean, 95 % interval"),
-        ax.scatter([], [], s=17, facecolors="none", edgecolors=BLUE, label="one seed"),
-    ]
-    if any(r.cells[table.metric].published for r in rows):
-        handles.append(ax.scatter([], [], s=17, marker="D", color=RED, label="published, standard deviation"))
-    fig.legend(handles=handles, loc="outside upper center", ncols=2 if narrow else 3, handletextpad=0.3, columnspacing=1.4)
-    return drawing
+def arms(summary: Summary, study: Study, width: float = WIDTH) -> Drawing:
+    """Of each arm the gain over the baseline arm with its interval beside the paper's, and the level with every seed beside it; one below the other at
+    the width of a column. Without a baseline arm the level alone."""
+    metric, narrow = summary.table.metric, width <= COLUMN
+    base = next((r for r in summary.rows if r.is_baseline), None)
+    panels = (["gain"] if base is not None and any(r.cells[metric].pairs for r in summary.rows) else []) + ["level"]
+    height = (0.42 if narrow else 0.36) * len(summary.rows) + 0.75
+    shape = (len(panels), 1) if narrow else (1, len(panels))
+    fig = Figure(figsize=(width, height * shape[0]), layout="constrained")
+    axes = fig.subplots(*shape, squeeze=False, sharey=not narrow).flat
+    for ax, kind in zip(axes, panels, strict=True):
+        for y, row in enumerate(summary.rows):
+            cell = row.cells[metric]
+            if y % 2 == 0:
+                ax.axhspan(y - 0.5, y + 0.5, color=RULE, alpha=0.22, lw=0)
+            _point(ax, y + 0.06, _ours(cell, kind), BLUE, "o")
+            _point(ax, y - 0.22, _theirs(study, row, cell, base, kind), RED, "D")
+            if kind == "level":
+                ax.scatter([v for _, v in cell.values], [y + 0.3] * cell.n, s=9, facecolors="none", edgecolors=BLUE, linewidths=0.9)
+            if row.state:
+                ax.text(0.01, y + 0.06, short(row.state, 40), transform=ax.get_yaxis_transform(), va="center", fontsize=6.5, color=MUTED)
+        ax.set_yticks(range(len(summary.rows)), [short(r.arm.name, 26 if narrow else 40) for r in summary.rows])
+        ax.set_ylim(len(summary.rows) - 0.5, -0.5)
+        ax.grid(axis="x")
+        ax.spines["left"].set_visible(False)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.set_xlabel(f"gain over {short(summary.baseline or '', 24)}, points" if kind == "gain" else f"{title(metric)}, %")
+        if kind == "gain":
+            ax.axvline(0, color=MUTED, lw=0.9)
+    handles = [axes[0].scatter([], [], s=26, color=BLUE, label="ours, 95 % interval")]
+    if any(r.cells[metric].published for r in summary.rows):
+        handles.append(axes[0].scatter([], [], s=20, marker="D", color=RED, label="published"))
+    fig.legend(handles=handles, loc="outside upper center", ncols=2, handletextpad=0.3, columnspacing=1.4)
+    return Drawing(f"table-{summary.table.slug}", f"{heading(summary)}: gain over the baseline arm and level, ours and published", fig)
+
+
+def _ours(cell: Cell, kind: str) -> tuple[float, Interval]:
+    return (cell.gain, cell.gain_interval) if kind == "gain" else (cell.mean, cell.interval)
+
+
+def _theirs(study: Study, row: Row, cell: Cell, base: Row | None, kind: str) -> tuple[float, Interval]:
+    theirs, nothing = cell.published, (math.nan, Interval(math.nan, math.nan))
+    if theirs is None or theirs.word:
+        return nothing
+    if kind == "level":
+        return theirs.mean, Interval(theirs.mean - theirs.std, theirs.mean + theirs.std)
+    other = base.cells[cell.metric].published if base is not None and not row.is_baseline else None
+    return nothing if other is None or other.word else published_gain(theirs, other, REPEATS.get(study.procedure))
+
+
+def _point(ax: Axes, y: float, given: tuple[float, Sequence[float]], color: str, marker: str) -> None:
+    value, (low, high) = given
+    if math.isnan(value):
+        return
+    if not math.isnan(low):
+        ax.plot([low, high], [y, y], color=color, lw=1.6, alpha=0.65, solid_capstyle="butt")
+    ax.plot([value], [y], marker, color=color, ms=5 if marker == "o" else 4)
 
 
 def training(study: Study, name: str, words: str, rows: list[Row], curves: pd.DataFrame, width: float = WIDTH) -> Drawing | None:
-    """Loss and intermediate score of each stage by epoch, the learning rate and the age of the queue's keys where they were recorded:
-    mean over seeds per arm with the band from lowest to highest. curves: the history of the rows' runs."""
-    narrow = width <= COLUMN  # a paper's column has no room for what was merely set
-    measures = list(dict.fromkeys(("loss", study.intermediate, study.metric, *(() if narrow else ("learning_rate", "queue_age")))))
+    """Loss and scores of each stage by epoch: mean over seeds per arm with the band from lowest to highest. curves: the history of the rows' runs."""
+    narrow = width <= COLUMN
+    measures = list(dict.fromkeys(("loss", study.intermediate, study.metric)))
     by_run = curves.groupby("key", sort=False)["stage"].unique()
     stages = list(dict.fromkeys(s for run in sorted(by_run, key=len, reverse=True) for s in run))  # a run with all stages tells their order
     panels = [(s, m) for s in stages for m in measures if m in curves and curves.loc[curves["stage"] == s, m].notna().any()]
@@ -201,24 +137,21 @@ def training(study: Study, name: str, words: str, rows: list[Row], curves: pd.Da
     fig = Figure(figsize=(width, (0.15 * len(rows) + 0.2 if narrow else 0.6) + (1.25 if narrow else 1.9) * lines), layout="constrained")
     axes = fig.subplots(lines, columns, squeeze=False)
     drawing = Drawing(name, f"{words}: mean over seeds, band from the lowest to the highest seed", fig)
-    words_of = {"loss": "loss", "learning_rate": "learning rate", "queue_age": "age of queue keys, steps"}
     for ax, (stage, measure) in zip(axes.flat, panels, strict=False):
         for i, row in enumerate(rows):
             part = curves[(curves["stage"] == stage) & (curves["config_hash"] == row.arm.config_hash) & curves[measure].notna()]
             if part.empty:
                 continue
-            by = part.groupby("epoch")[measure].agg(["mean", "min", "max"]) * (1 if measure in words_of else 100)
+            by = part.groupby("epoch")[measure].agg(["mean", "min", "max"]) * (1 if measure == "loss" else 100)
             color = SERIES[i % len(SERIES)]
             label = short(row.arm.name, 40)
             ax.plot(by.index, by["mean"], color=color, ls=DASHES[(i // 2) % 4], label=label, marker="o" if len(by) == 1 else "")
             ax.fill_between(by.index, by["min"], by["max"], color=color, alpha=0.13, lw=0)
-        shown = words_of.get(measure, f"{title(measure)}, %")
+        shown = "loss" if measure == "loss" else f"{title(measure)}, %"
         ax.set_title(f"{short(stage, 20)}: {shown}", fontsize=7 if narrow or columns == 3 else 8.5, loc="left", color=INK)
         ax.set_xlabel("epoch", labelpad=1)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
-        if measure in ("learning_rate", "queue_age"):
-            ax.set_ylim(bottom=0)
         ax.grid(axis="y")
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_axis_off()
@@ -229,9 +162,9 @@ def training(study: Study, name: str, words: str, rows: list[Row], curves: pd.Da
     return drawing
 
 
-def confusion(study: Study, best: Best | None, external: str = "", width: float = WIDTH) -> Drawing | None:
+def confusion(study: Study, external: str = "", width: float = WIDTH) -> Drawing | None:
     """Rates by true class with counts, summed over the seeds of the best configuration; the test part where there is one, or an external set."""
-    found = confusion_of(study, best, external)
+    found, best = confusion_of(study, external), study.winner
     if found is None or best is None:
         return None
     part, matrix = found
@@ -243,12 +176,3 @@ def confusion(study: Study, best: Best | None, external: str = "", width: float 
     fig = Figure(figsize=(side, (0.86 if width <= COLUMN else 0.82) * side), layout="constrained")
     draw_matrix(fig.subplots(), matrix, names, names, width <= COLUMN)
     return Drawing(f"confusion-external-{external}" if external else "confusion", words, fig)
-
-
-def confusion_of(study: Study, best: Best | None, external: str = "") -> tuple[str, np.ndarray] | None:
-    """The part and the summed matrix of the best configuration; None where no run recorded one."""
-    for part in ((f"external_{external}",) if external else ("test", "val")) if best else ():
-        matrix = study.confusion(best.keys, part) if best else None
-        if matrix is not None:
-            return part, matrix
-    return None

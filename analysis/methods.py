@@ -14,12 +14,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis import artefacts, race
-from analysis.choice import best
 from analysis.mixture import mixture
+from analysis.numbers import show
 from analysis.search import parameters
 from analysis.study import STATUSES, Study, finite, listed, mapping, plural, text_of, whole, without_folders
 from analysis.summary import title
-from analysis.tables import show
 
 CHECKLISTS = {"claim": "CLAIM, 2024 update", "tripod": "TRIPOD+AI, 2024", "reforms": "REFORMS, 2024"}
 _WORD = {"tpe": "the tree-structured Parzen estimator", "gp": "a Gaussian process", "random": "random search", "grid": "a grid"}
@@ -73,7 +72,7 @@ def facts(study: Study) -> dict[str, int | str]:
     out |= {status: counts[status] for status in STATUSES}
     hours, gpu = float(rows["seconds"].sum()) / 3600, float(rows["gpu_seconds"].sum()) / 3600
     out |= {"hours": f"{hours:.2f}", "gpu-hours": f"{gpu:.2f}"}
-    if (won := best(study)) is not None:
+    if (won := study.winner) is not None:
         out |= {"validation": f"{100 * won.mean:.2f}"}
     return {name: value for name, value in out.items() if value is not None}
 
@@ -114,7 +113,7 @@ def _patients(study: Study) -> tuple[str, ...]:
 def answers(study: Study) -> dict[str, str]:
     """What the study itself can say to each question, a sentence or more; '' where it cannot."""
     data, asked = mapping(study.asked.get("data")), study.asked
-    number, rows, won = facts(study), study.usable, best(study)
+    number, rows, won = facts(study), study.usable, study.winner
     said = {name: make(study) for name, make in _SAID.items()}
     counts = ", ".join(f"{name} {count:,}" for name, count in mapping(data.get("counts")).items() if whole(count) is not None)
     images = f"{number['images']:,} images" if "images" in number else ""
@@ -254,7 +253,7 @@ def _analysed(study: Study) -> str:
 
 
 def _by_class(study: Study) -> str:
-    rows = [r for r in (study.confusion([k]) for k in (best(study).keys if best(study) else ())) if r is not None]  # type: ignore[union-attr]
+    rows = [r for r in (study.confusion([k]) for k in (study.winner.keys if study.winner else ())) if r is not None]
     if not rows or len(study.classes) != len(rows[0]):
         return ""
     total = sum(rows[1:], rows[0])
@@ -263,7 +262,7 @@ def _by_class(study: Study) -> str:
 
 
 def _mistakes(study: Study) -> str:
-    won = best(study)
+    won = study.winner
     total = study.confusion(won.keys) if won else None
     if total is None or len(study.classes) != len(total) or not (total.sum() - total.trace()):
         return ""

@@ -15,8 +15,9 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import methods
+from analysis.numbers import number
 from analysis.study import Study, StudyError, load, mapping
-from analysis.tables import number, probability
+from analysis.tables import probability
 
 MARK = "% karyotune:"  # the first line of what is written for a paper: the check compares such a file as a whole
 EXEMPT = "not a result"  # in a comment of a line whose numbers are none

@@ -19,13 +19,14 @@ import pandas as pd
 from scipy import stats
 
 from analysis.bundle import unpack
-from analysis.drawing import BLUE, INK, MUTED, ORANGE, Drawing, alone, axes, short, style
+from analysis.drawing import BLUE, INK, MUTED, ORANGE, Drawing, axes, short, style
 from analysis.frames import slug
+from analysis.numbers import interval, number
 from analysis.report import encoded, write_file
 from analysis.statistics import LEVEL, NONE, Interval
 from analysis.study import Study, StudyError, load, mapping, text_of
 from analysis.summary import title
-from analysis.tables import interval, markdown, number
+from analysis.tables import markdown
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def write_forest(sources: Sequence[str | Path], out: str | Path) -> tuple[Path, 
         )
         name = f"forest-{slug(str(table))}-{slug(str(arm))}"
         drawing = _forest(name, f"{title(str(metric))} of {arm}: gain over {baseline}", group, found)
-        files |= {f"{name}.svg": encoded(alone(drawing.svg())), f"{name}.pdf": drawing.pdf()}
+        files |= {f"{name}.svg": encoded(drawing.svg()), f"{name}.pdf": drawing.pdf()}
     if not pooled:
         raise StudyError(
             "no two of the studies have a gain over the same baseline arm, by table, arm and metric, with an interval: nothing is pooled"

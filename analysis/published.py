@@ -12,6 +12,8 @@ from pathlib import Path
 from scipy import stats
 
 from analysis.crossed import Estimate
+from analysis.numbers import interval as between
+from analysis.numbers import number
 from analysis.statistics import LEVEL, NONE, Interval
 
 # How often a paper repeated each row; without it the published standard deviation gives no interval of the published mean.
@@ -80,7 +82,7 @@ def verdict(ours: Estimate | None, interval: Interval, theirs: float, their_inte
     if math.isnan(interval.low):
         return order
     apart, ends = _apart(ours, theirs, their_interval)
-    size = f"ours - published {apart:+.2f} ({ends.low:+.2f} to {ends.high:+.2f})"
+    size = f"ours - published {number(apart, True)} ({between(ends, True)})"
     return f"{order}; {'another size' if ends.low > 0 or ends.high < 0 else 'size compatible'}: {size}"
 
 

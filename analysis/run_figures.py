@@ -3,24 +3,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
-import os
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from PIL import Image
 
-from analysis import artefacts
-from analysis.beside import Beside, Side, class_names
+from analysis.beside import Beside, class_names
 from analysis.drawing import BLUE, COLUMN, INK, MUTED, PAPER, RED, SERIES, WIDTH, Drawing, draw_matrix, short
+from analysis.inside import Shown, choose, heat_of, maps, overlay, seen_by
 from analysis.study import Study, plural
 
 _MARKS = ("o", "^", "s", "D", "v", "P", "X")  # with 7 colours 49 classes are told apart
@@ -64,123 +57,37 @@ def calibration(beside: Beside, width: float = WIDTH) -> Drawing | None:
     return Drawing("calibration", words, fig)
 
 
-def of_artefacts(study: Study, beside: Beside, light: bool) -> list[Drawing | None]:
-    """Embedding map, heat maps, nearest cells and clusters by type, of the first seed for which both sides (or the one) left them."""
-    sides = [s for s in (beside.pairing.reference, beside.pairing.other) if s is not None]
-    seen: dict[tuple[str, int], Mapping[str, np.ndarray]] = {}
-    for side in sides:
-        for seed, key in sorted(side.runs.items()):
-            try:
-                seen[side.config_hash, seed] = artefacts.arrays(study, key)
-            except artefacts.Damaged:
-                seen[side.config_hash, seed] = {}  # `artefact_words` says so
+def of_artefacts(study: Study, beside: Beside) -> list[Drawing | None]:
+    """Embedding map, heat maps, clusters by type and nearest cells, of the first seed for which both sides (or the one) left them."""
+    sides, seen = seen_by(study, beside)
     out: list[Drawing | None] = []
-    for name, make in (("embedding", _embedding), ("heat", _heat)):
-        shown, seed = _choose(sides, seen, name)
-        out.append(make(study, shown, seed, light) if shown else None)
-    shown, seed = _choose(sides[-1:], seen, "cluster_by_type")
-    if not shown:
-        shown, seed = _choose(sides[:1], seen, "cluster_by_type")
-    out += [_clusters(study, shown, seed)] if shown else []
-    shown, seed = _choose(sides[-1:], seen, "nearest_image")
-    if not shown:
-        shown, seed = _choose(sides[:1], seen, "nearest_image")
-    out += [_nearest(study, shown, seed)] if shown else []
+    for name, make, alone in (
+        ("embedding", _embedding, False),
+        ("heat", _heat, False),
+        ("cluster_by_type", _clusters, True),
+        ("nearest_image", _nearest, True),
+    ):
+        shown, seed = choose(sides, seen, name, alone)
+        out.append(make(study, shown, seed) if shown else None)
     return out
 
 
-def artefact_words(study: Study, beside: Beside) -> tuple[str, ...]:
-    """What is damaged, in words."""
-    words = []
-    for side in (beside.pairing.reference, beside.pairing.other):
-        for key in side.runs.values() if side else ():
-            try:
-                artefacts.arrays(study, key)
-            except artefacts.Damaged as error:
-                words.append(f"{error}: its figures are without it.")
-    return tuple(words)
-
-
-_Shown = list[tuple[str, Mapping[str, np.ndarray]]]
-
-
-def _choose(sides: list[Side], seen: Mapping[tuple[str, int], Mapping[str, np.ndarray]], name: str) -> tuple[_Shown, int]:
-    """(arm name, its arrays) of one seed: the first that all sides have, else the last side's (the winner's) first alone."""
-    have = [{seed for seed in s.runs if name in seen[s.config_hash, seed]} for s in sides]
-    common = sorted(set.intersection(*have)) if have else []
-    if common:
-        return [(s.name, seen[s.config_hash, common[0]]) for s in sides], common[0]
-    for side, seeds in reversed(list(zip(sides, have, strict=True))):
-        if seeds:
-            return [(side.name, seen[side.config_hash, min(seeds)])], min(seeds)
-    return [], 0
-
-
-# --- embedding map --------------------------------------------------------------------------------------------------------------------
-
-
-def coordinates(folder: Path, embedding: np.ndarray, compute: bool) -> np.ndarray | None:
-    """t-SNE of (n, D) to (n, 2), scaled to [0, 1], kept in `folder` under a hash of the input; None where it is not there and must not be
-    computed (it takes seconds), or where there are too few points."""
-    points = np.ascontiguousarray(embedding, dtype=np.float32)
-    if len(points) < 5 or not np.isfinite(points).all():
-        return None
-    path = folder / f"tsne-1-{hashlib.sha256(repr(points.shape).encode() + points.tobytes()).hexdigest()[:32]}.npy"
-    try:
-        kept = np.load(path, allow_pickle=False)
-        if kept.shape == (len(points), 2) and kept.dtype.kind == "f" and np.isfinite(kept).all():
-            return np.asarray(kept)
-    except (OSError, ValueError, EOFError):
-        pass  # not there or damaged: computed anew
-    if not compute:
-        return None
-    from sklearn.manifold import TSNE  # here: a report without an embedding needs no scikit-learn
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    with threadpool_limits(1):  # sums of several threads come in any order: the map would differ from run to run
-        init: Any = "pca" if min(points.shape) > 2 and np.ptp(points) > 0 else "random"
-        map_ = TSNE(perplexity=min(30.0, (len(points) - 1) / 3), init=init, random_state=0, learning_rate="auto").fit_transform(points)
-    spread = np.ptp(map_, axis=0)
-    map_ = (map_ - map_.min(axis=0)) / np.where(spread > 0, spread, 1)
-    out = io.BytesIO()
-    np.save(out, map_.astype(np.float32))
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(out.getvalue())
-    partial.replace(path)
-    return np.asarray(map_, dtype=np.float32)
-
-
-def _embedding(study: Study, shown: _Shown, seed: int, light: bool) -> Drawing | None:
+def _embedding(study: Study, shown: Shown, seed: int) -> Drawing | None:
     """The same test images side by side for the arms, coloured by class, and by cluster beside it where there are clusters."""
-    samples = [a["index"] for _, a in shown if "index" in a]
-    if len(shown) == 2 and (len(samples) < 2 or not np.array_equal(samples[0], samples[1])):
-        shown = shown[-1:]  # not of the same images
-    panels: list[tuple[str, np.ndarray, np.ndarray, tuple[str, ...], bool]] = []
-    by_cluster = any("cluster" in a for _, a in shown)
-    for name, arrays in shown:
-        embedding = arrays["embedding"][: artefacts.MOST_POINTS]
-        map_ = coordinates(study.folder / "figures" / ".cache", embedding, compute=not light)
-        if map_ is None or "label" not in arrays or len(arrays["label"]) < len(map_):
-            continue
-        label = arrays["label"][: len(map_)]
-        types = class_names(study, max(len(study.classes), int(label.max()) + 1))
-        panels.append((name if not by_cluster else f"{name}: by type", map_, label, types, len(set(label.tolist())) <= 8))
-        if "cluster" in arrays and len(arrays["cluster"]) >= len(map_):
-            cluster = arrays["cluster"][: len(map_)]
-            panels.append((f"{name}: by cluster", map_, cluster, tuple(str(i) for i in range(int(cluster.max()) + 1)), False))
+    panels = maps(study, shown)
     if not panels:
         return None
     columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
-    few = any(p[4] for p in panels)
+    listed = [": by cluster" not in name and len(set(label.tolist())) <= 8 for name, _, label, _, _ in panels]
+    few = any(listed)
     fig = Figure(
         figsize=(WIDTH if columns == 2 else 4.4, (3.5 if columns == 2 else 4.2) * lines + (0.35 if few else 0)), layout="constrained"
     )
     axes = fig.subplots(lines, columns, squeeze=False)
     groups: dict[str, Any] = {}
-    for ax, (name, map_, label, names, listed) in zip(axes.flat, panels, strict=False):
-        _scatter(ax, map_, label, names, listed)
+    for ax, (name, map_, label, names, _), one in zip(axes.flat, panels, listed, strict=False):
+        _scatter(ax, map_, label, names, one)
         ax.set_title(short(name, 48), fontsize=8.5, loc="left", color=INK)
         groups |= dict(zip(ax.get_legend_handles_labels()[1], ax.get_legend_handles_labels()[0], strict=True))
     for ax in list(axes.flat)[len(panels) :]:
@@ -228,12 +135,9 @@ def _close() -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0.01, hspace=0.01)
 
 
-def _heat(study: Study, shown: _Shown, seed: int, light: bool) -> Drawing | None:
+def _heat(study: Study, shown: Shown, seed: int) -> Drawing | None:
     """A row for each image: the image, and where each arm looks. Blocks side by side where there are many rows."""
-    wanted = ("heat_image", "heat", "heat_index", "heat_label", "heat_prediction")
-    shown = [(n, a) for n, a in shown if all(k in a for k in wanted) and len({len(a[k]) for k in wanted}) == 1]
-    if len(shown) == 2 and not np.array_equal(shown[0][1]["heat_index"], shown[1][1]["heat_index"]):
-        shown = shown[-1:]
+    shown = heat_of(shown)
     if not shown:
         return None
     first = shown[0][1]
@@ -270,17 +174,7 @@ def _heat(study: Study, shown: _Shown, seed: int, light: bool) -> Drawing | None
     return Drawing("heat", f"Where {arms} look (seed {seed}): true class above each image, prediction above each heat map", fig)
 
 
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """(S, S, 3) uint8: the image in gray, the more of a dark-to-yellow scale over it the higher heat (s, s) is."""
-    gray = image if image.ndim == 2 else image.mean(axis=2)
-    large = np.asarray(Image.fromarray(np.ascontiguousarray(heat)).resize(gray.shape[::-1], Image.Resampling.BILINEAR)) / 255
-    color = matplotlib.colormaps["inferno"](large)[..., :3]
-    weight = 0.65 * large[..., None]
-    mixed = (1 - weight) * (gray[..., None] / 255) + weight * color
-    return np.asarray(np.round(255 * np.clip(mixed, 0, 1)), dtype=np.uint8)
-
-
-def _nearest(study: Study, shown: _Shown, seed: int) -> Drawing | None:
+def _nearest(study: Study, shown: Shown, seed: int) -> Drawing | None:
     name, arrays = shown[0]
     images = arrays["nearest_image"]
     if images.ndim not in (4, 5) or not images.shape[0] * images.shape[1]:
@@ -303,7 +197,7 @@ def _nearest(study: Study, shown: _Shown, seed: int) -> Drawing | None:
     return Drawing("nearest", f"The cells nearest to the centre of each cluster, {name}, seed {seed}; the nearest first", fig)
 
 
-def _clusters(study: Study, shown: _Shown, seed: int) -> Drawing | None:
+def _clusters(study: Study, shown: Shown, seed: int) -> Drawing | None:
     name, arrays = shown[0]
     matrix = arrays["cluster_by_type"].astype(np.float64)
     if (matrix < 0).any():

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import race
+from analysis.numbers import number, short
 from analysis.statistics import mean_std
 from analysis.study import Study, finite, mapping, plural
 from analysis.summary import title
@@ -181,7 +182,7 @@ def overtuning(study: Study, trials: pd.DataFrame) -> tuple[str, ...]:
         spread = "" if math.isnan(std) else f" ± {std:.2f}"
         lost = "so the search's score was partly luck" if change < 0 else "so the search's score was not luck"
         words.append(
-            f"On {plural(len(values), 'fresh seed')} the same configuration has {mean:.2f} %{spread}: {change:+.2f} points, {lost}."
+            f"On {plural(len(values), 'fresh seed')} the same configuration has {mean:.2f} %{spread}: {number(change, True)} points, {lost}."
         )
     else:
         words.append("It has no run on a fresh seed yet, so how much of its score is luck is not known.")
@@ -190,3 +191,22 @@ def overtuning(study: Study, trials: pd.DataFrame) -> tuple[str, ...]:
         values = 100 * runs[tested].dropna().to_numpy()
         words.append(f"On the test part it has {values.mean():.2f} % over {plural(len(values), 'seed')}.")
     return (*words, *race.words(study))
+
+
+def view(study: Study, trials: pd.DataFrame) -> dict[str, Any] | None:
+    """The steps by which the best score rose, and what matters: the trials themselves are runs."""
+    done = trials[(trials["status"] == "completed") & trials["score"].notna()]
+    if trials.empty:
+        return None
+    so_far = done["score"].cummax() if study.maximize else done["score"].cummin()
+    new = so_far.ne(so_far.shift())
+    return {
+        "trials": len(trials),
+        "enough": len(done) >= FEWEST,
+        "steps": [[int(t), short(v)] for t, v in zip(done["trial"][new], so_far[new], strict=True)],
+        "last": int(trials["trial"].max()),
+        "importance": [
+            {"name": i.name, "share": [short(100 * v) for v in (i.share, i.low, i.high)], "chance": short(100 * i.chance)}
+            for i in importances(study, trials)
+        ],
+    }

@@ -17,11 +17,13 @@ import numpy as np
 from analysis import statistics as st
 from analysis.crossed import Crossed, Estimate, of_seeds, two_way
 from analysis.frames import over
-from analysis.report import Report, encoded, templates, write_file, write_report
+from analysis.numbers import interval, number
+from analysis.page import script, style, templates
+from analysis.report import Report, encoded, write_file, write_report
 from analysis.statistics import NONE, Interval
 from analysis.study import Study, StudyError, listed, load, mapping, text_of, whole, without_folders
 from analysis.summary import Cell, Row, title
-from analysis.tables import interval, markdown, number, plus_minus
+from analysis.tables import markdown, plus_minus
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def write_comparison(first_dir: str | Path, second_dir: str | Path, out: str | P
     page = (
         templates()
         .get_template("comparison.html.j2")
-        .render(first=first, second=second, pairs=pairs, facts=facts, words=heading(first, second, pairs), **_assets())
+        .render(first=first, second=second, pairs=pairs, facts=facts, words=heading(first, second, pairs), css=style(), js=script("tables"))
     )
     files = {"comparison.csv": text.getvalue(), "comparison.md": "\n".join([*lines, ""]), "comparison.html": page}
     return tuple(write_file(Path(out) / name, encoded(content)) for name, content in files.items())
@@ -193,11 +195,6 @@ def _fact(study: Study, keys: tuple[str, ...]) -> str:
 
 def _data_hash(study: Study) -> str:
     return str(mapping(study.asked.get("data")).get("hash") or "")
-
-
-def _assets() -> dict[str, str]:
-    here = Path(__file__).parent
-    return {"css": (here / "report.css").read_text(encoding="utf-8"), "js": (here / "report.js").read_text(encoding="utf-8")}
 
 
 def merge(study_dirs: Sequence[str | Path], out: str | Path) -> Path:

@@ -17,6 +17,7 @@ from analysis import statistics as st
 from analysis.claims import claims, how_known
 from analysis.crossed import Crossed, Estimate, split_metric
 from analysis.mixture import mixture
+from analysis.numbers import number
 from analysis.published import REPEATS, Published, find_published, published_gain, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
 from analysis.study import BROKEN, STATUSES, Arm, Study, Table, finite, plural
@@ -239,7 +240,7 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
             else "is reversed"
         )
         notes.append(
-            f"The published order of {ranked} arms {word} here: Kendall's tau {tau.tau:+.2f}, exact p {tau.p:.3f} that the two orders have nothing in common."
+            f"The published order of {ranked} arms {word} here: Kendall's tau {number(tau.tau, True)}, exact p {tau.p:.3f} that the two orders have nothing in common."
         )
     elif any(r.cells[table.metric].published for r in rows):
         notes.append(

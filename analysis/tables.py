@@ -15,16 +15,8 @@ import pandas as pd
 
 from analysis.beside import ClassRow, Pairing
 from analysis.frames import shown, slug
-from analysis.statistics import Interval
+from analysis.numbers import interval, number
 from analysis.summary import Cell, Row, Summary, title
-
-
-def number(value: float, signed: bool = False) -> str:
-    """Two decimals; '' for nan; no minus before a zero."""
-    if math.isnan(value):
-        return ""
-    value = round(value, 2) + 0.0
-    return f"{value:+.2f}" if signed else f"{value:.2f}"
 
 
 def classes_to_csv(pairing: Pairing, rows: Sequence[ClassRow]) -> str:
@@ -39,15 +31,6 @@ def classes_to_csv(pairing: Pairing, rows: Sequence[ClassRow]) -> str:
         values = ["" if math.isnan(v) else repr(float(v)) for v in (r.reference, r.other, r.change, *r.interval)]
         writer.writerow([r.name, r.images, reference, values[0], other, *values[1:]])
     return out.getvalue()
-
-
-def show(value: Any) -> str:
-    """A parameter's value in few characters."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, (float, np.floating)):
-        return f"{value:.4g}"
-    return str(value)
 
 
 def to_markdown(summary: Summary) -> str:
@@ -180,11 +163,6 @@ def plus_minus(cell: Cell) -> str:
     return f"{number(cell.mean)} ± {number(cell.std)}" if cell.n > 1 else number(cell.mean)
 
 
-def interval(given: Interval, signed: bool = False) -> str:
-    """`93.11 to 94.01`; '' for none. `to`, because a dash before a negative number misleads."""
-    return " to ".join(_ends(given, signed)) if not math.isnan(given.low) else ""
-
-
 def published(cell: Cell) -> str:
     """The paper's cell: `93.56 ± 0.18`, its word, or ''."""
     if cell.published is None:
@@ -210,10 +188,6 @@ def gain(row: Row, cell: Cell) -> str:
 
 def _gain_title(summary: Summary) -> str:
     return f"difference to {markdown(summary.baseline)}, paired by seed" if summary.baseline else "difference to a baseline"
-
-
-def _ends(given: Interval, signed: bool = False) -> tuple[str, str]:
-    return number(given.low, signed), number(given.high, signed)
 
 
 def _any_reason(summary: Summary) -> bool:

@@ -153,12 +153,25 @@ def rm(study: str, storage: Path, yes: bool) -> int:
     return 0
 
 
-@verb("report", options.study, options.storage)
-def report(study: str, storage: Path) -> int:
-    """Write a study's tables, figures and report anew."""
+@verb(
+    "report", options.study, options.storage,
+    click.option("--figures", is_flag=True, help="each figure as PDF too, for a paper; also at the width of one column"),
+    click.option("--price-per-hour", type=click.FloatRange(min=0), help="of a GPU, or of a worker without: says the money spent"),
+    click.option("--light", is_flag=True, help="without the embedding map: for a report while the study runs"),
+    click.option("--checklist", type=click.Choice(["claim", "tripod", "reforms"]), help="only what the study fills of it"),
+    click.option("--bundle", metavar="FILE.zip", help="only a zip file for others: settings, records, predictions, splits; no images"),
+)  # fmt: skip
+def report(study: str, storage: Path, **given: str | float | bool | None) -> int:
+    """Write a study's tables and report anew: what `python -m analysis STUDY` does, with its options for one study."""
+    from analysis.__main__ import main
     from search.folders import find
 
-    return _report(find(study, storage), False)
+    words = [str(find(study, storage))]
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is not None and value is not False:
+            words += [option] if value is True else [option, str(value)]
+    return main(words)
 
 
 @verb("export", options.study, options.storage)

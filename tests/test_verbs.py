@@ -314,3 +314,18 @@ def test_a_reader_that_goes_away_neither_ends_a_study_nor_changes_its_status(ins
         os.dup2(kept, 1)
     assert statuses == [3, 0]
     assert "runs (3 completed)" in (inside.study / "log.txt").read_text()
+
+
+def test_the_verb_report_takes_the_options_that_the_analysis_of_one_study_has(inside, say):
+    assert inside(*WORDS) == 0
+    for words, written in (
+        (("--checklist", "claim"), "checklist-claim.md"),
+        (("--bundle", str(inside.storage / "lab.zip")), "../lab.zip"),
+        (("--light", "--price-per-hour", "3"), "report.md"),
+    ):
+        (inside.study / written).unlink(missing_ok=True)
+        status, out, _ = say("report", "toy-quick-synthetic", *words)
+        assert status == 0 and (inside.study / written).exists() and "written" in out
+    assert "spent at 3 per" in (inside.study / "report.md").read_text()
+    status, _, error = say("report", "toy-quick-synthetic", "--checklist", "none")
+    assert status == 2 and "claim" in error and "Traceback" not in error

@@ -1,8 +1,7 @@
-"""What runs leave beside their records: calibration, worst mistakes, classes, embedding maps, heat maps; and that none of it can hurt a report."""
+"""What runs leave beside their records: calibration, classes, embedding maps, heat maps; and that none of it can hurt a report."""
 
 from __future__ import annotations
 
-import base64
 import copy
 import csv
 import io
@@ -15,11 +14,10 @@ from pathlib import Path
 import fake
 import numpy as np
 import pytest
-from PIL import Image
 from scipy import stats
 
 import analysis
-from analysis import artefacts, beside, run_figures
+from analysis import artefacts, beside, figures, inside, run_figures
 from analysis import statistics as st
 from analysis.crossed import two_way
 from analysis.summary import of_external, summarize, title
@@ -36,7 +34,7 @@ def study_with(folder: Path, asked: dict = ASKED, records: list = RECORDS, **lef
 
 
 def look(study: analysis.Study) -> beside.Beside:
-    return beside.look(study, summarize(study), analysis.best(study))
+    return beside.look(study)
 
 
 @pytest.fixture(scope="module")
@@ -80,42 +78,7 @@ def test_the_reported_error_is_the_mean_over_the_winners_runs(tmp_path):
     assert f"{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f} points over 3 runs" in beside.calibration_words(found.calibration)
 
 
-# --- mistakes -------------------------------------------------------------------------------------------------------------------------
-
-
-def test_the_mistakes_are_the_wrong_predictions_of_the_best_run_with_the_surest_first_and_their_own_images(tmp_path):
-    study = study_with(tmp_path)
-    found = look(study)
-    given = json.loads((tmp_path / "checkpoints" / analysis.best(study).key / "result.json").read_text())["predictions"]["test"]
-    p, label, index = (np.array(given[k]) for k in ("probability", "label", "index"))
-    wrong = np.flatnonzero(p.argmax(axis=1) != label)
-    order = wrong[np.argsort(-p.max(axis=1)[wrong], kind="stable")][:12]
-    assert [m.probability for m in found.mistakes] == pytest.approx(100 * p.max(axis=1)[order])
-    assert [m.truth for m in found.mistakes] == [ASKED["data"]["classes"][label[i]] for i in order]
-    assert all(m.truth != m.predicted and m.file.startswith(f"{m.truth}/") for m in found.mistakes)
-    assert found.wrong == (len(wrong), len(label))
-    pixels = np.load(tmp_path / "data/images.npy")
-    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(found.mistakes[0].picture.split(",")[1]))))
-    assert np.array_equal(shown, pixels[index[order[0]]])
-
-
-def test_a_large_image_becomes_a_small_one_and_colours_stay():
-    image = np.zeros((300, 300, 3), dtype=np.uint8)
-    image[..., 0] = 200
-    shown = Image.open(io.BytesIO(base64.b64decode(beside.thumbnail(image).split(",")[1])))
-    assert (shown.size, shown.getpixel((5, 5))) == ((96, 96), (200, 0, 0))
-
-
-def test_a_script_as_class_or_file_name_is_escaped_in_the_mistakes_and_figures(tmp_path):
-    asked = copy.deepcopy(ASKED)
-    asked["data"]["classes"][2] = EVIL
-    study_with(tmp_path, asked, heat=False)
-    data = json.loads((tmp_path / "data/data.json").read_text())
-    (tmp_path / "data/data.json").write_text(json.dumps({**data, "files": [EVIL + f for f in data["files"]]}))
-    analysis.write_report(tmp_path, figures="light")
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert text.count("<script") == 1
-    assert "&lt;script&gt;alert(1)" in text[text.index("Most confident mistakes") :]
+# --- what is damaged ------------------------------------------------------------------------------------------------------------------
 
 
 def spoil(folder: Path, how: str) -> None:
@@ -341,7 +304,7 @@ def test_an_external_column_without_a_published_set_claims_no_published_value(ma
 
 def test_the_report_of_an_external_set_has_its_matrix_the_baselines_and_the_kmeans_spread_apart(many):
     text = (many / "report.html").read_text(encoding="utf-8")
-    assert (many / "figures/confusion-external-qband.svg").exists()
+    assert (many / "figures/confusion-external-qband.pdf").exists()
     assert "raw pixels, PCA, K-means" in text and ">31.00<" in text
     assert "standard deviation over K-means seeds of one trained encoder" in text and "Training from scratch 0.40" in text
     for ending in ("md", "tex", "csv"):
@@ -352,11 +315,12 @@ def test_the_report_of_an_external_set_has_its_matrix_the_baselines_and_the_kmea
 # --- training curves ------------------------------------------------------------------------------------------------------------------
 
 
-def test_every_table_has_its_curves_with_the_learning_rate_and_the_age_of_the_queue(many):
-    for number in "25":
-        svg = (many / f"figures/training-{number}.svg").read_text(encoding="utf-8")
-        assert "pretrain: learning rate" in svg and "age of queue keys" in svg
-    assert "m = 0.5" in (many / "figures/training-5.svg").read_text(encoding="utf-8")
+def drawn(study: analysis.Study) -> dict[str, figures.Drawing]:
+    """The figures of a paper at full width, by name."""
+    found = []
+    for name, words, rows in figures.curve_pages(study, study.summaries):
+        found.append(figures.training(study, name, words, rows, study.history(k for r in rows for k in r.keys)))
+    return {one.name: one for one in [*found, *run_figures.of_artefacts(study, look(study))] if one is not None}
 
 
 def test_no_arm_is_without_its_curve_where_a_table_has_more_than_eight(tmp_path):
@@ -364,8 +328,7 @@ def test_no_arm_is_without_its_curve_where_a_table_has_more_than_eight(tmp_path)
     arms = [(f"m = {m / 100:.2f}", {"margin": m / 100}) for m in range(1, 20)]
     asked["tables"] = [asked["tables"][1] | {"arms": [{"name": n, "config_hash": fake.digest({**fake.BASELINE, **o})} for n, o in arms]}]
     records = [fake.record(o, 0, 0.8) for _, o in arms]
-    analysis.write_report(fake.write(tmp_path, asked, records), figures="light")
-    pages = [p.read_text(encoding="utf-8") for p in sorted((tmp_path / "figures").glob("training-5-*.svg"))]
+    pages = [one.svg() for one in drawn(analysis.load(fake.write(tmp_path, asked, records))).values()]
     assert len(pages) == 3
     for name, _ in arms:
         assert sum(f">{name}<" in page for page in pages) == 1, name
@@ -374,28 +337,18 @@ def test_no_arm_is_without_its_curve_where_a_table_has_more_than_eight(tmp_path)
 # --- files ----------------------------------------------------------------------------------------------------------------------------
 
 
-def test_each_figure_is_a_pdf_as_well_of_column_width_where_it_can_live_there(many):
+def test_a_figure_that_can_live_at_the_width_of_a_column_is_a_pdf_of_that_width_too(many):
     names = {p.name for p in (many / "figures").iterdir() if p.is_file()}
-    wide = {n.removesuffix(".svg") for n in names if n.endswith(".svg")}
-    assert wide == {n.removesuffix(".pdf") for n in names if n.endswith(".pdf") and not n.endswith("-column.pdf")}
+    assert {"table-2.pdf", "training-5.pdf", "confusion.pdf", "calibration.pdf", "embedding.pdf", "heat.pdf"} <= names
     for name in ("table-2", "training-5", "confusion", "calibration"):
         pdf = (many / f"figures/{name}-column.pdf").read_bytes()
         box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+) ?\]", pdf)
         assert float(box[1]) == pytest.approx(3.3 * 72, abs=0.5), name
-        assert f'href="figures/{name}-column.pdf"' in (many / "report.html").read_text(encoding="utf-8")
-
-
-def test_a_report_writes_figures_as_svg_alone_and_every_link_leads_to_one(tmp_path):
-    fake.make(tmp_path)
-    analysis.write_report(tmp_path, figures="light")
-    assert {p.suffix for p in (tmp_path / "figures").iterdir()} == {".svg"}
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert all((tmp_path / f).exists() for f in re.findall(r'href="(figures/[^"]+)"', text))
 
 
 def test_every_relative_link_of_the_page_leads_to_a_file_that_is_there(many):
     text = (many / "report.html").read_text(encoding="utf-8")
-    links = set(re.findall(r'href="((?:figures|tables|checkpoints|log|study|records)[^"]*)"', text))
+    links = set(re.findall(r'href="((?:tables|log|study|records)[^"]*)"', text)) | set(re.findall(r'"(checkpoints/[^"]*)"\]', text))
     assert [a for a in sorted(links) if not (many / a).exists()] == []
     run = analysis.best(analysis.load(many)).key
     assert {f"checkpoints/{run}/", f"checkpoints/{run}/model.safetensors", f"checkpoints/{run}/result.json"} <= links
@@ -434,53 +387,59 @@ def test_a_search_that_found_nothing_better_is_a_sentence_and_no_table(tmp_path)
 
 def test_the_map_is_the_same_again_from_its_cache_and_changes_with_its_input(tmp_path):
     points = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float16)
-    assert run_figures.coordinates(tmp_path, points, compute=False) is None
-    first = run_figures.coordinates(tmp_path, points, compute=True)
-    assert np.array_equal(run_figures.coordinates(tmp_path, points, compute=False), first)
-    assert run_figures.coordinates(tmp_path, points + np.float16(1), compute=False) is None
+    assert inside.coordinates(tmp_path, points, compute=False) is None
+    first = inside.coordinates(tmp_path, points, compute=True)
+    assert np.array_equal(inside.coordinates(tmp_path, points, compute=False), first)
+    assert inside.coordinates(tmp_path, points + np.float16(1), compute=False) is None
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
-    assert np.array_equal(run_figures.coordinates(tmp_path, points, compute=True), first)
+    assert np.array_equal(inside.coordinates(tmp_path, points, compute=True), first)
     assert (first.shape, first.min(), first.max()) == ((40, 2), 0, 1)
 
 
 def test_groups_that_lie_apart_stay_apart_on_the_map(tmp_path):
     centre = np.repeat([[0.0] * 8, [30.0] * 8], 30, axis=0)
-    found = run_figures.coordinates(tmp_path, centre + np.random.default_rng(1).normal(size=centre.shape), compute=True)
+    found = inside.coordinates(tmp_path, centre + np.random.default_rng(1).normal(size=centre.shape), compute=True)
     a, b = found[:30], found[30:]
     within = max(np.linalg.norm(g - g.mean(axis=0), axis=1).max() for g in (a, b))
     assert np.linalg.norm(a.mean(axis=0) - b.mean(axis=0)) > within
 
 
+def block_of(folder: Path) -> dict:
+    """What the page's script draws."""
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    return json.loads(text.split('id="data">')[1].split("</script>")[0])
+
+
 def test_maps_and_heat_maps_show_both_arms_and_a_light_report_computes_no_map(tmp_path, many):
-    text = (many / "report.html").read_text(encoding="utf-8")
     winner = analysis.best(analysis.load(many)).name
-    for name in ("embedding", "heat"):
-        svg = (many / f"figures/{name}.svg").read_text(encoding="utf-8")
-        assert "Training from scratch" in svg and winner in svg, name
-        assert f"figures/{name}.pdf" in text
+    assert [panel["name"] for panel in block_of(many)["map"]["panels"]] == ["Training from scratch", winner]
+    text = (many / "report.html").read_text(encoding="utf-8")
+    assert text.count('src="data:image/jpeg') == 12 and f"the image, then Training from scratch, then {winner}" in text
     assert len(list((many / "figures/.cache").glob("tsne-*.npy"))) == 2
     study_with(tmp_path, *MANY)
     analysis.write_report(tmp_path, figures="light")
-    assert not (tmp_path / "figures/.cache").exists()
-    assert not (tmp_path / "figures/embedding.svg").exists()
-    assert (tmp_path / "figures/heat.svg").exists()
+    assert not (tmp_path / "figures/.cache").exists() and block_of(tmp_path)["map"] is None
+    assert 'src="data:image/jpeg' in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_clusters_have_a_matrix_by_type_their_nearest_cells_and_a_map_of_their_own(tmp_path):
     study = study_with(tmp_path, clusters=3)
-    drawings = {d.name: d for d in run_figures.of_artefacts(study, look(study), light=False) if d is not None}
-    assert set(drawings) == {"embedding", "heat", "clusters", "nearest"}
+    drawings = drawn(study)
+    assert {"embedding", "heat", "clusters", "nearest"} <= set(drawings)
     assert drawings["embedding"].svg().count(": by cluster") >= 2
     matrix = artefacts.arrays(study, analysis.best(study).keys[0])["cluster_by_type"]
-    svg = drawings["clusters"].svg()
-    assert all(f">{n}<" in svg for n in matrix.ravel())
-    assert f"{100 * matrix[0, 0] / matrix[0].sum():.1f} %" in svg
+    analysis.write_report(tmp_path, figures="light")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for shown in (drawings["clusters"].svg(), text):
+        assert all(f">{n}<" in shown for n in matrix.ravel())
+        assert f"{100 * matrix[0, 0] / matrix[0].sum():.1f}" in shown
+    assert "share of the cluster, %" in text and text.count('alt="cluster') == 3
 
 
 def test_heat_lies_where_it_is_highest():
     heat = np.zeros((4, 4), dtype=np.uint8)
     heat[0, 3] = 255
-    shown = run_figures.overlay(np.full((16, 16), 60, dtype=np.uint8), heat).astype(int)
+    shown = inside.overlay(np.full((16, 16), 60, dtype=np.uint8), heat).astype(int)
     assert shown[1, 14].sum() > shown[14, 1].sum()
     assert shown[14, 1].tolist() == [60, 60, 60]

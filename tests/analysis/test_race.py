@@ -69,10 +69,8 @@ def test_the_front_holds_what_no_other_beats_in_both(tmp_path):
     front = pareto.front(study, search.trial_table(study))
     assert list(front["size"]) == [1e6, 2e6, 3e6]
     assert list(zip(front["trial"], front["best"], strict=True)) == [(1, True), (2, False), (0, True)]
-    drawn = pareto.drawing(study, search.trial_table(study), {})
-    assert drawn is not None and drawn.name == "pareto" and b"millions" in drawn.svg().encode()
 
 
 def test_of_one_objective_there_is_no_front(tmp_path):
     study = raced(tmp_path)
-    assert pareto.front(study, search.trial_table(study)).empty and pareto.drawing(study, search.trial_table(study), {}) is None
+    assert pareto.front(study, search.trial_table(study)).empty

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis import search, search_figures
+from analysis import search, slots
 
 ASKED, RECORDS = fake.study_and_records(trials=24)
 
@@ -124,7 +124,7 @@ def test_idle_time_between_runs_counts_and_a_stopped_study_does_not(tmp_path):
         ("b", "not a time", f"{day}20:05:00Z"),
     ):
         records.append(at(worker, start, end))
-    runs, cuts, busy = search_figures.worked(load(tmp_path, records))
+    runs, cuts, busy = slots.worked(load(tmp_path, records))
     assert len(runs) == 4
     assert busy == pytest.approx(0.75)
     assert cuts == [600.0]
@@ -138,7 +138,7 @@ def test_a_slot_whose_process_is_another_after_each_run_is_one_slot_and_not_idle
             began, ended = f"2026-11-21T10:{minute:02d}:00Z", f"2026-11-21T10:{minute:02d}:58Z"
             new = copy.deepcopy(RECORDS[len(records)]) | {"worker": f"node:{100 + len(records)}", "started": began, "ended": ended}
             records.append(new)
-    runs, _, busy = search_figures.worked(load(tmp_path, records))
+    runs, _, busy = slots.worked(load(tmp_path, records))
     assert sorted(set(runs["slot"])) == ["node 1", "node 2"]
     assert busy == pytest.approx(580 / 598)
 
@@ -149,7 +149,7 @@ def test_runs_that_overlap_on_one_machine_and_runs_of_two_machines_are_of_differ
         copy.deepcopy(RECORDS[i]) | {"worker": worker, "started": f"2026-11-21T10:00:{a:02d}Z", "ended": f"2026-11-21T10:00:{b:02d}Z"}
         for i, (worker, a, b) in enumerate(spans)
     ]
-    runs = search_figures.worked(load(tmp_path, records))[0].set_index("key")["slot"]
+    runs = slots.worked(load(tmp_path, records))[0].set_index("key")["slot"]
     assert [runs[RECORDS[i]["key"]] for i in range(5)] == ["a 1", "a 2", "a 2", "b 1", "b 1"]
 
 

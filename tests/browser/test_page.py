@@ -1,8 +1,11 @@
-"""The report in a real browser: nothing leaves the file, nothing is logged, sorting, hover and keys work, and no name becomes a script."""
+"""The report in a real browser: nothing leaves the file, what is chosen in one figure is chosen in all, the address keeps it, keys do what the mouse does,
+both themes and a phone can be read, paper is saved, and no name becomes a script."""
 
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import shutil
 import sys
 from collections.abc import Iterator
@@ -33,29 +36,44 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
+def made(folder: Path, trials: int = 24) -> Path:
+    """A study with everything: 24 trials, predictions, patients, heat maps, an embedding."""
+    asked, records = fake.study_and_records(trials=trials)
+    fake.write(folder, asked, records)
+    fake.leave(folder, asked, records)
+    fake.doubt(folder)
+    analysis.write_report(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = fake.make(tmp_path_factory.mktemp("made") / "study", trials=24)
-    analysis.write_report(made)
-    return made
+    return made(tmp_path_factory.mktemp("made") / "study")
 
 
 class Opened:
     """A page with what it logged and asked for."""
 
-    def __init__(self, browser: Any, folder: Path, **options: Any) -> None:
+    def __init__(self, browser: Any, folder: Path, hash_: str = "", **options: Any) -> None:
         self.page = browser.new_page(**options)
         self.logged: list[str] = []
         self.asked: list[str] = []
         self.page.on("console", lambda message: self.logged.append(message.text))
         self.page.on("pageerror", lambda error: self.logged.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto((folder / "report.html").as_uri())
+        self.page.goto((folder / "report.html").as_uri() + hash_)
+
+    def chosen(self) -> list[str]:
+        """The runs that the table shows as chosen."""
+        return self.page.eval_on_selector_all("#runs-table tr[aria-selected='true']", "rows => rows.map(row => row.id)")
+
+    def rows(self) -> int:
+        return self.page.locator("#runs-table tbody tr:visible").count()
 
 
 @pytest.fixture
 def opened(browser, folder) -> Iterator[Opened]:
-    page = Opened(browser, folder)
+    page = Opened(browser, folder, viewport={"width": 1280, "height": 900})
     yield page
     page.page.close()
 
@@ -64,84 +82,310 @@ def test_nothing_is_logged_and_no_request_leaves_the_file(opened, folder):
     opened.page.mouse.wheel(0, 20000)
     opened.page.wait_for_timeout(200)
     assert opened.logged == []
-    assert opened.asked == [(folder / "report.html").as_uri()]
+    assert [url for url in opened.asked if not url.startswith("data:")] == [(folder / "report.html").as_uri()]
 
 
-def column(page: Any, table: str, number: int) -> list[str]:
-    return page.eval_on_selector_all(f"{table} tbody tr", f"rows => rows.map(r => r.cells[{number}].textContent.trim())")
+# --- choosing ---------------------------------------------------------------------------------------------------------------------------
+
+SCATTER, CURVES, PARALLEL = (
+    f"#explore figure:has-text('{words}')" for words in ("A mark for each run", "A line for each run", "Parallel coordinates")
+)
+
+
+def test_a_run_that_is_chosen_in_one_place_is_chosen_in_all(opened):
+    page = opened.page
+    page.locator(f"{SCATTER} .mark").nth(3).click(force=True)
+    assert len(opened.chosen()) == 1
+    for figure in (SCATTER, CURVES, PARALLEL):
+        assert page.locator(f"{figure} .on").count() == 1, figure
+    assert "1 run chosen" in page.locator("#chosen").text_content() and "configuration" in page.locator("#details").text_content()
+    row = page.locator("#runs-table tbody tr", has_text="2/MoCo + SupCon").first
+    row.click()
+    assert opened.chosen() == [row.get_attribute("id")]
+    assert page.locator(f"{CURVES} .on").count() == 1
+    assert page.locator("#table-2 .arm.on").count() == 2, "the arm in the gain and in the level plot"
+    row.click()
+    assert opened.chosen() == [], "once more lets go"
+
+
+def test_an_arm_in_the_gain_plot_chooses_its_runs(opened):
+    opened.page.locator("#table-2 .arm", has_text="MoCo + SupCon + CatVar").first.click()
+    assert len(opened.chosen()) == 3
+    assert opened.page.locator(f"{CURVES} .on").count() == 3
+
+
+@pytest.mark.parametrize("figure", [SCATTER, CURVES, PARALLEL])
+def test_a_rectangle_pulled_over_a_figure_chooses_what_lies_in_it(opened, figure):
+    svg = opened.page.locator(f"{figure} svg")
+    svg.scroll_into_view_if_needed()
+    box = svg.bounding_box()
+    opened.page.mouse.move(box["x"] + 0.35 * box["width"], box["y"] + 0.1 * box["height"])
+    opened.page.mouse.down()
+    opened.page.mouse.move(box["x"] + 0.98 * box["width"], box["y"] + 0.85 * box["height"], steps=4)
+    opened.page.mouse.up()
+    assert 0 < len(opened.chosen()) < opened.rows()
+    assert opened.page.locator("svg .brush").count() == 0
+    opened.page.keyboard.press("Escape")
+    assert opened.chosen() == []
+
+
+def test_words_and_arms_hide_runs_in_the_table_and_in_the_figures(opened):
+    page, whole = opened.page, opened.rows()
+    page.get_by_label("Show only runs with these words").fill("margin=0.1 seed")
+    assert 0 < opened.rows() < whole
+    assert page.locator(f"{CURVES} .line:not(.off)").count() <= opened.rows()
+    page.get_by_label("Show only runs with these words").fill("seed=1 catvar")
+    assert opened.rows() == 2
+    page.get_by_label("Show only runs with these words").fill("")
+    page.locator(".chip", has_text="trials of the search").click()
+    assert opened.rows() < whole and page.locator(f"{PARALLEL} .line:not(.off)").count() == 1, "the trial that is an arm stays"
+
+
+def test_the_figures_zoom_to_what_is_chosen_and_back(opened):
+    page = opened.page
+    ticks = lambda: page.locator(f"{SCATTER} .words").text_content()  # noqa: E731
+    before = ticks()
+    page.locator("#table-2 .arm", has_text="MoCo + SupCon + CatVar").first.click()
+    page.locator("#explore").get_by_label("Across", exact=True).select_option("seconds")
+    whole, marks = ticks(), page.locator(f"{SCATTER} .mark").count()
+    page.locator("#explore").get_by_role("button", name="zoom to chosen").first.click()
+    assert ticks() != whole and page.locator(f"{SCATTER} .mark").count() < marks
+    page.locator("#explore").get_by_role("button", name="whole").first.click()
+    assert ticks() == whole != before
+
+
+def test_hover_says_what_is_under_the_pointer_and_marks_it_everywhere(opened):
+    page = opened.page
+    mark = page.locator(f"{SCATTER} .mark").first
+    mark.scroll_into_view_if_needed()
+    mark.hover(force=True)
+    assert "seed" in page.locator("#tip").text_content() and page.locator("#tip").is_visible()
+    assert page.locator("#runs-table tr.hot").count() == 1 and page.locator(f"{CURVES} .hot").count() == 1
+    page.mouse.move(2, 2)
+    assert not page.locator("#tip").is_visible() and page.locator(".hot").count() == 0
+    page.locator("#table-2 .arm", has_text="MoCo + SupCon").first.hover()
+    assert "published: +3.27" in page.locator("#tip").text_content()
+
+
+def test_the_address_keeps_what_is_chosen_and_a_link_within_the_page_leaves_it(browser, folder, opened):
+    page = opened.page
+    page.locator("#table-2 .arm", has_text="MoCo + SupCon + CatVar").first.click()
+    page.locator("#explore").get_by_label("Across", exact=True).select_option("seconds")
+    page.locator(".chip", has_text="trials of the search").click()
+    page.locator("#table-2 .controls select").select_option(label="Test F1")
+    page.get_by_label("Show only runs with these words").fill("seed")
+    chosen = opened.chosen()
+    page.locator("nav a", has_text="Classes").click()
+    hash_ = page.evaluate("location.hash")
+    other = Opened(browser, folder, hash_)
+    assert other.chosen() == chosen and len(chosen) == 3
+    assert other.rows() == opened.rows() < 50
+    assert other.page.locator("#explore").get_by_label("Across", exact=True).input_value() == "seconds"
+    assert "Test F1, %" in other.page.locator("#table-2 figure >> nth=1").text_content()
+    assert other.page.get_by_label("Show only runs with these words").input_value() == "seed"
+    other.page.close()
+
+
+def test_the_keyboard_chooses_in_the_table_and_a_page_has_fewer_than_80_tab_stops(opened):
+    page = opened.page
+    page.evaluate("document.querySelector('#runs-table tbody tr').focus()")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    assert len(opened.chosen()) == 2
+    page.keyboard.press("Escape")
+    assert opened.chosen() == []
+    head = page.locator("#runs-table thead button").nth(3)
+    page.evaluate("document.querySelector('#runs-table thead button').focus()")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    assert head.evaluate("button => button === document.activeElement")
+    page.keyboard.press("Enter")
+    numbers = [
+        float(v) for v in page.eval_on_selector_all("#runs-table tbody tr", "rows => rows.map(r => r.cells[3].textContent)") if v != "–"
+    ]
+    assert numbers == sorted(numbers, reverse=True)
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    stops = set()
+    for _ in range(100):
+        page.keyboard.press("Tab")
+        place = page.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)")
+        if place in stops:
+            break
+        stops.add(place)
+    assert 20 < len(stops) < 80
 
 
 def test_a_click_on_a_head_sorts_down_then_up_with_missing_values_last(opened):
-    page = opened.page
-    first = "#table-2 table >> nth=0"
-    before = page.locator(first).locator("tbody tr th").all_text_contents()
-    head = page.locator(first).locator("thead th").nth(2).locator("button")
-    read = "t => [...t.tBodies[0].rows].map(r => r.cells[2].dataset.value)"
+    head = opened.page.locator("#runs-table thead button").nth(4)
+    read = lambda: opened.page.eval_on_selector_all("#runs-table tbody tr", "rows => rows.map(r => r.cells[4].textContent)")  # noqa: E731
     head.click()
-    down = page.locator(first).evaluate(read)
-    numbers = [float(v) for v in down if v]
-    assert numbers == sorted(numbers, reverse=True)
-    assert down[-1] == ""
-    head.focus()
-    page.keyboard.press("Enter")
-    up = page.locator(first).evaluate(read)
-    assert [float(v) for v in up if v] == sorted(numbers)
-    assert up[-1] == ""
-    assert page.locator(first).locator("tbody tr th").all_text_contents() != before
-    assert page.locator(first).locator("thead th").nth(2).get_attribute("aria-sort") == "ascending"
+    down = read()
+    head.click()
+    up = read()
+    for values, reverse in ((down, True), (up, False)):
+        numbers = [float(v) for v in values if v != "–"]
+        assert numbers == sorted(numbers, reverse=reverse) and values[-1] == "–"
 
 
-def test_hover_and_keyboard_show_what_a_point_is_and_a_click_leads_to_its_run(opened):
+# --- images -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_marks_become_a_csv_and_a_what_if_and_stand_in_the_address(browser, folder, opened):
     page = opened.page
-    point = page.locator("#table-2 figure svg a").first
-    words = point.locator("title").text_content()
-    assert "seed 0" in words
-    point.scroll_into_view_if_needed()
-    point.hover(force=True)
-    assert page.locator("#tip").is_visible()
-    assert page.locator("#tip").text_content() == words
-    page.mouse.move(2, 2)
-    assert not page.locator("#tip").is_visible()
-    point.focus()
-    assert page.locator("#tip").is_visible()
-    target = point.get_attribute("xlink:href")
-    page.keyboard.press("Enter")
-    page.wait_for_function(f"location.hash === {target!r}")
-    assert page.locator(f"{target} details").get_attribute("open") is not None
-    assert page.locator(target).locator("code").first.is_visible()
+    rows = page.locator("#ledger .ledger tbody tr")
+    assert rows.count() == 5 == page.locator("#ledger .picture, #ledger .ledger img").count(), (
+        "those that no run gets right, with their pictures"
+    )
+    names = [rows.nth(i).locator("th").text_content().split("patient")[0] for i in (0, 1)]
+    rows.nth(0).locator("select").select_option("-1")
+    rows.nth(1).locator("select").select_option(label="touching")
+    with page.expect_download() as waited:
+        page.get_by_role("button", name="relabelling csv").click()
+    lines = list(csv.DictReader(io.StringIO(Path(waited.value.path()).read_text())))
+    assert {line["file"].split("/")[-1]: (line["new_label"], line["mark"]) for line in lines} == {
+        names[0]: ("", "leave out"),
+        names[1]: ("touching", "relabel"),
+    }
+    assert all(line["patient"].startswith("p") and line["label"] in fake.CLASSES for line in lines)
+    said = page.locator("#what-if").text_content()
+    assert "A what-if and no result" in said and "2 marked images" in said
+    other = Opened(browser, folder, page.evaluate("location.hash"))
+    assert "2 images marked" in other.page.locator("#ledger").text_content()
+    other.page.close()
 
 
-def test_the_tables_and_figures_are_there_without_javascript(browser, folder):
+def test_the_ledger_shows_what_one_arm_wins_over_another_by_class_and_patient(opened):
+    page = opened.page
+    page.locator("#images").get_by_label("Images", exact=True).select_option("wins")
+    words = page.locator("#images p", has_text="gets").first.text_content()
+    wins = int(words.split(" gets ")[1].split(" ")[0])
+    assert page.locator("#ledger p.quiet").text_content().startswith(f"{wins} of 180 images; by class: ")
+    page.locator("#images").get_by_label("class", exact=True).select_option(label="touching")
+    assert set(page.locator("#ledger .ledger tbody td:nth-child(3)").all_text_contents()) == {"touching"}
+
+
+# --- looks ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_tables_are_there_without_javascript(browser, folder):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((folder / "report.html").as_uri())
     assert page.locator("#table-5").get_by_text("did not converge").first.is_visible()
-    assert page.locator("figure svg").count() >= 8
+    assert page.locator("#runs-table tbody tr").count() > 30 and page.locator("#runs-table").is_visible()
+    assert page.locator("table.matrix").first.is_visible()
+    page.locator("#images summary").click()
+    assert page.get_by_text("this is no result").is_visible()
     context.close()
 
 
+LIGHT = """const light = c => { const v = c.match(/[\\d.]+/g).slice(0, 3).map(x => c.startsWith('color(') ? +x : x / 255).map(x => x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4);
+                       return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
+  const plain = c => { const box = document.createElement('canvas').getContext('2d'); box.fillStyle = c; box.fillRect(0, 0, 1, 1);
+                       return 'rgb(' + [...box.getImageData(0, 0, 1, 1).data].slice(0, 3).join() + ')'; };
+  const apart = (a, b) => { const [x, y] = [light(plain(a)), light(plain(b))]; return (Math.max(x, y) + .05) / (Math.min(x, y) + .05); };"""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_the_ground_in_both_themes(browser, folder, scheme):
-    page = browser.new_page(color_scheme=scheme)
-    page.goto((folder / "report.html").as_uri())
-    ratio = """selector => {
-      const light = c => { const v = c.match(/[\\d.]+/g).slice(0, 3).map(x => x / 255).map(x => x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4);
-                           return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
-      const ground = light(getComputedStyle(document.body).backgroundColor);
-      return Math.min(...[...document.querySelectorAll(selector)].map(e => {
-        const s = getComputedStyle(e), text = light(e.closest('svg') ? s.fill : s.color);
-        return (Math.max(text, ground) + .05) / (Math.min(text, ground) + .05); }));
-    }"""
-    for selector in ("p", "td", "th", "a:not(svg a)", "figcaption", "#table-2 svg text", "#timeline svg text, #workers svg text"):
-        assert page.evaluate(ratio, selector) >= 4.5, selector
+def test_text_and_marks_stand_out_from_the_ground_in_both_themes(browser, folder, scheme):
+    page = Opened(browser, folder, color_scheme=scheme).page
+    ground = "getComputedStyle(document.body).backgroundColor"
+    text = f"""selector => {{ {LIGHT} return Math.min(...[...document.querySelectorAll(selector)].map(e => {{
+        const s = getComputedStyle(e); return apart(e.closest('svg') ? s.fill : s.color, {ground}); }})); }}"""
+    for selector in ("p", "td:not([style])", "th", "a", "figcaption", "svg text", ".chip", "select"):
+        assert page.evaluate(text, selector) >= 4.5, selector
+    cells = f"""() => {{ {LIGHT} return Math.min(...[...document.querySelectorAll('table.matrix td[style]')].map(e => {{
+        const s = getComputedStyle(e); return apart(s.color, s.backgroundColor); }})); }}"""
+    assert page.evaluate(cells) >= 4.5
+    marks = f"""() => {{ {LIGHT} return Math.min(...[...document.querySelectorAll('#explore circle.mark, #explore .line path:not(.wide-hit), .slot, .ours, .theirs')].map(e => {{
+        const s = getComputedStyle(e); return apart(s.fill === 'none' || e.tagName === 'line' || e.closest('.line') ? s.stroke : s.fill, {ground}); }})); }}"""
+    assert page.evaluate(marks) >= 3, "the worst trial too"
     page.close()
 
 
-@pytest.mark.parametrize("width", [360, 1200])
-def test_the_page_itself_never_scrolls_sideways(browser, folder, width):
-    page = browser.new_page(viewport={"width": width, "height": 800})
-    page.goto((folder / "report.html").as_uri())
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_cut_off_covered_or_written_over_something_else(browser, folder, width):
+    page = Opened(browser, folder, viewport={"width": width, "height": 800}).page
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for link in page.locator("nav a").all():
+        link.click()
+        page.wait_for_function("() => { const y = scrollY; return new Promise(done => setTimeout(() => done(y === scrollY), 120)); }")
+        covered = page.evaluate(
+            """hash => { const head = document.querySelector(hash + ' h2').getBoundingClientRect(), nav = document.querySelector('nav').getBoundingClientRect();
+                       return head.top < nav.bottom && head.bottom > nav.top; }""",
+            link.get_attribute("href"),
+        )
+        assert not covered, link.get_attribute("href")
+    over = page.evaluate(
+        """() => [...document.querySelectorAll('figure svg')].flatMap(svg => {
+        const edge = svg.getBoundingClientRect(), all = [...svg.querySelectorAll('text')].filter(t => t.textContent && !svg.classList.contains('map'));
+        const boxes = all.map(t => t.getBoundingClientRect()), bad = [];
+        boxes.forEach((a, i) => {
+          if (a.left < edge.left - 2 || a.right > edge.right + 2) bad.push(`cut: ${all[i].textContent}`);
+          boxes.slice(i + 1).forEach((b, j) => {
+            if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
+              bad.push(`${all[i].textContent} | ${all[i + 1 + j].textContent}`);
+          });
+        });
+        return bad.map(words => svg.getAttribute('aria-label').slice(0, 40) + ': ' + words); })"""
+    )
+    assert over == []
+    page.close()
+
+
+def test_on_paper_the_page_takes_no_more_than_six_sheets(opened):
+    opened.page.emulate_media(media="print")
+    sheets = opened.page.pdf(format="A4").count(b"/Type /Page\n")
+    assert 2 <= sheets <= 6
+    assert opened.page.locator("#table-2 figure svg").first.is_visible() and not opened.page.locator("#explore input").is_visible()
+
+
+def test_slices_and_parallel_coordinates_appear_only_with_trials_enough(browser, tmp_path):
+    few = Opened(browser, made(tmp_path, trials=6))
+    assert few.page.locator(PARALLEL).count() == 0 and few.page.locator(SCATTER).count() == 1
+    assert few.logged == []
+    few.page.close()
+
+
+@pytest.mark.parametrize("keep", [[], ["failed"], ["pruned"], ["diverged", "failed"]])
+def test_the_page_of_an_empty_or_a_failed_study_opens_without_a_fault(browser, tmp_path, keep):
+    asked, records = fake.study_and_records()
+    analysis.write_report(fake.write(tmp_path, asked, [r for r in records if r["status"] in keep]))
+    page = Opened(browser, tmp_path)
+    assert page.logged == [] and "No answer yet" in page.page.locator("#answer").text_content()
+    assert page.page.locator(".standing").bounding_box()["y"] < page.page.locator("h1").bounding_box()["y"]
+    assert page.page.locator("#table-2 .arm").count() == 12
+    page.page.close()
+
+
+def test_a_study_at_work_is_looked_at_again_and_what_is_chosen_stays(browser, tmp_path):
+    asked, records = fake.study_and_records()
+    analysis.write_report(fake.write(tmp_path, asked, records[:20]), figures="light")
+    page = browser.new_page()
+    page.clock.install()
+    page.goto((tmp_path / "report.html").as_uri())
+    page.locator("#runs-table tbody tr").nth(2).click()
+    page.mouse.move(2, 2)
+    hash_ = page.evaluate("location.hash")
+    analysis.write_report(fake.write(tmp_path, asked, records[:25]), figures="light")
+    assert page.locator("#runs-table tbody tr").count() == 20
+    with page.expect_navigation():
+        page.clock.fast_forward(91_000)
+    assert page.locator("#runs-table tbody tr").count() == 25
+    assert page.evaluate("location.hash") == hash_ and page.locator("tr[aria-selected='true']").count() == 1
+    page.close()
+
+
+def test_a_figure_is_saved_as_an_svg_file_that_opens_on_its_own(browser, opened, tmp_path):
+    with opened.page.expect_download() as waited:
+        opened.page.locator("#table-2 figcaption button").first.click()
+    waited.value.save_as(tmp_path / "figure.svg")
+    page = browser.new_page()
+    page.goto((tmp_path / "figure.svg").as_uri())
+    assert page.locator("text", has_text="gain over Training from scratch, points").count() == 1
+    assert page.evaluate("document.documentElement.getBoundingClientRect().width") > 100
     page.close()
 
 
@@ -163,29 +407,12 @@ def test_a_script_in_a_name_does_not_run(browser, tmp_path):
     opened = Opened(browser, tmp_path)
     for details in opened.page.locator("details").all()[:12]:
         details.evaluate("d => { d.open = true; }")
-    opened.page.locator("#table-2 figure svg a").first.hover(force=True)
+    opened.page.locator("#table-2 figure .arm").first.hover(force=True)
+    opened.page.locator("#runs-table tbody tr").first.click()
     opened.page.wait_for_timeout(200)
     assert opened.page.evaluate("window.hurt") is None
-    assert opened.page.locator("script").count() == 1
+    assert opened.page.locator("script").count() == 2
     assert opened.logged == []
     assert opened.asked == [(tmp_path / "report.html").as_uri()]
     assert EVIL in opened.page.locator("h1").text_content()
     opened.page.close()
-
-
-def test_every_figure_file_opens_on_its_own(browser, folder):
-    for path in sorted((folder / "figures").glob("*.svg")):
-        page = browser.new_page()
-        page.goto(path.as_uri())
-        assert page.evaluate("document.documentElement.getBoundingClientRect().width") > 100, path.name
-        page.close()
-
-
-def test_what_is_folded_is_printed_too_but_for_the_words_of_each_run(opened):
-    seen = "() => [...document.querySelectorAll('details:not([open]) > :not(summary)')].map(e => [!!e.closest('td'), e.checkVisibility()])"
-    before = opened.page.evaluate(seen)
-    assert before and not any(visible for _, visible in before)
-    opened.page.emulate_media(media="print")
-    after = opened.page.evaluate(seen)
-    assert {visible for of_run, visible in after if not of_run} == {True}
-    assert {visible for of_run, visible in after if of_run} == {False}

@@ -1,0 +1,91 @@
+"""What a study says of its winner: the test score with its interval, the gain over the baseline configuration, and what was changed. In: a Study.
+Out: `Headline`. The validation score that chose the winner is told as what it is: the best of several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.claims import rests_on
+from analysis.crossed import Crossed
+from analysis.numbers import number, show
+from analysis.statistics import NONE, Interval, mean_std
+from analysis.study import Study
+from analysis.summary import clip, test_over_train, title
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The winner's test score, and its gain over the study's baseline configuration by seed, per cent; of the validation where none was tested."""
+
+    metric: str
+    mean: float
+    std: float
+    interval: Interval
+    rests: str  # on what the interval rests
+    over: str
+    gain: float
+    gain_interval: Interval
+    pairs: int
+    chosen: str  # the validation score that chose it, in words
+
+
+def headline(study: Study) -> Headline | None:
+    """Against the study's own baseline configuration (the published one); where that is the winner, against the arm that the table of the
+    winner names as its baseline."""
+    summaries, winner = study.summaries, study.winner
+    if winner is None:
+        return None
+    tested = "test_" + study.metric.removeprefix("val_")
+    metric = tested if _runs_of(study, winner.config_hash, tested) else study.metric
+    mine, crossed = _runs_of(study, winner.config_hash, metric), Crossed(study)
+    named = [(a.config_hash, a.name) for s in summaries for a in s.table.arms if not a.overrides and s.table.number != "search"]
+    named += [(a.config_hash, a.name) for s in summaries for a in s.table.arms if a.name == s.baseline]
+    over, gained = "", None
+    for config_hash, name in named:
+        theirs = _runs_of(study, config_hash, metric)
+        if config_hash != winner.config_hash and mine.keys() & theirs.keys():
+            ratio = max(test_over_train(study, one, metric) for one in (winner.config_hash, config_hash))
+            over, gained = name, crossed.mean(metric, mine, theirs, ratio)
+            break
+    level = crossed.mean(metric, mine, ratio=test_over_train(study, winner.config_hash, metric))
+    values = np.array([value for _, value in mine.values()])
+    chosen = f"{title(study.metric)} {number(100 * winner.mean)} %"
+    words = (
+        f"{chosen}, by which it was chosen: the best of several, so it flatters"
+        if metric == tested
+        else "not tested yet: a validation score flatters"
+    )
+    return Headline(
+        metric, *mean_std(values), clip(metric, level.interval()), rests_on(level), over, gained.value if gained else math.nan,
+        gained.interval() if gained else NONE, gained.seeds if gained else 0, words,
+    )  # fmt: skip
+
+
+def _runs_of(study: Study, config_hash: str, metric: str) -> dict[int, tuple[str, float]]:
+    """Of each completed run of a configuration that has the metric: {seed: (key, per cent)}."""
+    rows = study.usable
+    if metric not in rows:
+        return {}
+    rows = rows[
+        (rows["config_hash"] == config_hash) & (rows["status"] == "completed") & rows["seed"].isin(study.seeds) & rows[metric].notna()
+    ]
+    return {int(seed): (str(key), 100 * float(value)) for seed, key, value in zip(rows["seed"], rows["key"], rows[metric], strict=True)}
+
+
+def changed(study: Study) -> tuple[tuple[str, str, str], ...]:
+    """The winner's parameters that differ from the study's baseline: (name, value, baseline's value); searched ones always."""
+    winner, baseline = study.winner, study.asked.get("baseline")
+    space = study.asked.get("space")
+    if winner is None or not isinstance(baseline, Mapping):
+        return ()
+    row = study.records[study.records["key"] == winner.key].iloc[0]
+    out = []
+    for name in sorted(c.removeprefix("param.") for c in study.records.columns if c.startswith("param.")):
+        mine, theirs = row[f"param.{name}"], baseline.get(name)
+        if show(mine) != show(theirs) or (isinstance(space, Mapping) and name in space):
+            out.append((name, show(mine), show(theirs)))
+    return tuple(out)
