@@ -17,7 +17,7 @@ from analysis import statistics as st
 from analysis.claims import claims, how_known
 from analysis.crossed import Crossed, Estimate, split_metric
 from analysis.mixture import mixture
-from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, verdict, verdict_of_words
+from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
 from analysis.study import BROKEN, STATUSES, Arm, Study, Table, finite, plural
 
@@ -181,7 +181,12 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
         baseline.arm.name if baseline else None,
         tau,
         len(both),
-        (*_notes(table, rows, baseline, tau, len(both)), *_of_kmeans(study, table, rows), *_of_code(study, table)),
+        (
+            *_notes(table, rows, baseline, tau, len(both)),
+            *_of_paper(study, table),
+            *_of_kmeans(study, table, rows),
+            *_of_code(study, table),
+        ),
         claims(study, table, rows, baseline),
     )
 
@@ -259,6 +264,11 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
             f"Fewer than {st.FEWEST_RANKED} arms have both a published and a measured number: no rank correlation with the published order."
         )
     return tuple(notes)
+
+
+def _of_paper(study: Study, table: Table) -> tuple[str, ...]:
+    """What must be known of the published numbers beside ours."""
+    return published_notes().get((study.procedure, table.published_number or table.number), ()) if table.dataset else ()
 
 
 def _of_code(study: Study, table: Table) -> tuple[str, ...]:

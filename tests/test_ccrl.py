@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TV
 
 from trainables import ccrl
-from trainables.baselines import libraries
 from trainables.ccrl import CENTERS, PROCEDURE, CcrlConfig, Pretrain, canonical, evaluate, exported, faults, predict, standardise, view_sets
 from trainables.data.labels import CONSEP_CLASSES
 from trainables.data.pack import Masks, save_pack
 from trainables.data.synthetic_cells import cell_set
+from trainables.parts import libraries
 from trainables.parts.clustering import (
     assign,
     cluster,

@@ -18,7 +18,6 @@ from timm.models.resnetv2 import ResNetV2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.baselines.libraries import missing
 from trainables.baselines.morphology import morphological
 from trainables.baselines.texture import textures
 from trainables.data.cells import read_any, read_cells
@@ -34,6 +33,7 @@ from trainables.parts.encoders import backbone_faults, create_backbone, key_enco
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import knn_accuracy
 from trainables.parts.key_queue import KeyQueue
+from trainables.parts.libraries import missing
 from trainables.parts.numbers import constant
 from trainables.parts.probe import fit_probe, probed
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task

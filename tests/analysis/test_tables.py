@@ -269,6 +269,8 @@ def test_another_methods_row_stands_as_reported_only_until_an_arm_has_its_key(tm
     assert (row.state, row.keys, row.waiting, sum(row.counts.values()), row.is_baseline) == ("reported only", (), 0, 0, False)
     assert row.cells["test_accuracy"].published.mean == 94.09 and row.cells["test_f1"].published.mean == 92.84
     assert not any("with a head of its own" in words for words in (*summary.claims, *summary.notes))
+    assert any("micro average" in note for note in summary.notes) and any("fits F2" in note for note in summary.notes)
+    assert not any("fits F2" in note for note in plain.notes)
     results = study.results
     mine = results[(results["arm"] == reported[1]) & (results["metric"] == "test_accuracy")].iloc[0]
     assert (mine["n"], mine["published_mean"], mine["reason"]) == (0, 94.09, "reported only") and math.isnan(mine["mean"])

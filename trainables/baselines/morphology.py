@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.interpolate import splev, splprep
 
-from trainables.baselines.libraries import library
+from trainables.parts.libraries import library
 
 SMALLEST = 12  # pixels; a smaller mask has no shape to speak of
 SMOOTHING = 0.25  # of the outline's spline: the mean squared distance, in pixels, that it may keep from the outline's points

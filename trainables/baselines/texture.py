@@ -3,7 +3,7 @@ Comes in: crops. Goes out: a row a crop. The paper gives no detail: sizes, radii
 
 import numpy as np
 
-from trainables.baselines.libraries import library
+from trainables.parts.libraries import library
 
 ENLARGED = 48  # pixels: the crop's side when the descriptor is taken
 DESCRIBED = 2 / 3  # of the side: the keypoint's size
