@@ -43,6 +43,24 @@ def _cell(row: Mapping[str, str]) -> Published:
         return Published(math.nan, math.nan, row["mean"])
 
 
+@cache
+def foreign_rows() -> Mapping[tuple[str, str, str], str]:
+    """Rows of others' methods, (procedure, table, arm) -> what the row is called where nothing of it is run here."""
+    with (Path(__file__).parent / "published.csv").open(encoding="utf-8", newline="") as file:
+        return {(r["paper"], r["table"], r["arm"]): r["foreign"] for r in csv.DictReader(file) if r["foreign"]}
+
+
+@cache
+def published_notes() -> Mapping[tuple[str, str], tuple[str, ...]]:
+    """(procedure, table) -> what must be known of the paper's numbers there."""
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    with (Path(__file__).parent / "published_notes.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            place = (row["paper"], row["table"])
+            found[place] = (*found.get(place, ()), row["note"])
+    return found
+
+
 def find_published(procedure: str, number: str, dataset: str | None, arm: str | None, metric: str) -> Published | None:
     """The paper's value of a cell of table `number`; None where it has none. Without a data set the paper must have used one only."""
     wanted = (procedure, number, arm, metric.removeprefix("test_").removeprefix("val_"))

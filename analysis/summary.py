@@ -18,7 +18,7 @@ from analysis.claims import claims, how_known
 from analysis.crossed import Crossed, Estimate, split_metric
 from analysis.mixture import mixture
 from analysis.numbers import number
-from analysis.published import REPEATS, Published, find_published, published_gain, verdict, verdict_of_words
+from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
 from analysis.study import BROKEN, STATUSES, Arm, Study, Table, finite, plural
 
@@ -28,6 +28,7 @@ TITLES = {"f1": "F1", "auc": "AUC", "ami": "AMI", "ari": "ARI", "knn_accuracy": 
     "probe_accuracy": "probe's accuracy (uses labels)",
 }
 KMEANS_STD = "_kmeans_std"
+REPORTED = "reported only"  # of a row of the paper that no arm of the table has
 
 
 @dataclass(frozen=True)
@@ -177,13 +178,30 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
     tau = st.kendall([c.published.mean for c in cells if c.published], [c.array for c in cells])
     return Summary(
         table,
-        tuple(rows),
+        (*rows, *_reported(study, table, crossed)),
         baseline.arm.name if baseline else None,
         tau,
         len(both),
-        (*_notes(table, rows, baseline, tau, len(both)), *_of_kmeans(study, table, rows), *_of_code(study, table)),
+        (
+            *_notes(table, rows, baseline, tau, len(both)),
+            *_of_paper(study, table),
+            *_of_kmeans(study, table, rows),
+            *_of_code(study, table),
+        ),
         claims(study, table, rows, baseline),
     )
+
+
+def _reported(study: Study, table: Table, crossed: Crossed) -> list[Row]:
+    """Rows of others' methods that the paper compares with and this table has no arm for: their published values, and that they are no more."""
+    number, known = table.published_number or table.number, {arm.published for arm in table.arms}
+    rows = []
+    for (procedure, of, key), name in foreign_rows().items():
+        if (procedure, of) == (study.procedure, number) and key not in known and table.dataset:
+            row = _row(study, table, Arm(name, "", key), crossed)
+            if any(cell.published for cell in row.cells.values()):
+                rows.append(replace(row, waiting=0, reasons=(REPORTED,)))
+    return rows
 
 
 def test_over_train(study: Study, config_hash: str, metric: str) -> float:
@@ -247,6 +265,11 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
             f"Fewer than {st.FEWEST_RANKED} arms have both a published and a measured number: no rank correlation with the published order."
         )
     return tuple(notes)
+
+
+def _of_paper(study: Study, table: Table) -> tuple[str, ...]:
+    """What must be known of the published numbers beside ours."""
+    return published_notes().get((study.procedure, table.published_number or table.number), ()) if table.dataset else ()
 
 
 def _of_code(study: Study, table: Table) -> tuple[str, ...]:

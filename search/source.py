@@ -88,7 +88,7 @@ class Reader:
     def _same_sizes(self) -> bool:
         return all(
             self.old.get(name) == getattr(self.config, name, None)
-            for name in ("input_size", "canvas", "normal_width", "normal_gray", "upright")
+            for name in ("input_size", "canvas", "normal_width", "normal_gray", "upright", "straighten")
         )
 
     def outside(self, source: Source) -> None:

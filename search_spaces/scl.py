@@ -53,7 +53,14 @@ TABLES = (
         "Swin-L with SCL beside two chromosome classifiers",
         INTERNAL,
         "Swin-L with SCL",
-        (Arm("Swin-L with SCL", {"backbone": "swin_large_patch4_window7_224"}, "swin_large_patch4_window7_224"),),
+        (
+            Arm("Swin-L with SCL", {"backbone": "swin_large_patch4_window7_224"}, "swin_large_patch4_window7_224"),
+            Arm(
+                "HRNet backbone (not the interleaved network), re-implemented from its description",
+                WITHOUT | {"backbone": "hrnet_w18"},
+                "hr_net",
+            ),
+        ),
         external_dataset=EXTERNAL,
     ),
     Table(
@@ -62,6 +69,17 @@ TABLES = (
         "",
         "without SCL",
         (Arm("without SCL", WITHOUT), Arm("with SCL", {})),
+    ),
+    Table(
+        "S5",
+        "A small HRNet beside this preset's network",
+        "",
+        "without SCL",
+        (
+            Arm("without SCL", WITHOUT),
+            Arm("with SCL", {}),
+            Arm("HRNet backbone (not the interleaved network), without SCL", WITHOUT | {"backbone": "hrnet_w18_small"}),
+        ),
     ),
     Table(
         "S2",

@@ -13,23 +13,40 @@ FULL = "SupCAM (full)"
 NO_PRETRAIN = {"pretrain_epochs": 0}
 PLAIN = {"margin_form": "none", "composition": "off", "views": "moco_v2"}  # section 3.5.2: MoCo v2's views for these rows
 
+LIN = NO_PRETRAIN | {  # Lin et al. 2021: the head alone, then all; Adam with decoupled decay
+    "method": "lin2021",
+    "frozen_epochs": 5,
+    "finetune_epochs": 10,
+    "weight_decay": 0.01,
+    "rotation": 10.0,
+    "zoom": 1.1,
+}
+OWN_WORDS = "re-implemented from its description"
+
 TABLES = (
     Table(
         "1",
         "Backbones, 80/10/10 split",
         EIGHT_ONE,
         "SupCAM, ResNet-101",
-        tuple(
-            Arm(f"{row}{title}", {"split": (0.8, 0.1, 0.1), "backbone": name} | overrides, f"{published}/{key}{suffix}")
-            for row, published, suffix, overrides in (
-                ("ImageNet, ", "lin2021", "/imagenet", NO_PRETRAIN | {"weights": "imagenet"}),
-                ("SupCAM, ", "supcam", "", {}),
-            )
-            for title, name, key in (
-                ("ResNet-101", "resnet101", "resnet101"),
-                ("DenseNet-121", "densenet121", "densenet121"),
-                ("ResNeXt-101 32x8d", "resnext101_32x8d", "resnext101_32x8d"),
-            )
+        (
+            *(
+                Arm(f"{row}{title}", {"split": (0.8, 0.1, 0.1), "backbone": name} | overrides, f"{published}/{key}{suffix}")
+                for row, published, suffix, overrides in (
+                    ("ImageNet, ", "lin2021", "/imagenet", NO_PRETRAIN | {"weights": "imagenet"}),
+                    ("SupCAM, ", "supcam", "", {}),
+                )
+                for title, name, key in (
+                    ("ResNet-101", "resnet101", "resnet101"),
+                    ("DenseNet-121", "densenet121", "densenet121"),
+                    ("ResNeXt-101 32x8d", "resnext101_32x8d", "resnext101_32x8d"),
+                )
+            ),
+            Arm(
+                f"Lin et al. 2021, ResNeXt-101 32x8d, {OWN_WORDS}",
+                LIN | {"split": (0.8, 0.1, 0.1), "backbone": "resnext101_32x8d.fb_wsl_ig1b_ft_in1k", "weights": "imagenet"},
+                "lin2021/resnext101_32x8d+header/instagram",
+            ),
         ),
     ),
     Table(
@@ -100,9 +117,24 @@ TABLES = (
         "P = 200",
         tuple(Arm(f"P = {pixels}", {"overlap_threshold": float(pixels)}) for pixels in (50, 100, 150, 200, 250, 300, 400)),
     ),
+    Table(
+        "S4",
+        "Lin et al.'s head and phases on this preset's network",
+        "",
+        "Scratch",
+        (
+            Arm("Scratch", NO_PRETRAIN),
+            Arm(f"Lin et al. 2021, {OWN_WORDS}", LIN),
+            Arm(
+                f"Lin et al. 2021, {OWN_WORDS}, rates for random weights",
+                LIN | {"frozen_rate": 4e-3, "head_rate": 4e-3, "body_rate": 1e-3},
+            ),
+        ),
+    ),
 )
 
 SUP_CON = {"contrast": ("sup_con",)}  # a margin is added to Eq. 4 alone
+OF_LIN = {"method": ("lin2021",)}  # asked for by --retune alone
 COMPOSED = {"composition": ("light", "middle", "heavy")}
 SPACE = {
     "margin_form": Dimension(
@@ -118,6 +150,9 @@ SPACE = {
     "backbone": Dimension("backbone", CategoricalDistribution(("resnet50", "resnet18", "densenet121", "resnext50_32x4d"))),
     "pretrain_rate": Dimension("pretrain_rate", FloatDistribution(0.003, 0.3, log=True)),
     "finetune_rate": Dimension("finetune_rate", FloatDistribution(0.001, 0.1, log=True)),
+    "frozen_rate": Dimension("frozen_rate", FloatDistribution(1e-5, 1e-2, log=True), OF_LIN),
+    "head_rate": Dimension("head_rate", FloatDistribution(1e-6, 1e-2, log=True), OF_LIN),
+    "body_rate": Dimension("body_rate", FloatDistribution(1e-7, 1e-3, log=True), OF_LIN),
     "weight_decay": Dimension("weight_decay", FloatDistribution(1e-6, 1e-2, log=True)),
     "ema_decay": Dimension("ema_decay", FloatDistribution(0.9, 0.9999)),
     "queue_size": Dimension("queue_size", IntDistribution(256, 4096, log=True)),

@@ -1,5 +1,6 @@
 """CCRL: the loss of a whole step against plain float64 loops, the views, the queue, the schedules, the scores, the faults."""
 
+import copy
 import math
 from dataclasses import fields, replace
 
@@ -15,8 +16,9 @@ from torchvision.transforms.v2 import functional as TV
 from trainables import ccrl
 from trainables.ccrl import CENTERS, PROCEDURE, CcrlConfig, Pretrain, canonical, evaluate, exported, faults, predict, standardise, view_sets
 from trainables.data.labels import CONSEP_CLASSES
-from trainables.data.pack import save_pack
+from trainables.data.pack import Masks, save_pack
 from trainables.data.synthetic_cells import cell_set
+from trainables.parts import libraries
 from trainables.parts.clustering import (
     assign,
     cluster,
@@ -555,21 +557,23 @@ def test_without_any_method_all_cells_are_one_cluster(setting):
     assert found["metrics"]["test_purity"] == pytest.approx(share) and abs(found["metrics"]["test_ami"]) < 1e-12
 
 
-YARDSTICKS = ("colours", "histograms", "pixels", "area", "tile", "untrained")
+YARDSTICKS = ("colours", "histograms", "pixels", "area", "tile", "untrained", "backbone", "morphology", "texture")
+DRAWN = ("untrained", "backbone")  # of random weights
 
 
 @pytest.mark.parametrize("features", YARDSTICKS)
 def test_a_yardstick_is_a_run_that_trains_nothing_and_is_judged_as_the_method_is(setting, features, tmp_path):
-    config = replace(TINY, features=features, temperature=0.3, pretrain_epochs=7)
+    config = replace(TINY, features=features, temperature=0.3, pretrain_epochs=7, feature_side=40)
     assert canonical(config) == canonical(replace(config, temperature=0.1, pretrain_epochs=3, gray=0.0, queue_size=5))  # nothing trains
-    assert (canonical(config) == canonical(replace(config, backbone="test_resnet"))) == (features != "untrained")
+    assert (canonical(config) == canonical(replace(config, backbone="test_resnet"))) == (features not in DRAWN)
+    assert (canonical(config) == canonical(replace(config, feature_side=50))) == (features != "backbone")
     rows = []
     outcome = execute(PROCEDURE, config, seed=1, pack=setting.pack, folder=tmp_path / "run", report=rows.append, evaluate_test=True)
     assert [(row["epoch"], row["loss"]) for row in rows] == [(1, 0.0)] and {"val_early_ami", "val_silhouette"} <= set(rows[0])
     trained = {f"test_{name}{end}" for name in ("ami", "ari", "purity", "ami_within", "ami_given_tile") for end in ("", "_train_fit")}
     assert trained | {"test_probe_accuracy"} <= set(outcome.metrics)
     again = execute(PROCEDURE, config, seed=2, pack=setting.pack, folder=tmp_path / "again", evaluate_test=True)
-    assert (again.metrics == outcome.metrics) == (features != "untrained")  # a seed moves the weights alone
+    assert (again.metrics == outcome.metrics) == (features not in DRAWN)  # a seed moves the weights alone
     assert (tmp_path / "run" / "artefacts.npz").exists()
 
 
@@ -600,12 +604,12 @@ def test_the_nine_colour_numbers_are_standardised_means_deviations_and_middles(s
 
 def test_a_yardstick_predicts_where_a_crop_shows_it_and_says_where_not(setting):
     images = setting.pack.images[setting.parts["train"]]
-    for features in ("colours", "histograms", "pixels"):
+    for features in ("colours", "histograms", "pixels", "texture"):
         config = canonical(replace(TINY, features=features))
         tensors = ccrl.build(config, setting).result()
         clusters, _ = ccrl.clustered(config, ccrl.pictured(features, images, np.arange(len(images))), 4)
         assert predict(config, tensors, images, CONSEP_CLASSES, CPU)["cluster"] == clusters.tolist()
-    for features in ("area", "tile"):
+    for features in ("area", "tile", "morphology"):
         config = canonical(replace(TINY, features=features))
         with pytest.raises(RequestError, match="a yardstick that crops alone do not show"):
             predict(config, ccrl.build(config, setting).result(), images, CONSEP_CLASSES, CPU)
@@ -701,7 +705,7 @@ def test_a_packed_set_is_read_back_and_the_split_is_by_tile(setting, tmp_path):
 
 
 FAULTS = {
-    "features": "sounds", "stain": 0.6, "kmeans_fit": "test", "statistics": "none", "whiten": 1.5,
+    "features": "sounds", "feature_side": 8, "stain": 0.6, "kmeans_fit": "test", "statistics": "none", "whiten": 1.5,
     "split": (0.5, 0.5, 0.1), "split_seed": -1, "backbone": "resnt50", "weights": "coco", "projector_hidden": 0, "embedding_dim": 1,
     "predictor_hidden": 0, "pretrain_epochs": 0, "pretrain_batch": 1, "pretrain_rate": 0.0, "warmup_epochs": -1, "weight_decay": -0.1,
     "ema_decay": 1.1, "queue_size": 0, "temperature": 0.0, "local_side": "left", "crop_min": 0.0, "crop_max": 1.5, "jitter_strength": -1.0,
@@ -739,4 +743,44 @@ def test_configurations_that_train_the_same_thing_are_equal():
     assert canonical(replace(TINY, predictor=False, predictor_hidden=99)) == canonical(replace(TINY, predictor=False))
     assert canonical(replace(TINY, jitter=0.0, jitter_strength=2.0)) == canonical(replace(TINY, jitter=0.5, jitter_strength=0.0))
     assert canonical(replace(TINY, jitter=1)) == replace(TINY, jitter=1.0) and canonical(CcrlConfig()) == CcrlConfig()
-    assert canonical(replace(TINY, predictor_hidden=99)) != canonical(TINY)
+    assert canonical(replace(TINY, predictor_hidden=99)) != canonical(TINY) == canonical(replace(TINY, feature_side=99))
+
+
+def test_a_set_that_was_packed_before_masks_were_kept_says_what_to_do(setting, monkeypatch):
+    old, config = replace(setting.pack, masks=None), canonical(replace(TINY, features="morphology"))
+    assert faults(config, setting.pack, setting.parts) == faults(TINY, old, setting.parts) == []
+    [fault] = faults(config, old, setting.parts)
+    assert "prepare the download again" in fault and "--arms" in fault
+    monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: None)
+    [fault] = faults(config, setting.pack, setting.parts)
+    assert (
+        fault.startswith("features=morphology: scikit-image and opencv-python-headless must be installed") and "karyotune[classic]" in fault
+    )
+    with pytest.raises(RequestError, match="must be installed"):
+        libraries.library("cv2")
+
+
+def test_cells_too_small_for_a_shape_stand_in_the_middle_of_the_others(setting):
+    some = np.arange(6)
+    masks = [*setting.pack.masks.each(some)]
+    pack = replace(setting.pack, masks=Masks.of([np.ones((2, 3), bool), *masks[1:]]))
+    rows = ccrl.measured(replace(TINY, features="morphology"), pack, some)
+    assert np.allclose(rows[0], rows[1:].mean(0)) and np.array_equal(rows[1:], ccrl.morphological(masks[1:]))
+
+
+def test_a_published_backbone_keeps_its_own_statistics_and_its_rows_are_of_unit_length(setting, monkeypatch):
+    made = timm.create_model("cell_preact_tiny", num_classes=0)
+    for module in made.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-1, 1)
+    monkeypatch.setattr(ccrl, "create_backbone", lambda *_, **more: copy.deepcopy(made))  # as if weights could be had
+    config = canonical(replace(TINY, features="backbone", weights="imagenet", feature_side=48))
+    fitting = Fitting(ccrl.build(config, setting), setting)
+    fitting.validate(last=True)
+    tensors = fitting.result()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in made.state_dict().items())
+    rows = ccrl.scorer(config, tensors, CPU).rows(setting.pack, setting.parts["test"], CPU)
+    pixels = torch.from_numpy(setting.pack.images[setting.parts["test"]]).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        wanted = made.eval()(standardise(F.interpolate(pixels, (48, 48), mode="bilinear"))).numpy()
+    assert np.allclose(rows, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5)

@@ -127,6 +127,8 @@ def test_a_download_becomes_a_packed_set_of_crops_with_types_tiles_and_areas(tmp
     assert [pack.classes[label] for label in pack.labels[:4]] == ["miscellaneous", "inflammatory", "epithelial", "spindle"]
     assert pack.files[:2] == ("Train/train_1.png#1", "Train/train_1.png#2") and set(pack.patients) == {"Train/train_1", "Train/train_2"}
     assert pack.areas[:4].tolist() == [[400, 60], [256, 48], [38**2, 18 * 19], [256, 64]]
+    assert [mask.shape for mask in pack.masks.each(range(4))] == [(b - t, r - le) for t, le, b, r in BOXES]
+    assert all(mask.all() for mask in pack.masks.each(range(8)))
     for i, (top, left, bottom, right) in enumerate(BOXES):
         cell = Cell("", 0, top, left, bottom, right, 0.0)
         assert np.array_equal(pack.images[i], crop(picture(seed=0), *window(cell, 2)))
@@ -376,7 +378,7 @@ def test_a_folder_per_type_of_crops_is_read_in_colour(tmp_path):
         Image.fromarray(picture(32, 32, number)).save(path)
     pack = read_cells(tmp_path / "crops")
     assert pack.classes == ("a", "b") and np.array_equal(pack.images[1], picture(32, 32, 2)) and pack.areas[0].tolist() == [1024, 1024]
-    assert read_cells(tmp_path / "crops", ("b", "a", "c")).notes == ("no cell of type c",)
+    assert read_cells(tmp_path / "crops", ("b", "a", "c")).notes[0] == "no cell of type c"
     (tmp_path / "crops" / "b" / "1.png").write_bytes(b"")
     with pytest.raises(RequestError) as caught:
         read_cells(tmp_path / "crops", ("b",))

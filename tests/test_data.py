@@ -1,7 +1,9 @@
 """Behaviour of reading, packing and splitting, each error by the words a user sees."""
 
 import csv
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trainables.data.ground import TOLERANCE
-from trainables.data.pack import load_pack, make_pack, save_pack
+from trainables.data.pack import Masks, load_pack, make_pack, save_pack
 from trainables.data.read import read_folder
 from trainables.data.scale import on_canvas
 from trainables.data.split import groups_of, split
 from trainables.data.words import class_order
+from trainables.parts.checkpoint import sealed, unsealed
 from trainables.parts.errors import RequestError
 
 
@@ -400,10 +403,37 @@ def test_a_saved_pack_comes_back_mapped_and_read_only(tmp_path):
     assert isinstance(again.images, np.memmap) and not again.images.flags.writeable
     np.testing.assert_array_equal(again.images, pack.images)
     np.testing.assert_array_equal(again.areas, pack.areas)
-    for name in ("classes", "files", "patients", "hash", "notes"):
+    for name in ("classes", "files", "patients", "hash", "notes", "masks"):
         assert getattr(again, name) == getattr(pack, name)
     assert again.labels.dtype == np.int64 and again.labels.tolist() == pack.labels.tolist()
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["pack"]  # no temporary name is left
+
+
+def test_masks_are_kept_to_the_pixel_and_belong_to_the_set(tmp_path):
+    chance = np.random.default_rng(0)
+    masks = [chance.random(shape) < 0.5 for shape in ((3, 5), (1, 1), (8, 16), (7, 9))]
+    plain = replace(pack_of([0, 1, 0, 1]), parts=("train", "val", "test", "test"))
+    given = (plain.images, plain.labels, plain.classes, plain.files, None, plain.areas, (), plain.parts)
+    pack = make_pack(*given, Masks.of(masks))
+    again = load_pack(save_pack(pack, tmp_path / "p"), verify=True)
+    assert all(
+        np.array_equal(a, b) for a, b in zip(again.masks.each(np.array([2, 0, 3, 1])), [masks[i] for i in (2, 0, 3, 1)], strict=True)
+    )
+    assert len({pack.hash, make_pack(*given).hash, make_pack(*given, Masks.of([masks[0].T, *masks[1:]])).hash}) == 3
+    np.save(tmp_path / "p" / "masks.npy", again.masks.bits ^ 1)
+    with pytest.raises(RequestError, match="agree with its hash"):
+        load_pack(tmp_path / "p", verify=True)
+    (tmp_path / "p" / "masks.npy").unlink()
+    with pytest.raises(RequestError, match=r"masks\.npy must be a readable array.*read the images again"):
+        load_pack(tmp_path / "p")
+
+
+def test_a_set_that_was_packed_before_masks_were_kept_is_read_without_them(tmp_path):
+    folder = save_pack(pack_of([0, 1]), tmp_path / "p")
+    about = unsealed(json.loads((folder / "data.json").read_text()))
+    del about["mask_sizes"]
+    (folder / "data.json").write_text(json.dumps(sealed(about | {"schema": 1})))
+    assert load_pack(folder, verify=True).masks is None
 
 
 def test_saving_the_same_pack_again_is_nothing_and_another_one_is_refused(tmp_path):
@@ -419,8 +449,8 @@ def test_a_damaged_pack_is_refused_with_a_reason(tmp_path):
         load_pack(tmp_path)
     folder = save_pack(pack_of([0, 1]), tmp_path / "p")
     data = (folder / "data.json").read_text()
-    (folder / "data.json").write_text(data.replace('"schema": 1', '"schema": 9'))
-    with pytest.raises(RequestError, match=r"schema 1.*has 9"):
+    (folder / "data.json").write_text(data.replace('"schema": 2', '"schema": 9'))
+    with pytest.raises(RequestError, match=r"schema 1 or 2.*has 9"):
         load_pack(folder)
     (folder / "data.json").write_text(data)
     np.save(folder / "images.npy", np.ones((2, 2, 2), np.uint8))

@@ -439,7 +439,7 @@ FAULTS = {
     "split_seed": -1, "sgd_momentum": 1.0, "weight_decay": -0.1, "pretrain_epochs": -1, "pretrain_batch": 1, "pretrain_rate": 0.0, "warmup_epochs": -1,
     "embedding_dim": 1, "ema_decay": 1.1, "queue_size": 0, "temperature": 0.0, "margin": math.pi, "center_decay": -0.1, "crop_min": 0.0,
     "crop_max": 1.5, "overlap_threshold": -1.0, "composition_draws": 0, "finetune_epochs": 0, "finetune_batch": 1, "finetune_rate": -1.0,
-    "rate_drops": (-1,), "rate_drop": 2.0, "label_smoothing": 1.0, "rotation": 200.0,
+    "method": "other", "frozen_epochs": -1, "frozen_rate": 0.0, "head_rate": 0.0, "body_rate": -1e-6, "rate_drops": (-1,), "rate_drop": 2.0, "label_smoothing": 1.0, "rotation": 200.0,
 }  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from timm.models.resnetv2 import ResNetV2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.baselines.morphology import morphological
+from trainables.baselines.texture import textures
 from trainables.data.cells import read_any, read_cells
 from trainables.data.crops import SIDE
 from trainables.data.pack import Pack
@@ -31,6 +33,7 @@ from trainables.parts.encoders import backbone_faults, create_backbone, key_enco
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import knn_accuracy
 from trainables.parts.key_queue import KeyQueue
+from trainables.parts.libraries import missing
 from trainables.parts.numbers import constant
 from trainables.parts.probe import fit_probe, probed
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
@@ -44,7 +47,9 @@ OTHER_SEEDS = range(1, 11)  # of those that tell how far the clusters depend on 
 OWN = "ccrl."  # before the names of what an exported file holds beside the backbone, which has timm's
 CENTERS = OWN + "centers"
 FITTED = ("centers", "mean", "scale", "probe")  # what the rows of the training part give
-PLAIN = ("colours", "histograms", "pixels", "area", "tile")  # features that need no network
+CLASSIC = ("morphology", "texture")  # features of table 2 that others had, see trainables/baselines
+PLAIN = ("colours", "histograms", "pixels", "area", "tile", *CLASSIC)  # features that need no network
+UNSEEN = ("area", "tile", "morphology")  # of them, those that a crop alone does not show
 EARLY = 2000  # validation cells that are looked at on the way
 BANK = 1000  # training cells that probe and neighbours learn from on the way; with it a validation of `quick` is a tenth of an epoch
 
@@ -57,7 +62,8 @@ class CcrlConfig:
     split: tuple[float, float, float] = (0.6, 0.1, 0.3)  # train, validation, test; by tile or patient [decided]
     split_seed: int = 0  # of the split, fixed for a study [decided]
     split_per_seed: bool = False  # draw the split anew for each seed
-    features: str = "encoder"  # encoder: CCRL; a yardstick that needs no training: untrained (the encoder as it starts) | colours | histograms | pixels | area | tile
+    features: str = "encoder"  # encoder: CCRL; what needs no training: untrained (the encoder as it starts) | backbone (so, at feature_side) | colours | histograms | pixels | area | tile | morphology | texture
+    feature_side: int = 224  # pixels: with features=backbone crops are enlarged to this first
     # encoder
     backbone: str = "cell_preact_resnet18"  # pre-activation ResNet-18 with a 3 x 3 stem; or any timm name
     weights: str = "random"  # random | imagenet: where the backbone starts
@@ -99,10 +105,11 @@ class CcrlConfig:
 
 CHOICES = {
     "weights": ("random", "imagenet"), "local_side": ("query", "key", "both"), "scoring_encoder": ("key", "query"),
-    "features": ("encoder", "untrained", *PLAIN), "statistics": ("imagenet", "set"), "kmeans_fit": ("scored", "train"),
+    "features": ("encoder", "untrained", "backbone", *PLAIN), "statistics": ("imagenet", "set"), "kmeans_fit": ("scored", "train"),
 }  # fmt: skip
 RANGES = {  # (low, high), inclusive
     "split_seed": (0, 2**31 - 1),
+    "feature_side": (16, 2048),
     "projector_hidden": (1, 65536),
     "embedding_dim": (2, 65536),
     "predictor_hidden": (1, 65536),
@@ -139,10 +146,12 @@ def canonical(config: CcrlConfig) -> CcrlConfig:
     """The same training with every field that cannot matter at its default. Fields are numbers of the default's type."""
     if config.features != "encoder":
         kept = {*ALL_FEATURES, *(() if config.features == "tile" else ("whiten",))}
-        kept |= {"backbone", "weights", "statistics"} if config.features == "untrained" else set()
+        kept |= {"untrained": {"backbone", "weights", "statistics"}, "backbone": {"backbone", "weights", "feature_side"}}.get(
+            config.features, set()
+        )
         config = typed(config, {entry.name for entry in fields(CcrlConfig)} - kept)
         return replace(config, pretrain_epochs=1)  # of no steps
-    moot = set() if config.predictor else {"predictor_hidden"}
+    moot = {"feature_side"} if config.predictor else {"feature_side", "predictor_hidden"}
     if config.jitter and config.jitter_strength:
         return typed(config, moot)
     return replace(typed(config, moot | {"jitter_strength"}), jitter=0.0)
@@ -152,6 +161,13 @@ def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.
     """All that is wrong with the configuration, alone and for a data set: one line each."""
     found = setting_faults(config, CHOICES, RANGES, POSITIVE)
     found += backbone_faults(config.backbone)
+    if config.features in CLASSIC and (words := missing()):
+        found.append(f"features={config.features}: {words}")
+    if config.features == "morphology" and pack is not None and pack.masks is None:
+        found.append(
+            "features=morphology measures masks, this set was packed before masks were kept: prepare the download again "
+            "(python -m search data prepare), or leave the row out (--arms)"
+        )
     if pack is not None and pack.images.ndim != 4:
         found.append(f"cells must be in colour, (N, {SIDE}, {SIDE}, 3), the data is {pack.images.shape}; read it with this procedure")
     if parts is not None and config.features == "encoder" and config.pretrain_batch > len(parts["train"]):
@@ -409,11 +425,24 @@ class Pretrain(Task):
 
 
 class Yardstick(Task):
-    """Features that need no network: nothing is trained, `result` is all."""
+    """Features that need no training: `result` is all. A backbone stays as it starts, published statistics of its batch normalisation included; one with
+    random weights has none, and takes those of the training part."""
 
     def __init__(self, config: CcrlConfig, setting: Setting) -> None:
         super().__init__()
         self.config, self.setting = config, setting
+        self.made: dict[str, Tensor] = {}
+        self.start: tuple[
+            nn.Module, ...
+        ] = ()  # in a tuple no part of the task: nothing of it is trained, nor are its statistics taken anew
+        if config.features == "backbone":
+            seed = derive_seed(setting.seed, "ccrl", "backbone")
+            model = create_backbone(
+                config.backbone, channels=3, classes=0, weights=config.weights, seed=seed, input_size=config.feature_side
+            )
+            self.start = (setting.workers.synchronise(model).to(setting.device, memory_format=torch.channels_last),)
+            if config.weights == "random":
+                self.random = model.requires_grad_(False)
         self.nothing = nn.Parameter(torch.zeros(()))  # an optimiser and a group of workers want one weight
         self.optimizer = torch.optim.SGD([self.nothing], lr=0.0)
 
@@ -430,13 +459,26 @@ class Yardstick(Task):
         judged = evaluate(self.config, self.result(), pack, chosen, self.setting.device).metrics
         return {f"val_{new}": judged[name] for new, name in (("early_ami", "ami"), ("silhouette", "silhouette"))}
 
+    def look(self, chosen: Tensor) -> None:
+        pixels = torch.from_numpy(np.ascontiguousarray(self.setting.pack.images[self.setting.parts["train"][chosen.numpy()]]))
+        self.random(enlarged(pixels.to(self.setting.device), self.config.feature_side))
+
     def result(self) -> dict[str, Tensor]:
-        pack, chosen = self.setting.pack, self.setting.parts["train"]
-        return {OWN + name: tensor for name, tensor in fitted_on(self.config, pack, chosen, measured(self.config, pack, chosen)).items()}
+        self.made = self.made or self._result()  # asked for twice, and nothing moves between
+        return self.made
+
+    def _result(self) -> dict[str, Tensor]:
+        pack, chosen, device = self.setting.pack, self.setting.parts["train"], self.setting.device
+        if self.start:
+            rows = embed(self.start[0], pack.images, chosen, device, side=self.config.feature_side)
+        else:
+            rows = measured(self.config, pack, chosen)
+        own = {OWN + name: tensor for name, tensor in fitted_on(self.config, pack, chosen, rows).items()}
+        return own | (self.start[0].state_dict() if self.start else {})
 
 
 def build(config: CcrlConfig, setting: Setting) -> Task:
-    return Yardstick(config, setting) if config.features in PLAIN else Pretrain(config, setting)
+    return Yardstick(config, setting) if config.features in (*PLAIN, "backbone") else Pretrain(config, setting)
 
 
 # ---------------------------------------------------------------------------------------------------------------- scoring
@@ -464,22 +506,45 @@ def channel_statistics(images: np.ndarray, chosen: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def embed(
-    backbone: nn.Module, images: np.ndarray, chosen: np.ndarray, device: torch.device, batch: int = 512, statistics: Tensor | None = None
+    backbone: nn.Module,
+    images: np.ndarray,
+    chosen: np.ndarray,
+    device: torch.device,
+    batch: int = 512,
+    statistics: Tensor | None = None,
+    side: int = 0,
 ) -> np.ndarray:
-    """(N, F) float32 features of the chosen crops (uint8, NHWC), unaugmented, before the projector."""
+    """(N, F) float32 features of the chosen crops (uint8, NHWC), unaugmented, before the projector. side above 0: of crops enlarged to this, by
+    ImageNet's statistics, scaled to unit length."""
+    batch = max(1, batch * SIDE**2 // max(SIDE, side) ** 2)
     before, rows = backbone.training, []
     backbone.eval()
     for first in range(0, len(chosen), batch):
         pixels = torch.from_numpy(np.ascontiguousarray(images[chosen[first : first + batch]])).to(device)
-        rows.append(backbone(standardise(pixels.permute(0, 3, 1, 2).float() / 255, statistics)).float().cpu())
+        if side:
+            rows.append(unit(backbone(enlarged(pixels, side)).float()).cpu())
+        else:
+            rows.append(backbone(standardise(pixels.permute(0, 3, 1, 2).float() / 255, statistics)).float().cpu())
     backbone.train(before)
     return torch.cat(rows).numpy()
+
+
+def enlarged(pixels: Tensor, side: int) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, side, side), bilinearly, by ImageNet's mean and deviation."""
+    return standardise(F.interpolate(pixels.permute(0, 3, 1, 2).float() / 255, (side, side), mode="bilinear", antialias=True))
 
 
 def measured(config: CcrlConfig, pack: Pack, chosen: np.ndarray) -> np.ndarray:
     """(N, F) features of the chosen cells that need no network."""
     if config.features == "area":
-        return np.asarray(pack.areas[chosen, 1:])
+        return np.log(np.maximum(pack.areas[chosen, 1:], 1))
+    if config.features == "morphology":
+        assert pack.masks is not None  # see `faults`
+        rows = morphological(pack.masks.each(chosen))
+        unknown = np.isnan(rows).any(
+            1
+        )  # too small for a shape: in the middle of the others, so that all rows of a table have the same cells
+        return np.where(unknown[:, None], rows[~unknown].mean(0) if not unknown.all() else 0.0, rows)
     if config.features == "tile":
         tiles = tiles_of(pack)
         return np.asarray(tiles[chosen, None] == np.unique(tiles[chosen]), np.float64)
@@ -488,7 +553,9 @@ def measured(config: CcrlConfig, pack: Pack, chosen: np.ndarray) -> np.ndarray:
 
 def pictured(features: str, images: np.ndarray, chosen: np.ndarray, batch: int = 2048) -> np.ndarray:
     """(N, F) float64 of crops (uint8, NHWC). colours: mean and deviation of R, G and B and their mean over the middle 8 x 8 pixels (9);
-    histograms: shares of 16 bins of each channel (48); pixels: the crop at 16 x 16 (768). In units of full brightness."""
+    histograms: shares of 16 bins of each channel (48); pixels: the crop at 16 x 16 (768). In units of full brightness. texture: see `textures` (156)."""
+    if features == "texture":
+        return textures(images[chosen])
     parts = [np.zeros((0, {"colours": 9, "histograms": 48, "pixels": 768}[features]))]
     for first in range(0, len(chosen), batch):
         x = np.asarray(images[chosen[first : first + batch]]) / 255.0
@@ -507,7 +574,7 @@ def clustered(config: CcrlConfig, rows: np.ndarray, k: int) -> tuple[np.ndarray,
     """K-means as the configuration asks for; a tile's number is its cluster as it is."""
     if config.features == "tile":
         return rows.argmax(1), Clusters(np.eye(rows.shape[1]))
-    more = {"standard": config.features == "colours", "components": 50 if config.features == "pixels" else 0}
+    more = {"standard": config.features in ("colours", "morphology"), "components": 50 if config.features == "pixels" else 0}
     return cluster(rows, k, CLUSTER_SEED, config.kmeans_starts, config.whiten, **more)
 
 
@@ -548,8 +615,9 @@ class Scorer:
     def rows_of(self, images: np.ndarray, chosen: np.ndarray, device: torch.device) -> np.ndarray:
         """(N, F) of chosen crops. RequestError for features that a crop does not show."""
         if self.backbone is not None:
-            return embed(self.backbone, images, chosen, device, statistics=self.statistics)
-        if self.config.features in ("area", "tile"):
+            side = self.config.feature_side if self.config.features == "backbone" else 0
+            return embed(self.backbone, images, chosen, device, statistics=self.statistics, side=side)
+        if self.config.features in UNSEEN:
             raise RequestError(
                 f"features={self.config.features} is a yardstick that crops alone do not show: nothing can be predicted by it"
             )
@@ -564,7 +632,8 @@ def scorer(config: CcrlConfig, tensors: Mapping[str, Tensor], device: torch.devi
     fitted = Clusters(arrays["centers"], arrays.get("mean"), arrays.get("scale"))
     model = None
     if config.features not in PLAIN:
-        model = create_backbone(config.backbone, channels=3, classes=0, weights="random", seed=0, input_size=SIDE)
+        side = config.feature_side if config.features == "backbone" else SIDE
+        model = create_backbone(config.backbone, channels=3, classes=0, weights="random", seed=0, input_size=side)
         model.load_state_dict(own)
         model.to(device, memory_format=torch.channels_last).eval()
     statistics = beside["statistics"].to(device) if "statistics" in beside else None

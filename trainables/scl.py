@@ -26,6 +26,7 @@ from trainables.parts.collapse import one_class, one_direction, said
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, backbone_faults, create_backbone, size_arguments, standardise
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
+from trainables.parts.libraries import missing
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed
@@ -49,6 +50,7 @@ class SclConfig:
     normal_width: float = 0.0  # pixels: each image is scaled until its chromosome is this wide, its frame cut off; 0: as it is
     normal_gray: float = 0.0  # 1..255: each image is stretched until 95 % of its chromosome's gray values are below this; 0: as it is
     upright: bool = False  # each image is turned until its chromosome's main axis stands
+    straighten: bool = False  # each image is straightened by its chromosome's medial axis first, where it has one
     split: tuple[float, float, float] = (0.883, 0.019, 0.098)  # train, validation, test: 106,260 + 2,300 + 11,818 images
     split_seed: int = 0  # of the split, fixed for a study [decided]
     split_per_seed: bool = False  # draw the split anew for each seed
@@ -132,6 +134,8 @@ def faults(config: SclConfig, pack: Pack | None = None, parts: Mapping[str, np.n
             f"lambda1 must be 1, or 0 for none, where the contrast is balanced (contrast_balance={config.contrast_balance:g}), "
             f"got {config.lambda1:g}; a weight of its own takes contrast_balance=0"
         )
+    if config.straighten and (words := missing()):
+        found.append(f"straighten: {words}")
     if unknown := backbone_faults(config.backbone):
         found += unknown
     elif not any(fault.startswith("input_size") for fault in found):

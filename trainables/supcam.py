@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.baselines import lin2021
 from trainables.data.copies import near_duplicates
 from trainables.data.laboratory import ELSEWHERE
 from trainables.data.normal import normal_of
@@ -92,6 +93,12 @@ class SupcamConfig:
     label_smoothing: float = 0.1
     rotation: float = 180.0  # degrees: the view is turned by up to this, either way
     zoom: float = 1.0  # factor: the view is scaled by up to this, up or down; 1: not [decided]
+    # another's method in its place
+    method: str = "supcam"  # supcam | lin2021 (Lin et al. 2021, see trainables/baselines): who trains the classifier
+    frozen_epochs: int = 0  # lin2021: before the fine-tuning, of the head alone; theirs: 5
+    frozen_rate: float = 4e-5  # lin2021: the head's highest learning rate meanwhile
+    head_rate: float = 4e-6  # lin2021: the head's in the fine-tuning
+    body_rate: float = 1e-6  # lin2021: the first layers' in the fine-tuning; those between have the geometric mean of both
     # judgement
     every_turn: bool = False  # an image is judged by the mean over its four turns by 90 degrees, and so alike however it lies [decided]
 
@@ -104,6 +111,7 @@ CHOICES = {
     "views": ("supcam", "moco_v2"),
     "blend": ("equal", "lambda", "maximum"),
     "finetune_encoder": ("query", "key"),
+    "method": ("supcam", "lin2021"),
 }
 RANGES = {  # (low, high), inclusive; None is open
     "canvas": (16, 2048),
@@ -126,13 +134,14 @@ RANGES = {  # (low, high), inclusive; None is open
     "overlap_threshold": (0, 50176),
     "composition_draws": (1, 1000),
     "finetune_epochs": (1, 100000),
+    "frozen_epochs": (0, 100000),
     "finetune_batch": (2, 65536),
     "rate_drop": (0, 1),
     "label_smoothing": (0, 0.99),
     "rotation": (0, 180),
     "zoom": (1, 10),
 }
-POSITIVE = ("temperature", "pretrain_rate", "finetune_rate")
+POSITIVE = ("temperature", "pretrain_rate", "finetune_rate", "frozen_rate", "head_rate", "body_rate")
 
 PRETRAIN_FIELDS = (
     "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum",
@@ -143,7 +152,11 @@ PRETRAIN_FIELDS = (
 FINETUNE_FIELDS = (
     "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum",
     "weight_decay", "finetune_encoder", "finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing", "rotation", "zoom",
-    "every_turn",
+    "every_turn", "method", "head_rate", "body_rate",
+)  # fmt: skip
+FROZEN_FIELDS = (
+    "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "weight_decay",
+    "finetune_batch", "label_smoothing", "rotation", "zoom", "method", "frozen_epochs", "frozen_rate",
 )  # fmt: skip
 
 
@@ -151,6 +164,11 @@ def canonical(config: SupcamConfig) -> SupcamConfig:
     """The same training with every field that cannot matter at its default: without pre-training its settings do not matter, without a
     margin its size does not, without composition its blend does not. Fields are numbers of the default's type."""
     moot: set[str] = set()
+    if config.method == "lin2021":
+        config = replace(config, pretrain_epochs=0)
+        moot |= {"sgd_momentum", "finetune_rate", "rate_drops", "rate_drop"} | (set() if config.frozen_epochs else {"frozen_rate"})
+    else:
+        moot |= {"frozen_epochs", "frozen_rate", "head_rate", "body_rate"}
     if config.pretrain_epochs == 0:
         moot |= set(PRETRAIN_FIELDS) - set(FINETUNE_FIELDS) - {"pretrain_epochs"} | {"finetune_encoder"}
     if config.margin_form == "none":
@@ -455,12 +473,19 @@ class Finetune(Task):
         return dict(self.model.state_dict())
 
 
+def build(config: SupcamConfig, setting: Setting) -> Task:
+    return lin2021.All(config, setting) if config.method == "lin2021" else Finetune(config, setting)
+
+
 def _names(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
 
 
 def _classifier(config: SupcamConfig, tensors: Mapping[str, Tensor], classes: int, device: torch.device) -> nn.Module:
-    model = create_backbone(config.backbone, channels=1, classes=classes, weights="random", seed=0)
+    if config.method == "lin2021":
+        model: nn.Module = lin2021.Network(config.backbone, classes, "random", 0)
+    else:
+        model = create_backbone(config.backbone, channels=1, classes=classes, weights="random", seed=0)
     model.load_state_dict(dict(tensors))
     return model.to(device)
 
@@ -497,8 +522,10 @@ def read_files(paths: list[Path], config: SupcamConfig) -> tuple[np.ndarray, dic
     return images, {"file": [shown(str(path)) for path in paths]}, notes, broken
 
 
-def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, Any]:
-    """What timm needs to build this classifier again, as its config.json has it."""
+def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, Any] | None:
+    """What timm needs to build this classifier again, as its config.json has it. None: it has a head that timm does not know."""
+    if config.method == "lin2021":
+        return None
     side = config.input_size
     return {
         "architecture": config.backbone,
@@ -543,7 +570,8 @@ PROCEDURE = Procedure(
     config=SupcamConfig,
     stages=(
         Stage("pretrain", "pretrain_epochs", "pretrain_batch", PRETRAIN_FIELDS, Pretrain, shared=True),
-        Stage("finetune", "finetune_epochs", "finetune_batch", FINETUNE_FIELDS, Finetune),
+        Stage("frozen", "frozen_epochs", "finetune_batch", FROZEN_FIELDS, lin2021.HeadAlone),
+        Stage("finetune", "finetune_epochs", "finetune_batch", FINETUNE_FIELDS, build),
     ),
     canonical=canonical,
     faults=faults,

@@ -250,3 +250,33 @@ def test_a_real_latex_compiles_every_table_and_figure_without_an_overfull_line(t
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
     assert ran.returncode == 0, ran.stdout[-1500:]
     assert "Overfull" not in ran.stdout
+
+
+def test_another_methods_row_stands_as_reported_only_until_an_arm_has_its_key(tmp_path):
+    asked = copy.deepcopy(ASKED)
+    table = asked["tables"][0] | {"number": "1", "dataset": "ChrCluster 80/10/10"}
+    table["arms"] = [arm | {"published": key} for arm, key in zip(table["arms"], ("lin2021/densenet121/imagenet", "lin2021/resnet101/imagenet"), strict=False)]  # fmt: skip
+    asked["tables"] = [table, table | {"number": "S1", "dataset": ""}]
+    study = analysis.load(fake.write(tmp_path, asked, RECORDS))
+    [summary, plain] = study.summaries
+    names = [arm["name"] for arm in table["arms"]]
+    reported = [
+        "Lin et al. 2021: ResNeXt-101 32x8d from ImageNet",
+        "Lin et al. 2021: ResNeXt-101 32x8d with a head of its own",
+    ]
+    assert [row.arm.name for row in summary.rows] == [*names, *reported] and [row.arm.name for row in plain.rows] == names
+    row = summary.rows[-1]
+    assert (row.state, row.keys, row.waiting, sum(row.counts.values()), row.is_baseline) == ("reported only", (), 0, 0, False)
+    assert row.cells["test_accuracy"].published.mean == 94.09 and row.cells["test_f1"].published.mean == 92.84
+    assert not any("with a head of its own" in words for words in (*summary.claims, *summary.notes))
+    assert any("micro average" in note for note in summary.notes) and any("fits F2" in note for note in summary.notes)
+    assert not any("fits F2" in note for note in plain.notes)
+    results = study.results
+    mine = results[(results["arm"] == reported[1]) & (results["metric"] == "test_accuracy")].iloc[0]
+    assert (mine["n"], mine["published_mean"], mine["reason"]) == (0, 94.09, "reported only") and math.isnan(mine["mean"])
+    written = {
+        path.name: path.read_text() for path in analysis.write_report(tmp_path).paths if path.suffix in (".md", ".tex", ".html", ".csv")
+    }
+    for name in ("table-1.md", "table-1.tex", "table-1.csv", "report.html", "report.md"):
+        assert reported[1] in written[name] and "reported only" in written[name] and "94.09" in written[name], name
+    assert "reported only" not in written["table-S1.md"]

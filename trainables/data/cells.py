@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.crops import SIDE, Cell, crop, window
+from trainables.data.crops import SIDE, Cell, crop, dark_part, window
 from trainables.data.downloads import DOWNLOADS, cut_tile, find_tiles
 from trainables.data.find import list_folder
 from trainables.data.listing import part_faults
 from trainables.data.open import FileFault, UnreadableError, read_picture, unreadable_fault
-from trainables.data.pack import Pack, load_pack, make_pack
+from trainables.data.pack import Masks, Pack, load_pack, make_pack
 from trainables.data.read import class_indices, said_first, torn_copies
 from trainables.data.readers import each
 from trainables.data.words import shown
@@ -36,11 +36,12 @@ def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
     listing = list_folder(folder)
     order, labels, wrong, missing = class_indices(listing, classes, folder)
     parts = listing.parts if classes is None else None
-    images, areas, broken = _pictures([folder / name for name in listing.files], listing.names)
+    images, areas, masks, broken = _pictures([folder / name for name in listing.files], listing.names)
     if faults := [*listing.faults, *wrong, *(part_faults(listing) if parts is not None else []), *broken]:
         raise RequestError(*faults)
     notes = [*said_first(listing), *(note.replace("image of class", "cell of type") for note in missing)]
-    pack = make_pack(images, labels, order, listing.names, listing.patients, areas, notes, parts)
+    notes.append("the outline of a cell is the largest dark part of its image (Otsu's threshold)")
+    pack = make_pack(images, labels, order, listing.names, listing.patients, areas, notes, parts, Masks.of(masks))
     if torn := torn_copies(pack):
         raise RequestError(*torn)
     return pack
@@ -56,11 +57,13 @@ def _ordered(pack: Pack, classes: Sequence[str], folder: Path) -> Pack:
     if unknown := [name for name in present if name not in classes]:
         raise RequestError(f"classes must be among {', '.join(classes)}, '{folder}' has others: {', '.join(unknown)}")
     labels = np.array([classes.index(name) if name in classes else -1 for name in pack.classes])[pack.labels]
-    return make_pack(pack.images, labels, classes, pack.files, pack.patients, pack.areas, [*pack.notes, *_missing(classes, present)])
+    notes = [*pack.notes, *_missing(classes, present)]
+    return make_pack(pack.images, labels, classes, pack.files, pack.patients, pack.areas, notes, masks=pack.masks)
 
 
-def _pictures(paths: Sequence[Path], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Files of one cell each -> crops (N, 32, 32, 3), areas (N, 2), faults."""
+def _pictures(paths: Sequence[Path], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[str]]:
+    """Files of one cell each -> crops (N, 32, 32, 3), areas (N, 2), masks of the cells on them, faults."""
+    masks = [np.ones((1, 1), bool)] * len(paths)
     images, areas = np.zeros((len(paths), SIDE, SIDE, 3), np.uint8), np.ones((len(paths), 2))
 
     def one(i: int) -> str:
@@ -71,10 +74,11 @@ def _pictures(paths: Sequence[Path], names: Sequence[str]) -> tuple[np.ndarray, 
         height, width = picture.shape[:2]
         images[i] = crop(picture, *window(Cell("", 0, 0, 0, height, width, 0.0), 1))
         areas[i] = height * width
+        masks[i] = dark_part(picture)
         return ""
 
     reasons = each(one, range(len(paths)))
-    return images, areas, unreadable_fault([(names[i], reason) for i, reason in enumerate(reasons) if reason])
+    return images, areas, masks, unreadable_fault([(names[i], reason) for i, reason in enumerate(reasons) if reason])
 
 
 def read_any(paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, list[object]], list[str]]:
@@ -95,7 +99,7 @@ def read_any(paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, list[object]]
                 rows = [(cell.name, (cell.left + cell.right) / 2, (cell.top + cell.bottom) / 2) for cell in tile.cells]
                 break
         else:
-            images, _, broken = _pictures([path], [shown(str(path))])
+            images, _, _, broken = _pictures([path], [shown(str(path))])
             faults += broken
             parts.append(images)
             rows = [("", "", "")]  # type: ignore[list-item]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import label
 
 SIDE = 32  # pixels of a crop (Nakhli et al., section 4.3)
 
@@ -22,6 +23,7 @@ class Cell:
     bottom: int
     right: int
     area: float  # pixels of the mask; of the box where there is none
+    mask: np.ndarray | None = field(default=None, compare=False, repr=False)  # bool, of the box; None: the label file has boxes alone
 
 
 @dataclass
@@ -40,6 +42,22 @@ def window(cell: Cell, factor: int) -> tuple[int, int, int]:
     """(top, left, side) of the square around a cell whose side is `factor` times the longer side of its box. It may reach beyond the tile."""
     side = factor * max(cell.bottom - cell.top, cell.right - cell.left)
     return (cell.top + cell.bottom - side) // 2, (cell.left + cell.right - side) // 2, side
+
+
+def dark_part(part: np.ndarray) -> np.ndarray:
+    """uint8 (h, w, 3) around one nucleus -> bool (h, w): the largest connected part that is darker than Otsu's threshold, which makes the variance
+    between both sides largest. All of it where the gray is flat."""
+    gray = np.asarray(Image.fromarray(np.ascontiguousarray(part)).convert("L"))
+    counts = np.bincount(gray.ravel(), minlength=256).astype(float)
+    below, sums = np.cumsum(counts), np.cumsum(counts * np.arange(256))
+    above = below[-1] - below
+    means = sums / np.maximum(below, 1), (sums[-1] - sums) / np.maximum(above, 1)
+    between = below * above * (means[0] - means[1]) ** 2
+    if not between.max() > 0:
+        return np.ones(gray.shape, bool)
+    parts, number = label(gray <= int(between.argmax()))
+    sizes = np.bincount(parts.ravel(), minlength=number + 1)[1:]
+    return parts == 1 + int(sizes.argmax())
 
 
 def mirrored(first: int, length: int, size: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.crops import Tile, crop, window
+from trainables.data.crops import Tile, crop, dark_part, window
 from trainables.data.labels import consep_cells, nucls_cells
 from trainables.data.open import SUFFIXES, UnreadableError, read_picture
 from trainables.parts.machine import cpus
@@ -69,6 +69,10 @@ def cut_tile(download: Download, name: str, image: Path | None, labels: Path | N
         return Tile(name, faults=[f"the image cannot be read ({fault})"])
     tile = download.read(labels, *picture.shape[:2], typed=typed)
     crops = [crop(picture, *window(cell, download.factor)) for cell in tile.cells]
+    tile.cells = [
+        cell if cell.mask is not None else replace(cell, mask=dark_part(picture[cell.top : cell.bottom, cell.left : cell.right]))
+        for cell in tile.cells
+    ]
     return replace(tile, name=name, crops=np.stack(crops) if crops else tile.crops)
 
 

@@ -84,7 +84,8 @@ def consep_cells(path: Path, height: int, width: int, typed: bool = True) -> Til
             tile.faults.append(f"cell {number}: type must be 1 to 7, got {kind:g}")
             continue
         rows, columns = places[number - 1]
-        tile.cells.append(Cell(str(number), int(kind), rows.start, columns.start, rows.stop, columns.stop, float(areas[number])))
+        inside = mask[rows, columns] == number
+        tile.cells.append(Cell(str(number), int(kind), rows.start, columns.start, rows.stop, columns.stop, float(areas[number]), inside))
     return tile
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from scipy.ndimage import affine_transform, binary_fill_holes, distance_transform_edt, gaussian_filter
 
 from trainables.data.scale import foreground_box, on_canvas
+from trainables.data.straighten import straightened
 
 GRAY_AT = 95  # per cent of an object's pixels are fainter than what `Normal.gray` names: above are a few dark spots
 SOLID = 0.3  # of that gray: where the object begins when its width is measured, so that neither blur nor a faint ground makes it wider
@@ -32,11 +33,13 @@ class Normal:
     width: float = 0.0  # pixels of the canvas: an image is cut to its object and scaled until that is so wide; 0: its frame and its scale
     gray: float = 0.0  # 1..255: what `GRAY_AT` per cent of the object's pixels become at most; 0: as they are
     upright: bool = False  # turned until the object's main axis stands, the end further from its middle at the top
+    straight: bool = False  # first straightened by its medial axis, where it has one; see `straighten`
 
     @property
     def words(self) -> str:
         """What is done, for a note; '' for nothing."""
-        done = [f"its gray stretched ({GRAY_AT} % of the object below {self.gray:g})"] if self.gray else []
+        done = ["straightened by its medial axis"] if self.straight else []
+        done += [f"its gray stretched ({GRAY_AT} % of the object below {self.gray:g})"] if self.gray else []
         done += ["turned until its main axis stands"] if self.upright else []
         done += [f"scaled until its object is {self.width:g} px wide"] if self.width else []
         return f"each image by itself: {', '.join(done)}" if done else ""
@@ -47,7 +50,12 @@ AS_IT_IS = Normal()
 
 def normal_of(values: Mapping[str, Any]) -> Normal:
     """What a configuration, by its fields' names, asks for."""
-    return Normal(float(values.get("normal_width", 0.0)), float(values.get("normal_gray", 0.0)), bool(values.get("upright", False)))
+    return Normal(
+        float(values.get("normal_width", 0.0)),
+        float(values.get("normal_gray", 0.0)),
+        bool(values.get("upright", False)),
+        bool(values.get("straighten", False)),
+    )
 
 
 def stretched(gray: np.ndarray, level: float) -> np.ndarray:
@@ -80,6 +88,8 @@ def brought(gray: np.ndarray, normal: Normal, canvas: int, size: int) -> tuple[n
     turn by 90 degrees changes a pixel."""
     if not gray.any():
         return np.zeros((size, size), np.uint8), 1.0, False
+    if normal.straight:
+        gray = straightened(gray)[0]
     if normal.gray:
         gray = stretched(gray, normal.gray)
     if not normal.width and not normal.upright:

@@ -1,5 +1,6 @@
 """A data set as training sees it, in memory and on disk, where every run of a node maps it without a copy.
-Comes in: images and what is known of them. Goes out: a `Pack` with its hash, `images.npy` and `data.json`. Exists so that each image is decoded once and a changed set is another set."""
+Comes in: images and what is known of them. Goes out: a `Pack` with its hash, `images.npy` and `data.json`; where outlines are known, `masks.npy`. Exists so
+that each image is decoded once and a changed set is another set."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,38 @@ from trainables.parts.checkpoint import sealed, set_mode, unsealed
 from trainables.parts.errors import RequestError
 from trainables.parts.failpoints import failpoint
 
-SCHEMA = 1
+SCHEMA = 2
+READ = (1, SCHEMA)  # 1: before masks were kept; all else is the same
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """Which pixels of the original image belong to each object, a bit a pixel within the object's own box."""
+
+    bits: np.ndarray  # uint8 (B,): the rows of box after box, each box from a byte of its own
+    sizes: np.ndarray  # int64 (N, 2): height and width of each box
+
+    @classmethod
+    def of(cls, masks: Sequence[np.ndarray]) -> Masks:
+        """masks: N of (height, width), bool."""
+        bits = [np.packbits(np.asarray(mask, bool).ravel()) for mask in masks]
+        sizes = np.array([np.shape(mask) for mask in masks], np.int64).reshape(-1, 2)
+        return cls(np.concatenate(bits) if bits else np.zeros(0, np.uint8), sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def each(self, chosen: np.ndarray) -> Iterator[np.ndarray]:
+        """(height, width) bool of each of the chosen objects, in their order."""
+        ends = np.cumsum((self.sizes.prod(1) + 7) // 8)
+        for i in chosen:
+            height, width = self.sizes[i]
+            bits = self.bits[(ends[i - 1] if i else 0) : ends[i]]
+            yield np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.sizes.tolist()).encode() + np.ascontiguousarray(self.bits).tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +68,7 @@ class Pack:
     areas: np.ndarray  # float64 (N, 2): image area and foreground area, in pixels of the original file
     ties: tuple[tuple[int, int], ...] = ()  # pairs that show the same thing: a split keeps them on one side
     parts: tuple[str, ...] | None = None  # train, val or test of each image, where the data come with a split
+    masks: Masks | None = None  # None where no outline is known
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,8 +88,10 @@ def make_pack(
     areas: np.ndarray,
     notes: Sequence[str] = (),
     parts: Sequence[str] | None = None,
+    masks: Masks | None = None,
 ) -> Pack:
-    """Pack with its hash: sha256 over shape, classes, labels, patients, files, the parts of a given split, and pixels. Notes and areas are not part of it."""
+    """Pack with its hash: sha256 over shape, classes, labels, patients, files, the parts of a given split, masks, and pixels. Notes and areas are not part
+    of it."""
     labels = np.asarray(labels, dtype=np.int64)
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise ValueError(f"images must be uint8 of shape (N, S, S) or (N, S, S, 3), got {images.dtype} {images.shape}")
@@ -66,6 +101,9 @@ def make_pack(
         )
     head = [list(images.shape), list(classes), labels.tolist(), None if patients is None else list(patients), list(files)]
     head += [] if parts is None else [list(parts)]
+    if masks is not None and len(masks) != len(labels):
+        raise ValueError(f"masks must be as many as images, got {len(masks)} for {len(labels)}")
+    head += [] if masks is None else [{"masks": masks.digest}]
     digest = hashlib.sha256(json.dumps(head, ensure_ascii=True, separators=(",", ":")).encode())
     for image in images:
         digest.update(np.ascontiguousarray(image).data)
@@ -79,6 +117,7 @@ def make_pack(
         tuple(notes),
         np.asarray(areas, dtype=np.float64).reshape(len(labels), 2),
         parts=None if parts is None else tuple(parts),
+        masks=masks,
     )
 
 
@@ -90,10 +129,12 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            with (building / "images.npy").open("wb") as stream:
-                np.save(stream, pack.images, allow_pickle=False)
-                stream.flush()
-                os.fsync(stream.fileno())
+            arrays = {"images.npy": pack.images} | ({} if pack.masks is None else {"masks.npy": pack.masks.bits})
+            for name, array in arrays.items():
+                with (building / name).open("wb") as stream:
+                    np.save(stream, array, allow_pickle=False)
+                    stream.flush()
+                    os.fsync(stream.fileno())
             about = {
                 "schema": SCHEMA,
                 "hash": pack.hash,
@@ -106,6 +147,7 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
                 "areas": pack.areas.tolist(),
                 "ties": pack.ties,
                 "parts": pack.parts,
+                "mask_sizes": None if pack.masks is None else pack.masks.sizes.tolist(),
             }
             with (building / "data.json").open("w", encoding="utf-8") as stream:
                 json.dump(sealed(about), stream)
@@ -133,7 +175,7 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
 def _read_about(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-        if isinstance(about, dict) and about.get("schema") == SCHEMA:
+        if isinstance(about, dict) and about.get("schema") in READ:
             about = unsealed(about)
             if missing := {"hash", "shape", "classes", "labels", "files", "patients", "notes", "areas", "ties"} - about.keys():
                 raise ValueError(f"{', '.join(sorted(missing))} missing")
@@ -141,28 +183,22 @@ def _read_about(folder: Path) -> dict[str, Any]:
         raise RequestError(f"packed data must have a data.json, '{folder}' has none; read the images again") from None
     except ValueError as error:
         raise RequestError(f"data.json must be readable, '{folder / 'data.json'}' is not ({error}); read the images again") from None
-    if not isinstance(about, dict) or about.get("schema") != SCHEMA:
+    if not isinstance(about, dict) or about.get("schema") not in READ:
         given = about.get("schema") if isinstance(about, dict) else None
-        raise RequestError(f"packed data must have schema {SCHEMA}, '{folder}' has {given}; read the images again")
+        raise RequestError(f"packed data must have schema {' or '.join(map(str, READ))}, '{folder}' has {given}; read the images again")
     return about
 
 
 def load_pack(folder: str | Path, verify: bool = False) -> Pack:
-    """What `save_pack` wrote, its images mapped read-only: all processes of a node share the pages. verify: compute the hash anew."""
+    """What `save_pack` wrote, its images and masks mapped read-only: all processes of a node share the pages. verify: compute the hash anew."""
     folder = Path(folder)
     about = _read_about(folder)
-    try:
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        if not isinstance(images, np.ndarray):
-            raise ValueError("an archive")
-    except Exception as error:  # noqa: BLE001 (a damaged header fails in NumPy in any of a dozen ways, TokenError and TypeError among them)
-        raise RequestError(
-            f"images.npy must be a readable array, '{folder / 'images.npy'}' is not ({error}); read the images again"
-        ) from None
-    if list(images.shape) != about["shape"] or images.dtype != np.uint8:
-        raise RequestError(
-            f"images.npy must be uint8 {about['shape']}, '{folder / 'images.npy'}' is {images.dtype} {list(images.shape)}; read the images again"
-        )
+    images = _mapped(folder / "images.npy", about["shape"])
+    sizes = about.get("mask_sizes")
+    masks = None
+    if sizes is not None:
+        boxes = np.asarray(sizes, np.int64).reshape(-1, 2)
+        masks = Masks(_mapped(folder / "masks.npy", [int(((boxes.prod(1) + 7) // 8).sum())]), boxes)
     patients = None if about["patients"] is None else tuple(about["patients"])
     pack = Pack(
         images,
@@ -175,10 +211,27 @@ def load_pack(folder: str | Path, verify: bool = False) -> Pack:
         np.asarray(about["areas"], np.float64).reshape(-1, 2),
         tuple((int(i), int(j)) for i, j in about["ties"]),
         parts=None if about.get("parts") is None else tuple(about["parts"]),  # sets packed before these were kept have none
+        masks=masks,
     )
-    if verify and make_pack(images, pack.labels, pack.classes, pack.files, patients, pack.areas).hash != pack.hash:
+    if (
+        verify
+        and make_pack(images, pack.labels, pack.classes, pack.files, patients, pack.areas, parts=pack.parts, masks=masks).hash != pack.hash
+    ):
         raise RequestError(f"packed data must agree with its hash, '{folder}' does not; read the images again")
     return pack
+
+
+def _mapped(path: Path, shape: list[int]) -> np.ndarray:
+    """The uint8 array of this shape in a file, mapped read-only."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("an archive")
+    except Exception as error:  # noqa: BLE001 (a damaged header fails in NumPy in any of a dozen ways, TokenError and TypeError among them)
+        raise RequestError(f"{path.name} must be a readable array, '{path}' is not ({error}); read the images again") from None
+    if list(array.shape) != shape or array.dtype != np.uint8:
+        raise RequestError(f"{path.name} must be uint8 {shape}, '{path}' is {array.dtype} {list(array.shape)}; read the images again")
+    return array
 
 
 def pixel_keys(images: np.ndarray) -> list[bytes]:

@@ -15,7 +15,7 @@ from trainables.data.crops import SIDE, Tile, window
 from trainables.data.downloads import DOWNLOADS, Download, _apart, cut_tile, find_tiles, patient_of
 from trainables.data.find import walk
 from trainables.data.labels import CONSEP_CLASSES, CONSEP_SCHEMES, NUCLS_CLASSES
-from trainables.data.pack import make_pack, save_pack
+from trainables.data.pack import Masks, make_pack, save_pack
 from trainables.data.words import class_order, count, few, shown
 
 
@@ -51,7 +51,7 @@ def prepare_nucls(source: Path, out: Path) -> int:
     tiles, status = _cut_all(source, DOWNLOADS["nucls"])
     if tiles is None:
         return status
-    notes = []
+    notes = ["most outlines published are boxes: a cell's mask is the largest part of its box that is dark by Otsu's threshold"]
     if untyped := sum(tile.untyped for tile in tiles):
         notes.append(f"{count(untyped, 'cell')} without a type (unlabeled, ambiguous) left out")
     if clipped := sum(tile.clipped for tile in tiles):
@@ -108,6 +108,7 @@ def _pack(
         [patient(name) for name, _ in cells],
         areas,
         notes,
+        masks=Masks.of([cell.mask for _, cell in cells if cell.mask is not None]),
     )
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()

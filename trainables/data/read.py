@@ -17,6 +17,7 @@ from trainables.data.normal import AS_IT_IS, Normal, brought
 from trainables.data.open import Decoded, UnreadableError, blank_fault, decode, unreadable_fault
 from trainables.data.pack import Pack, make_pack, pixel_keys
 from trainables.data.readers import each
+from trainables.data.straighten import straightened
 from trainables.data.words import class_order, count, few, same, shown, them
 from trainables.parts.errors import RequestError
 
@@ -37,7 +38,7 @@ def read_images(
     images = np.zeros((len(paths), size, size), np.uint8)
     areas = np.zeros((len(paths), 2))
     factors = np.zeros(len(paths))
-    large = np.zeros(len(paths), bool)
+    large, straight = np.zeros(len(paths), bool), np.zeros(len(paths), bool)
 
     def one(i: int) -> Decoded | str:
         try:
@@ -46,7 +47,9 @@ def read_images(
             return str(error)
         gray = decoded.gray
         areas[i] = gray.size, np.count_nonzero(gray)
-        images[i], factors[i], large[i] = brought(gray, normal, canvas, size)
+        if normal.straight:
+            gray, straight[i] = straightened(gray)
+        images[i], factors[i], large[i] = brought(gray, replace(normal, straight=False), canvas, size)
         return replace(decoded, gray=gray[:0])
 
     results = each(one, range(len(paths)))
@@ -61,6 +64,10 @@ def read_images(
         notes.append(f"{count(white)} with a white background inverted{kept}")
     if normal.words:
         notes.append(normal.words)
+    if normal.straight and good:
+        notes.append(
+            f"{len(good) - int(straight.sum()):,} of {count(len(good))} left as they are: short, touching themselves, or without a single axis"
+        )
     if normal.width and good:
         least, middle, most = np.quantile(factors[[isinstance(result, Decoded) for result in results]], (0.05, 0.5, 0.95))
         notes.append(f"scaled by {middle:.2f} in the middle, nine in ten by {least:.2f} to {most:.2f}")

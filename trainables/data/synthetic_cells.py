@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from trainables.data.crops import SIDE
 from trainables.data.labels import CONSEP_CLASSES
-from trainables.data.pack import Pack, make_pack
+from trainables.data.pack import Masks, Pack, make_pack
 from trainables.data.words import count
 from trainables.parts.errors import RequestError
 
@@ -63,14 +63,14 @@ def _nucleus(
     return soft * stain, soft
 
 
-def _draw(chance: np.random.Generator, kind: int, haematoxylin: float, eosin: float) -> tuple[np.ndarray, tuple[float, float]]:
-    """A crop uint8 (32, 32, 3) of a cell of this type, window twice its size, and (window, mask) areas in pixels before it was scaled."""
+def _draw(chance: np.random.Generator, kind: int, haematoxylin: float, eosin: float) -> tuple[np.ndarray, np.ndarray]:
+    """A crop uint8 (32, 32, 3) of a cell of this type, window twice its size, and the window's mask (side, side) bool before it was scaled."""
     look = LOOKS[kind]
     length = max(7.0, chance.normal(*look.length))
     side, angle = 2 * round(length), chance.uniform(0, math.pi)
     middle = (side / 2 + chance.normal(0, 0.5), side / 2 + chance.normal(0, 0.5))
     stain, soft = _nucleus(chance, look, side, middle, angle, length)
-    area = float((soft > 0.5).sum())
+    mask = soft > 0.5
     for _ in range(chance.integers(4)):  # parts of neighbours, most of them of the same type
         other = LOOKS[kind if chance.random() < 0.6 else chance.integers(len(LOOKS))]
         where, far = chance.uniform(0, 2 * math.pi), side * chance.uniform(0.45, 0.7)
@@ -86,7 +86,7 @@ def _draw(chance: np.random.Generator, kind: int, haematoxylin: float, eosin: fl
     density = gaussian_filter(density, (0.7, 0.7, 0))
     image = 245 * np.exp(-density) + chance.normal(0, 3, (side, side, 3))
     small = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(small), (float(side * side), area)
+    return np.asarray(small), mask
 
 
 def cell_set(images: int = 400, seed: int = 0, tiles: int | None = None) -> Pack:
@@ -99,15 +99,15 @@ def cell_set(images: int = 400, seed: int = 0, tiles: int | None = None) -> Pack
     tiles = tiles or min(30, max(6, images // 30))
     stain = np.random.default_rng([seed, 1 << 32])
     colours = np.clip(stain.normal((1.25, 0.9), (0.15, 0.12), (tiles, 2)), 0.5, 2)
-    crops, areas, files, owners = [], [], [], []
+    crops, masks, files, owners = [], [], [], []
     labels = np.repeat(np.arange(len(numbers)), numbers)
     for i, kind in enumerate(labels):
         tile = i % tiles
-        image, area = _draw(np.random.default_rng([seed, i]), int(kind), *colours[tile])
+        image, mask = _draw(np.random.default_rng([seed, i]), int(kind), *colours[tile])
         crops.append(image)
-        areas.append(area)
+        masks.append(mask)
         files.append(f"{CONSEP_CLASSES[kind]}/{i:06d}.png")
         owners.append(f"tile-{tile:03d}")
-    return make_pack(
-        np.stack(crops), labels, CONSEP_CLASSES, files, owners, np.array(areas), [f"synthetic: seed {seed}, {count(tiles, 'tile')}"]
-    )
+    areas = np.array([(mask.size, mask.sum()) for mask in masks], float)
+    notes = [f"synthetic: seed {seed}, {count(tiles, 'tile')}"]
+    return make_pack(np.stack(crops), labels, CONSEP_CLASSES, files, owners, areas, notes, masks=Masks.of(masks))

@@ -66,7 +66,7 @@ class Fitting:
         """One optimiser step; the loss, a scalar still on the device."""
         if not self.steady:
             for group in self.task.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("share", 1.0)
             return self._step(batch)
         self._play(self._rows([batch], [rate])[0])
         return self.loss.clone()
@@ -88,11 +88,18 @@ class Fitting:
             self.layout = Layout.of(steps[0])
             self.row = torch.zeros(self.layout.size, dtype=torch.uint8, device=self.device)
             self.batch, lr = self.layout.batch(steps[0], self.row)
+            self.shared = []  # rates that are a share of the step's
             for group in self.task.optimizer.param_groups:
-                group["lr"] = lr
-            self.loss = torch.zeros((), device=self.device)
-            self.replay = Replay(lambda: self.loss.copy_(self._step(self.batch)), self.device, self.workers.size == 1)
+                group["lr"] = lr if group.get("share", 1.0) == 1 else torch.zeros_like(lr)
+                self.shared += [] if group["lr"] is lr else [(group["lr"], group["share"])]
+            self.loss, self.lr = torch.zeros((), device=self.device), lr
+            self.replay = Replay(self._recorded, self.device, self.workers.size == 1)
         return self.layout.rows(steps, self.device)
+
+    def _recorded(self) -> None:
+        for rate, share in self.shared:
+            torch.mul(self.lr, share, out=rate)
+        self.loss.copy_(self._step(self.batch))
 
     def _play(self, row: Tensor) -> None:
         self.row.copy_(row)

@@ -62,7 +62,8 @@ class Task(nn.Module):
 
     batches(epoch) yields batches that depend on (seed, epoch) alone; calling the task with one returns the scalar loss, the mean over the
     batch (this worker's slice of it); `after_step` moves key encoders and queues; `learning_rate(epoch, fraction)` is the schedule; `look` is
-    what batch normalisation takes its statistics from before the task is judged. keeps: the `val_` metric whose best epoch is handed on;
+    what batch normalisation takes its statistics from before the task is judged. A parameter group of the optimiser with a `share` has so much of
+    the rate. keeps: the `val_` metric whose best epoch is handed on;
     empty: the last epoch is."""
 
     optimizer: torch.optim.Optimizer
