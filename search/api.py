@@ -23,7 +23,9 @@ from search.compose import chosen_by_searches, compose_study, race_decided
 from search.director import Director
 from search.export import export_best
 from search.faults import told
-from search.ledger import STOP, Ledger
+from search.folders import at_work
+from search.home import here, home, ready, words
+from search.ledger import Ledger
 from search.outlook import Outlook, look_ahead
 from search.prepare import Prepared, prepare
 from search.request import Request
@@ -88,10 +90,11 @@ def run(request: Request, console: Console | None = None) -> Result:
         _compose(prepared)  # a request that contradicts its study touches nothing
     with ExitStack() as stack:
         stack.enter_context(held(folder))
+        home(folder).bring()
         if read_study(folder) != prepared.old:  # another command was at work on it meanwhile
             prepared = prepare(request)
         source, study = prepared.source, _compose(prepared)
-        (folder / STOP).unlink(missing_ok=True)  # of a command that was killed while it stopped; from here on the word is for this one
+        home(folder).forget_stop()  # of a command that was killed while it stopped; from here on the word is for this one
         ledger = stack.enter_context(Ledger(folder))  # once nothing is refused any more: it mends its files
         work = Work(prepared, ledger, with_signatures(study, source), source.pack, console or show.console(), until_end=stack)
         settle(work)
@@ -226,6 +229,7 @@ def _finish(work: Work, director: Director, started: float) -> Result:
     result = Result(work.folder, work.prepared.name, runs, director.new_records, complete, 0.0, why, reasons=tuple(errors))
     if not runs:
         return result
+    home(work.folder).bring("results")
     exported: tuple[str, ...] = ()
     if runs.get("completed"):
         try:
@@ -247,10 +251,13 @@ class Opened:
     """A study that is there. Reading it disturbs no command at work."""
 
     def __init__(self, folder: Path | str) -> None:
-        study = read_study(Path(folder))
+        folder = ready(here(folder))
+        study = read_study(folder)
         if study is None:
-            raise RequestError(f"no study in {folder}; run the procedure first, or name another with --name, --preset, --data, --storage")
-        self.folder, self.study = Path(folder).resolve(), study
+            raise RequestError(
+                f"no study in {words(folder)}; run the procedure first, or name another with --name, --preset, --data, --storage"
+            )
+        self.folder, self.study = folder.resolve(), study
         self.name = str(study["study"])
 
     @property
@@ -268,12 +275,15 @@ class Opened:
 
     def report(self) -> analysis.Report:
         """Write tables, figures and report anew."""
-        return analysis.write_report(self.folder)
+        written = analysis.write_report(self.folder)
+        if not at_work(self.folder):  # else that command's own is put in a minute
+            home(self.folder).put()
+        return written
 
     def check(self) -> "History":
         from search.history import check
 
-        return check(self.folder, self.entry)
+        return check(ready(self.folder, "whole"), self.entry)
 
     def export(self) -> list[str]:
         """Export the best run anew; words on it. RequestError where none has completed, or a command is at work."""

@@ -4,17 +4,15 @@ Comes in: a folder, or a name below --storage. Goes out: an Overview. Reads what
 import fcntl
 import math
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from search.home import LOCK, address_of, here, home, is_address, locked, names_below, ready, words
 from search.registry import unknown
 from trainables.parts.errors import RequestError
-
-LOCK = ".lock"  # held by the command at work, see `study.held`
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,8 @@ class Overview:
 
 def studies(storage: Path) -> list[Path]:
     """Folders of studies below a storage, by name."""
+    if away := names_below(storage):
+        return [storage / name for name in away]
     if not storage.is_dir():
         return []
     return sorted(path.parent for path in storage.glob("*/study.json"))
@@ -57,27 +57,23 @@ def studies(storage: Path) -> list[Path]:
 
 def find(word: str, storage: Path) -> Path:
     """The folder of a study, by its path or by its name below the storage. RequestError with those that there are."""
+    if is_address(word):
+        folder = here(address_of(word))
+        word, storage = folder.name, folder.parent
     for folder in (Path(word), storage / word):
-        if (folder / "study.json").exists():
+        if (ready(folder, "glance") / "study.json").exists():
             return folder.resolve()
     there = [path.name for path in studies(storage)]
     raise RequestError(
-        unknown("study", word, there) + f" They are looked for in {storage}; elsewhere: --storage, or the folder itself"
+        unknown("study", word, there) + f" They are looked for in {words(storage)}; elsewhere: --storage, or the folder itself"
         if there
-        else f"no study {word!r}, and none in {storage}; give the folder of a study, or --storage"
+        else f"no study {word!r}, and none in {words(storage)}; give the folder of a study, or --storage"
     )
 
 
 def at_work(folder: Path) -> bool:
     """Whether a command holds the study."""
-    try:
-        with open(folder / LOCK) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return locked(folder) or home(folder).at_work()
 
 
 @contextmanager
@@ -88,7 +84,8 @@ def held(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RequestError(f"a command is at work on {folder}; stop it first: stop {folder}") from None
-        yield
+        with home(folder).held():
+            yield
 
 
 def overview(folder: Path) -> Overview:
@@ -127,16 +124,14 @@ def _best(study: Any) -> tuple[float, str] | None:
 
 def ask_to_stop(folder: Path) -> None:
     """Have the command at work save its checkpoints and end. RequestError where there is none."""
-    from search.ledger import STOP
-
     if not at_work(folder):
         raise RequestError(
             f"no command is at work on {folder} (or on a file system whose locks are not seen here); there is nothing to stop"
         )
-    (folder / STOP).touch()
+    home(folder).stop()
 
 
 def remove(folder: Path) -> None:
     """Delete a study. RequestError where a command is at work on it."""
     with held(folder):
-        shutil.rmtree(folder)
+        home(folder).remove_all()

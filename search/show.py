@@ -15,6 +15,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search.home import home
+
 if TYPE_CHECKING:
     from search.api import Result
     from search.folders import Overview
@@ -113,6 +115,8 @@ def summary(result: "Result", out: Console) -> None:
     say(f"  report   {short(result.folder / 'report.html')}")
     if (result.folder / "best").exists():
         say(f"  model    {short(result.folder / 'best')}")
+    if url := home(result.folder).url:
+        say(f"  kept at  {url}; the files named here are this machine's copy")
     for warning in result.warnings[:5]:
         say(f"  note: {warning}")
 
@@ -132,7 +136,7 @@ def study(found: "Overview", out: Console) -> None:
         f"  {found.procedure}, preset {found.preset}, {found.images:,} images, begun {found.created}",
         f"  {found.command}",
         *((f"  the last command was ended: {found.halted}",) if found.halted else ()),
-        f"  folder   {short(found.folder)}",
+        f"  folder   {home(found.folder).url or short(found.folder)}",
         *(f"  {word:<9}{short(found.folder / name)}" for word, name in PRODUCTS.items() if (found.folder / name).exists()),
     ):
         out.print(line, markup=False)

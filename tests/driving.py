@@ -191,7 +191,7 @@ class Inside:
     def work(self, director: Director, scheduler, job: dict) -> None:
         from types import SimpleNamespace
 
-        from search.ledger import STOP
+        from search.home import STOP
         from trainables.data.pack import load_pack
         from trainables.parts.errors import Interrupted, RequestError, StorageFault
         from trainables.parts.procedure import config_from
