@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from search.budget import Budget, epoch_seconds, spent_ever
+from search.budget import Budget, epoch_seconds, spent_ever, spent_seconds
 from search.endings import settle, stillborn, write_down
 from search.final import Final
 from search.holding import begun, spares
@@ -60,7 +60,8 @@ class Director:
         self.on_change = on_change
         self.on_record: Callable[[Mapping[str, Any]], None] = lambda record: None  # told of each ended run; must not raise
         self.budget = budget or Budget()
-        self.budget.spent = 0.0 if self.budget.seconds is None else spent_ever(ledger.every())
+        limited = self.budget.seconds is not None or self.budget.paid is not None  # else it is only shown
+        self.budget.spent = spent_ever(ledger.every()) if limited else spent_seconds(ledger.records)
         self.external, self.kept = tuple(external), kept
         self.last_looks = tuple(f"{part}_{entry.procedure.headline[0]}" for part in ("test", *(f"external_{word}" for word in external)))
         self.lock = threading.RLock()

@@ -6,12 +6,13 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from search.home import LOCK, address_of, here, home, is_address, locked, names_below, ready, words
+from search.home import LOCK, address_of, here, home, is_address, locked, names_below, place_of, ready
 from search.registry import unknown
+from search.status import read_status
 from trainables.parts.errors import RequestError
 
 
@@ -34,6 +35,7 @@ class Overview:
     metric: str
     command: str
     halted: str = ""  # what ended the last command before all was done
+    status: Mapping[str, Any] = field(default_factory=dict)  # as its last command told it, see `status`
 
     @property
     def done(self) -> int:
@@ -65,9 +67,9 @@ def find(word: str, storage: Path) -> Path:
             return folder.resolve()
     there = [path.name for path in studies(storage)]
     raise RequestError(
-        unknown("study", word, there) + f" They are looked for in {words(storage)}; elsewhere: --storage, or the folder itself"
+        unknown("study", word, there) + f" They are looked for in {place_of(storage)}; elsewhere: --storage, or the folder itself"
         if there
-        else f"no study {word!r}, and none in {words(storage)}; give the folder of a study, or --storage"
+        else f"no study {word!r}, and none in {place_of(storage)}; give the folder of a study, or --storage"
     )
 
 
@@ -110,7 +112,7 @@ def overview(folder: Path) -> Overview:
     return Overview(
         study.name, folder, state, study.procedure, str(asked.get("preset", "")), str(asked.get("created", "")),
         int((asked.get("data") or {}).get("images") or 0), runs, begun, max(0, waiting - begun), _best(study), study.metric,
-        str(asked.get("command", "")), "" if state == "at work" else str(asked.get("halted", "")),
+        str(asked.get("command", "")), "" if state == "at work" else str(asked.get("halted", "")), read_status(folder),
     )  # fmt: skip
 
 

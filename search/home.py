@@ -34,6 +34,7 @@ STAGES_SECONDS = 2.0  # how often a study asks which stages are there
 ONCE = ("checkpoints", "stages", *LEDGERS)  # put by whoever makes them, when they are made
 LARGE = ("model.safetensors", "stage.safetensors")  # brought one by one, when they are needed
 AT_ONCE = 16  # objects
+PLAIN = str.maketrans("/:", "__")  # of a host in a folder's name
 
 
 class Home:
@@ -79,6 +80,9 @@ class Home:
     def remove_all(self) -> None:
         """The study."""
         shutil.rmtree(self.folder)
+
+    def forget(self) -> None:
+        """What stands at an address alone, below a folder of this machine that goes."""
 
     def append(self, ledger: str, line: bytes) -> None:
         """Before a line is written to a file of LEDGERS. StorageFault where another command has written."""
@@ -286,6 +290,9 @@ class Away(Home):
         self.objects.delete(*sorted(names, key=lambda name: name in ("study.json", LOCK)))  # these last: what broke off can be repeated
         super().remove_all()
 
+    def forget(self) -> None:
+        self.objects.delete(*(found.name for found in self.objects.below()))
+
     def stage(self, key: str, path: Path) -> bool:
         if path.exists() or key in self._stages[1]:
             return True
@@ -434,13 +441,13 @@ def here(place: Path | str) -> Path:
         raise RequestError(words)
     scheme, _, rest = url.partition("://")
     other = objects.endpoint().partition("://")[2] if scheme == "s3" else ""
-    return _cache() / (scheme + (f"@{other.strip('/').replace('/', '_')}" if other else "")) / rest
+    return cache() / (scheme + (f"@{other.strip('/').translate(PLAIN)}" if other else "")) / rest
 
 
-def words(place: Path) -> str:
+def place_of(place: Path) -> str:
     """What a folder on this machine stands for."""
     try:
-        below = place.resolve().relative_to(_cache())
+        below = place.resolve().relative_to(cache())
     except ValueError:
         return str(place)
     if len(below.parts) < 2:
@@ -455,7 +462,7 @@ def home(folder: Path) -> Home:
 
 @functools.cache
 def _home(folder: Path) -> Home:
-    url = words(folder)
+    url = place_of(folder)
     return Away(folder, url) if is_address(url) else Home(folder)
 
 
@@ -496,8 +503,8 @@ def locked(folder: Path) -> bool:
     return False
 
 
-def _cache() -> Path:
-    """By host: a home folder that several machines share must not be one copy for all of them."""
+def cache() -> Path:
+    """Where copies are; by host: a home folder that several machines share must not be one copy for all of them."""
     own = os.environ.get(CACHE)
     below = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "karyotune" / socket.gethostname()
     return (Path(own) if own else below).resolve()

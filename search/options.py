@@ -215,6 +215,10 @@ MACHINE: list[Decorator] = [
                                                     "next call"),
     click.option("--max-gpu-hours", type=POSITIVE,
                  help="start nothing new once the study's runs have taken so many hours of GPUs (of workers, where there is no GPU)"),
+    click.option("--price-per-hour", type=POSITIVE, metavar="PRICE",
+                 help="of one GPU (of a worker, where runs have none), in whatever money; watch and the metrics show the cost"),
+    click.option("--max-cost", type=POSITIVE, metavar="COST",
+                 help="start nothing new once the study's runs have cost so much by --price-per-hour"),
     click.option("--stall-minutes", type=POSITIVE, default=30.0,
                  help="kill and start again a run of which nothing is heard for this long, and for ten times its slowest epoch (default: "
                       "30)"),
@@ -231,7 +235,7 @@ FIELDS = {
     "data", "external", "objective", "preset", "trials", "repeats", "tables", "arms", "storage", "name", "seed", "settings", "spaces",
     "fixed", "sampler", "scheduler", "grid", "grace", "finalists", "retune", "source", "gpus_per_run", "workers_per_run", "slots",
     "address", "wait_for",
-    "max_hours", "max_gpu_hours", "stall_minutes", "retry_failed", "accept_code", "log",
+    "max_hours", "max_gpu_hours", "price_per_hour", "max_cost", "stall_minutes", "retry_failed", "accept_code", "log",
 }  # fmt: skip
 
 

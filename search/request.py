@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search import registry
-from search.home import here, words
+from search.home import here, place_of
 from search.registry import unknown
 from trainables.parts.errors import RequestError
 
@@ -58,6 +58,8 @@ class Request:
     address: str | None = None
     max_hours: float | None = None
     max_gpu_hours: float | None = None
+    price_per_hour: float | None = None  # of a GPU, or of a worker where runs have none
+    max_cost: float | None = None
     wait_for: int | None = None  # machines of a cluster, or free GPUs of this machine, before the first run
     stall_minutes: float = 30.0
     retry_failed: bool = False
@@ -136,6 +138,8 @@ def word_faults(request: Request, study: "Study") -> list[str]:
 def worker_faults(request: Request) -> list[str]:
     """Machines that cannot come; GPUs that a worker could not use: it computes on one, or shares one."""
     gpus, workers = request.gpus_per_run, request.workers_per_run
+    if request.max_cost is not None and request.price_per_hour is None:
+        return [f"--max-cost {request.max_cost:g} needs --price-per-hour: what one GPU (a worker, where runs have none) costs in an hour"]
     if request.wait_for is not None and request.address is None and gpus == 0:
         return [
             f"--wait-for {request.wait_for} waits for machines of the cluster at --address, or for free GPUs of this one, and "
@@ -172,9 +176,9 @@ def to_toml(request: Request) -> str:
         if value is None or (value == entry.default and entry.name != "storage") or f"--{key}" in local:
             continue
         if isinstance(value, Path):
-            value = words(value.resolve())
+            value = place_of(value.resolve())
         elif isinstance(value, tuple):
-            value = [words(one.resolve()) if isinstance(one, Path) else one for one in value]
+            value = [place_of(one.resolve()) if isinstance(one, Path) else one for one in value]
         lines.append(f"{key} = {_toml(value)}")
     return "\n".join(lines) + "\n"
 

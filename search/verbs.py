@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from search import options, registry, show
-from search.home import home, ready, words
+from search.home import home, place_of, ready
 from search.request import Request
 from trainables.parts.errors import RequestError
 
@@ -75,8 +75,8 @@ def _where(request: Request) -> str:
     return ", ".join(
         (
             one("cluster", "--address", request.address, "of its own"),
-            one("data", "--data", words(request.data) if request.data is not None else None, "built-in set"),
-            one("storage", "--storage", words(request.storage), "runs"),
+            one("data", "--data", place_of(request.data) if request.data is not None else None, "built-in set"),
+            one("storage", "--storage", place_of(request.storage), "runs"),
         )
     )
 
@@ -94,7 +94,7 @@ def ls(storage: Path, as_json: bool) -> int:
         show.as_json([one.json() for one in found])
         return 0
     if not found:
-        print(f"no study in {words(storage)}")
+        print(f"no study in {place_of(storage)}")
     for one in found:
         show.console().print(show.line_of(one), markup=False)
     return 0
