@@ -152,6 +152,8 @@ class Away(Home):
     def _bring(self, kind: str) -> None:
         if kind == "images":
             images = self.objects.below()
+            if not images:
+                raise RequestError(f"there is nothing at {self.url}; give the address of a folder of images")
             self._clear(images, kind)
             self._load(images)
             return
@@ -182,9 +184,14 @@ class Away(Home):
                 continue
             path.unlink(missing_ok=True)
 
-    def _load(self, there: Iterable[Found]) -> None:
-        """Bring those that differ from this machine's. Stores tell time by the second: small ones at the top are always brought."""
-        wanted = [found for found in there if not self._same(found) or ("/" not in found.name and found.size < 1 << 20)]
+    def _load(self, there: Iterable[Found], all_small: bool = False) -> None:
+        """Bring those that differ from this machine's. Stores tell time by the second, in which a file may be put twice: small ones at the
+        top are always brought; all_small: and others than LARGE."""
+
+        def again(found: Found) -> bool:
+            return not found.name.endswith(LARGE) if all_small else "/" not in found.name and found.size < 1 << 20
+
+        wanted = [found for found in there if again(found) or not self._same(found)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda found: self._download(found.name), wanted))
 
@@ -270,7 +277,7 @@ class Away(Home):
         for path in _files(run):
             if path.relative_to(self.folder).as_posix() not in names:
                 path.unlink(missing_ok=True)
-        self._load(there)
+        self._load(there, all_small=True)
         from trainables.parts.execution import FLIGHT
 
         self._flights = {path for path in [run / FLIGHT] if path.exists()}
