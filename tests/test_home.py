@@ -72,8 +72,8 @@ def test_an_address_and_its_copy_stand_for_each_other(away):
 def test_of_two_writers_of_a_record_one_wins_and_the_other_writes_no_more(two):
     one, other = two
     one.append("records", b"first\n")
+    other._next["records"] = 0  # as it was when both began
     with pytest.raises(StorageFault, match="written by another command meanwhile"):
-        other._next["records"] = 0  # as it was when both began
         other.append("records", b"second\n")
     with pytest.raises(StorageFault, match="written by another command"):
         other.append("records", b"third\n")
@@ -255,7 +255,7 @@ class refusing:  # noqa: N801 (used as a function)
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_PUT = do_HEAD = do_DELETE = _refuse
+            do_GET = do_PUT = do_HEAD = do_DELETE = _refuse  # noqa: N815 (http.server's names)
 
             def log_message(self, *words):
                 pass
@@ -275,7 +275,9 @@ def test_a_network_that_goes_while_a_study_is_at_work_ends_it_with_words_and_wha
 
     def gone(self, ledger, line):
         if self._next.get(ledger):
-            raise StorageFault(f"{self.url} cannot be reached (error sending request); look at the network, then the same command continues")
+            raise StorageFault(
+                f"{self.url} cannot be reached (error sending request); look at the network, then the same command continues"
+            )
         real(self, ledger, line)
 
     monkeypatch.setattr(Away, "append", gone)
