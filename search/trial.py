@@ -26,6 +26,7 @@ from search.ledger import now
 from search.memory import peak_memory, reset_peak_memory
 from search.stages import Stages
 from search.study import STUDY
+from search.takeup import complete_log
 from trainables.data.pack import Pack, load_pack
 from trainables.parts import code
 from trainables.parts.errors import CardHidden, Interrupted, Misplaced, OtherCode, RequestError
@@ -118,6 +119,8 @@ def _work(job: dict[str, Any], send: Report, workers: Workers, leaving: Callable
     study = here(job["study"])
     there, run = home(study), study / job["folder"]
     there.take_up(run, [name for name in ("data", *(f"external/{name}" for name in job["external"])) if str(study / name) not in _packs])
+    if there.url:
+        complete_log(run)
     _examine(job)
     torch.set_num_threads(max(1, int(job["cpus"])))
     entry = registry.load(job["procedure"])

@@ -16,8 +16,10 @@ from search.home import CACHE, Away, here, place_of
 from search.ledger import Ledger
 from search.stages import Stages
 from search.study import held
+from search.takeup import complete_log
+from trainables.parts.checkpoint import save_state
 from trainables.parts.errors import RequestError, StorageFault
-from trainables.parts.execution import EPOCHS, FLIGHT
+from trainables.parts.execution import EPOCHS, FLIGHT, read_lives
 
 WORDS = ("--trials", "0", "--repeats", "1", "--tables", "1", "--arms", "plain,slow")
 
@@ -144,6 +146,16 @@ def test_a_run_goes_on_elsewhere_from_what_was_put_and_a_file_that_is_freed_is_g
     one.remove(run / FLIGHT)
     other.take_up(there, [])
     assert not (there / FLIGHT).exists() and (there / EPOCHS).exists()
+
+
+@pytest.mark.parametrize("log", ["life a 1 0\nepoch warm 1\nsaved warm 1\n", ""])
+def test_a_log_that_was_not_put_any_more_is_completed_by_the_checkpoint_that_was(tmp_path, log):
+    save_state(tmp_path / FLIGHT, {}, {"history": [{"stage": "warm", "epoch": 3}]})
+    (tmp_path / EPOCHS).write_text(log)
+    for _ in range(2):
+        complete_log(tmp_path)
+        (life,) = read_lives(tmp_path)
+        assert life["epochs"] == {"warm": [1, 3]} and life["saved"] == {"warm": 3}
 
 
 def test_data_reach_a_machine_once(two, monkeypatch):
