@@ -17,7 +17,7 @@ from torch import Tensor
 
 from search.card import confusion_csv, model_card
 from search.exported import MODEL_FILE, SCHEMA, SETTINGS, exported_key, sum_of
-from search.home import home
+from search.home import here, home
 from search.invariance import invariances
 from search.ledger import Ledger, now
 from search.registry import Entry
@@ -215,4 +215,4 @@ def _flips(before: Mapping[str, list[Any]], now: Mapping[str, list[Any]]) -> int
 def source_of(study: Mapping[str, Any]) -> Path | None:
     """The folder that the study's images were read from; None for the built-in set."""
     source = study["data"]["source"]
-    return None if source == "synthetic" else Path(source)
+    return None if source == "synthetic" else here(source)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trainables.parts.errors import StorageFault
@@ -120,11 +120,13 @@ class Objects:
             temporary.unlink(missing_ok=True)
 
     def below(self, name: str = "") -> list[Found]:
-        """All that stands in what would be a folder."""
+        """All that stands in what would be a folder; without the empty objects that consoles make to stand for one."""
         import obstore
 
         with self._told():
-            return [_found(meta) for page in obstore.list(self._store, name or None) for meta in page]
+            found = [_found(meta) for page in obstore.list(self._store, name or None) for meta in page]
+        above = {str(folder) for one in found for folder in PurePosixPath(one.name).parents}
+        return [one for one in found if one.name and (one.size or one.name not in above)]
 
     def folders(self, below: str = "") -> list[str]:
         """Names of what would be folders, one level down."""

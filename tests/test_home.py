@@ -220,6 +220,8 @@ def test_images_in_a_bucket_are_brought_once_and_are_the_same_data(away, server,
             path = tmp_path / f"{index}.png"
             Image.new("L", (16, 16), 40 * number + index).save(path)
             client(server).upload_file(str(path), "lab", f"{tmp_path.name}/images/{name}/{index}.png")
+    for folder in ("images/", "images/a/"):  # as a console makes them
+        client(server).put_object(Bucket="lab", Key=f"{tmp_path.name}/{folder}", Body=b"")
     loaded = []
     real = Away._download
     monkeypatch.setattr(Away, "_download", lambda self, name: loaded.append(name) or real(self, name))
