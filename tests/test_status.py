@@ -13,8 +13,8 @@ from search.status import lines_of, read_status, status_of, telling
 
 @pytest.fixture
 def director(bench):
-    ledger, made = bench(tables=["1"], repeats=1).open(with_search=False)
-    yield made
+    _, made = bench(tables=["1"], repeats=1).open(with_search=False)
+    return made
 
 
 def test_a_watcher_on_another_machine_sees_progress_machines_failures_and_cost(bench, director, monkeypatch):
