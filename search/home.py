@@ -64,8 +64,12 @@ class Home:
     def fetch(self, path: Path) -> None:
         """Bring one file, where it is there and differs."""
 
-    def take_up(self, run: Path, needs: Iterable[str]) -> None:
-        """What a worker needs to begin with a run: `needs` of the study, and the run's own folder as it was left."""
+    def take_up(self, run: Path, needs: Iterable[str], first: bool = True) -> None:
+        """What a worker needs to begin with a run: `needs` of the study, and the run's own folder as it was left. first: of the run's
+        workers, who alone writes; another one may be in the same folder."""
+
+    def leave(self, run: Path) -> None:
+        """The run has ended here, and all of it was put: a copy would only fill the disk."""
 
     def has(self, path: Path) -> bool:
         return path.exists()
@@ -217,11 +221,11 @@ class Away(Home):
             path.unlink(missing_ok=True)
 
     def put(self, *paths: Path) -> None:
+        if self.lost:
+            return
         if paths:
             for path in paths:
                 self._put(path)
-            return
-        if self.lost:
             return
         with self._busy:
             there = {found.name: found for found in self.objects.beside() if not found.name.startswith(".")}
@@ -265,22 +269,30 @@ class Away(Home):
         if found is not None and not self._same(found):
             self._download(found.name)
 
-    def take_up(self, run: Path, needs: Iterable[str]) -> None:
+    def take_up(self, run: Path, needs: Iterable[str], first: bool = True) -> None:
+        from trainables.parts.execution import EPOCHS, FLIGHT
+
         with self._alone():  # the first process of a machine brings it, the others find it
             for name in needs:
                 self._load(self.objects.below(f"{name}/"))
+            stages = self.stages()
+            for path in (self.folder / "stages").glob("*/*"):
+                if path.parent.name not in stages and path.exists() and _stamped(path):  # freed meanwhile, by a command elsewhere
+                    path.unlink(missing_ok=True)
             if not (self.folder / "study.json").exists():
                 self._download("study.json")
         below = f"{run.relative_to(self.folder).as_posix()}/"
-        there = self.objects.below(below)
+        there = [found for found in self.objects.below(below) if first or not found.name.endswith((EPOCHS, *LARGE))]
         names = {found.name for found in there}
         for path in _files(run):
-            if path.relative_to(self.folder).as_posix() not in names:
+            if path.relative_to(self.folder).as_posix() not in names and (first or not path.name.endswith((EPOCHS, *LARGE))):
                 path.unlink(missing_ok=True)
         self._load(there, all_small=True)
-        from trainables.parts.execution import FLIGHT
-
         self._flights = {path for path in [run / FLIGHT] if path.exists()}
+
+    def leave(self, run: Path) -> None:
+        if not locked(self.folder):  # else the command is on this machine, and frees what nobody needs
+            shutil.rmtree(run, ignore_errors=True)
 
     def has(self, path: Path) -> bool:
         return path.exists() or self.objects.head(path.relative_to(self.folder).as_posix()) is not None
@@ -354,7 +366,7 @@ class Away(Home):
             while not over.wait(BEAT_SECONDS):
                 own["beat"] += 1
                 with suppress(StorageFault):  # no network: records are conditional, and say so themselves
-                    version = self.objects.put_over(LOCK, _json(own), version) or {}
+                    version = self.objects.put_over(LOCK, _json(own), version) or self._version(own)
                     if not version:
                         self.lost = self.lost or f"{self.url} was taken over by another command; this one has ended"
                         return
@@ -389,7 +401,7 @@ class Away(Home):
         began, first = time.monotonic(), None
         while True:
             if self.objects.put_new(LOCK, _json(own)):
-                return self._version()
+                return self._version(own)
             there = self.objects.get(LOCK)
             if there is None:
                 continue
@@ -405,9 +417,10 @@ class Away(Home):
                     return taken
             time.sleep(1.0)
 
-    def _version(self) -> dict[str, str]:
+    def _version(self, own: dict[str, Any]) -> dict[str, str]:
+        """Of our lock; {} where it is another's. One whose answer was lost on the way is ours under a version that we were not told."""
         there = self.objects.get(LOCK)
-        return there[1] if there is not None else {}
+        return there[1] if there is not None and json.loads(there[0]).get("nonce") == own["nonce"] else {}
 
     def at_work(self) -> bool:
         there = self.objects.head(LOCK)
@@ -457,9 +470,10 @@ def place_of(place: Path) -> str:
         below = place.resolve().relative_to(cache())
     except ValueError:
         return str(place)
-    if len(below.parts) < 2:
+    scheme = below.parts[0].partition("@")[0] if len(below.parts) > 1 else ""
+    if scheme not in objects.SCHEMES:
         return str(place)
-    return f"{below.parts[0].partition('@')[0]}://{'/'.join(below.parts[1:])}"
+    return f"{scheme}://{'/'.join(below.parts[1:])}"
 
 
 def home(folder: Path) -> Home:

@@ -71,6 +71,7 @@ def run_trial(job: dict[str, Any]) -> None:
     except Exception as fault:  # noqa: BLE001 (told as it is; its traceback stands in the run's log; the study goes on)
         ending = _ending(job, fault)
     ending |= {"started": started, "ended": now(), "peak_memory_bytes": peak_memory()} | (origin or place.origin(job))
+    home(here(job["study"])).leave(here(job["study"]) / job["folder"])
     leaves = ending.get("kind") in LEAVES
     gc.collect()
     _freeze()
@@ -118,8 +119,9 @@ def _work(job: dict[str, Any], send: Report, workers: Workers, leaving: Callable
     """One worker's part of a run. leaving: asked by every worker after each epoch; whether their machines are being taken away."""
     study = here(job["study"])
     there, run = home(study), study / job["folder"]
-    there.take_up(run, [name for name in ("data", *(f"external/{name}" for name in job["external"])) if str(study / name) not in _packs])
-    if there.url:
+    needs = [name for name in ("data", *(f"external/{name}" for name in job["external"])) if str(study / name) not in _packs]
+    there.take_up(run, needs, first=workers.rank == 0)
+    if there.url and workers.rank == 0:
         complete_log(run)
     _examine(job)
     torch.set_num_threads(max(1, int(job["cpus"])))
@@ -158,6 +160,8 @@ def _work(job: dict[str, Any], send: Report, workers: Workers, leaving: Callable
     finally:
         if workers.rank == 0:
             there.put_run(run)
+            if job.get("group"):
+                there.leave(run)
 
 
 def _examine(job: dict[str, Any]) -> None:

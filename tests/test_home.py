@@ -144,8 +144,13 @@ def test_a_run_goes_on_elsewhere_from_what_was_put_and_a_file_that_is_freed_is_g
     assert (run / FLIGHT).read_bytes() == b"after"
     assert one.has(run / FLIGHT)
     one.remove(run / FLIGHT)
+    (there / EPOCHS).write_text("of the first worker, which is in this folder too")
+    other.take_up(there, [], first=False)
+    assert not (there / FLIGHT).exists() and (there / EPOCHS).read_text().startswith("of the first")
     other.take_up(there, [])
-    assert not (there / FLIGHT).exists() and (there / EPOCHS).exists()
+    assert (there / EPOCHS).read_text() == "life a 1 0\n"
+    other.leave(there)
+    assert not there.exists() and one.has(run / EPOCHS)
 
 
 @pytest.mark.parametrize("log", ["life a 1 0\nepoch warm 1\nsaved warm 1\n", ""])
@@ -184,11 +189,15 @@ def test_a_stage_that_one_machine_has_trained_is_there_for_another_and_stays_the
     assert second.has("k")
     tensors, values = second.get("k")
     assert torch.equal(tensors["w"], torch.ones(2)) and values["epochs"] == 1
-    shutil.rmtree(other.folder / "stages")
+    shutil.rmtree(other.folder / "stages")  # as where it trained it too, before that was there
     second.put("k", {"w": torch.zeros(2)}, {"epochs": 1})
     shutil.rmtree(one.folder / "stages")
     assert torch.equal(first.get("k")[0]["w"], torch.ones(2))
     assert first.home.stages() == {"k"}
+    first.home.remove(first.path("k").parent)
+    second.get("other")
+    second.home.take_up(other.folder / "checkpoints" / "x", [])
+    assert not second.path("k").exists() and second.get("k") is None, "freed everywhere"
 
 
 def test_a_study_is_done_in_a_bucket_shown_and_gone_on_with_from_another_machine(inside, away, server, tmp_path, monkeypatch, capsys):
