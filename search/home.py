@@ -261,7 +261,9 @@ class Away(Home):
 
     def put_new(self, path: Path) -> None:
         name = path.relative_to(self.folder).as_posix()
-        if self.objects.put_new(name, path) and (found := self.objects.head(name)) is not None:
+        if not self.objects.put_new(name, path):
+            self.fetch(path)
+        elif (found := self.objects.head(name)) is not None:
             _stamp(path, found)
 
     def fetch(self, path: Path) -> None:
