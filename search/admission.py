@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search import cluster
 from search.examine import Expected, Fault, Findings, Folder, clock_fault, examine, sees
+from search.home import place_of
 from search.machines import Machines
 from trainables.parts import code
 from trainables.parts.errors import ClusterLost, RequestError
@@ -54,7 +55,7 @@ class Admission:
             if name in self.found or name in self._asked:
                 continue
             expected = Expected(
-                str(self.folder.path), self.folder.token, code.known(), node["Resources"].get("GPU", 0.0) * self.gpus, time.time(),
+                place_of(self.folder.path), self.folder.token, code.known(), node["Resources"].get("GPU", 0.0) * self.gpus, time.time(),
                 self.group, self.probe,
             )  # fmt: skip
             there = NodeAffinitySchedulingStrategy(name, soft=False)

@@ -23,13 +23,16 @@ from search.compose import chosen_by_searches, compose_study, race_decided
 from search.director import Director
 from search.export import export_best
 from search.faults import told
-from search.ledger import STOP, Ledger
+from search.folders import at_work
+from search.home import here, home, place_of, ready
+from search.ledger import Ledger
 from search.outlook import Outlook, look_ahead
 from search.prepare import Prepared, prepare
 from search.request import Request
 from search.retune import make_searches
 from search.signals import SIGNALS, first_saves
 from search.source import with_signatures
+from search.status import telling
 from search.stopping import heed
 from search.study import check_writable, external_names, held, read_study
 from search.work import Work, decide, set_aside, settle
@@ -47,8 +50,8 @@ __all__ = ["Opened", "Request", "Result", "open", "plan", "run"]
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a command. runs: how many ended how, in the whole study; new: ended now. why: `limit` or `stop`, where not all has run.
-    exported: words on the best configuration; reasons: why runs did not complete."""
+    """What came of a command. runs: how many ended how, in the whole study; new: ended now. why: `limit`, `cost` or `stop`, where not all
+    has run. exported: words on the best configuration; reasons: why runs did not complete."""
 
     folder: Path
     name: str
@@ -88,10 +91,11 @@ def run(request: Request, console: Console | None = None) -> Result:
         _compose(prepared)  # a request that contradicts its study touches nothing
     with ExitStack() as stack:
         stack.enter_context(held(folder))
+        home(folder).bring()
         if read_study(folder) != prepared.old:  # another command was at work on it meanwhile
             prepared = prepare(request)
         source, study = prepared.source, _compose(prepared)
-        (folder / STOP).unlink(missing_ok=True)  # of a command that was killed while it stopped; from here on the word is for this one
+        home(folder).forget_stop()  # of a command that was killed while it stopped; from here on the word is for this one
         ledger = stack.enter_context(Ledger(folder))  # once nothing is refused any more: it mends its files
         work = Work(prepared, ledger, with_signatures(study, source), source.pack, console or show.console(), until_end=stack)
         settle(work)
@@ -130,6 +134,7 @@ def _conduct(work: Work) -> Director:
     budget = Budget(
         deadline=None if request.max_hours is None else time.monotonic() + 3600 * request.max_hours,
         seconds=None if request.max_gpu_hours is None else 3600 * request.max_gpu_hours,
+        paid=None if request.max_cost is None or request.price_per_hour is None else 3600 * request.max_cost / request.price_per_hour,
     )
     director = Director(
         prepared.entry, plan, work.ledger, work.folder, name=prepared.name, with_tables=request.step != "tune", budget=budget,
@@ -154,6 +159,7 @@ def _carry_out(work: Work, director: Director) -> None:
         from search.admission import admission, gather  # isort: skip
         from search.gpus import free_gpus
         from search.machines import gpus_of, idle, run_bytes, share_out
+        from search.metrics import gauges
         from search.tune import carry_out
 
         def say(words: str) -> None:
@@ -169,6 +175,7 @@ def _carry_out(work: Work, director: Director) -> None:
             first_saves(director, say),
             heed(director, say, lambda: SIGNALS.last is not None) as work.asked,
             admission(work.folder, request.workers_per_run > 1, gpus != 0, say) if machines.running else nullcontext() as opened,
+            ExitStack() as stack,
         ):
             if opened is not None:
                 machines = gather(opened, director, request, gpus)
@@ -180,6 +187,7 @@ def _carry_out(work: Work, director: Director) -> None:
                 told.append(words)
                 say(words)
             director.slots, director.budget.gpus = share.slots, share.gpus * share.workers or 1.0
+            stack.enter_context(telling(director, request.price_per_hour, gauges(prepared.name)))
             director.on_change = reporter = Reporter(work.folder)
             director.on_record = loggers = Loggers(prepared.name, work.folder, chosen(request.log), told.append)
             for record in [record for record in work.ledger.records.values() if loggers.lacks(record)]:
@@ -221,11 +229,12 @@ def _finish(work: Work, director: Director, started: float) -> Result:
     for record in records.values():
         runs[record["status"]] = runs.get(record["status"], 0) + 1
     limited = request.max_hours is not None or request.max_gpu_hours is not None
-    why = "" if complete else "stop" if work.asked.by_another else "limit" if limited else ""
+    why = "" if complete else "stop" if work.asked.by_another else "cost" if director.budget.all_paid() else "limit" if limited else ""
     errors = dict.fromkeys(record["error"]["message"] for record in records.values() if record["error"])
     result = Result(work.folder, work.prepared.name, runs, director.new_records, complete, 0.0, why, reasons=tuple(errors))
     if not runs:
         return result
+    home(work.folder).bring("results")
     exported: tuple[str, ...] = ()
     if runs.get("completed"):
         try:
@@ -247,10 +256,13 @@ class Opened:
     """A study that is there. Reading it disturbs no command at work."""
 
     def __init__(self, folder: Path | str) -> None:
-        study = read_study(Path(folder))
+        folder = ready(here(folder))
+        study = read_study(folder)
         if study is None:
-            raise RequestError(f"no study in {folder}; run the procedure first, or name another with --name, --preset, --data, --storage")
-        self.folder, self.study = Path(folder).resolve(), study
+            raise RequestError(
+                f"no study in {place_of(folder)}; run the procedure first, or name another with --name, --preset, --data, --storage"
+            )
+        self.folder, self.study = folder.resolve(), study
         self.name = str(study["study"])
 
     @property
@@ -268,12 +280,15 @@ class Opened:
 
     def report(self) -> analysis.Report:
         """Write tables, figures and report anew."""
-        return analysis.write_report(self.folder)
+        written = analysis.write_report(self.folder)
+        if not at_work(self.folder):  # else that command's own is put in a minute
+            home(self.folder).put()
+        return written
 
     def check(self) -> "History":
         from search.history import check
 
-        return check(self.folder, self.entry)
+        return check(ready(self.folder, "whole"), self.entry)
 
     def export(self) -> list[str]:
         """Export the best run anew; words on it. RequestError where none has completed, or a command is at work."""

@@ -17,14 +17,23 @@ class Budget:
     seconds: float | None = None
     spent: float = 0.0
     gpus: float = 1.0
+    paid: float | None = None  # seconds that --max-cost pays for
 
     def over(self, begun: Sequence[Active]) -> bool:
         """begun: runs that have no record yet, in flight or to be placed again."""
-        clock = time.monotonic()
-        if self.deadline is not None and clock > self.deadline:
+        if self.deadline is not None and time.monotonic() > self.deadline:
             return True
-        running = sum(active.worked(clock) for active in begun)  # not while they wait for a machine
-        return self.seconds is not None and self.spent + self.gpus * running >= self.seconds
+        least = min((limit for limit in (self.seconds, self.paid) if limit is not None), default=None)
+        return least is not None and self.taken(begun) >= least
+
+    def taken(self, begun: Sequence[Active]) -> float:
+        """Seconds so far."""
+        clock = time.monotonic()
+        return self.spent + self.gpus * sum(active.worked(clock) for active in begun)  # not while they wait for a machine
+
+    def all_paid(self) -> bool:
+        """Whether it is the cost that lets nothing more start."""
+        return self.paid is not None and self.spent >= self.paid and (self.seconds is None or self.paid <= self.seconds)
 
 
 def epoch_seconds(record: Mapping[str, Any]) -> float:

@@ -11,11 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from search.budget import Budget, epoch_seconds, spent_ever
+from search.budget import Budget, epoch_seconds, spent_ever, spent_seconds
 from search.endings import settle, stillborn, write_down
 from search.final import Final
 from search.holding import begun, spares
-from search.ledger import STOP, Ledger
+from search.home import home
+from search.ledger import Ledger
 from search.mirror import Mirror
 from search.nodes import Nodes
 from search.plan import Plan, PlannedRun
@@ -55,10 +56,12 @@ class Director:
         """searches: made once the Director knows what has ended; kept: configurations that stand in tables which searches made: their
         models stay until a race is decided."""
         self.entry, self.plan, self.ledger, self.folder, self.name = entry, plan, ledger, folder, name
+        self.home = home(folder)
         self.on_change = on_change
         self.on_record: Callable[[Mapping[str, Any]], None] = lambda record: None  # told of each ended run; must not raise
         self.budget = budget or Budget()
-        self.budget.spent = 0.0 if self.budget.seconds is None else spent_ever(ledger.every())
+        limited = self.budget.seconds is not None or self.budget.paid is not None  # else it is only shown
+        self.budget.spent = spent_ever(ledger.every()) if limited else spent_seconds(ledger.records)
         self.external, self.kept = tuple(external), kept
         self.last_looks = tuple(f"{part}_{entry.procedure.headline[0]}" for part in ("test", *(f"external_{word}" for word in external)))
         self.lock = threading.RLock()
@@ -169,7 +172,7 @@ class Director:
         self.stopping = True
         self.halt = self.halt or why
         with suppress(OSError):  # a full disk: the runs notice it themselves
-            (self.folder / STOP).touch()
+            self.home.stop()
 
     def drop(self, key: str, why: str) -> None:
         """What came of a run could not be written. It stays as its process left it, and is taken up by the next command."""
@@ -191,7 +194,7 @@ class Director:
         """What a worker is given: plain values."""
         nodes, active.shunned = self.nodes.shunned(active.breaks)
         return {
-            "procedure": self.entry.procedure.name, "study": str(self.folder), "folder": active.folder, "key": active.run.key,
+            "procedure": self.entry.procedure.name, "study": str(self.home), "folder": active.folder, "key": active.run.key,
             "placement": active.placement, "config": config_values(active.run.config), "seed": active.run.seed,
             "code": fingerprint(), "key_code": self.plan.code, "evaluate_test": bool(active.run.arms), "external": list(self.external),
             "avoid": sorted(nodes), "cards": sorted(active.shunned),
@@ -230,7 +233,7 @@ class Director:
             settle(self, active, {**row, "end": "misplaced", "kind": "storage"})
             return
         # A worker may see the word to stop before this command does; one of an earlier command, in a shared folder's cache, is none.
-        self.stopping = self.stopping or bool(words) or (self.folder / STOP).exists()
+        self.stopping = self.stopping or bool(words) or self.home.stopped()
         self.queue.again(active)  # for the next command: its trials stay asked and not told
         if words:
             self.stop(words)

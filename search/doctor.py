@@ -25,9 +25,10 @@ from rich.table import Table
 from search import live, show
 from search.examine import Expected, Findings, Folder, examine, sees
 from search.gpus import VISIBLE, choose, look
+from search.home import home, place_of
 from search.path import ROOT
 from trainables.parts import code
-from trainables.parts.errors import RequestError
+from trainables.parts.errors import RequestError, StorageFault
 
 KNOCK_SECONDS = 3.0
 ASKS = """import sys
@@ -89,6 +90,8 @@ def doctor(address: str | None, storage: Path, out: Console, as_json: bool) -> i
 def _storage(storage: Path) -> Iterator[Folder]:
     try:
         folder = Folder(storage.resolve())
+    except StorageFault as fault:
+        raise RequestError(str(fault)) from None
     except OSError as fault:
         raise RequestError(f"--storage {storage}: {fault.strerror}; name a folder that this user may write on every machine") from None
     with closing(folder):
@@ -99,7 +102,7 @@ def _here(folder: Folder) -> Health:
     """This machine alone. That its GPUs are promised to nobody is no reason not to try them."""
     there, visible = len(list(Path("/proc/driver/nvidia/gpus").glob("*"))), os.environ.get(VISIBLE)
     gpus = there if visible is None else min(there, len([name for name in visible.split(",") if name.strip()]))
-    found = examine(Expected(str(folder.path), folder.token, code.known(), gpus, time.time(), probe=True))
+    found = examine(Expected(place_of(folder.path), folder.token, code.known(), gpus, time.time(), probe=True))
     found.faults += [fault for fault in [sees(found, folder.path, folder.token)] if fault is not None]
     return Health([found], notes=choose(look(), visible)[1])
 
@@ -219,14 +222,14 @@ def _show(health: Health, storage: Path, out: Console) -> None:
         for door in health.doors:
             doors.add_row(door.name, door.address, door.answers)
         out.print(doors)
-    for words in health.notes:
-        out.print(f"note: {words}", markup=False)
-    for words in health.faults:
-        out.print(f"fault: {words}", markup=False)
+    for line in health.notes:
+        out.print(f"note: {line}", markup=False)
+    for line in health.faults:
+        out.print(f"fault: {line}", markup=False)
     what = f"the cluster at {health.cluster}, {len(health.machines)} machine(s)" if health.cluster else "this machine"
     count = len(health.faults)
     out.print(f"versions {', '.join(f'{name} {version}' for name, version in code.versions().items())}", markup=False)
-    out.print(f"{what}, storage {show.short(storage)}: {f'{count} fault(s)' if count else 'sound'}", markup=False)
+    out.print(f"{what}, storage {home(storage).url or show.short(storage)}: {f'{count} fault(s)' if count else 'sound'}", markup=False)
     if not health.cluster:
         out.print("a cluster is examined with --address auto on one of its nodes", markup=False)
 

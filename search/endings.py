@@ -91,8 +91,8 @@ def _tidy(director: "Director", active: Active, status: str, stands: Mapping[str
     """A run that failed keeps its checkpoint: `--retry-failed` goes on from it."""
     folder = director.folder / active.folder
     if status != "failed":
-        (folder / FLIGHT).unlink(missing_ok=True)
+        director.home.remove(folder / FLIGHT)
     if stands["checkpoint"] is None:
-        (folder / RESULT).unlink(missing_ok=True)
+        director.home.remove(folder / RESULT)
     director.shelf.notice(stands)
     director.free()

@@ -2,6 +2,7 @@
 Comes in: what the head has (`Expected`). Goes out: `Findings`: facts, and one line for each fault: what, why, what to do. Knows no Ray:
 `admission` runs it on each node of a cluster, `doctor` here too, where there is none."""
 
+import errno
 import importlib.util
 import os
 import secrets
@@ -15,7 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from search.home import cache, home, is_address, place_of
+from search.objects import Objects, needs
 from trainables.parts import code
+from trainables.parts.errors import StorageFault
 
 ROOM_BYTES = 5e8  # free: a checkpoint and Ray's own logs
 SHARED_BYTES = 1e8  # of /dev/shm; a container has 64 MB unless told otherwise, which NCCL and Ray's object store soon fill
@@ -23,6 +27,7 @@ CLOCK_SECONDS = 5.0  # a machine that asks a time server is right to a hundredth
 SLOW_BYTES = 5e6  # a second: a checkpoint of a ResNet-50 takes half a minute
 PROBE_BYTES, PROBE_SECONDS = 64 << 20, 3.0  # written and read to know how fast a storage is, and for how long at most
 PIECE = 4 << 20
+RIGHTS = "; every machine needs rights of its own for it: a role, or the same variables where Ray is started"
 HEADS = "head"  # the file of whoever examines
 PRETEND = "KARYOTUNE_PRETEND_CARDS"  # where it is set, runs train on the CPU and take Ray's word for their cards: for tests without a GPU
 BESIDE = ("numpy", "ray")  # libraries whose version does not part results, and may yet be why a machine fails
@@ -30,8 +35,8 @@ BESIDE = ("numpy", "ray")  # libraries whose version does not part results, and 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a machine is held against. storage: a folder of this examination's own, in which the head has written `token`. known: the code
-    of the head (`trainables.parts.code.known`). gpus: as Ray promises. sent: the head's clock when it asked. group: runs
+    """What a machine is held against. storage: a folder or an address of this examination's own, in which the head has written `token`.
+    known: the code of the head (`trainables.parts.code.known`). gpus: as Ray promises. sent: the head's clock when it asked. group: runs
     have several workers, who meet in /dev/shm. probe: also measure how fast the storage is."""
 
     storage: str
@@ -96,7 +101,7 @@ def sees(found: Findings, folder: Path, token: str) -> Fault | None:
     if not found.wrote:
         return None
     with suppress(OSError):  # it is not there
-        if (folder / found.wrote).read_text() == token:
+        if _read(place_of(folder), found.wrote) == token:
             return None
     return Fault(
         "storage",
@@ -114,9 +119,10 @@ class Folder:
         self.path = storage / f".examination-{secrets.token_hex(4)}"
         self.token = secrets.token_hex(16)
         self.path.mkdir(parents=True)
-        (self.path / HEADS).write_text(self.token)
+        _write(place_of(self.path), HEADS, self.token)
 
     def close(self) -> None:
+        home(self.path).forget()
         shutil.rmtree(self.path, ignore_errors=True)
         below = self.path.parent
         while below.exists() and self.made is not None and below != self.made.parent and not any(below.iterdir()):
@@ -127,8 +133,14 @@ class Folder:
 def _storage(expected: Expected, found: Findings) -> None:
     folder = Path(expected.storage)
     share = "mount the folder of --storage there as it is on the head, or name one that every machine sees"
+    if is_address(expected.storage) and (missing := needs(expected.storage)):
+        found.faults.append(Fault("storage", f"{found.host}: {missing}"))
+        return
     try:
-        same = (folder / HEADS).read_text() == expected.token
+        same = _read(expected.storage, HEADS) == expected.token
+    except StorageFault as fault:
+        found.faults.append(Fault("storage", f"{found.host}: {fault}{RIGHTS}"))
+        return
     except OSError as fault:
         found.faults.append(Fault("storage", f"{found.host} does not see {folder.parent} ({fault.strerror}); {share}"))
         return
@@ -137,10 +149,10 @@ def _storage(expected: Expected, found: Findings) -> None:
         return
     name = f"node-{secrets.token_hex(8)}"
     try:
-        with (folder / name).open("w") as file:
-            file.write(expected.token)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(expected.storage, name, expected.token)
+    except StorageFault as fault:
+        found.faults.append(Fault("storage", f"{found.host}: {fault}{RIGHTS}"))
+        return
     except OSError as fault:
         words = f"{found.host} sees {folder.parent} and cannot write there ({fault.strerror})"
         found.faults.append(
@@ -148,6 +160,25 @@ def _storage(expected: Expected, found: Findings) -> None:
         )
         return
     found.wrote = name
+
+
+def _read(storage: str, name: str) -> str:
+    if not is_address(storage):
+        return (Path(storage) / name).read_text()
+    there = Objects(storage, quick=True).get(name)
+    if there is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return there[0].decode()
+
+
+def _write(storage: str, name: str, text: str) -> None:
+    if is_address(storage):
+        Objects(storage, quick=True).put(name, text.encode())
+        return
+    with (Path(storage) / name).open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _code(expected: Expected, found: Findings) -> None:
@@ -217,13 +248,16 @@ def _unusable(host: str, number: int) -> Fault | None:
 
 
 def _disk(expected: Expected, found: Findings) -> None:
-    places = {"temporary files": tempfile.gettempdir()} | ({"storage": expected.storage} if found.wrote else {})
+    storage = Path(expected.storage).parent
+    if is_address(expected.storage):  # studies are worked on here
+        storage = cache()
+        storage.mkdir(parents=True, exist_ok=True)
+    places = {"temporary files": tempfile.gettempdir()} | ({"storage": str(storage)} if found.wrote else {})
     for what, place in places.items():
-        free = shutil.disk_usage(str(place)).free
+        free = shutil.disk_usage(place).free
         found.facts[f"free_{what.split()[0]}"] = free
         if free < ROOM_BYTES:
-            where = place if what != "storage" else Path(str(place)).parent
-            words = f"{found.host}: {free / 1e6:.0f} MB are free for {what} ({where}), {ROOM_BYTES / 1e6:.0f} are needed"
+            words = f"{found.host}: {free / 1e6:.0f} MB are free for {what} ({place}), {ROOM_BYTES / 1e6:.0f} are needed"
             found.faults.append(
                 Fault("disk", f"{words}; make room there" + ("" if what == "storage" else ", or start Ray with another TMPDIR"))
             )
@@ -247,20 +281,14 @@ def _speed(expected: Expected, found: Findings) -> None:
     """Bytes a second, there and back, each piece forced to the disk and out of this machine's memory before it is read."""
     if not (expected.probe and found.wrote):
         return
-    path, piece = Path(expected.storage) / f"{found.wrote}-probe", secrets.token_bytes(PIECE)
+    name = f"{found.wrote}-probe"
     try:
-        with path.open("wb", buffering=0) as file:
-            written = _bytes_a_second(lambda: file.write(piece), lambda: os.fsync(file.fileno()))
-        with path.open("rb", buffering=0) as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            read = _bytes_a_second(lambda: len(file.read(PIECE)), lambda: None)
+        written, read = (_speed_away if is_address(expected.storage) else _speed_here)(expected.storage, name, secrets.token_bytes(PIECE))
     except OSError as fault:
         found.faults.append(
             Fault("storage", f"{found.host} could not write {PROBE_BYTES >> 20} MB to the storage ({fault.strerror}); make room there")
         )
         return
-    finally:
-        path.unlink(missing_ok=True)
     found.facts |= {"write_bytes_a_second": round(written), "read_bytes_a_second": round(read)}
     if min(written, read) < SLOW_BYTES:
         words = f"{found.host} writes {written / 1e6:.1f} MB a second to the storage and reads {read / 1e6:.1f}"
@@ -271,6 +299,32 @@ def _speed(expected: Expected, found: Findings) -> None:
                 False,
             )
         )
+
+
+def _speed_here(storage: str, name: str, piece: bytes) -> tuple[float, float]:
+    path = Path(storage) / name
+    try:
+        with path.open("wb", buffering=0) as file:
+            written = _bytes_a_second(lambda: file.write(piece), lambda: os.fsync(file.fileno()))
+        with path.open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return written, _bytes_a_second(lambda: len(file.read(PIECE)), lambda: None)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _speed_away(storage: str, name: str, piece: bytes) -> tuple[float, float]:
+    """Of one object that is put and brought again and again."""
+    there = Objects(storage, quick=True)
+
+    def put() -> int:
+        there.put(name, piece)
+        return len(piece)
+
+    written = _bytes_a_second(put, lambda: None)
+    read = _bytes_a_second(lambda: len((there.get(name) or (b"", {}))[0]), lambda: None)
+    there.delete(name)
+    return written, read
 
 
 def _bytes_a_second(move: Callable[[], int | None], end: Callable[[], None]) -> float:

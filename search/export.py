@@ -17,6 +17,7 @@ from torch import Tensor
 
 from search.card import confusion_csv, model_card
 from search.exported import MODEL_FILE, SCHEMA, SETTINGS, exported_key, sum_of
+from search.home import here, home
 from search.invariance import invariances
 from search.ledger import Ledger, now
 from search.registry import Entry
@@ -37,6 +38,7 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     """Write `best/` for one completed record. Test metrics are computed here only if the record has none (a configuration that only the
     search asked for); they then go into the ledger. NotProven if the written files do not give the recorded metrics."""
     source = folder / "checkpoints" / record["key"] / MODEL
+    home(folder).fetch(source)
     if not source.exists():
         raise RequestError(
             f"the checkpoint of the chosen run is gone: {source.relative_to(folder)}; delete its line in records.jsonl and repeat the "
@@ -128,7 +130,7 @@ def export_best(
         return ["no completed run to export"]
     chosen, headline = ledger.records[best.key], entry.procedure.headline[0]
     tested = f"test_{headline}" in chosen["metrics"]
-    if not complete and not (tested and (folder / "checkpoints" / chosen["key"] / MODEL).exists()):
+    if not complete and not (tested and home(folder).has(folder / "checkpoints" / chosen["key"] / MODEL)):
         return [f"best     so far {best.name}, on validation data; it is tested and exported when the search has ended"]
     if anew or exported_key(folder / "best") != chosen["key"]:
         export(entry, folder, study, ledger, pack, chosen, best.words)
@@ -213,4 +215,4 @@ def _flips(before: Mapping[str, list[Any]], now: Mapping[str, list[Any]]) -> int
 def source_of(study: Mapping[str, Any]) -> Path | None:
     """The folder that the study's images were read from; None for the built-in set."""
     source = study["data"]["source"]
-    return None if source == "synthetic" else Path(source)
+    return None if source == "synthetic" else here(source)

@@ -4,17 +4,16 @@ Comes in: a folder, or a name below --storage. Goes out: an Overview. Reads what
 import fcntl
 import math
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from search.home import LOCK, address_of, here, home, is_address, locked, names_below, place_of, ready
 from search.registry import unknown
+from search.status import read_status
 from trainables.parts.errors import RequestError
-
-LOCK = ".lock"  # held by the command at work, see `study.held`
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Overview:
     metric: str
     command: str
     halted: str = ""  # what ended the last command before all was done
+    status: Mapping[str, Any] = field(default_factory=dict)  # as its last command told it, see `status`
 
     @property
     def done(self) -> int:
@@ -50,6 +50,8 @@ class Overview:
 
 def studies(storage: Path) -> list[Path]:
     """Folders of studies below a storage, by name."""
+    if away := names_below(storage):
+        return [storage / name for name in away]
     if not storage.is_dir():
         return []
     return sorted(path.parent for path in storage.glob("*/study.json"))
@@ -57,27 +59,23 @@ def studies(storage: Path) -> list[Path]:
 
 def find(word: str, storage: Path) -> Path:
     """The folder of a study, by its path or by its name below the storage. RequestError with those that there are."""
+    if is_address(word):
+        folder = here(address_of(word))
+        word, storage = folder.name, folder.parent
     for folder in (Path(word), storage / word):
-        if (folder / "study.json").exists():
+        if (ready(folder, "glance") / "study.json").exists():
             return folder.resolve()
     there = [path.name for path in studies(storage)]
     raise RequestError(
-        unknown("study", word, there) + f" They are looked for in {storage}; elsewhere: --storage, or the folder itself"
+        unknown("study", word, there) + f" They are looked for in {place_of(storage)}; elsewhere: --storage, or the folder itself"
         if there
-        else f"no study {word!r}, and none in {storage}; give the folder of a study, or --storage"
+        else f"no study {word!r}, and none in {place_of(storage)}; give the folder of a study, or --storage"
     )
 
 
 def at_work(folder: Path) -> bool:
     """Whether a command holds the study."""
-    try:
-        with open(folder / LOCK) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return locked(folder) or home(folder).at_work()
 
 
 @contextmanager
@@ -88,7 +86,8 @@ def held(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RequestError(f"a command is at work on {folder}; stop it first: stop {folder}") from None
-        yield
+        with home(folder).held():
+            yield
 
 
 def overview(folder: Path) -> Overview:
@@ -113,7 +112,7 @@ def overview(folder: Path) -> Overview:
     return Overview(
         study.name, folder, state, study.procedure, str(asked.get("preset", "")), str(asked.get("created", "")),
         int((asked.get("data") or {}).get("images") or 0), runs, begun, max(0, waiting - begun), _best(study), study.metric,
-        str(asked.get("command", "")), "" if state == "at work" else str(asked.get("halted", "")),
+        str(asked.get("command", "")), "" if state == "at work" else str(asked.get("halted", "")), read_status(folder),
     )  # fmt: skip
 
 
@@ -127,16 +126,14 @@ def _best(study: Any) -> tuple[float, str] | None:
 
 def ask_to_stop(folder: Path) -> None:
     """Have the command at work save its checkpoints and end. RequestError where there is none."""
-    from search.ledger import STOP
-
     if not at_work(folder):
         raise RequestError(
             f"no command is at work on {folder} (or on a file system whose locks are not seen here); there is nothing to stop"
         )
-    (folder / STOP).touch()
+    home(folder).stop()
 
 
 def remove(folder: Path) -> None:
     """Delete a study. RequestError where a command is at work on it."""
     with held(folder):
-        shutil.rmtree(folder)
+        home(folder).remove_all()

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,6 +17,7 @@ from ray.util.queue import Empty, Queue
 from torch.distributed import TCPStore, init_process_group  # type: ignore[attr-defined]  # documented
 
 from search.cluster import elsewhere
+from search.home import here
 from search.kinds import KNOWN, Preempted
 from search.memory import peak_memory
 from search.place import crowd
@@ -85,7 +85,7 @@ def _trainer(job: dict[str, Any], given: dict[str, Any]) -> TorchTrainer:
             num_workers=job["workers"], use_gpu=bool(job["gpus"]), resources_per_worker=resources, label_selector=elsewhere(job["avoid"]),
         ),
         run_config=train.RunConfig(
-            name=job["key"], storage_path=str(Path(job["study"]) / "ray"),
+            name=job["key"], storage_path=str(here(job["study"]) / "ray"),
             failure_config=train.FailureConfig(max_failures=0, max_preemption_failures=0),  # type: ignore[call-arg]
         ),
     )  # fmt: skip

@@ -5,16 +5,17 @@ before anything else is told. Exists because these two, and no state of Ray or O
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from search.home import home
 from search.lines import Lines, Row, Span, row_of
 from trainables.parts.errors import RequestError
 
 SCHEMA = 1
-STOP = ".stop"  # while this file stands in a study's folder, its runs save a checkpoint after the epoch they are in, and end
 BULK = ("history", "predictions", "lives")  # of a record; on the disk alone
 
 
@@ -85,8 +86,9 @@ class Ledger:
         self.pruned: dict[tuple[str, int], dict[str, Any]] = {}
         self.warnings: list[str] = []
         self.path = folder / "records.jsonl"
-        self._records = Lines(self.path, record_of, "records", "their runs are done again", "ledger")
-        self._trials = Lines(folder / "trials.jsonl", _asked_of, "trials", "what they asked for is asked anew", None)
+        keep = partial(home(folder).append, "records"), partial(home(folder).append, "trials")
+        self._records = Lines(self.path, record_of, "records", "their runs are done again", "ledger", keep[0])
+        self._trials = Lines(folder / "trials.jsonl", _asked_of, "trials", "what they asked for is asked anew", None, keep[1])
         self._places: dict[str, Span] = {}  # of the lines that stand
 
     def __enter__(self) -> "Ledger":

@@ -60,8 +60,11 @@ class Lines:
     """A file of sealed lines that only grows. A torn last line (a crash while it was written) and a damaged one elsewhere are set aside in
     a file of their own when the study is next at work."""
 
-    def __init__(self, path: Path, parse: Callable[[bytes], dict[str, Any]], what: str, then: str, point: str | None) -> None:
-        self.path, self.parse, self.what, self.then, self.point = path, parse, what, then, point
+    def __init__(
+        self, path: Path, parse: Callable[[bytes], dict[str, Any]], what: str, then: str, point: str | None, keep: Callable[[bytes], None]
+    ) -> None:
+        """keep: told of each line before it is written here; where it raises, the line is not."""
+        self.path, self.parse, self.what, self.then, self.point, self.keep = path, parse, what, then, point, keep
         self._file: BinaryIO | None = None
 
     def open(self) -> None:
@@ -150,6 +153,7 @@ class Lines:
             raise RuntimeError("the ledger is not open")
         line = seal(json.dumps(dict(values), allow_nan=False).encode()) + b"\n"
         self._pass("append")
+        self.keep(line)
         before = os.fstat(self._file.fileno()).st_size
         with storage(self.path):
             try:

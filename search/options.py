@@ -11,7 +11,9 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from search import registry
+from search.home import here
 from search.request import STEPS, Request, read_file
+from trainables.parts.errors import RequestError
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 140}
 
@@ -96,6 +98,19 @@ NUMBER, POSITIVE, SHARE, WHOLE, COUNT, SEED, FOLDER_NAME, STEP = (
 PATH = click.Path(path_type=Path)
 
 
+class Place(click.Path):
+    """A folder, or an address; what stands for it on this machine."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return here(value)
+        except RequestError as fault:
+            self.fail(str(fault), param, ctx)
+
+
+PLACE = Place()
+
+
 # -- completion ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -144,8 +159,9 @@ def studies(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 storage = click.option(
-    "--storage", type=PATH, default=Path("runs"), envvar="KARYOTUNE_STORAGE", is_eager=True,
-    help="where studies are kept (default: runs); on a cluster a folder that all nodes see [KARYOTUNE_STORAGE]",
+    "--storage", type=PLACE, default=Path("runs"), envvar="KARYOTUNE_STORAGE", is_eager=True,
+    help="where studies are kept (default: runs); on a cluster a folder that all nodes see, or s3://BUCKET/PREFIX (gs://) "
+         "[KARYOTUNE_STORAGE]",
 )  # fmt: skip
 address = click.option(
     "--address", envvar="RAY_ADDRESS",
@@ -156,9 +172,10 @@ study = click.argument("study", shell_complete=studies)
 MANY: dict[str, Any] = {"multiple": True, "metavar": "KEY=VALUE"}
 
 ASKED: list[Decorator] = [
-    click.option("--data", type=PATH, envvar="KARYOTUNE_DATA",
-                 help="a folder of images for each class; without it the built-in synthetic set is used [KARYOTUNE_DATA]"),
-    click.option("--external", type=PATH, multiple=True,
+    click.option("--data", type=PLACE, envvar="KARYOTUNE_DATA",
+                 help="a folder of images for each class, or s3://BUCKET/FOLDER; without it the built-in synthetic set is used "
+                      "[KARYOTUNE_DATA]"),
+    click.option("--external", type=PLACE, multiple=True,
                  help="another hospital's images: a test set that nothing is chosen by; may be repeated"),
     click.option("--objective", help="another aim of the search that the procedure has, by name; with ',parameters' (score,parameters) "
                                      "the size of the model counts too"),
@@ -184,7 +201,7 @@ ASKED: list[Decorator] = [
     click.option("--finalists", type=WHOLE, help="best configurations that are run on fresh seeds, where the winner is chosen (default: "
                                                  "3)"),
     click.option("--retune", is_flag=True, help="also search for the best settings of each arm, as long for each; in tables of their own"),
-    click.option("--from", "source", type=PATH, metavar="STUDY", help="start from what the search of another study found"),
+    click.option("--from", "source", type=PLACE, metavar="STUDY", help="start from what the search of another study found"),
 ]  # fmt: skip
 MACHINE: list[Decorator] = [
     click.option("--gpus-per-run", type=SHARE, help="GPUs of one run, fractions allowed (default: 1 for each worker where there are GPUs)"),
@@ -198,6 +215,10 @@ MACHINE: list[Decorator] = [
                                                     "next call"),
     click.option("--max-gpu-hours", type=POSITIVE,
                  help="start nothing new once the study's runs have taken so many hours of GPUs (of workers, where there is no GPU)"),
+    click.option("--price-per-hour", type=POSITIVE, metavar="PRICE",
+                 help="of one GPU (of a worker, where runs have none), in whatever money; watch and the metrics show the cost"),
+    click.option("--max-cost", type=POSITIVE, metavar="COST",
+                 help="start nothing new once the study's runs have cost so much by --price-per-hour"),
     click.option("--stall-minutes", type=POSITIVE, default=30.0,
                  help="kill and start again a run of which nothing is heard for this long, and for ten times its slowest epoch (default: "
                       "30)"),
@@ -214,7 +235,7 @@ FIELDS = {
     "data", "external", "objective", "preset", "trials", "repeats", "tables", "arms", "storage", "name", "seed", "settings", "spaces",
     "fixed", "sampler", "scheduler", "grid", "grace", "finalists", "retune", "source", "gpus_per_run", "workers_per_run", "slots",
     "address", "wait_for",
-    "max_hours", "max_gpu_hours", "stall_minutes", "retry_failed", "accept_code", "log",
+    "max_hours", "max_gpu_hours", "price_per_hour", "max_cost", "stall_minutes", "retry_failed", "accept_code", "log",
 }  # fmt: skip
 
 

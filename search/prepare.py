@@ -8,6 +8,7 @@ from typing import Any
 
 from search import registry
 from search.declared import Narrowed, narrow, with_objective
+from search.home import ready
 from search.join import find_cluster
 from search.loggers import chosen
 from search.plan import Plan, make_plan, parse_settings
@@ -58,6 +59,9 @@ def prepare(request: Request) -> Prepared:
     entry = replace(entry, study=narrowed.study)
     plan = told(lambda: _plan(request, entry, preset, narrowed, "", ""))
     folder = request.folder(preset)
+    told(lambda: _ready(request, folder))
+    if faults:
+        raise RequestError(*dict.fromkeys(faults))
     old = told(lambda: read_study(folder))
     source = _read(request, entry, preset, plan, folder, old, faults)
     if faults or plan is None or source is None:
@@ -124,6 +128,16 @@ def _read(
         found = source
         told(lambda: reader.outside(found))
     return source
+
+
+def _ready(request: Request, folder: Path) -> None:
+    """Have all on this machine that stands at addresses: the study as it was left, images, the study to start from."""
+    ready(folder)
+    for images in (request.data, *request.external):
+        if images is not None:
+            ready(images, "images")
+    if request.source is not None:
+        ready(request.source)
 
 
 def _answers(request: Request) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from search.ledger import SCHEMA, now
 from search.queue import Active
 from trainables.parts import code
-from trainables.parts.execution import Outcome, read_lives
+from trainables.parts.execution import EPOCHS, Outcome, read_lives
 from trainables.parts.procedure import config_values
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def record_of_run(director: "Director", active: Active, ending: Mapping[str, Any
     facts |= {name: ending[name] for name in WORKERS if name in ending} | dict(active.facts) | (outcome.origin if outcome else {})
     others = {name: codes for name, codes in (outcome.stage_codes if outcome else {}).items() if codes != [facts["code"]]}
     on_gpu = facts["device"] not in ("", "cpu")
+    director.home.fetch(director.folder / active.folder / EPOCHS)
     lives = read_lives(director.folder / active.folder)
     return {
         "schema": SCHEMA, "study": director.name, "procedure": director.entry.procedure.name, "key": run.key, "arms": list(run.arms),

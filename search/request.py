@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search import registry
+from search.home import here, place_of
 from search.registry import unknown
 from trainables.parts.errors import RequestError
 
@@ -22,7 +23,6 @@ STEPS = ("run", "plan", "tune", "ablate", "export", "report", "check")
 REQUEST = "request.toml"  # in the study's folder: what its last command asked for
 PATHS = ("data", "storage", "source")
 NAMES = {"settings": "set", "spaces": "space", "fixed": "fix", "source": "from"}  # fields whose option has another word
-PLACES = ("storage", "data", "external", "source")  # where an address would be taken for a folder
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Request:
     address: str | None = None
     max_hours: float | None = None
     max_gpu_hours: float | None = None
+    price_per_hour: float | None = None  # of a GPU, or of a worker where runs have none
+    max_cost: float | None = None
     wait_for: int | None = None  # machines of a cluster, or free GPUs of this machine, before the first run
     stall_minutes: float = 30.0
     retry_failed: bool = False
@@ -69,8 +71,8 @@ class Request:
     def __post_init__(self) -> None:
         for name in PATHS:
             value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else Path(value))
-        object.__setattr__(self, "external", tuple(Path(folder) for folder in self.external))
+            object.__setattr__(self, name, None if value is None else here(value))
+        object.__setattr__(self, "external", tuple(here(folder) for folder in self.external))
         for name in ("settings", "spaces", "fixed", "log"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.address == "local":  # a cluster of its own, whatever RAY_ADDRESS says
@@ -102,7 +104,7 @@ def refuse_misspelt(request: Request) -> None:
     """RequestError for words that the declaration does not hold. Where settings are given too, their own faults (which need PyTorch) are
     worth the seconds: all come at once then."""
     study = registry.declared(request.procedure)
-    faults = place_faults(request) + worker_faults(request)
+    faults = worker_faults(request)
     if faults or not request.settings:
         faults += word_faults(request, study)
     if faults:
@@ -133,38 +135,11 @@ def word_faults(request: Request, study: "Study") -> list[str]:
     return faults
 
 
-def place_faults(request: Request) -> list[str]:
-    """Addresses where a folder is meant: `s3://bucket` would silently become the folder `s3:/bucket`."""
-    found = []
-    for name in PLACES:
-        given = getattr(request, name)
-        for place in given if isinstance(given, tuple) else [given]:
-            if place is not None and address_like(place):
-                found.append(
-                    f"--{NAMES.get(name, name)} must be a folder, got the address {str(place).replace(':/', '://', 1)}; {INSTEAD[name]}"
-                )
-    return found
-
-
-INSTEAD = {
-    "storage": "object stores can neither append to a study's files nor rename them: name a folder, and copy it there afterwards",
-    "data": "copy the images to a folder first",
-    "external": "copy the images to a folder first",
-    "source": "copy the study to a folder first",
-}
-
-
-def address_like(place: Path) -> bool:
-    """Whether it was an address with a scheme; a Path has lost one of its slashes."""
-    scheme, colon, rest = str(place).partition(":/")
-    return (
-        bool(colon) and len(scheme) > 1 and scheme.replace("+", "").isalnum() and not Path(f"{scheme}:").exists() and bool(rest or scheme)
-    )
-
-
 def worker_faults(request: Request) -> list[str]:
     """Machines that cannot come; GPUs that a worker could not use: it computes on one, or shares one."""
     gpus, workers = request.gpus_per_run, request.workers_per_run
+    if request.max_cost is not None and request.price_per_hour is None:
+        return [f"--max-cost {request.max_cost:g} needs --price-per-hour: what one GPU (a worker, where runs have none) costs in an hour"]
     if request.wait_for is not None and request.address is None and gpus == 0:
         return [
             f"--wait-for {request.wait_for} waits for machines of the cluster at --address, or for free GPUs of this one, and "
@@ -201,9 +176,9 @@ def to_toml(request: Request) -> str:
         if value is None or (value == entry.default and entry.name != "storage") or f"--{key}" in local:
             continue
         if isinstance(value, Path):
-            value = str(value.resolve())
+            value = place_of(value.resolve())
         elif isinstance(value, tuple):
-            value = [str(one.resolve()) if isinstance(one, Path) else one for one in value]
+            value = [place_of(one.resolve()) if isinstance(one, Path) else one for one in value]
         lines.append(f"{key} = {_toml(value)}")
     return "\n".join(lines) + "\n"
 

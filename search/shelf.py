@@ -3,13 +3,13 @@ Comes in: what has ended, and what may still win. Goes out: nothing; models and 
 are deleted, so that a longer search takes no more room. Records stay, and all that stands in a table. Of a search that this command does
 not carry out nothing is deleted: which of its trials is the best is then not known."""
 
-import shutil
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from optuna.distributions import FloatDistribution
 
+from search.home import home
 from search.plan import Plan, PlannedRun, applies
 from search.stages import Stages
 from trainables.parts.execution import MODEL, RESULT
@@ -26,6 +26,7 @@ class Shelf:
 
     def __init__(self, folder: Path, plan: Plan, stages: Stages, searches: Collection[str], records: Records) -> None:
         self.folder, self.plan, self.stages, self.searches, self.records = folder, plan, stages, set(searches), records
+        self.home = home(folder)
         self.searched: set[str] = set()  # ended runs that searches at work alone wanted and that have files
         self.table_stages = {value for run in plan.runs for value in run.stages.values()}
         self.idle: dict[str, bool] = {}  # stages of the searches' ended runs, last used last; whether no other trial can share it
@@ -37,7 +38,7 @@ class Shelf:
             for path in self.folder.glob(f"{place}/.*.tmp"):
                 if path.is_file():
                     path.unlink(missing_ok=True)
-        there = {path.name for path in self.stages.folder.glob("*")}
+        there = self.home.stages()
         for record in self.records.values():
             self.notice(record, there)
         self.searched &= {path.name for path in (self.folder / "checkpoints").glob("*")}
@@ -65,7 +66,7 @@ class Shelf:
         """Whether a run has completed and its model was not kept."""
         record = self.records.get(run.key)
         folder = self.folder / "checkpoints" / run.key
-        return bool(record and record["status"] == "completed" and not all((folder / name).exists() for name in (MODEL, RESULT)))
+        return bool(record and record["status"] == "completed" and not all(self.home.has(folder / name) for name in (MODEL, RESULT)))
 
     def free(self, best: Collection[str], wanted: Iterable[PlannedRun]) -> None:
         """best: configurations that may still win; wanted: runs that are asked for or in flight."""
@@ -75,9 +76,9 @@ class Shelf:
             if self.records[key]["config_hash"] in best:
                 continue
             folder = self.folder / "checkpoints" / key
-            (folder / RESULT).unlink(missing_ok=True)  # first: a result without its model would be taken for a run that has ended
+            self.home.remove(folder / RESULT)  # first: a result without its model would be taken for a run that has ended
             failpoint("files.freed")
-            shutil.rmtree(folder, ignore_errors=True)
+            self.home.remove(folder)
             self.searched.discard(key)
         needed = self.table_stages | {value for run in wanted for value in run.stages.values()}
         for key in self.searched:  # they stayed
@@ -86,7 +87,7 @@ class Shelf:
         lasting = [value for value in spare if not self.idle[value]][-STAGES_KEPT:]
         for value in spare:
             if value not in lasting:
-                shutil.rmtree(self.stages.path(value).parent, ignore_errors=True)
+                self.home.remove(self.stages.path(value).parent)
                 del self.idle[value]
 
     def _once(self, name: str, params: Mapping[str, Any]) -> bool:

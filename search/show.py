@@ -15,6 +15,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search.home import home
+from search.status import lines_of
+
 if TYPE_CHECKING:
     from search.api import Result
     from search.folders import Overview
@@ -113,6 +116,8 @@ def summary(result: "Result", out: Console) -> None:
     say(f"  report   {short(result.folder / 'report.html')}")
     if (result.folder / "best").exists():
         say(f"  model    {short(result.folder / 'best')}")
+    if url := home(result.folder).url:
+        say(f"  kept at  {url}; the files named here are this machine's copy")
     for warning in result.warnings[:5]:
         say(f"  note: {warning}")
 
@@ -131,8 +136,9 @@ def study(found: "Overview", out: Console) -> None:
         line_of(found),
         f"  {found.procedure}, preset {found.preset}, {found.images:,} images, begun {found.created}",
         f"  {found.command}",
+        *lines_of(found.status, found.state == "at work"),
         *((f"  the last command was ended: {found.halted}",) if found.halted else ()),
-        f"  folder   {short(found.folder)}",
+        f"  folder   {home(found.folder).url or short(found.folder)}",
         *(f"  {word:<9}{short(found.folder / name)}" for word, name in PRODUCTS.items() if (found.folder / name).exists()),
     ):
         out.print(line, markup=False)
@@ -143,22 +149,33 @@ def watching(out: Console) -> Iterator[Callable[["Overview"], None]]:
     """Shows what it is given: in one place on a terminal, else a line for each change."""
     if out.is_terminal:
         with Live(console=out, auto_refresh=False, transient=True) as view:
-            yield lambda found: view.update(Text(line_of(found)), refresh=True)
+            yield lambda found: view.update(Text("\n".join(_watched(found))), refresh=True)
         return
     shown: list[str] = []
 
     def line(found: "Overview") -> None:
-        if [line_of(found)] != shown:
-            shown[:] = [line_of(found)]
-            out.print(shown[0], markup=False)
+        if [line_of(found)] != shown[:1]:
+            shown[:] = _watched(found)
+            out.print("\n".join(shown), markup=False)
 
     yield line
 
 
+def _watched(found: "Overview") -> list[str]:
+    """A study at work: progress, machines, failures, cost."""
+    return [line_of(found), *lines_of(found.status, found.state == "at work")]
+
+
 PRODUCTS = {"tables": "tables", "report": "report.html", "model": "best"}
-WHY = {"limit": "the limit of hours was too short for a run;", "stop": "it was stopped before a run had ended;", "": "nothing has run yet;"}
-LEFT = {"limit": "the limit of hours was reached", "stop": "it was stopped", "": "not all has run"}
-MORE = {"limit": " without it, or with more,", "stop": "", "": ""}
+WHY = {
+    "limit": "the limit of hours was too short for a run;", "cost": "what --max-cost pays for is spent;",
+    "stop": "it was stopped before a run had ended;", "": "nothing has run yet;",
+}  # fmt: skip
+LEFT = {
+    "limit": "the limit of hours was reached", "cost": "what --max-cost pays for is spent", "stop": "it was stopped",
+    "": "not all has run",
+}  # fmt: skip
+MORE = {"limit": " without it, or with more,", "cost": " with more", "stop": "", "": ""}
 
 
 def as_json(value: Any) -> None:

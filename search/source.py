@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from search.home import place_of
 from search.registry import Entry
 from search.request import Request
 from search.study import External, external_names, external_packs, name_external
@@ -70,7 +71,7 @@ class Reader:
             return Source(self._synthetic(synthetic), {"source": "synthetic", "synthetic": dict(synthetic)})
         data = self.request.data
         assert data is not None
-        about = {"source": str(data), "signature": signature(data)}
+        about = {"source": place_of(data), "signature": signature(data)}
         if self.kept.get("signature") == about["signature"]:
             with suppress(RequestError):  # damaged, or not there yet: read anew
                 pack = load_pack(self.folder / "data", verify=True)
@@ -97,10 +98,10 @@ class Reader:
         for slug, folder in name_external(self.request.external).items():
             source.signatures[slug] = signature(folder)
             if (same := self._unchanged(slug, source)) is not None:
-                source.external[slug] = External(str(folder), same)
+                source.external[slug] = External(place_of(folder), same)
                 continue
             try:
-                source.external[slug] = External(str(folder), self._other(folder, source.pack))
+                source.external[slug] = External(place_of(folder), self._other(folder, source.pack))
             except RequestError as fault:
                 faults += fault.faults
         if faults:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from search.home import home
 from trainables.parts.checkpoint import load_state, save_state
 from trainables.parts.errors import RequestError
 
@@ -16,17 +17,18 @@ class Stages:
     """stages/<hash>/stage.safetensors below a study."""
 
     def __init__(self, study: Path) -> None:
-        self.folder = study / "stages"
+        self.folder, self.home = study / "stages", home(study)
 
     def path(self, key: str) -> Path:
         return self.folder / key / "stage.safetensors"
 
     def has(self, key: str) -> bool:
-        return self.path(key).exists()
+        return self.home.stage(key, self.path(key))
 
     def get(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """A damaged file is set aside, and the stage trained again."""
-        if not self.has(key):
+        self.home.fetch(self.path(key))
+        if not self.path(key).exists():
             return None
         try:
             tensors, values = load_state(self.path(key))
@@ -36,9 +38,11 @@ class Stages:
         except RequestError:
             with contextlib.suppress(FileNotFoundError):  # another worker met it too, and was first
                 self.path(key).rename(self.path(key).with_suffix(".damaged"))
+            self.home.remove(self.path(key))
             return None
         except FileNotFoundError:
             return None
 
     def put(self, key: str, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         save_state(self.path(key), tensors, values | {"key": key}, "stage")
+        self.home.put_new(self.path(key))

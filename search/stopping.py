@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from search.home import home
 from search.live import beside
 
 LOOK_SECONDS = 1.0
@@ -33,13 +34,13 @@ class Asked:
 @contextmanager
 def heed(study: Stoppable, say: Callable[[str], None], ours: Callable[[], bool]) -> Iterator[Asked]:
     """While `study` is at work, look for the file. ours: whether this command has been told to stop, and has left the file itself."""
-    from search.ledger import STOP  # which imports PyTorch
-
     asked, over = Asked(), threading.Event()
+
+    asked_for = home(study.folder).stopped
 
     def look() -> None:
         while not over.wait(LOOK_SECONDS):
-            if (study.folder / STOP).exists() and not ours() and study.halt is None:
+            if asked_for() and not ours() and study.halt is None:
                 asked.by_another = True
                 study.stop()
                 say("stopping, as another command asked; what runs saves its checkpoint after this epoch")
@@ -47,5 +48,5 @@ def heed(study: Stoppable, say: Callable[[str], None], ours: Callable[[], bool])
 
     with beside(look, over):
         yield asked
-    if (study.folder / STOP).exists() and not ours() and study.halt is None:
+    if asked_for() and not ours() and study.halt is None:
         asked.by_another = True  # its runs saw the word first, and ended before the next look

@@ -19,13 +19,14 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from search.home import LOCK, home
 from trainables.data.pack import Pack, load_pack, save_pack
 from trainables.parts import code
 from trainables.parts.checkpoint import sealed, unsealed, write_atomically
-from trainables.parts.errors import RequestError
+from trainables.parts.errors import RequestError, StorageFault
 
 SCHEMA = 1
-STUDY, LOCK = "study.json", ".lock"
+STUDY = "study.json"
 
 
 class _Objective(BaseModel):
@@ -105,6 +106,7 @@ def _found(error: Any) -> str:
 def write_study(folder: Path, study: Mapping[str, Any]) -> None:
     text = json.dumps(sealed(study), indent=1, allow_nan=False)
     write_atomically(folder / STUDY, lambda path: path.write_text(text + "\n"), "study")
+    home(folder).put(folder / STUDY)
 
 
 def advice(fault: OSError) -> str:
@@ -130,6 +132,9 @@ def check_writable(folder: Path) -> None:
         probe = folder / f".probe.{os.getpid()}"
         probe.write_text("")
         probe.unlink()
+        home(folder).check()
+    except StorageFault as fault:
+        raise RequestError(str(fault)) from None
     except OSError as fault:
         raise RequestError(
             f"--storage must be a folder that can be written, got {folder.parent} ({os.strerror(fault.errno or 0)}); {advice(fault)}"
@@ -144,6 +149,7 @@ def takes_files(folder: Path) -> bool:
             file.write(bytes(1 << 20))
             os.fsync(file.fileno())
         probe.unlink()
+        home(folder).check()
     except OSError:
         with suppress(OSError):
             probe.unlink()
@@ -166,7 +172,8 @@ def held(folder: Path) -> Iterator[None]:
     except OSError as fault:
         raise RequestError(f"{path} could not be locked ({os.strerror(fault.errno or 0)}): {advice(fault)}") from None
     try:
-        yield
+        with home(folder).held():
+            yield
     finally:
         lock.release()
 

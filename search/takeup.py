@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from search.plan import PlannedRun
 from search.queue import Active
 from search.search import Asked
-from trainables.parts.execution import FLIGHT, RESULT
+from trainables.parts.execution import EPOCHS, FLIGHT, RESULT, read_lives
 
 if TYPE_CHECKING:
     from search.director import Director
@@ -57,6 +57,24 @@ def seconds_of(flight: Path) -> float:
         return float(sum(seconds.values()))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
         return 0.0
+
+
+def complete_log(run: Path) -> None:
+    """Say in a run's log what its checkpoint in flight proves: of a machine that died after it had put the one and before the other."""
+    try:
+        with safe_open(str(run / FLIGHT), framework="pt") as file:
+            last = json.loads((file.metadata() or {})["values"])["history"][-1]
+        stage, epoch = str(last["stage"]), int(last["epoch"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError):
+        return  # none, or a damaged one, which the run will see to
+    lives = read_lives(run) or [{"epochs": {}, "saved": {}}]
+    if lives[-1]["saved"].get(stage, 0) >= epoch:
+        return
+    known = lives[-1]["epochs"].get(stage, [0, 0])[1]
+    lines = ["\nlife ? 0 0"] if not read_lives(run) else []
+    lines += [f"epoch {stage} {number}" for number in range(known + 1, epoch + 1)] + [f"saved {stage} {epoch}"]
+    with open(run / EPOCHS, "a", encoding="utf-8") as log:
+        log.write("\n".join(lines) + "\n")
 
 
 def _note_what_was_lost(director: "Director", tabled: Sequence[PlannedRun]) -> None:

@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,11 +20,13 @@ from ray.train.torch import TorchTrainer
 
 from search import place, registry
 from search.group import ProcessDied, train_group
+from search.home import here, home
 from search.kinds import KINDS
-from search.ledger import STOP, now
+from search.ledger import now
 from search.memory import peak_memory, reset_peak_memory
 from search.stages import Stages
 from search.study import STUDY
+from search.takeup import complete_log
 from trainables.data.pack import Pack, load_pack
 from trainables.parts import code
 from trainables.parts.errors import CardHidden, Interrupted, Misplaced, OtherCode, RequestError
@@ -55,19 +56,22 @@ def run_trial(job: dict[str, Any]) -> None:
         tune.report({"row": json.dumps(row), "epoch": row.get("epoch", 0)})
 
     try:
-        if (Path(job["study"]) / STOP).exists():
+        if home(here(job["study"])).stopped():
             raise Interrupted  # it waited for a machine, and got that of a run which has just been stopped
         if not job.get("group"):
             send({"origin": place.origin(job)})  # before anything can end the process: whose fault that is depends on where it was
             place.hold(job, origin.get("card", ""), send)
         outcome = train_group(job, _work, send, place.origin, origin.update) if job.get("group") else _local(job, send)
-        parameters = parameters_of(Path(job["study"]) / job["folder"] / MODEL)
+        model = here(job["study"]) / job["folder"] / MODEL
+        home(here(job["study"])).fetch(model)  # a group's first worker may be elsewhere
+        parameters = parameters_of(model)
         ending: dict[str, Any] = {"end": "completed", "outcome": asdict(outcome), "parameters": parameters}
     except ProcessDied:
         raise  # as where the trial's own process dies
     except Exception as fault:  # noqa: BLE001 (told as it is; its traceback stands in the run's log; the study goes on)
         ending = _ending(job, fault)
     ending |= {"started": started, "ended": now(), "peak_memory_bytes": peak_memory()} | (origin or place.origin(job))
+    home(here(job["study"])).leave(here(job["study"]) / job["folder"])
     leaves = ending.get("kind") in LEAVES
     gc.collect()
     _freeze()
@@ -88,8 +92,10 @@ def _ending(job: dict[str, Any], fault: Exception) -> dict[str, Any]:
     elif kind in ("error", "device"):
         words = f"{type(fault).__name__}: {fault}".splitlines()[0]
         with suppress(OSError):
-            (Path(job["study"]) / job["folder"]).mkdir(parents=True, exist_ok=True)
-            (Path(job["study"]) / job["folder"] / "log.txt").write_text("".join(traceback.format_exception(fault)))
+            run = here(job["study"]) / job["folder"]
+            run.mkdir(parents=True, exist_ok=True)
+            (run / "log.txt").write_text("".join(traceback.format_exception(fault)))
+            home(here(job["study"])).put_run(run)
     ending = {"end": end} | ({"kind": kind} if kind else {}) | ({"message": words} if kind or words else {})
     return ending | ({} if job.get("group") else place.crowd(fault))  # whose worker has said it
 
@@ -111,9 +117,14 @@ def _local(job: dict[str, Any], send: Report) -> Outcome:
 
 def _work(job: dict[str, Any], send: Report, workers: Workers, leaving: Callable[[], bool]) -> Outcome:
     """One worker's part of a run. leaving: asked by every worker after each epoch; whether their machines are being taken away."""
+    study = here(job["study"])
+    there, run = home(study), study / job["folder"]
+    needs = [name for name in ("data", *(f"external/{name}" for name in job["external"])) if str(study / name) not in _packs]
+    there.take_up(run, needs, first=workers.rank == 0)
+    if there.url and workers.rank == 0:
+        complete_log(run)
     _examine(job)
     torch.set_num_threads(max(1, int(job["cpus"])))
-    study = Path(job["study"])
     entry = registry.load(job["procedure"])
     folders = {"": study / "data"} | {name: study / "external" / name for name in job["external"]}
     for known in set(_packs) - set(map(str, folders.values())):
@@ -122,28 +133,41 @@ def _work(job: dict[str, Any], send: Report, workers: Workers, leaving: Callable
         packs = {name: _packs.get(str(folder)) or _packs.setdefault(str(folder), load_pack(folder)) for name, folder in folders.items()}
     except RequestError as fault:  # the command has read them
         raise Misplaced(f"{socket.gethostname()} cannot read the study's images: {'; '.join(fault.faults)}") from None
-    return execute(
-        entry.procedure,
-        config_from(entry.procedure.config, job["config"]),
-        seed=job["seed"],
-        pack=packs.pop(""),
-        external=packs,
-        folder=study / job["folder"],
-        store=Stages(study),
-        report=_signed(send, place.origin(job)) if job.get("group") else send,
-        device=place.device(job),
-        workers=workers,
-        evaluate_test=job["evaluate_test"],
-        checkpoint_seconds=job["checkpoint_seconds"],
-        stopping=lambda: leaving() or (study / STOP).exists(),
-        code=job["key_code"],
-    )
+    say = _signed(send, place.origin(job)) if job.get("group") else send
+
+    def report(row: dict[str, Any]) -> None:
+        if workers.rank == 0:
+            there.put_run(run)  # first: what is told has happened
+        say(row)
+
+    try:
+        return execute(
+            entry.procedure,
+            config_from(entry.procedure.config, job["config"]),
+            seed=job["seed"],
+            pack=packs.pop(""),
+            external=packs,
+            folder=run,
+            store=Stages(study),
+            report=report,
+            device=place.device(job),
+            workers=workers,
+            evaluate_test=job["evaluate_test"],
+            checkpoint_seconds=job["checkpoint_seconds"],
+            stopping=lambda: leaving() or there.stopped(),
+            code=job["key_code"],
+        )
+    finally:
+        if workers.rank == 0:
+            there.put_run(run)
+            if job.get("group"):
+                there.leave(run)
 
 
 def _examine(job: dict[str, Any]) -> None:
     """Misplaced, or OtherCode, where the run cannot be done here as it was asked for, whatever its configuration."""
     host = socket.gethostname()
-    if not (Path(job["study"]) / STUDY).exists():
+    if not (here(job["study"]) / STUDY).exists():
         raise Misplaced(f"{host} does not see {job['study']}; every machine must see the folder of --storage")
     if why := place.unusable(job):
         raise CardHidden(f"Ray promised a GPU on {host}, and {why}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from search import options, registry, show
+from search.home import home, place_of, ready
 from search.request import Request
 from trainables.parts.errors import RequestError
 
@@ -74,8 +75,8 @@ def _where(request: Request) -> str:
     return ", ".join(
         (
             one("cluster", "--address", request.address, "of its own"),
-            one("data", "--data", request.data, "built-in set"),
-            one("storage", "--storage", request.storage, "runs"),
+            one("data", "--data", place_of(request.data) if request.data is not None else None, "built-in set"),
+            one("storage", "--storage", place_of(request.storage), "runs"),
         )
     )
 
@@ -88,12 +89,12 @@ def ls(storage: Path, as_json: bool) -> int:
     """The studies of a storage, and how they stand."""
     from search.folders import overview, studies
 
-    found = [overview(folder) for folder in studies(storage)]
+    found = [overview(ready(folder, "glance")) for folder in studies(storage)]
     if as_json:
         show.as_json([one.json() for one in found])
         return 0
     if not found:
-        print(f"no study in {storage}")
+        print(f"no study in {place_of(storage)}")
     for one in found:
         show.console().print(show.line_of(one), markup=False)
     return 0
@@ -104,7 +105,7 @@ def show_(study: str, storage: Path, as_json: bool) -> int:
     """How a study stands, and what it was asked for."""
     from search.folders import find, overview
 
-    found = overview(find(study, storage))
+    found = overview(ready(find(study, storage), "glance"))
     if as_json:
         show.as_json(found.json())
     else:
@@ -120,7 +121,7 @@ def watch(study: str, storage: Path) -> int:
     folder, out = find(study, storage), show.console()
     with show.watching(out) as look:
         while True:
-            found = overview(folder)
+            found = overview(ready(folder, "glance"))
             look(found)
             if found.state != "at work":
                 break
@@ -147,9 +148,9 @@ def rm(study: str, storage: Path, yes: bool) -> int:
 
     folder = find(study, storage)
     if not yes:
-        click.confirm(f"delete {folder} with {overview(folder).done} runs, its models and its report?", abort=True)
+        click.confirm(f"delete {home(folder)} with {overview(ready(folder, 'glance')).done} runs, its models and its report?", abort=True)
     remove(folder)
-    print(f"{folder} is deleted")
+    print(f"{home(folder)} is deleted")
     return 0
 
 
@@ -255,14 +256,14 @@ def describe(procedure: str, as_json: bool) -> int:
 
 @verb(
     "evaluate", click.argument("best", type=options.PATH),
-    click.option("--data", type=options.PATH, required=True, help="a labelled folder"),
+    click.option("--data", type=options.PLACE, required=True, help="a labelled folder"),
     click.option("--out", type=options.PATH, help="write the metrics as JSON, and the confusion matrix as csv beside it"), options.as_json,
 )  # fmt: skip
 def evaluate(best: Path, data: Path, out: Path | None, as_json: bool) -> int:
     """Metrics and confusion matrix of an export on a labelled folder."""
     from search.infer import evaluate
 
-    return evaluate(best, data, out, show.console(errors=as_json), as_json)
+    return evaluate(best, ready(data, "images"), out, show.console(errors=as_json), as_json)
 
 
 @verb(
@@ -290,7 +291,7 @@ VERBS["data"] = data
 
 
 @data.command("check")
-@click.argument("folder", type=options.PATH)
+@click.argument("folder", type=options.PLACE)
 @click.option("--layout", default="", metavar="WORDS", help="what the levels of folders are, such as class/patient or part/class/-")
 @click.option("--html", type=options.PATH, metavar="FILE", help="write a page with images of each class, what was cut away, copies")
 @click.option("--fix", type=options.PATH, metavar="FILE", help="write a manifest of what was understood, to be corrected by hand")
@@ -298,7 +299,7 @@ def data_check(folder: Path, layout: str, html: Path | None, fix: Path | None) -
     """Classes, sizes, damage, duplicates, leaks, and how much size alone tells."""
     from search import data_commands
 
-    return data_commands.check(folder, layout=layout, html=html, fix=fix)
+    return data_commands.check(ready(folder, "images"), layout=layout, html=html, fix=fix)
 
 
 @data.command("prepare")

@@ -117,7 +117,7 @@ def watched(
 def _end_stalled(director: Director, workers: int, patience: float) -> None:
     for active, silence in director.stalled(patience):
         with suppress(OSError, ray.exceptions.RayError, ClusterLost):
-            _kill(director.folder / active.folder, workers)
+            _kill(director.folder / active.folder, workers, str(active.facts.get("worker", "")))
         director.notes.append(f"{active.name}: no sign of life for {duration(silence)}; its process was killed to start it again")
 
 
@@ -144,9 +144,11 @@ def _all_aside(director: Director, resources: Resources, there: list[dict[str, A
             director.stop("every machine was set aside: " + "; ".join(sorted(set(aside.values()))))
 
 
-def _kill(folder: Path, workers: int) -> None:
-    """SIGKILL to the processes that work on a run, wherever they are."""
-    for host, pid in read_processes(folder)[-workers:]:
+def _kill(folder: Path, workers: int, said: str) -> None:
+    """SIGKILL to the processes that work on a run, wherever they are. said: by the one that there is, where it is, before its log was seen
+    here."""
+    where, _, number = said.rpartition(":")
+    for host, pid in [(where, int(number))] if said and workers == 1 else read_processes(folder)[-workers:]:
         if host == socket.gethostname():
             _kill_here(pid)
             continue

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from search.compose import unused, with_confirmation, with_retunings, with_table
 from search.director import Director
+from search.home import home
 from search.ledger import Ledger
 from search.plan import Plan, point_of
 from search.prepare import Prepared
@@ -73,6 +74,7 @@ def settle(work: Work) -> None:
     write_study(work.folder, work.study)
     asked = to_toml(prepared.request)
     write_atomically(work.folder / REQUEST, lambda path: path.write_text(asked, encoding="utf-8"))
+    home(work.folder).put()
 
 
 def _mend(work: Work) -> list[str]:

@@ -191,12 +191,13 @@ class Inside:
     def work(self, director: Director, scheduler, job: dict) -> None:
         from types import SimpleNamespace
 
-        from search.ledger import STOP
+        from search.home import home
         from trainables.data.pack import load_pack
         from trainables.parts.errors import Interrupted, RequestError, StorageFault
         from trainables.parts.procedure import config_from
 
         def report(row):
+            home(folder).put_run(folder / job["folder"])
             if scheduler.on_trial_result(None, SimpleNamespace(config=job), {"row": json.dumps(row)}) == "STOP":
                 raise StopIteration
 
@@ -206,8 +207,9 @@ class Inside:
             outcome = execute(
                 self.toy.procedure, config_from(self.toy.procedure.config, job["config"]), seed=job["seed"], pack=load_pack(folder / "data"),
                 folder=folder / job["folder"], store=Stages(folder), report=report, evaluate_test=job["evaluate_test"],
-                checkpoint_seconds=self.checkpoint_seconds, stopping=(folder / STOP).exists, code=job["key_code"],
+                checkpoint_seconds=self.checkpoint_seconds, stopping=home(folder).stopped, code=job["key_code"],
             )  # fmt: skip
+            home(folder).put_run(folder / job["folder"])
             size = parameters_of(folder / job["folder"] / MODEL)
             ending = {"end": "completed", "outcome": asdict(outcome), "parameters": size}
         except StopIteration:

@@ -23,7 +23,7 @@ from search import endings, registry, shelf
 from search import queue as queueing
 from search import search as searching
 from search.budget import Budget
-from search.ledger import STOP
+from search.home import STOP
 from search.mirror import JOURNAL
 from search.queue import Active
 from search.ranking import best_trials

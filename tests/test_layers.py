@@ -18,6 +18,7 @@ RAY = (
     "search/admission.py",
     "search/cluster.py",
     "search/group.py",
+    "search/metrics.py",
     "search/place.py",
     "search/trial.py",
     "search/tune.py",

@@ -12,7 +12,7 @@ import pytest
 
 from search import api, cli, prepare, registry
 from search.folders import at_work
-from search.ledger import STOP
+from search.home import STOP
 from search.request import Request, read_file
 from trainables.data.pack import save_pack
 

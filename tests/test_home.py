@@ -1,0 +1,322 @@
+"""A study in an object store: records that one writer wins, a lock that outlives no command, copies that go, and words for what is refused.
+Against a real S3 server."""
+
+import json
+import os
+import shutil
+import socket
+import time
+
+import pytest
+from buckets import client, names, served
+from test_ledger import record
+
+from search import cli, home, objects
+from search.home import CACHE, Away, here, place_of
+from search.ledger import Ledger
+from search.stages import Stages
+from search.study import held
+from search.takeup import complete_log
+from trainables.parts.checkpoint import save_state
+from trainables.parts.errors import RequestError, StorageFault
+from trainables.parts.execution import EPOCHS, FLIGHT, read_lives
+
+WORDS = ("--trials", "0", "--repeats", "1", "--tables", "1", "--arms", "plain,slow")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with served("lab") as settings:
+        yield settings
+
+
+@pytest.fixture
+def away(server, tmp_path, monkeypatch):
+    """An address of this test's own, and this machine's copies in a folder of their own."""
+    for name, value in server.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(CACHE, str(tmp_path / "copies"))
+    return f"s3://lab/{tmp_path.name}"
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch):
+    """It takes seconds."""
+    import analysis
+    from analysis import Report
+
+    monkeypatch.setattr(analysis, "write_report", lambda folder: Report((), 0.0))
+
+
+def on(machine, url):
+    """The study as a machine has it that has copies of its own."""
+    return Away(machine / "study", f"{url}/study")
+
+
+@pytest.fixture
+def two(away, tmp_path):
+    machines = [on(tmp_path / name, away) for name in ("one", "other")]
+    for one in machines:
+        one.folder.mkdir(parents=True)
+    return machines
+
+
+def test_an_address_and_its_copy_stand_for_each_other(away):
+    folder = here(f"{away}/study")
+    assert place_of(folder) == f"{away}/study" and here(folder) == folder and place_of(folder.parent) == away
+    assert here("s3:/lab/x") == here("s3://lab/x/"), "a Path has lost a slash"
+    with pytest.raises(RequestError, match=r"must be of s3:// or gs://, got https://host/x"):
+        here("https://host/x")
+    with pytest.raises(RequestError, match="must name a bucket"):
+        here("gs://")
+
+
+def test_of_two_writers_of_a_record_one_wins_and_the_other_writes_no_more(two):
+    one, other = two
+    one.append("records", b"first\n")
+    other._next["records"] = 0  # as it was when both began
+    with pytest.raises(StorageFault, match="written by another command meanwhile"):
+        other.append("records", b"second\n")
+    with pytest.raises(StorageFault, match="written by another command"):
+        other.append("records", b"third\n")
+    one.append("records", b"fourth\n")
+    other.bring()
+    assert (other.folder / "records.jsonl").read_bytes() == b"first\nfourth\n"
+
+
+def test_a_record_whose_answer_was_lost_on_the_way_counts_as_written(two):
+    one, _ = two
+    one.objects.put_new("records/00000000.json", b"mine\n")
+    one._next["records"] = 0
+    one.append("records", b"mine\n")  # the client asks again
+
+
+def test_a_study_is_one_commands_until_that_ends_or_is_killed(two, monkeypatch):
+    monkeypatch.setattr(home, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(home, "_dead", lambda other: False)  # as on two machines
+    one, other = two
+    with one.held():
+        assert other.at_work()
+        with pytest.raises(RequestError, match="another search is at work on this study"), other.held():
+            pass
+    assert not other.at_work()
+    with one.held():
+        one.objects.put(".lock", json.dumps({"host": "gone"}).encode())  # it does not say any more that it is there
+        monkeypatch.setattr(home, "LEASE_SECONDS", 0.5)
+        with other.held():
+            for _ in range(100):
+                if one.lost:
+                    break
+                time.sleep(0.05)
+            with pytest.raises(StorageFault, match="taken over by another command"):
+                one.append("records", b"late\n")
+        assert not other.lost
+    assert "study/.lock" not in names(os.environ, "lab", place_of(here(one.url)).removeprefix("s3://lab/"))
+
+
+def test_a_lock_of_a_command_that_was_killed_here_is_taken_at_once(two):
+    one, other = two
+    dead = home._owner() | {"pid": 2**22, "start": "1"}
+    one.objects.put(".lock", json.dumps(dead).encode())
+    began = time.monotonic()
+    with other.held():
+        assert time.monotonic() - began < home.LEASE_SECONDS
+
+
+def test_a_run_goes_on_elsewhere_from_what_was_put_and_a_file_that_is_freed_is_gone_everywhere(two):
+    one, other = two
+    (one.folder / "study.json").write_text("{}")
+    (one.folder / "data").mkdir()
+    (one.folder / "data" / "images.npy").write_bytes(b"pixels")
+    one.put()
+    run, there = one.folder / "checkpoints" / "key", other.folder / "checkpoints" / "key"
+    run.mkdir(parents=True)
+    (run / EPOCHS).write_text("life a 1 0\n")
+    one.put_run(run)
+    assert not one.objects.below("checkpoints/"), "a log without a checkpoint says nothing that could be gone on from"
+    (run / FLIGHT).write_bytes(b"state")
+    one.put_run(run)
+    other.take_up(there, ["data"])
+    assert (there / FLIGHT).read_bytes() == b"state" and (there / EPOCHS).exists() and (other.folder / "data" / "images.npy").exists()
+    (there / FLIGHT).write_bytes(b"after")
+    other.put_run(there)
+    one.take_up(run, ["data"])
+    assert (run / FLIGHT).read_bytes() == b"after"
+    assert one.has(run / FLIGHT)
+    one.remove(run / FLIGHT)
+    (there / EPOCHS).write_text("of the first worker, which is in this folder too")
+    other.take_up(there, [], first=False)
+    assert not (there / FLIGHT).exists() and (there / EPOCHS).read_text().startswith("of the first")
+    other.take_up(there, [])
+    assert (there / EPOCHS).read_text() == "life a 1 0\n"
+    other.leave(there)
+    assert not there.exists() and one.has(run / EPOCHS)
+
+
+@pytest.mark.parametrize("log", ["life a 1 0\nepoch warm 1\nsaved warm 1\n", ""])
+def test_a_log_that_was_not_put_any_more_is_completed_by_the_checkpoint_that_was(tmp_path, log):
+    save_state(tmp_path / FLIGHT, {}, {"history": [{"stage": "warm", "epoch": 3}]})
+    (tmp_path / EPOCHS).write_text(log)
+    for _ in range(2):
+        complete_log(tmp_path)
+        (life,) = read_lives(tmp_path)
+        assert life["epochs"] == {"warm": [1, 3]} and life["saved"] == {"warm": 3}
+
+
+def test_data_reach_a_machine_once(two, monkeypatch):
+    one, other = two
+    (one.folder / "study.json").write_text("{}")
+    (one.folder / "data").mkdir()
+    (one.folder / "data" / "images.npy").write_bytes(b"pixels")
+    one.put()
+    loaded = []
+    real = Away._download
+    monkeypatch.setattr(Away, "_download", lambda self, name: loaded.append(name) or real(self, name))
+    for key in ("a", "b", "c"):
+        other.take_up(other.folder / "checkpoints" / key, ["data"])
+    assert loaded == ["data/images.npy", "study.json"]
+
+
+def test_a_stage_that_one_machine_has_trained_is_there_for_another_and_stays_the_firsts(two):
+    import torch
+
+    one, other = two
+    first, second = Stages(one.folder), Stages(other.folder)
+    first.home, second.home = one, other
+    assert not second.has("k") and second.get("k") is None
+    first.put("k", {"w": torch.ones(2)}, {"epochs": 1})
+    second.home._stages = (0.0, set())
+    assert second.has("k")
+    tensors, values = second.get("k")
+    assert torch.equal(tensors["w"], torch.ones(2)) and values["epochs"] == 1
+    shutil.rmtree(other.folder / "stages")  # as where it trained it too, before that was there
+    second.put("k", {"w": torch.zeros(2)}, {"epochs": 1})
+    shutil.rmtree(one.folder / "stages")
+    assert torch.equal(first.get("k")[0]["w"], torch.ones(2))
+    assert first.home.stages() == {"k"}
+    first.home.remove(first.path("k").parent)
+    second.get("other")
+    second.home.take_up(other.folder / "checkpoints" / "x", [])
+    assert not second.path("k").exists() and second.get("k") is None, "freed everywhere"
+
+
+def test_a_study_is_done_in_a_bucket_shown_and_gone_on_with_from_another_machine(inside, away, server, tmp_path, monkeypatch, capsys):
+    inside.storage = away
+    assert inside(*WORDS, "--max-cost", "1e-6", "--price-per-hour", "1") == 3
+    out = capsys.readouterr().out
+    assert "what --max-cost pays for is spent; the same command with more goes on" in out and f"kept at  {away}/toy" in out
+    kept = names(server, "lab", f"{tmp_path.name}/toy-quick-synthetic/")
+    assert {"study.json", "records/00000000.json", "request.toml", "data/images.npy", "splits/split-seed0.csv"} <= set(kept)
+    assert ".lock" not in kept and "records.jsonl" not in kept
+    monkeypatch.setenv(CACHE, str(tmp_path / "elsewhere"))
+    assert cli.main(["ls", "--storage", away]) == 0 and "toy-quick-synthetic: unfinished, 1 completed" in capsys.readouterr().out
+    assert cli.main(["show", f"{away}/toy-quick-synthetic", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"] == {"completed": 1}
+    assert inside(*WORDS) == 0 and len(inside.trained) == 2
+    assert "2 runs (2 completed), 1 of them now" in capsys.readouterr().out
+    ledger = Ledger(here(f"{away}/toy-quick-synthetic"))
+    ledger.read()
+    assert len(ledger.records) == 2
+    assert cli.main(["rm", f"{away}/toy-quick-synthetic", "--yes"]) == 0
+    assert not names(server, "lab", f"{tmp_path.name}/")
+
+
+def test_images_in_a_bucket_are_brought_once_and_are_the_same_data(away, server, tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    for number, name in enumerate(("a", "b")):
+        for index in range(4):
+            path = tmp_path / f"{index}.png"
+            Image.new("L", (16, 16), 40 * number + index).save(path)
+            client(server).upload_file(str(path), "lab", f"{tmp_path.name}/images/{name}/{index}.png")
+    for folder in ("images/", "images/a/"):  # as a console makes them
+        client(server).put_object(Bucket="lab", Key=f"{tmp_path.name}/{folder}", Body=b"")
+    loaded = []
+    real = Away._download
+    monkeypatch.setattr(Away, "_download", lambda self, name: loaded.append(name) or real(self, name))
+    for _ in range(2):
+        cli.main(["data", "check", f"{away}/images"])
+        assert "8 images" in capsys.readouterr().out.replace("images          8", "8 images")
+    assert len(loaded) == 8
+    assert cli.main(["data", "check", f"{away}/nothing"]) == 2 and f"there is nothing at {away}/nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "url", "words"),
+    [
+        ({}, "s3://nolab/x", "cannot be used: there is no bucket nolab; make it, or name another --storage"),
+        ({"AWS_ENDPOINT_URL": "nobody"}, "s3://lab/x", "cannot be reached"),
+        ({"AWS_ENDPOINT_URL": "refuses"}, "s3://lab/x", "cannot be used: these credentials may not (access denied)"),
+    ],
+)
+def test_a_bucket_that_cannot_be_used_is_one_sentence_and_status_2(inside, away, monkeypatch, capsys, settings, url, words):
+    monkeypatch.setattr(objects, "AT_ONCE", {"max_retries": 0})
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    with refusing() as refuses:
+        for name, value in settings.items():
+            monkeypatch.setenv(name, {"nobody": nobody, "refuses": refuses}[value])
+        assert cli.main(["toy", *WORDS, "--storage", url]) == 2
+        fault = capsys.readouterr().err
+        assert fault.startswith(f"search: {url}") and words in fault and len(fault.splitlines()) == 1
+        assert cli.main(["ls", "--storage", url]) == 2 and f"{url} {words}" in capsys.readouterr().err
+    assert not inside.trained
+
+
+class refusing:  # noqa: N801 (used as a function)
+    """A server that says what Amazon says to whoever has no rights."""
+
+    def __enter__(self):
+        import threading
+        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+        class Refuse(BaseHTTPRequestHandler):
+            def _refuse(self):
+                body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+                self.send_response(403)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_PUT = do_HEAD = do_DELETE = _refuse  # noqa: N815 (http.server's names)
+
+            def log_message(self, *words):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def __exit__(self, *exception):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_a_network_that_goes_while_a_study_is_at_work_ends_it_with_words_and_what_was_recorded_stays(inside, away, monkeypatch, capsys):
+    inside.storage = away
+    real = Away.append
+
+    def gone(self, ledger, line):
+        if self._next.get(ledger):
+            raise StorageFault(
+                f"{self.url} cannot be reached (error sending request); look at the network, then the same command continues"
+            )
+        real(self, ledger, line)
+
+    monkeypatch.setattr(Away, "append", gone)
+    assert inside(*WORDS) == 1
+    assert "cannot be reached" in (fault := capsys.readouterr().err) and "nothing that was recorded is lost" in fault
+    monkeypatch.setattr(Away, "append", real)
+    assert inside(*WORDS) == 0
+    assert "2 runs (2 completed), 1 of them now" in capsys.readouterr().out
+
+
+def test_a_ledger_away_holds_what_was_appended(away):
+    folder = here(f"{away}/study")
+    with held(folder), Ledger(folder) as ledger:
+        ledger.append(record("a"))
+    shutil.rmtree(folder)
+    home.home(folder).bring()
+    ledger = Ledger(folder)
+    ledger.read()
+    assert list(ledger.records) == ["a"]
