@@ -30,6 +30,7 @@ from analysis.choice import Best, best
 from analysis.claims import rests_on
 from analysis.crossed import Crossed
 from analysis.drawing import Drawing, alone, inline
+from analysis.pretext import pretexts
 from analysis.run_figures import artefact_words
 from analysis.statistics import NONE, Interval, mean_std
 from analysis.study import STATUSES, Study, finite, load, mapping, plural, without_folders
@@ -242,6 +243,7 @@ def _page(
         "beside_words": (*beside.words, *artefact_words(study, beside), *_copies(study)),
         "calibration": calibration_words(beside.calibration) if beside.calibration else "",
         "lone": fg.lone,
+        "pretexts": pretexts(study, summaries),
         "training_pictures": [n for n in pictures if n.startswith("training-")],
         "confusion_pictures": [n for n in pictures if n.startswith("confusion")],
         "artefact_pictures": [n for n in ("embedding", "heat", "clusters", "nearest") if n in pictures],

@@ -13,6 +13,13 @@ FULL = "SupCAM (full)"
 NO_PRETRAIN = {"pretrain_epochs": 0}
 PLAIN = {"margin_form": "none", "composition": "off", "views": "moco_v2"}  # section 3.5.2: MoCo v2's views for these rows
 
+MOCO = PLAIN | {"contrast": "info_nce"}
+KEY_BATCHES = (  # whose statistics of batch normalisation the keys have
+    ("split key batches", {"key_batch": "split"}),
+    ("shuffled key batches", {"key_batch": "shuffled"}),
+    ("keys in eval mode", {"key_batch": "running"}),
+)
+
 TABLES = (
     Table(
         "1",
@@ -40,7 +47,7 @@ TABLES = (
         (
             Arm("Scratch", NO_PRETRAIN, "scratch"),
             Arm("ImageNet weights", NO_PRETRAIN | {"weights": "imagenet"}, "imagenet"),
-            Arm("MoCo", PLAIN | {"contrast": "info_nce"}, "moco"),
+            Arm("MoCo", MOCO, "moco"),
             Arm("MoCo + SupCon", PLAIN, "moco+supcon"),
             Arm("+ CatVar", {"margin_form": "none"}, "moco+supcon+catvar"),
             Arm(FULL, {}, "moco+supcon+catvar+self_margin"),
@@ -99,6 +106,28 @@ TABLES = (
         SIX_TWO,
         "P = 200",
         tuple(Arm(f"P = {pixels}", {"overlap_threshold": float(pixels)}) for pixels in (50, 100, 150, 200, 250, 300, 400)),
+    ),
+    Table(
+        "S3",
+        "Momentum contrast: moving average, queue, steps, and the statistics of keys",
+        "",
+        "Scratch",
+        (
+            Arm("Scratch", NO_PRETRAIN),
+            *(
+                Arm(f"MoCo {decay:g} x {keys}", MOCO | {"ema_decay": decay, "queue_size": keys})
+                for decay in (0.9, 0.99, 0.999)
+                for keys in (128, 1024)
+            ),
+            *(
+                Arm(f"MoCo {decay:g} x 1024, 24 epochs", MOCO | {"ema_decay": decay, "queue_size": 1024, "pretrain_epochs": 24})
+                for decay in (0.9, 0.99, 0.999)
+            ),
+            *(Arm(f"MoCo 0.99 {words}", MOCO | {"ema_decay": 0.99} | overrides) for words, overrides in KEY_BATCHES),
+            Arm("MoCo 0.99 own old keys masked", MOCO | {"ema_decay": 0.99, "mask_own": True}),
+            *(Arm(f"SupCAM (full) {decay:g}", {"ema_decay": decay}) for decay in (0.9, 0.99, 0.999)),
+            *(Arm(f"SupCAM (full) 0.99 {words}", {"ema_decay": 0.99} | overrides) for words, overrides in KEY_BATCHES),
+        ),
     ),
 )
 

@@ -32,6 +32,7 @@ from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import knn_accuracy
 from trainables.parts.key_queue import KeyQueue
 from trainables.parts.numbers import constant
+from trainables.parts.pretext import Health
 from trainables.parts.probe import fit_probe, probed
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
@@ -289,6 +290,7 @@ class Pretrain(Task):
                 )
         self.train_cells = _Cells(setting.pack, setting.parts["train"], setting.device, setting.is_steady)
         self.queue = KeyQueue(min(config.queue_size, len(self.train_cells)), config.embedding_dim)
+        self.contrast_health = Health(config.embedding_dim)
         self.to(setting.device, memory_format=torch.channels_last)
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(
@@ -334,12 +336,17 @@ class Pretrain(Task):
         assert self.new_cells is not None
         own = torch.arange(part.start, part.stop, device=query.device)
         in_batch = query @ keys.T  # (N, B)
-        others = torch.cat([in_batch, query @ self.queue.keys.T], 1)
+        in_queue = query @ self.queue.keys.T
+        self.contrast_health.add(query.detach(), keys, part.start, in_queue.detach(), self.queue.present)
+        others = torch.cat([in_batch, in_queue], 1)
         queued = self.queue.present.expand(len(query), -1)
         if self.config.mask_own:
             queued = queued & (self.queue.labels != self.new_cells[part][:, None])
         negative = torch.cat([own[:, None] != torch.arange(len(keys), device=query.device), queued], 1)
         return losses.info_nce(in_batch.gather(1, own[:, None])[:, 0], others, self.config.temperature, negative), keys
+
+    def health(self) -> dict[str, float]:
+        return self.contrast_health.read(self.workers)
 
     def after_step(self) -> None:
         """The key encoder follows (Eq. 1); then the batch's keys enter the queue, each with the position of its cell in the training part."""

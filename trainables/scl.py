@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trainables.data.copies import near_duplicates
 from trainables.data.normal import normal_of
@@ -26,6 +27,7 @@ from trainables.parts.collapse import one_class, one_direction, said
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, backbone_faults, create_backbone, size_arguments, standardise
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
+from trainables.parts.pretext import Health
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed
@@ -292,6 +294,7 @@ class Train(Task):
             self.register_buffer("log_temperature", start)
         if config.lambda1 and config.contrast_balance:
             self.register_buffer("gradients", torch.zeros(2))  # squared lengths on E, of the contrast and of the classification
+        self.contrast_health = Health(config.embedding_dim)
         self.model.to(memory_format=torch.channels_last)
         self.to(setting.device)
         weights = [parameter for name, parameter in self.named_parameters() if name != "log_temperature"]
@@ -337,6 +340,11 @@ class Train(Task):
         seen = self._seen(apply_views(gray[:, None] / 255, draw, keep_background=True, steady=self.setting.is_steady))
         embedding = self.setting.apply(self.model, seen).view(*chosen.shape, -1)  # (G, 2, C, D), Eq. 1
         contrast, classification = self._losses(embedding, batch.easy)
+        if self.config.lambda1:
+            for first, second in F.normalize(
+                embedding.detach().float(), dim=-1
+            ):  # a group: an image of each class finds the other of its class
+                self.contrast_health.add(first, second, 0)
         self.sums += torch.stack([contrast, classification, torch.ones_like(contrast)]).detach()
         return self._weight(embedding, contrast, classification) * contrast + self.config.lambda2 * classification
 
@@ -380,6 +388,9 @@ class Train(Task):
     @torch.no_grad()
     def after_step(self) -> None:
         self.log_temperature.clamp_(min=math.log(LEAST_TEMPERATURE))
+
+    def health(self) -> dict[str, float]:
+        return self.contrast_health.read(self.workers)
 
     def learning_rate(self, epoch: float) -> float:
         """Constant, a cosine to 0 at the last epoch, or 0.95 times that of the epoch before."""

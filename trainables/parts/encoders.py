@@ -98,7 +98,11 @@ class Encoder(nn.Module):
             self.head = nn.Linear(backbone.num_features, dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        rows = self.head(self.backbone(images))
+        return self.embed(self.backbone(images))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """The backbone's features (N, F) -> (N, dim)."""
+        rows = self.head(features)
         return F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)  # a length in half precision is too rough
 
 
