@@ -13,6 +13,12 @@ FULL = "SupCAM (full)"
 NO_PRETRAIN = {"pretrain_epochs": 0}
 PLAIN = {"margin_form": "none", "composition": "off", "views": "moco_v2"}  # section 3.5.2: MoCo v2's views for these rows
 
+PUBLISHED = (  # networks and the weights that others have published for them; on a machine that cannot have them a row says so
+    ("ImageNet", {"weights": "imagenet"}),
+    ("DINOv3 ViT-S/16", {"backbone": "vit_small_patch16_dinov3", "weights": "vit_small_patch16_dinov3.lvd1689m"}),
+    ("UNI", {"backbone": "vit_large_patch16_224(init_values=1e-05, dynamic_img_size=True)", "weights": "hf-hub:MahmoodLab/UNI"}),
+    ("CHROMA", {"backbone": "vit_large_patch16_224", "weights": "hf-hub:Boyoungc/CHROMA_pretrain"}),
+)
 MOCO = PLAIN | {"contrast": "info_nce"}
 KEY_BATCHES = (  # whose statistics of batch normalisation the keys have
     ("split key batches", {"key_batch": "split"}),
@@ -129,6 +135,25 @@ TABLES = (
             *(Arm(f"SupCAM (full) 0.99 {words}", {"ema_decay": 0.99} | overrides) for words, overrides in KEY_BATCHES),
         ),
     ),
+    Table(
+        "S4",
+        "Features that stay as they are: a linear probe, or nearest neighbours",
+        "",
+        "Scratch",
+        (
+            Arm("Scratch", NO_PRETRAIN),
+            *(
+                Arm(f"{title}, {words}", NO_PRETRAIN | overrides | {"classifier": classifier}, yardstick=True)
+                for title, overrides in (("drawn weights", {}), *PUBLISHED)
+                for words, classifier in (("probe", "probe"), ("neighbours", "neighbours"))
+            ),
+            *(
+                Arm(f"{title}, {words}", overrides | {"classifier": classifier}, yardstick=True)
+                for title, overrides in (("MoCo", MOCO), ("SupCAM (full)", {}))
+                for words, classifier in (("probe", "probe"), ("neighbours", "neighbours"))
+            ),
+        ),
+    ),
 )
 
 SUP_CON = {"contrast": ("sup_con",)}  # a margin is added to Eq. 4 alone
@@ -209,4 +234,5 @@ STUDY = Study(
             synthetic_images=6592,
         ),
     },
+    objectives={"knn": "val_knn_accuracy", "probe": "val_probe_accuracy"},  # of the pre-training: fine-tuning has no say
 )

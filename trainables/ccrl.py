@@ -27,7 +27,7 @@ from trainables.parts import losses
 from trainables.parts.classification import PartImages
 from trainables.parts.clustering import Clusters, cluster, clustering_metrics, contingency, kmeans, silhouette, within_tiles
 from trainables.parts.collapse import one_direction, said
-from trainables.parts.encoders import backbone_faults, create_backbone, key_encoder_of, move_towards
+from trainables.parts.encoders import create_backbone, key_encoder_of, move_towards, start_faults
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import knn_accuracy
 from trainables.parts.key_queue import KeyQueue
@@ -38,13 +38,14 @@ from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Ta
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
 from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
+from trainables.parts.weights import pinned
 
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}  # section 3
 CLUSTER_SEED = 0  # of the K-means that is reported
 OTHER_SEEDS = range(1, 11)  # of those that tell how far the clusters depend on it
 OWN = "ccrl."  # before the names of what an exported file holds beside the backbone, which has timm's
 CENTERS = OWN + "centers"
-FITTED = ("centers", "mean", "scale", "probe")  # what the rows of the training part give
+FITTED = ("centers", "mean", "scale", "probe", "bank", "bank_labels")  # what the rows of the training part give
 PLAIN = ("colours", "histograms", "pixels", "area", "tile")  # features that need no network
 EARLY = 2000  # validation cells that are looked at on the way
 BANK = 1000  # training cells that probe and neighbours learn from on the way; with it a validation of `quick` is a tenth of an epoch
@@ -61,7 +62,7 @@ class CcrlConfig:
     features: str = "encoder"  # encoder: CCRL; a yardstick that needs no training: untrained (the encoder as it starts) | colours | histograms | pixels | area | tile
     # encoder
     backbone: str = "cell_preact_resnet18"  # pre-activation ResNet-18 with a 3 x 3 stem; or any timm name
-    weights: str = "random"  # random | imagenet: where the backbone starts
+    weights: str = "random"  # where the backbone starts: random | imagenet | another published or own start, see `weights.KNOWN`
     projector_hidden: int = 128  # projector: features - hidden - dim
     embedding_dim: int = 64  # of queries and keys
     predictor: bool = True  # the predictor dim - hidden - dim, on the query's side alone
@@ -99,7 +100,7 @@ class CcrlConfig:
 
 
 CHOICES = {
-    "weights": ("random", "imagenet"), "local_side": ("query", "key", "both"), "scoring_encoder": ("key", "query"),
+    "local_side": ("query", "key", "both"), "scoring_encoder": ("key", "query"),
     "features": ("encoder", "untrained", *PLAIN), "statistics": ("imagenet", "set"), "kmeans_fit": ("scored", "train"),
 }  # fmt: skip
 RANGES = {  # (low, high), inclusive
@@ -138,6 +139,7 @@ ALL_FEATURES = (
 
 def canonical(config: CcrlConfig) -> CcrlConfig:
     """The same training with every field that cannot matter at its default. Fields are numbers of the default's type."""
+    config = replace(config, weights=pinned(config.weights))
     if config.features != "encoder":
         kept = {*ALL_FEATURES, *(() if config.features == "tile" else ("whiten",))}
         kept |= {"backbone", "weights", "statistics"} if config.features == "untrained" else set()
@@ -152,7 +154,7 @@ def canonical(config: CcrlConfig) -> CcrlConfig:
 def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
     """All that is wrong with the configuration, alone and for a data set: one line each."""
     found = setting_faults(config, CHOICES, RANGES, POSITIVE)
-    found += backbone_faults(config.backbone)
+    found += start_faults(config.backbone, config.weights)
     if pack is not None and pack.images.ndim != 4:
         found.append(f"cells must be in colour, (N, {SIDE}, {SIDE}, 3), the data is {pack.images.shape}; read it with this procedure")
     if parts is not None and config.features == "encoder" and config.pretrain_batch > len(parts["train"]):
@@ -525,6 +527,9 @@ def fitted_on(config: CcrlConfig, pack: Pack, chosen: np.ndarray, rows: np.ndarr
         rows, found = np.zeros((len(rows), 1)), Clusters(np.zeros((1, 1)))
     values = {"centers": found.centers, "probe": fit_probe(rows, pack.labels[chosen], len(pack.classes))}
     values |= {} if found.mean is None or found.scale is None else {"mean": found.mean, "scale": found.scale}
+    if config.features != "tile":
+        some = np.sort(np.random.default_rng(0).permutation(len(rows))[:BANK])
+        values |= {"bank": rows[some], "bank_labels": pack.labels[chosen][some]}
     return {name: torch.from_numpy(value).float() for name, value in values.items()}
 
 
@@ -547,6 +552,7 @@ class Scorer:
     statistics: Tensor | None
     fitted: Clusters
     probe: np.ndarray
+    bank: tuple[Tensor, Tensor] | None  # rows and types of training cells, whose neighbours vote; None: of the tile's number alone
 
     def rows(self, pack: Pack, chosen: np.ndarray, device: torch.device) -> np.ndarray:
         """(N, F) of chosen cells of a pack."""
@@ -575,14 +581,16 @@ def scorer(config: CcrlConfig, tensors: Mapping[str, Tensor], device: torch.devi
         model.load_state_dict(own)
         model.to(device, memory_format=torch.channels_last).eval()
     statistics = beside["statistics"].to(device) if "statistics" in beside else None
-    return Scorer(config, model, statistics, fitted, arrays["probe"])
+    bank = (beside["bank"].cpu(), beside["bank_labels"].cpu().long()) if "bank" in beside else None
+    return Scorer(config, model, statistics, fitted, arrays["probe"], bank)
 
 
 def evaluate(config: CcrlConfig, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
     """AMI, ARI and purity against the types of two clusterings: K-means on the chosen cells themselves (as the paper), and K-means on the
     training part applied to them; `kmeans_fit` says which has the plain names, the other's end in `_train_fit` or `_scored_fit`. Of both
     the AMI within tiles. Of the first how far the scores vary when K-means starts from other seeds; the silhouette, which needs no type;
-    and the accuracy of the linear probe of the training part's types, which has seen labels and says what the features hold."""
+    and the accuracies of the linear probe of the training part's types and of its nearest cells, which have seen labels and say what the
+    features hold."""
     score = scorer(config, tensors, device)
     rows = score.rows(pack, chosen, device)
     labels, tiles, k = np.asarray(pack.labels[chosen]), tiles_of(pack)[chosen], types_of(pack)
@@ -597,6 +605,8 @@ def evaluate(config: CcrlConfig, tensors: Mapping[str, Tensor], pack: Pack, chos
     guessed = probed(score.probe, np.zeros((len(rows), 1)) if config.features == "tile" else rows)
     metrics["probe_accuracy"] = float((guessed == labels).mean())
     predictions["probe"] = guessed.tolist()
+    if score.bank is not None:
+        metrics["knn_accuracy"] = knn_accuracy(*score.bank, torch.from_numpy(np.asarray(rows)), torch.from_numpy(labels))
     if config.kmeans_fit == "scored" and config.features != "tile":
         scaled = of_scored[1].scaled(rows)
         again = [clustering_metrics(labels, kmeans(scaled, k, seed, config.kmeans_starts)[0]) for seed in OTHER_SEEDS]

@@ -27,14 +27,16 @@ from trainables.parts.encoders import (
     GRAY_MEAN,
     GRAY_STD,
     Encoder,
-    backbone_faults,
     create_backbone,
     key_encoder_of,
+    model_arguments,
     move_towards,
     standardise,
+    start_faults,
 )
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import classification_metrics, confusion_matrix, knn_accuracy
+from trainables.parts.frozen import HEADS, Frozen, voting_of
 from trainables.parts.key_queue import KeyQueue
 from trainables.parts.pretext import Health
 from trainables.parts.probe import fit_probe, probed
@@ -42,6 +44,7 @@ from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Ta
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
 from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
+from trainables.parts.weights import architecture_of, pinned
 
 CLASSES = CLUSTER_TYPES
 
@@ -60,7 +63,7 @@ class SupcamConfig:
     split_per_seed: bool = False  # draw the split anew for each seed
     # both stages
     backbone: str = "resnet50"  # any timm name
-    weights: str = "random"  # random | imagenet: where the backbone starts
+    weights: str = "random"  # where the backbone starts: random | imagenet | another published or own start, see `weights.KNOWN`
     sgd_momentum: float = 0.9  # of SGD, both stages
     weight_decay: float = 1e-4  # of SGD, both stages
     # stage 1: pre-training
@@ -91,6 +94,7 @@ class SupcamConfig:
     composition_draws: int = 10  # tries before the candidate itself is taken
     require_contact: bool = False  # a touching case without contact is uncertain [decided]
     # stage 2: fine-tuning
+    classifier: str = "trained"  # trained: with the backbone, below | probe: a linear one on its features as they are | neighbours: a vote of the nearest training images
     finetune_encoder: str = "query"  # query | key: whose backbone goes on [decided]
     finetune_epochs: int = 15
     finetune_batch: int = 16  # images
@@ -105,13 +109,13 @@ class SupcamConfig:
 
 
 CHOICES = {
-    "weights": ("random", "imagenet"),
     "contrast": ("info_nce", "sup_con"),
     "margin_form": ("none", "self_margin", "all_margin", "parametric_margin", "cluster_margin"),
     "beyond_pi": ("plain", "monotone"),
     "key_batch": ("whole", "split", "shuffled", "running"),
     "views": ("supcam", "moco_v2"),
     "blend": ("equal", "lambda", "maximum"),
+    "classifier": ("trained", *HEADS),
     "finetune_encoder": ("query", "key"),
 }
 RANGES = {  # (low, high), inclusive; None is open
@@ -153,7 +157,7 @@ PRETRAIN_FIELDS = (
 )  # fmt: skip
 FINETUNE_FIELDS = (
     "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum",
-    "weight_decay", "finetune_encoder", "finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing", "rotation", "zoom",
+    "weight_decay", "classifier", "finetune_encoder", "finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing", "rotation", "zoom",
     "every_turn",
 )  # fmt: skip
 
@@ -164,6 +168,9 @@ def canonical(config: SupcamConfig) -> SupcamConfig:
     moot: set[str] = set()
     if config.pretrain_epochs == 0:
         moot |= set(PRETRAIN_FIELDS) - set(FINETUNE_FIELDS) - {"pretrain_epochs"} | {"finetune_encoder"}
+    if config.classifier != "trained":
+        moot |= {"finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing", "rotation", "zoom"}
+        moot |= {"sgd_momentum", "weight_decay"} if config.pretrain_epochs == 0 else set()
     if config.margin_form == "none":
         moot |= {"margin", "beyond_pi"}
     if config.margin_form != "cluster_margin":
@@ -174,7 +181,8 @@ def canonical(config: SupcamConfig) -> SupcamConfig:
         moot |= {"mask_own"}
     if config.composition in ("off", "no"):
         moot |= {"blend", "overlap_threshold", "require_contact", "composition_draws"}
-    return typed(config, moot)
+    plain = typed(replace(config, weights=pinned(config.weights)), moot)
+    return plain if config.classifier == "trained" else replace(plain, finetune_epochs=1)  # of no steps
 
 
 def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
@@ -183,7 +191,7 @@ def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, n
     tables = ("off", "no", *load_tables())
     if config.composition not in tables:
         found.append(f"composition must be one of {', '.join(dict.fromkeys(tables))}, got {config.composition!r}")
-    found += backbone_faults(config.backbone)
+    found += start_faults(config.backbone, config.weights)
     if config.pretrain_epochs and config.key_batch in ("split", "shuffled") and config.pretrain_batch % config.key_parts:
         found.append(
             f"pretrain_batch must be a multiple of key_parts where keys are {config.key_batch}, got {config.pretrain_batch} for "
@@ -202,7 +210,10 @@ def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, n
         )
     if parts is not None:
         n = len(parts["train"])
-        for name in ("finetune_batch", *(("pretrain_batch",) if config.pretrain_epochs else ())):
+        for name in (
+            *(("finetune_batch",) if config.classifier == "trained" else ()),
+            *(("pretrain_batch",) if config.pretrain_epochs else ()),
+        ):
             if getattr(config, name) > n:
                 found.append(
                     f"{name} must not be above the number of training images, got {getattr(config, name)} for {n}; set {name}={max(2, min(16, n))}"
@@ -247,7 +258,9 @@ class Pretrain(Task):
         super().__init__()
         self.config, self.setting, self.workers = config, setting, setting.workers
         seed = derive_seed(setting.seed, "pretrain")
-        backbone = create_backbone(config.backbone, channels=1, classes=0, weights=config.weights, seed=derive_seed(seed, "backbone"))
+        backbone = create_backbone(
+            config.backbone, channels=1, classes=0, weights=config.weights, seed=derive_seed(seed, "backbone"), input_size=config.input_size
+        )
         self.query = Encoder(self.workers.synchronise(backbone), config.embedding_dim, derive_seed(seed, "head"))
         self.key = key_encoder_of(self.query)
         self.queue = KeyQueue(config.queue_size, config.embedding_dim, owned=config.mask_own)
@@ -473,6 +486,20 @@ class Pretrain(Task):
         }
 
 
+def _start(config: SupcamConfig, setting: Setting, outputs: int, seed: int) -> nn.Module:
+    """The timm model with a new classifier, its other weights those that were pre-trained, or those that the configuration begins with."""
+    weights = config.weights if setting.previous is None else "random"
+    model = create_backbone(config.backbone, channels=1, classes=outputs, weights=weights, seed=seed, input_size=config.input_size)
+    if setting.previous is not None:
+        prefix = config.finetune_encoder + "."
+        taken = {name.removeprefix(prefix): tensor for name, tensor in setting.previous.items() if name.startswith(prefix)}
+        missing, unexpected = model.load_state_dict(taken, strict=False)
+        head = {f"{name}.{kind}" for name in _names(model.pretrained_cfg.get("classifier")) for kind in ("weight", "bias")}
+        if unexpected or set(missing) - head:
+            raise RuntimeError(f"the pre-trained backbone does not fit: missing {missing}, unexpected {unexpected}")
+    return model
+
+
 class Finetune(Task):
     """Stage 2: the backbone and a new linear layer, cross-entropy with label smoothing, rotated views."""
 
@@ -480,15 +507,7 @@ class Finetune(Task):
         super().__init__()
         self.config, self.setting, self.workers = config, setting, setting.workers
         seed = derive_seed(setting.seed, "finetune")
-        weights = config.weights if setting.previous is None else "random"
-        model = create_backbone(config.backbone, channels=1, classes=len(setting.pack.classes), weights=weights, seed=seed)
-        if setting.previous is not None:
-            prefix = config.finetune_encoder + "."
-            taken = {name.removeprefix(prefix): tensor for name, tensor in setting.previous.items() if name.startswith(prefix)}
-            missing, unexpected = model.load_state_dict(taken, strict=False)
-            head = {f"{name}.{kind}" for name in _names(model.pretrained_cfg.get("classifier")) for kind in ("weight", "bias")}
-            if unexpected or set(missing) - head:
-                raise RuntimeError(f"the pre-trained backbone does not fit: missing {missing}, unexpected {unexpected}")
+        model = _start(config, setting, len(setting.pack.classes), seed)
         self.model = self.workers.synchronise(model).to(setting.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(
             self.parameters(),
@@ -542,12 +561,25 @@ class Finetune(Task):
         return dict(self.model.state_dict())
 
 
+def finetune(config: SupcamConfig, setting: Setting) -> Task:
+    """Stage 2 as the configuration has it."""
+    if config.classifier == "trained":
+        return Finetune(config, setting)
+    seed, drawn = derive_seed(setting.seed, "finetune"), config.weights == "random" and setting.previous is None
+    return Frozen(setting, config.classifier, lambda outputs: _start(config, setting, outputs, seed), config.backbone, drawn=drawn)
+
+
 def _names(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
 
 
 def _classifier(config: SupcamConfig, tensors: Mapping[str, Tensor], classes: int, device: torch.device) -> nn.Module:
-    model = create_backbone(config.backbone, channels=1, classes=classes, weights="random", seed=0)
+    def build(outputs: int) -> nn.Module:
+        return create_backbone(config.backbone, channels=1, classes=outputs, weights="random", seed=0, input_size=config.input_size)
+
+    if config.classifier == "neighbours":
+        return voting_of(build, dict(tensors), classes).to(device)
+    model = build(classes)
     model.load_state_dict(dict(tensors))
     return model.to(device)
 
@@ -584,13 +616,15 @@ def read_files(paths: list[Path], config: SupcamConfig) -> tuple[np.ndarray, dic
     return images, {"file": [shown(str(path)) for path in paths]}, notes, broken
 
 
-def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, Any]:
-    """What timm needs to build this classifier again, as its config.json has it."""
+def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, Any] | None:
+    """What timm needs to build this classifier again, as its config.json has it; None for neighbours, which timm has not."""
+    if config.classifier == "neighbours":
+        return None
     side = config.input_size
     return {
-        "architecture": config.backbone,
+        "architecture": architecture_of(config.backbone)[0],
         "num_classes": len(classes),
-        "model_args": {"in_chans": 1},
+        "model_args": {"in_chans": 1} | model_arguments(config.backbone, side),
         "pretrained_cfg": {
             "input_size": [1, side, side], "fixed_input_size": False, "interpolation": "bilinear", "crop_pct": 1.0,
             "mean": [GRAY_MEAN], "std": [GRAY_STD], "num_classes": len(classes), "label_names": list(classes), "custom_load": False,
@@ -630,7 +664,7 @@ PROCEDURE = Procedure(
     config=SupcamConfig,
     stages=(
         Stage("pretrain", "pretrain_epochs", "pretrain_batch", PRETRAIN_FIELDS, Pretrain, shared=True),
-        Stage("finetune", "finetune_epochs", "finetune_batch", FINETUNE_FIELDS, Finetune),
+        Stage("finetune", "finetune_epochs", "finetune_batch", FINETUNE_FIELDS, finetune),
     ),
     canonical=canonical,
     faults=faults,
