@@ -68,7 +68,7 @@ def pretexts(study: Study, summaries: tuple[Summary, ...]) -> tuple[Pretext, ...
 
 
 def _row(arm: str, stage: str, last: pd.DataFrame) -> Pretext:
-    cosines = tuple(float(last[name].mean()) for name in COSINES)
+    own, step, queue = (float(last[name].mean()) for name in COSINES)
     rank = float(last["pretext_rank"].mean())
     shares = tuple(100 * float(last[name].mean()) for name in SHARES)
-    return Pretext(arm, stage, len(last), cosines, shares, rank, word(*cosines, rank))
+    return Pretext(arm, stage, len(last), (own, step, queue), shares, rank, word(own, step, queue, rank))
