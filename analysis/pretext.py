@@ -62,13 +62,24 @@ def pretexts(study: Study, summaries: tuple[Summary, ...]) -> tuple[Pretext, ...
             continue
         curves = curves.reindex(columns=[*dict.fromkeys([*curves.columns, *COSINES, *SHARES, "pretext_rank"])])
         for stage, part in curves[curves["pretext_own"].notna()].groupby("stage", sort=False):
-            last = part.sort_values("epoch", kind="stable").groupby("key", sort=False).tail(1)
-            found.append(_row(row.arm.name, str(stage), last))
+            found.append(_row(row.arm.name, str(stage), part.sort_values("epoch", kind="stable")))
     return tuple(found)
 
 
-def _row(arm: str, stage: str, last: pd.DataFrame) -> Pretext:
+def _said(epochs: pd.DataFrame) -> str:
+    """The word of the last epoch, means over seeds; else the last that there was, and until when: an age tells nothing any more once the rate,
+    and with it the encoder's way, has come to its end."""
+    by_epoch = epochs.groupby("epoch")[[*COSINES, "pretext_rank"]].mean()
+    words = [(int(epoch), word(*row)) for epoch, row in zip(by_epoch.index, by_epoch.to_numpy().tolist(), strict=True)]
+    last = next(((epoch, said) for epoch, said in reversed(words) if said), None)
+    if last is None:
+        return ""
+    return last[1] if last[0] == words[-1][0] else f"{last[1]} until epoch {last[0]}"
+
+
+def _row(arm: str, stage: str, epochs: pd.DataFrame) -> Pretext:
+    last = epochs.groupby("key", sort=False).tail(1)
     own, step, queue = (float(last[name].mean()) for name in COSINES)
     rank = float(last["pretext_rank"].mean())
     shares = tuple(100 * float(last[name].mean()) for name in SHARES)
-    return Pretext(arm, stage, len(last), (own, step, queue), shares, rank, word(own, step, queue, rank))
+    return Pretext(arm, stage, len(last), (own, step, queue), shares, rank, _said(epochs))

@@ -74,7 +74,7 @@ class SupcamConfig:
     embedding_dim: int = 128  # of queries and keys
     ema_decay: float = 0.999  # of the key encoder, per step [decided: MoCo's]
     queue_size: int = 1024  # keys
-    key_batch: str = "whole"  # whose statistics normalise a step's keys: whole, the batch's (one GPU) | split, those of random parts of it | shuffled, the same, and queries by other parts (MoCo's GPUs) | running, running averages of the query encoder's
+    key_batch: str = "whole"  # whose statistics normalise a step's keys: whole, the batch's (one GPU) | split, those of random parts of it | shuffled, the same, and queries by other parts (MoCo's GPUs) | running, averages of the queries' statistics that follow as the weights do
     key_parts: int = 4  # parts of a batch that is split or shuffled
     mask_own: bool = (
         False  # an image's own older keys in the queue are no negatives of it (with labels they never are) [decided: off, as in MoCo]
@@ -264,11 +264,12 @@ class Pretrain(Task):
         self.query = Encoder(self.workers.synchronise(backbone), config.embedding_dim, derive_seed(seed, "head"))
         self.key = key_encoder_of(self.query)
         self.queue = KeyQueue(config.queue_size, config.embedding_dim, owned=config.mask_own)
-        if (
-            config.key_batch == "running"
-        ):  # beside the encoders', which are taken anew before each validation: that must not change a training
+        if config.key_batch == "running":
+            # beside the encoders', which are taken anew before each validation: that must not change a training
             for number, buffer in enumerate(_statistics(self.query)):
-                self.register_buffer(f"running_{number}", buffer.clone())
+                self.register_buffer(f"query_average_{number}", buffer.clone())
+                self.register_buffer(f"key_average_{number}", buffer.clone())
+            self.register_buffer("averaged", torch.zeros(()))  # steps so far
         if config.key_batch in ("split", "shuffled") and config.pretrain_batch // self.workers.size % config.key_parts:
             raise RequestError(
                 f"each of {self.workers.size} workers has {config.pretrain_batch // self.workers.size} images of a step, which key_parts "
@@ -346,14 +347,25 @@ class Pretrain(Task):
         return self._loss(query, labels)
 
     def _begin_step(self) -> None:
-        """Where keys are normalised by running averages, both encoders have those of the steps so far; the keys' own are not touched."""
+        """Where keys are normalised by running averages, both encoders have their own of the steps so far."""
         if self.config.key_batch == "running":
-            for encoder in (self.query, self.key):
-                torch._foreach_copy_(_statistics(encoder), self._running())
+            torch._foreach_copy_(_statistics(self.query), self._averages("query"))
+            torch._foreach_copy_(_statistics(self.key), self._averages("key"))
             self.key.eval()
 
-    def _running(self) -> list[Tensor]:
-        return [buffer for name, buffer in self.named_buffers() if name.startswith("running_")]
+    def _averages(self, which: str) -> list[Tensor]:
+        return [buffer for name, buffer in self.named_buffers() if name.startswith(f"{which}_average_")]
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """The keys' averages follow the queries' as the weights do (EMAN, Cai et al. 2021); at first, while there are few steps, they are the mean
+        of all. The queries' own are of the last ten steps: a mark of the step, by which keys would be told."""
+        found = _statistics(self.query)
+        torch._foreach_copy_(self._averages("query"), found)
+        part = (1 / (self.averaged + 1)).clamp_min(1 - self.config.ema_decay)
+        for average, new in zip(self._averages("key"), found, strict=True):
+            average.lerp_(new, part.to(new.dtype))
+        self.averaged.add_(1)
 
     def _queries(self, views: Tensor) -> Tensor:
         """(N, D) of the views. Where batches are shuffled, each P-th image in a row is normalised with the others of its place."""
@@ -432,7 +444,7 @@ class Pretrain(Task):
             self.queue.enqueue(*(self.workers.gather(rows) for rows in (new if self.config.mask_own else new[:2])))
         self.new_keys = []
         if self.config.key_batch == "running":
-            torch._foreach_copy_(self._running(), _statistics(self.query))
+            self._follow()
 
     def learning_rate(self, epoch: float) -> float:
         """Linear warm-up over `warmup_epochs`, then cosine to 0 at the last epoch."""

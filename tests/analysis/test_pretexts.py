@@ -49,6 +49,15 @@ def test_the_report_has_the_health_of_each_arm_at_its_last_epoch_over_seeds(tmp_
         assert (folder / name).read_text(encoding="utf-8").count("keys are told by their age") == len(rows)
 
 
+def test_a_word_that_was_true_until_an_epoch_says_so(tmp_path):
+    records = with_health(RECORDS, 0.3)
+    for record in records:
+        for entry in (e for e in record["history"] if e["stage"] == "pretrain" and e["epoch"] > 2):
+            entry["pretext_step"] = 0.3
+    study = analysis.load(fake.write(tmp_path, ASKED, records))
+    assert {row.word for row in pretexts(study, study.summaries)} == {"keys are told by their age until epoch 2"}
+
+
 def test_a_contrast_without_a_queue_and_records_without_health_are_told_as_they_are(tmp_path):
     study = analysis.load(fake.write(tmp_path / "a", ASKED, with_health(RECORDS, None)))
     rows = pretexts(study, study.summaries)
