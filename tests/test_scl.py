@@ -687,7 +687,7 @@ FAULTS = {
     "canvas": 8, "input_size": 4096, "normal_width": -1.0, "normal_gray": 256.0, "split": (0.5, 0.5, 0.1), "split_seed": -1, "patients": "folder", "backbone": "resnt50", "weights": "coco",
     "embedding_dim": 1, "epochs": 0, "steps_per_epoch": 0, "groups": 0, "learning_rate": 0.0, "schedule": "steps", "weight_decay": -0.1,
     "lambda1": -1.0, "lambda2": 0.0, "focal_gamma": -1.0, "temperature": 0.001, "rotation": 200.0, "flip": 1.5, "contrast": -0.1,
-    "brightness": 1.5, "flips": "sideways", "head": "wide", "contrast_sum": "all", "contrast_balance": -1.0, "first_epochs": -1, "keep": "first",
+    "brightness": 1.5, "flips": "sideways", "head": "wide", "classifier": "forest", "contrast_sum": "all", "contrast_balance": -1.0, "first_epochs": -1, "keep": "first",
 }  # fmt: skip
 
 

@@ -532,7 +532,7 @@ FAULTS = {
     "weights": "coco", "contrast": "simclr", "margin_form": "cosface", "beyond_pi": "up", "views": "none", "blend": "multiply",
     "finetune_encoder": "both", "composition": "strong", "backbone": "resnt50", "canvas": 8, "input_size": 4096, "split": (0.5, 0.5, 0.1),
     "split_seed": -1, "sgd_momentum": 1.0, "weight_decay": -0.1, "pretrain_epochs": -1, "pretrain_batch": 1, "pretrain_rate": 0.0, "warmup_epochs": -1,
-    "embedding_dim": 1, "ema_decay": 1.1, "queue_size": 0, "key_batch": "half", "key_parts": 1, "temperature": 0.0, "margin": math.pi, "center_decay": -0.1, "crop_min": 0.0,
+    "embedding_dim": 1, "ema_decay": 1.1, "queue_size": 0, "key_batch": "half", "key_parts": 1, "classifier": "forest", "temperature": 0.0, "margin": math.pi, "center_decay": -0.1, "crop_min": 0.0,
     "crop_max": 1.5, "overlap_threshold": -1.0, "composition_draws": 0, "finetune_epochs": 0, "finetune_batch": 1, "finetune_rate": -1.0,
     "rate_drops": (-1,), "rate_drop": 2.0, "label_smoothing": 1.0, "rotation": 200.0,
 }  # fmt: skip
