@@ -20,6 +20,7 @@ from analysis import tables as tb
 from analysis.beside import calibration_words, class_names, external_sets, look
 from analysis.headline import changed, headline
 from analysis.numbers import interval, number
+from analysis.pretext import pretexts
 from analysis.standing import baselines, size_baseline, standing
 from analysis.study import STATUSES, Study, mapping, plural, without_folders
 from analysis.summary import Summary, title
@@ -132,6 +133,7 @@ def context(study: Study, price_per_hour: float | None, light: bool) -> dict[str
         "few_trials": search.FEWEST,
         "runs": _rows(study, runs),
         "runs_left_out": len(study.records) - len(runs),
+        "pretexts": (learned := pretexts(study, study.summaries)),
         "matrices": matrices,
         "beside": beside,
         "beside_words": (*beside.words, *_copies(study)),
@@ -146,7 +148,7 @@ def context(study: Study, price_per_hour: float | None, light: bool) -> dict[str
         "study_log": "log.txt" if (study.folder / "log.txt").is_file() else "",
     }
     there = (
-        ("search", "Search", given["searched"]), ("runs", "Runs", bool(given["runs"])), ("classes", "Classes", bool(matrices or beside.classes)),
+        ("search", "Search", given["searched"]), ("runs", "Runs", bool(given["runs"])), ("training", "Training", bool(learned)), ("classes", "Classes", bool(matrices or beside.classes)),
         ("images", "Images", found is not None), ("calibration", "Confidence", bool(given["calibration"] or given["beside_words"])),
         ("inside", "Inside", inside), ("workers", "Machines", block["slots"] is not None), ("provenance", "Made from", True),
     )  # fmt: skip

@@ -63,7 +63,8 @@ def _metrics(
     name, second = director.entry.study.intermediate, director.plan.strategy.second
     scores = [row[name] for row in history if name in row]
     metrics = {name: scores[-1]} if scores else {}
-    if outcome:
+    if outcome:  # what each stage came to: its last `val_` scores
+        metrics |= {key: value for row in history for key, value in row.items() if key.startswith("val_")}
         metrics |= outcome.metrics  # one that is judged at the end under the same name stands
         if second:
             metrics[second] = float(ending[second])

@@ -76,6 +76,30 @@ TABLES = (
             *YARDSTICKS,
         ),
     ),
+    Table(
+        "S2",
+        "Published features that stay as they are",
+        "",
+        "CCRL",
+        (
+            Arm("CCRL", {}),
+            *(
+                Arm(title, {"features": "backbone"} | overrides, yardstick=True)
+                for title, overrides in (
+                    ("ImageNet, ResNet-18", {"backbone": "resnet18", "weights": "imagenet"}),
+                    ("DINOv3 ViT-S/16", {"backbone": "vit_small_patch16_dinov3", "weights": "vit_small_patch16_dinov3.lvd1689m"}),
+                    (
+                        "UNI",
+                        {
+                            "backbone": "vit_large_patch16_224(init_values=1e-05, dynamic_img_size=True)",
+                            "weights": "hf-hub:MahmoodLab/UNI",
+                        },
+                    ),
+                )
+            ),
+            *YARDSTICKS,
+        ),
+    ),
 )
 
 SPACE = {
@@ -143,5 +167,5 @@ STUDY = Study(
             synthetic_images=24319,
         ),
     },
-    objectives={"unsupervised": "val_silhouette"},
+    objectives={"unsupervised": "val_silhouette", "knn": "val_knn_accuracy", "probe": "val_probe_accuracy"},
 )

@@ -35,6 +35,13 @@ BACKBONES = (
     ("ResNet-50", "resnet50", "resnet50"),
 )
 
+PUBLISHED = (  # as supcam's
+    ("ImageNet", {"weights": "imagenet"}),
+    ("DINOv3 ViT-S/16", {"backbone": "vit_small_patch16_dinov3", "weights": "vit_small_patch16_dinov3.lvd1689m"}),
+    ("UNI", {"backbone": "vit_large_patch16_224(init_values=1e-05, dynamic_img_size=True)", "weights": "hf-hub:MahmoodLab/UNI"}),
+    ("CHROMA", {"backbone": "vit_large_patch16_224", "weights": "hf-hub:Boyoungc/CHROMA_pretrain"}),
+)
+
 TABLES = (
     Table(
         "1",
@@ -69,17 +76,6 @@ TABLES = (
         "",
         "without SCL",
         (Arm("without SCL", WITHOUT), Arm("with SCL", {})),
-    ),
-    Table(
-        "S5",
-        "A small HRNet beside this preset's network",
-        "",
-        "without SCL",
-        (
-            Arm("without SCL", WITHOUT),
-            Arm("with SCL", {}),
-            Arm("HRNet backbone (not the interleaved network), without SCL", WITHOUT | {"backbone": "hrnet_w18_small"}),
-        ),
     ),
     Table(
         "S2",
@@ -118,6 +114,31 @@ TABLES = (
             Arm("a cosine", PROPORTIONS | RECIPE | {"schedule": "cosine"}),
             Arm("images normalised", PROPORTIONS | RECIPE | {"normalise": True}),
             Arm("the last epoch's weights", PROPORTIONS | RECIPE | {"keep": "last"}),
+        ),
+    ),
+    Table(
+        "S5",
+        "Features that stay as they are: a linear probe, or nearest neighbours",
+        "",
+        "without SCL",
+        (
+            Arm("without SCL", WITHOUT),
+            *(
+                Arm(f"{title}, {classifier}", overrides | {"classifier": classifier}, yardstick=True)
+                for title, overrides in (("drawn weights", {}), *PUBLISHED)
+                for classifier in ("probe", "neighbours")
+            ),
+        ),
+    ),
+    Table(
+        "S6",
+        "A small HRNet beside this preset's network",
+        "",
+        "without SCL",
+        (
+            Arm("without SCL", WITHOUT),
+            Arm("with SCL", {}),
+            Arm("HRNet backbone (not the interleaved network), without SCL", WITHOUT | {"backbone": "hrnet_w18_small"}),
         ),
     ),
 )

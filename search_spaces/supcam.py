@@ -22,6 +22,18 @@ LIN = NO_PRETRAIN | {  # Lin et al. 2021: the head alone, then all; Adam with de
     "zoom": 1.1,
 }
 OWN_WORDS = "re-implemented from its description"
+PUBLISHED = (  # networks and the weights that others have published for them; on a machine that cannot have them a row says so
+    ("ImageNet", {"weights": "imagenet"}),
+    ("DINOv3 ViT-S/16", {"backbone": "vit_small_patch16_dinov3", "weights": "vit_small_patch16_dinov3.lvd1689m"}),
+    ("UNI", {"backbone": "vit_large_patch16_224(init_values=1e-05, dynamic_img_size=True)", "weights": "hf-hub:MahmoodLab/UNI"}),
+    ("CHROMA", {"backbone": "vit_large_patch16_224", "weights": "hf-hub:Boyoungc/CHROMA_pretrain"}),
+)
+MOCO = PLAIN | {"contrast": "info_nce"}
+KEY_BATCHES = (  # whose statistics of batch normalisation the keys have
+    ("split key batches", {"key_batch": "split"}),
+    ("shuffled key batches", {"key_batch": "shuffled"}),
+    ("keys in eval mode", {"key_batch": "running"}),
+)
 
 TABLES = (
     Table(
@@ -57,7 +69,7 @@ TABLES = (
         (
             Arm("Scratch", NO_PRETRAIN, "scratch"),
             Arm("ImageNet weights", NO_PRETRAIN | {"weights": "imagenet"}, "imagenet"),
-            Arm("MoCo", PLAIN | {"contrast": "info_nce"}, "moco"),
+            Arm("MoCo", MOCO, "moco"),
             Arm("MoCo + SupCon", PLAIN, "moco+supcon"),
             Arm("+ CatVar", {"margin_form": "none"}, "moco+supcon+catvar"),
             Arm(FULL, {}, "moco+supcon+catvar+self_margin"),
@@ -118,7 +130,48 @@ TABLES = (
         tuple(Arm(f"P = {pixels}", {"overlap_threshold": float(pixels)}) for pixels in (50, 100, 150, 200, 250, 300, 400)),
     ),
     Table(
+        "S3",
+        "Momentum contrast: moving average, queue, steps, and the statistics of keys",
+        "",
+        "Scratch",
+        (
+            Arm("Scratch", NO_PRETRAIN),
+            *(
+                Arm(f"MoCo {decay:g} x {keys}", MOCO | {"ema_decay": decay, "queue_size": keys})
+                for decay in (0.9, 0.99, 0.999)
+                for keys in (128, 1024)
+            ),
+            *(
+                Arm(f"MoCo {decay:g} x 1024, 24 epochs", MOCO | {"ema_decay": decay, "queue_size": 1024, "pretrain_epochs": 24})
+                for decay in (0.9, 0.99, 0.999)
+            ),
+            *(Arm(f"MoCo 0.99 {words}", MOCO | {"ema_decay": 0.99} | overrides) for words, overrides in KEY_BATCHES),
+            Arm("MoCo 0.99 own old keys masked", MOCO | {"ema_decay": 0.99, "mask_own": True}),
+            *(Arm(f"SupCAM (full) {decay:g}", {"ema_decay": decay}) for decay in (0.9, 0.99, 0.999)),
+            *(Arm(f"SupCAM (full) 0.99 {words}", {"ema_decay": 0.99} | overrides) for words, overrides in KEY_BATCHES),
+        ),
+    ),
+    Table(
         "S4",
+        "Features that stay as they are: a linear probe, or nearest neighbours",
+        "",
+        "Scratch",
+        (
+            Arm("Scratch", NO_PRETRAIN),
+            *(
+                Arm(f"{title}, {words}", NO_PRETRAIN | overrides | {"classifier": classifier}, yardstick=True)
+                for title, overrides in (("drawn weights", {}), *PUBLISHED)
+                for words, classifier in (("probe", "probe"), ("neighbours", "neighbours"))
+            ),
+            *(
+                Arm(f"{title}, {words}", overrides | {"classifier": classifier}, yardstick=True)
+                for title, overrides in (("MoCo", MOCO), ("SupCAM (full)", {}))
+                for words, classifier in (("probe", "probe"), ("neighbours", "neighbours"))
+            ),
+        ),
+    ),
+    Table(
+        "S5",
         "Lin et al.'s head and phases on this preset's network",
         "",
         "Scratch",
@@ -150,7 +203,7 @@ SPACE = {
     "backbone": Dimension("backbone", CategoricalDistribution(("resnet50", "resnet18", "densenet121", "resnext50_32x4d"))),
     "pretrain_rate": Dimension("pretrain_rate", FloatDistribution(0.003, 0.3, log=True)),
     "finetune_rate": Dimension("finetune_rate", FloatDistribution(0.001, 0.1, log=True)),
-    "frozen_rate": Dimension("frozen_rate", FloatDistribution(1e-5, 1e-2, log=True), OF_LIN),
+    "frozen_rate": Dimension("frozen_rate", FloatDistribution(1e-5, 1e-2, log=True), OF_LIN | {"frozen_epochs": (5,)}),
     "head_rate": Dimension("head_rate", FloatDistribution(1e-6, 1e-2, log=True), OF_LIN),
     "body_rate": Dimension("body_rate", FloatDistribution(1e-7, 1e-3, log=True), OF_LIN),
     "weight_decay": Dimension("weight_decay", FloatDistribution(1e-6, 1e-2, log=True)),
@@ -215,4 +268,5 @@ STUDY = Study(
             synthetic_images=6592,
         ),
     },
+    objectives={"knn": "val_knn_accuracy", "probe": "val_probe_accuracy"},  # of the pre-training: fine-tuning has no say
 )

@@ -503,7 +503,7 @@ def test_the_chosen_encoders_embeddings_are_clustered_and_an_export_gives_the_sa
         assert {name: judged.metrics[name] for name in wanted} == pytest.approx(wanted)
         scored = [*wanted, "ami_within", "ami_given_tile"]
         assert set(judged.metrics) == {
-            "silhouette", "probe_accuracy", *(f"{m}_kmeans_std" for m in wanted), *scored, *(f"{m}_train_fit" for m in scored)
+            "silhouette", "probe_accuracy", "knn_accuracy", *(f"{m}_kmeans_std" for m in wanted), *scored, *(f"{m}_train_fit" for m in scored)
         }  # fmt: skip
         tiles = ccrl.tiles_of(setting.pack)[chosen]
         assert judged.predictions["tile"] == tiles.tolist() and len(set(tiles)) > 1
@@ -516,6 +516,13 @@ def test_the_chosen_encoders_embeddings_are_clustered_and_an_export_gives_the_sa
         assert file[CENTERS].shape == (4, 128) and exported(config, file).keys() == file.keys()
         by_train = assign(rows[which], file[CENTERS].numpy())
         assert judged.metrics["ami_train_fit"] == pytest.approx(clustering_metrics(setting.pack.labels[chosen], by_train)["ami"])
+        train = setting.parts["train"]
+        with torch.no_grad():
+            known = getattr(task, which).eval().backbone(standardise(task.train_cells.colour(torch.arange(len(train))))).double().numpy()
+        voted = references.knn_accuracy(
+            known, setting.pack.labels[train], rows[which].astype(np.float64), setting.pack.labels[chosen], 20, 0.07
+        )
+        assert judged.metrics["knn_accuracy"] == pytest.approx(voted)
         other = evaluate(replace(config, kmeans_fit="train"), tensors, setting.pack, chosen, CPU)
         assert other.predictions["cluster"] == by_train.tolist() and other.metrics["ami"] == judged.metrics["ami_train_fit"]
         assert other.metrics["purity_scored_fit"] == judged.metrics["purity"]

@@ -145,7 +145,7 @@ def test_every_table_of_ccrl_has_each_yardstick_table_2_others_rows_too_and_a_st
     of_others = {"backbone", "morphology", "texture"}
     plan = make_plan(entry, preset="quick", data_hash="", code="c", tables=["all"])
     for table in plan.tables:
-        features = everywhere | (of_others if table.published_number in ("2", "") and table.number.startswith("2") else set())
+        features = everywhere | (of_others if table.number.startswith("2") else {"backbone"} if table.number == "S2" else set())
         assert {arm.overrides["features"] for arm in table.arms if arm.yardstick} == features, table.number
         assert not any("features" in arm.overrides for arm in table.arms if not arm.yardstick)
         words = table_json(table, entry.study.metrics)["arms"]
@@ -154,6 +154,6 @@ def test_every_table_of_ccrl_has_each_yardstick_table_2_others_rows_too_and_a_st
         words = retuned_table(table, {}, winners, plan)["arms"]
         assert [word.get("yardstick", False) for word in words] == [arm.yardstick for arm in table.arms]
     of_yardsticks = {arm.config_hash for table in plan.tables for arm in table.arms if arm.yardstick}
-    assert len(of_yardsticks) == len(everywhere | of_others) + 2  # three backbones; the same runs in every table
+    assert len(of_yardsticks) == len(everywhere | of_others) + 4  # five backbones; the same runs in every table
     for arm in plan.tables[0].arms:
         assert bool(space_of(entry, plan, arm)) != arm.yardstick, arm.name

@@ -105,11 +105,6 @@ def test_an_unknown_kind_of_published_weights_is_a_fault_of_the_request(weights)
         create_backbone("resnet50.nonsense", channels=1, classes=0, weights=weights, seed=0)
 
 
-def test_weights_are_random_or_imagenet():
-    with pytest.raises(RequestError, match="random or imagenet, got 'coco'"):
-        create_backbone(TINY, channels=1, classes=0, weights="coco", seed=0)
-
-
 @pytest.mark.parametrize("name", [TINY, "densenet121"])
 def test_weights_that_cannot_be_reached_are_told_fast(no_network, name):
     from huggingface_hub import constants

@@ -332,6 +332,7 @@ ONE_TRAINING = {
     "no centres: their average": ({}, {"center_decay": 0.1}),
     "no composition: blend, threshold, contact": ({"composition": "off"}, {"composition": "off", "blend": "maximum", "overlap_threshold": 5.0, "require_contact": True}),
     "the candidate itself: blend, threshold": ({"composition": "no"}, {"composition": "no", "blend": "lambda", "overlap_threshold": 1.0, "require_contact": True}),
+    "keys as they are: parts, own old keys": ({}, {"key_parts": 2, "mask_own": True}),
     "whole numbers where fractions are meant": ({"overlap_threshold": 200.0}, {"overlap_threshold": 200}),
 }  # fmt: skip
 
@@ -349,7 +350,7 @@ def test_configurations_that_canonical_merges_train_the_same_weights(pack, tmp_p
 MATTERS = {
     "temperature": 0.2, "margin": 0.4, "margin_form": "none", "contrast": "info_nce", "composition": "heavy", "blend": "maximum",
     "overlap_threshold": 2.0, "composition_draws": 3, "views": "moco_v2", "crop_min": 0.6, "crop_max": 0.7, "embedding_dim": 6, "queue_size": 9,
-    "ema_decay": 0.5, "pretrain_batch": 6, "pretrain_rate": 0.2, "warmup_epochs": 1, "pretrain_epochs": 2, "sgd_momentum": 0.5, "weight_decay": 0.01,
+    "ema_decay": 0.5, "key_batch": "running", "pretrain_batch": 6, "pretrain_rate": 0.2, "warmup_epochs": 1, "pretrain_epochs": 2, "sgd_momentum": 0.5, "weight_decay": 0.01,
     "backbone": "test_efficientnet", "split": (0.5, 0.2, 0.3), "split_seed": 1, "split_per_seed": True, "finetune_encoder": "key",
     "finetune_epochs": 2, "finetune_batch": 6, "finetune_rate": 0.02, "label_smoothing": 0.0, "rotation": 10.0, "rate_drops": (0,),
 }  # fmt: skip
@@ -376,6 +377,8 @@ def test_a_field_that_counts_changes_the_hash_and_the_weights(pack, short, tmp_p
         ({"margin_form": "parametric_margin", "margin": 1.5}, "beyond_pi", "monotone"),
         ({"composition": "heavy"}, "require_contact", True),
         ({"rate_drops": (0,)}, "rate_drop", 0.5),
+        ({"key_batch": "split", "pretrain_batch": 4}, "key_parts", 2),
+        ({"contrast": "info_nce", "margin_form": "none"}, "mask_own", True),
     ],
 )
 def test_a_field_counts_where_what_it_belongs_to_is_on(pack, tmp_path, base, field, value):

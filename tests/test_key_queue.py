@@ -67,6 +67,17 @@ def test_a_queue_read_from_its_state_goes_on_as_if_nothing_had_happened():
         assert torch.equal(buffer, second.state_dict()[name]), name
 
 
+def test_an_owned_queue_keeps_whose_each_key_is_and_reads_it_back():
+    queue = KeyQueue(4, 2, owned=True)
+    assert queue.owners.tolist() == [-1] * 4
+    for start in (0, 3):
+        queue.enqueue(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64), torch.arange(start, start + 3))
+    assert queue.owners.tolist() == [4, 5, 2, 3]
+    again = KeyQueue(4, 2, owned=True)
+    again.load_state_dict(queue.state_dict())
+    assert torch.equal(again.owners, queue.owners)
+
+
 def test_the_queue_stays_where_it_is_in_memory_whatever_enters():
     queue = KeyQueue(4, 2)
     places = {name: buffer.data_ptr() for name, buffer in queue.state_dict().items()}

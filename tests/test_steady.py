@@ -205,7 +205,12 @@ def recorder(monkeypatch):
 
     def state():
         [fitting] = fittings
-        kept = [*fitting.task.state_dict(keep_vars=True).values(), fitting.total, *tree_leaves(dict(fitting.task.optimizer.state))]
+        kept = [
+            *fitting.task.state_dict(keep_vars=True).values(),
+            *fitting.task.buffers(),
+            fitting.total,
+            *tree_leaves(dict(fitting.task.optimizer.state)),
+        ]
         kept += [value for value in vars(fitting.task).values() if isinstance(value, torch.Tensor)]
         kept += [getattr(fitting.scaler, name, None) for name in ("_scale", "_growth_tracker")]
         return [tensor for tensor in kept if isinstance(tensor, torch.Tensor)]

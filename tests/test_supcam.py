@@ -15,8 +15,12 @@ from trainables.data.pack import make_pack
 from trainables.data.synthetic_clusters import cluster_set
 from trainables.parts.composition import compose, load_tables
 from trainables.parts.encoders import standardise
+from trainables.parts.errors import RequestError
+from trainables.parts.loop import Fitting
+from trainables.parts.probe import fit_probe, probed
 from trainables.parts.procedure import Setting
 from trainables.parts.views import apply_views
+from trainables.parts.workers import Workers
 from trainables.supcam import (
     CLASSES,
     FINETUNE_FIELDS,
@@ -258,6 +262,93 @@ def test_the_key_encoder_follows_after_the_step_by_the_configured_decay(setting)
         assert np.allclose(moved.numpy(), wanted, rtol=1e-5, atol=1e-7)
 
 
+def test_an_image_is_no_negative_of_itself_where_its_own_older_keys_are_masked(setting):
+    losses = {}
+    for masked in (False, True):
+        task, batch = pretrain(setting, **ARMS["MoCo"], mask_own=masked)
+        task.eval()
+        task(batch)
+        task.after_step()
+        losses[masked] = float(task(batch).detach())  # the same images again: their keys are in the queue now
+        own = task.queue.owners[:, None] == batch.primary if masked else None
+    assert own.any(0).all() and losses[True] < losses[False]
+    q = task.query(task._view(gray(setting, batch.primary), batch.views[0])).detach()
+    every = [losses_of_one(q[i], task.new_keys[0][0][i], task.queue.keys[task.queue.present & ~own[:, i]]) for i in range(len(q))]
+    assert losses[True] == pytest.approx(np.mean(every), rel=1e-4)
+
+
+def losses_of_one(query, key, negatives):
+    """Eq. 3 of one query."""
+    scores = torch.cat([(query * key).sum()[None], negatives @ query]).double() / TINY.temperature
+    return float(-scores.log_softmax(0)[0])
+
+
+# ------------------------------------------------------------------------------------------------------ whose statistics the keys have
+
+
+@pytest.mark.parametrize("how", ["split", "shuffled"])
+def test_the_keys_of_a_step_are_normalised_in_random_parts_and_stay_in_their_places(setting, how):
+    task, batch = pretrain(setting, key_batch=how, key_parts=2, pretrain_batch=8)
+    task.train()
+    views = [task._view(gray(setting, batch.primary), draw) for draw in batch.views[:2]]
+    task(batch)
+    found, parts = task.new_keys[0][0], {}
+    for pair, (first, second) in enumerate(batch.order.tolist()):
+        parts.setdefault(0, []).append(2 * pair + first)
+        parts.setdefault(1, []).append(2 * pair + second)
+    assert sorted(parts[0] + parts[1]) == list(range(8)) and parts[0] != [0, 2, 4, 6]
+    with torch.no_grad():
+        for part in parts.values():
+            assert torch.allclose(found[part], task.key(views[1][part]), atol=1e-5)
+        assert not torch.allclose(found, task.key(views[1]), atol=1e-3)
+        whole, by_place = task.query(views[0]), torch.empty(8, TINY.embedding_dim)
+        for place in (0, 1):
+            by_place[place::2] = task.query(views[0][place::2])
+    assert torch.allclose(task._queries(views[0]), by_place if how == "shuffled" else whole, atol=1e-5)
+
+
+def test_keys_in_evaluation_mode_have_averages_that_follow_those_of_the_queries(setting):
+    task, batch = pretrain(setting, key_batch="running", ema_decay=0.75)
+    task.train()
+    wanted = [torch.zeros_like(tensor) for tensor in supcam._statistics(task.query)]
+    for step in range(6):
+        task(batch)
+        task.after_step()
+        part = max(1 / (step + 1), 0.25)
+        wanted = [(1 - part) * old + part * new for old, new in zip(wanted, supcam._statistics(task.query), strict=True)]
+    before = [tensor.clone() for tensor in supcam._statistics(task.query)]
+    task(batch)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(supcam._statistics(task.key), wanted, strict=True))
+    one = task._view(gray(setting, batch.primary[:1]), batch.views[1][:1])
+    with torch.no_grad():
+        assert torch.allclose(task.new_keys[0][0][:1], task.key(one), atol=1e-5)  # of one image, whatever the others are
+    assert not any(torch.equal(a, b) for a, b in zip(supcam._statistics(task.query), before, strict=True))
+
+
+@pytest.mark.parametrize("how", ["whole", "running"])
+def test_how_often_a_training_is_validated_does_not_change_it(setting, how):
+    states = []
+    for often in (False, True):
+        fitting = Fitting(Pretrain(replace(TINY, key_batch=how), setting), setting)
+        for epoch in range(2):
+            fitting.epoch(epoch)
+            if often:
+                fitting.validate(last=False)
+        states.append([parameter.detach().clone() for parameter in fitting.task.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+
+
+def test_a_batch_that_its_parts_do_not_divide_is_a_fault_and_none_where_keys_are_whole():
+    [fault] = faults(replace(SupcamConfig(), key_batch="split", key_parts=5))
+    assert fault.startswith("pretrain_batch must be a multiple of key_parts") and "32 for 5" in fault
+    assert faults(replace(SupcamConfig(), key_parts=5)) == []
+
+
+def test_workers_whose_share_the_parts_do_not_divide_are_refused(setting):
+    with pytest.raises(RequestError, match=r"each of 2 workers has 4 images of a step, which key_parts 8 does not divide"):
+        Pretrain(replace(TINY, key_batch="split", key_parts=8, pretrain_batch=8), replace(setting, workers=Workers(0, 2)))
+
+
 def test_labels_do_not_count_for_info_nce(setting):
     task, batch = pretrain(setting, **ARMS["MoCo"])
     other = replace(setting, pack=replace(setting.pack, labels=(setting.pack.labels + 1) % 4))
@@ -410,8 +501,12 @@ def test_validation_scores_are_those_of_the_references(setting):
     train, val = setting.parts["train"], setting.parts["val"]
     with torch.no_grad():
         z = task.query(standardise(torch.from_numpy(setting.pack.images).float()[:, None] / 255)).double().numpy()
+        features = task.query.backbone(standardise(torch.from_numpy(setting.pack.images).float()[:, None] / 255)).numpy()
     y = setting.pack.labels
-    assert task.validate() == {"val_knn_accuracy": references.knn_accuracy(z[train], y[train], z[val], y[val], 20, 0.07)}
+    assert task.validate() == {
+        "val_knn_accuracy": references.knn_accuracy(z[train], y[train], z[val], y[val], 20, 0.07),
+        "val_probe_accuracy": (probed(fit_probe(features[train], y[train], 4), features[val]) == y[val]).mean(),
+    }
     final = Finetune(TINY, setting).eval()
     with torch.no_grad():
         guesses = final.model(standardise(torch.from_numpy(setting.pack.images[val]).float()[:, None] / 255)).argmax(1).numpy()
@@ -437,7 +532,7 @@ FAULTS = {
     "weights": "coco", "contrast": "simclr", "margin_form": "cosface", "beyond_pi": "up", "views": "none", "blend": "multiply",
     "finetune_encoder": "both", "composition": "strong", "backbone": "resnt50", "canvas": 8, "input_size": 4096, "split": (0.5, 0.5, 0.1),
     "split_seed": -1, "sgd_momentum": 1.0, "weight_decay": -0.1, "pretrain_epochs": -1, "pretrain_batch": 1, "pretrain_rate": 0.0, "warmup_epochs": -1,
-    "embedding_dim": 1, "ema_decay": 1.1, "queue_size": 0, "temperature": 0.0, "margin": math.pi, "center_decay": -0.1, "crop_min": 0.0,
+    "embedding_dim": 1, "ema_decay": 1.1, "queue_size": 0, "key_batch": "half", "key_parts": 1, "classifier": "forest", "temperature": 0.0, "margin": math.pi, "center_decay": -0.1, "crop_min": 0.0,
     "crop_max": 1.5, "overlap_threshold": -1.0, "composition_draws": 0, "finetune_epochs": 0, "finetune_batch": 1, "finetune_rate": -1.0,
     "method": "other", "frozen_epochs": -1, "frozen_rate": 0.0, "head_rate": 0.0, "body_rate": -1e-6, "rate_drops": (-1,), "rate_drop": 2.0, "label_smoothing": 1.0, "rotation": 200.0,
 }  # fmt: skip

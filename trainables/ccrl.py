@@ -29,24 +29,26 @@ from trainables.parts import losses
 from trainables.parts.classification import PartImages
 from trainables.parts.clustering import Clusters, cluster, clustering_metrics, contingency, kmeans, silhouette, within_tiles
 from trainables.parts.collapse import one_direction, said
-from trainables.parts.encoders import backbone_faults, create_backbone, key_encoder_of, move_towards
+from trainables.parts.encoders import create_backbone, key_encoder_of, move_towards, start_faults
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import knn_accuracy
 from trainables.parts.key_queue import KeyQueue
 from trainables.parts.libraries import missing
 from trainables.parts.numbers import constant
+from trainables.parts.pretext import Health
 from trainables.parts.probe import fit_probe, probed
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
 from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
+from trainables.parts.weights import pinned
 
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}  # section 3
 CLUSTER_SEED = 0  # of the K-means that is reported
 OTHER_SEEDS = range(1, 11)  # of those that tell how far the clusters depend on it
 OWN = "ccrl."  # before the names of what an exported file holds beside the backbone, which has timm's
 CENTERS = OWN + "centers"
-FITTED = ("centers", "mean", "scale", "probe")  # what the rows of the training part give
+FITTED = ("centers", "mean", "scale", "probe", "bank", "bank_labels")  # what the rows of the training part give
 CLASSIC = ("morphology", "texture")  # features of table 2 that others had, see trainables/baselines
 PLAIN = ("colours", "histograms", "pixels", "area", "tile", *CLASSIC)  # features that need no network
 UNSEEN = ("area", "tile", "morphology")  # of them, those that a crop alone does not show
@@ -66,7 +68,7 @@ class CcrlConfig:
     feature_side: int = 224  # pixels: with features=backbone crops are enlarged to this first
     # encoder
     backbone: str = "cell_preact_resnet18"  # pre-activation ResNet-18 with a 3 x 3 stem; or any timm name
-    weights: str = "random"  # random | imagenet: where the backbone starts
+    weights: str = "random"  # where the backbone starts: random | imagenet | another published or own start, see `weights.KNOWN`
     projector_hidden: int = 128  # projector: features - hidden - dim
     embedding_dim: int = 64  # of queries and keys
     predictor: bool = True  # the predictor dim - hidden - dim, on the query's side alone
@@ -104,7 +106,7 @@ class CcrlConfig:
 
 
 CHOICES = {
-    "weights": ("random", "imagenet"), "local_side": ("query", "key", "both"), "scoring_encoder": ("key", "query"),
+    "local_side": ("query", "key", "both"), "scoring_encoder": ("key", "query"),
     "features": ("encoder", "untrained", "backbone", *PLAIN), "statistics": ("imagenet", "set"), "kmeans_fit": ("scored", "train"),
 }  # fmt: skip
 RANGES = {  # (low, high), inclusive
@@ -144,6 +146,7 @@ ALL_FEATURES = (
 
 def canonical(config: CcrlConfig) -> CcrlConfig:
     """The same training with every field that cannot matter at its default. Fields are numbers of the default's type."""
+    config = replace(config, weights=pinned(config.weights))
     if config.features != "encoder":
         kept = {*ALL_FEATURES, *(() if config.features == "tile" else ("whiten",))}
         kept |= {"untrained": {"backbone", "weights", "statistics"}, "backbone": {"backbone", "weights", "feature_side"}}.get(
@@ -160,7 +163,7 @@ def canonical(config: CcrlConfig) -> CcrlConfig:
 def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
     """All that is wrong with the configuration, alone and for a data set: one line each."""
     found = setting_faults(config, CHOICES, RANGES, POSITIVE)
-    found += backbone_faults(config.backbone)
+    found += start_faults(config.backbone, config.weights)
     if config.features in CLASSIC and (words := missing()):
         found.append(f"features={config.features}: {words}")
     if config.features == "morphology" and pack is not None and pack.masks is None:
@@ -305,6 +308,7 @@ class Pretrain(Task):
                 )
         self.train_cells = _Cells(setting.pack, setting.parts["train"], setting.device, setting.is_steady)
         self.queue = KeyQueue(min(config.queue_size, len(self.train_cells)), config.embedding_dim)
+        self.contrast_health = Health(config.embedding_dim)
         self.to(setting.device, memory_format=torch.channels_last)
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(
@@ -350,12 +354,17 @@ class Pretrain(Task):
         assert self.new_cells is not None
         own = torch.arange(part.start, part.stop, device=query.device)
         in_batch = query @ keys.T  # (N, B)
-        others = torch.cat([in_batch, query @ self.queue.keys.T], 1)
+        in_queue = query @ self.queue.keys.T
+        self.contrast_health.add(query.detach(), keys, part.start, in_queue.detach(), self.queue.present)
+        others = torch.cat([in_batch, in_queue], 1)
         queued = self.queue.present.expand(len(query), -1)
         if self.config.mask_own:
             queued = queued & (self.queue.labels != self.new_cells[part][:, None])
         negative = torch.cat([own[:, None] != torch.arange(len(keys), device=query.device), queued], 1)
         return losses.info_nce(in_batch.gather(1, own[:, None])[:, 0], others, self.config.temperature, negative), keys
+
+    def health(self) -> dict[str, float]:
+        return self.contrast_health.read(self.workers)
 
     def after_step(self) -> None:
         """The key encoder follows (Eq. 1); then the batch's keys enter the queue, each with the position of its cell in the training part."""
@@ -585,6 +594,9 @@ def fitted_on(config: CcrlConfig, pack: Pack, chosen: np.ndarray, rows: np.ndarr
         rows, found = np.zeros((len(rows), 1)), Clusters(np.zeros((1, 1)))
     values = {"centers": found.centers, "probe": fit_probe(rows, pack.labels[chosen], len(pack.classes))}
     values |= {} if found.mean is None or found.scale is None else {"mean": found.mean, "scale": found.scale}
+    if config.features != "tile":
+        some = np.sort(np.random.default_rng(0).permutation(len(rows))[:BANK])
+        values |= {"bank": rows[some], "bank_labels": pack.labels[chosen][some]}
     return {name: torch.from_numpy(value).float() for name, value in values.items()}
 
 
@@ -607,6 +619,7 @@ class Scorer:
     statistics: Tensor | None
     fitted: Clusters
     probe: np.ndarray
+    bank: tuple[Tensor, Tensor] | None  # rows and types of training cells, whose neighbours vote; None: of the tile's number alone
 
     def rows(self, pack: Pack, chosen: np.ndarray, device: torch.device) -> np.ndarray:
         """(N, F) of chosen cells of a pack."""
@@ -637,14 +650,16 @@ def scorer(config: CcrlConfig, tensors: Mapping[str, Tensor], device: torch.devi
         model.load_state_dict(own)
         model.to(device, memory_format=torch.channels_last).eval()
     statistics = beside["statistics"].to(device) if "statistics" in beside else None
-    return Scorer(config, model, statistics, fitted, arrays["probe"])
+    bank = (beside["bank"].cpu(), beside["bank_labels"].cpu().long()) if "bank" in beside else None
+    return Scorer(config, model, statistics, fitted, arrays["probe"], bank)
 
 
 def evaluate(config: CcrlConfig, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
     """AMI, ARI and purity against the types of two clusterings: K-means on the chosen cells themselves (as the paper), and K-means on the
     training part applied to them; `kmeans_fit` says which has the plain names, the other's end in `_train_fit` or `_scored_fit`. Of both
     the AMI within tiles. Of the first how far the scores vary when K-means starts from other seeds; the silhouette, which needs no type;
-    and the accuracy of the linear probe of the training part's types, which has seen labels and says what the features hold."""
+    and the accuracies of the linear probe of the training part's types and of its nearest cells, which have seen labels and say what the
+    features hold."""
     score = scorer(config, tensors, device)
     rows = score.rows(pack, chosen, device)
     labels, tiles, k = np.asarray(pack.labels[chosen]), tiles_of(pack)[chosen], types_of(pack)
@@ -659,6 +674,8 @@ def evaluate(config: CcrlConfig, tensors: Mapping[str, Tensor], pack: Pack, chos
     guessed = probed(score.probe, np.zeros((len(rows), 1)) if config.features == "tile" else rows)
     metrics["probe_accuracy"] = float((guessed == labels).mean())
     predictions["probe"] = guessed.tolist()
+    if score.bank is not None:
+        metrics["knn_accuracy"] = knn_accuracy(*score.bank, torch.from_numpy(np.asarray(rows)), torch.from_numpy(labels))
     if config.kmeans_fit == "scored" and config.features != "tile":
         scaled = of_scored[1].scaled(rows)
         again = [clustering_metrics(labels, kmeans(scaled, k, seed, config.kmeans_starts)[0]) for seed in OTHER_SEEDS]

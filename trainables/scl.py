@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trainables.data.copies import near_duplicates
 from trainables.data.normal import normal_of
@@ -23,14 +24,17 @@ from trainables.data.words import KARYOTYPE, few, shown
 from trainables.parts import losses
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.collapse import one_class, one_direction, said
-from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, backbone_faults, create_backbone, size_arguments, standardise
+from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, create_backbone, model_arguments, standardise, start_faults
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
+from trainables.parts.frozen import HEADS, Frozen, Voting, voting_of
 from trainables.parts.libraries import missing
+from trainables.parts.pretext import Health
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed
 from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
+from trainables.parts.weights import architecture_of, pinned
 
 LEAST_TEMPERATURE = 0.01  # the paper's t, which multiplies, is at most 100 [decided: CLIP's]
 PRIVATE = "scl."  # stored tensors that timm does not know
@@ -58,10 +62,11 @@ class SclConfig:
     whole_karyotype: bool = True  # folders named 1-22, X, Y must be all 24; False: the classes that are there
     # network
     backbone: str = "vit_small_patch8_224"  # any timm name
-    weights: str = "random"  # random | imagenet: where the backbone starts [decided]
+    weights: str = "random"  # where the backbone starts: random | imagenet | another published or own start, see `weights.KNOWN` [decided]
     embedding_dim: int = 1024  # D
     head: str = "linear"  # linear: backbone, E, scores, each one layer | code: the authors', backbone, 4096, E, 1024, ReLU, scores
     normalise: bool = True  # images by ImageNet's mean and deviation; False: 0 to 1, as the authors' code
+    classifier: str = "trained"  # trained: SCL | probe: a linear one on the backbone's features as they begin | neighbours: a vote of the nearest training images
     # training
     epochs: int = 200
     steps_per_epoch: int = 2000
@@ -86,8 +91,8 @@ class SclConfig:
 
 CHOICES = {
     "patients": ("manifest", "prefix"),
-    "weights": ("random", "imagenet"),
     "head": ("linear", "code"),
+    "classifier": ("trained", *HEADS),
     "schedule": ("constant", "cosine", "decay"),
     "contrast_sum": tuple(losses.CONTRAST_SUMS),
     "keep": ("last", "best"),
@@ -115,12 +120,19 @@ RANGES = {  # (low, high), inclusive
     "brightness": (0, 1),
 }
 POSITIVE = ("learning_rate", "lambda2")
+FROZEN = {  # fields that matter where nothing is trained
+    "canvas", "input_size", "normal_width", "normal_gray", "upright", "split", "split_seed", "split_per_seed", "patients", "whole_karyotype",
+    "backbone", "weights", "normalise", "classifier",
+}  # fmt: skip
 FIELDS = tuple(entry.name for entry in fields(SclConfig))
 
 
 def canonical(config: SclConfig) -> SclConfig:
     """The same training with every field that cannot matter at its default, in the default's type: without SCL there is no temperature, and
     a contrast that is balanced has no lambda1."""
+    config = replace(config, weights=pinned(config.weights))
+    if config.classifier != "trained":
+        return replace(typed(config, {entry.name for entry in fields(SclConfig)} - FROZEN), epochs=1)  # of no steps
     if config.lambda1 == 0:
         return typed(config, ("temperature", "contrast_sum", "contrast_balance"))
     return typed(config, ("lambda1",) if config.contrast_balance else ())
@@ -136,7 +148,7 @@ def faults(config: SclConfig, pack: Pack | None = None, parts: Mapping[str, np.n
         )
     if config.straighten and (words := missing()):
         found.append(f"straighten: {words}")
-    if unknown := backbone_faults(config.backbone):
+    if unknown := start_faults(config.backbone, config.weights):
         found += unknown
     elif not any(fault.startswith("input_size") for fault in found):
         found += _network_faults(config.backbone, int(config.input_size))
@@ -203,12 +215,18 @@ def _head(config: SclConfig, classes: int, seed: int) -> nn.Module:
         return nn.Sequential(nn.Linear(config.embedding_dim, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes, bias=False))
 
 
+def _timm_model(config: SclConfig, outputs: int, weights: str, seed: int) -> nn.Module:
+    return create_backbone(config.backbone, channels=1, classes=outputs, weights=weights, seed=seed, input_size=config.input_size)
+
+
 def _network(config: SclConfig, outputs: int, tensors: Mapping[str, Tensor], device: torch.device, embeds: bool = False) -> nn.Module:
     """The timm model with these weights, ready to judge; the authors' head stands where its classifier was. embeds: it gives E, and the
     tensors hold the layer that does as its classifier."""
+    if config.classifier == "neighbours":
+        return voting_of(lambda count: _timm_model(config, count, "random", 0), dict(tensors), outputs).to(device).eval()
     code = config.head == "code" and not embeds
     classes = config.embedding_dim if code else outputs
-    model = create_backbone(config.backbone, channels=1, classes=classes, weights="random", seed=0, input_size=config.input_size)
+    model = _timm_model(config, classes, "random", 0)
     if code:
         name = _classifier_name(model)
         assert name is not None
@@ -296,6 +314,7 @@ class Train(Task):
             self.register_buffer("log_temperature", start)
         if config.lambda1 and config.contrast_balance:
             self.register_buffer("gradients", torch.zeros(2))  # squared lengths on E, of the contrast and of the classification
+        self.contrast_health = Health(config.embedding_dim)
         self.model.to(memory_format=torch.channels_last)
         self.to(setting.device)
         weights = [parameter for name, parameter in self.named_parameters() if name != "log_temperature"]
@@ -341,6 +360,11 @@ class Train(Task):
         seen = self._seen(apply_views(gray[:, None] / 255, draw, keep_background=True, steady=self.setting.is_steady))
         embedding = self.setting.apply(self.model, seen).view(*chosen.shape, -1)  # (G, 2, C, D), Eq. 1
         contrast, classification = self._losses(embedding, batch.easy)
+        if self.config.lambda1:
+            for first, second in F.normalize(
+                embedding.detach().float(), dim=-1
+            ):  # a group: an image of each class finds the other of its class
+                self.contrast_health.add(first, second, 0)
         self.sums += torch.stack([contrast, classification, torch.ones_like(contrast)]).detach()
         return self._weight(embedding, contrast, classification) * contrast + self.config.lambda2 * classification
 
@@ -384,6 +408,9 @@ class Train(Task):
     @torch.no_grad()
     def after_step(self) -> None:
         self.log_temperature.clamp_(min=math.log(LEAST_TEMPERATURE))
+
+    def health(self) -> dict[str, float]:
+        return self.contrast_health.read(self.workers)
 
     def learning_rate(self, epoch: float) -> float:
         """Constant, a cosine to 0 at the last epoch, or 0.95 times that of the epoch before."""
@@ -448,6 +475,17 @@ class Train(Task):
         return state | folded | {PRIVATE + name: tensor for name, tensor in own.items()}
 
 
+def build(config: SclConfig, setting: Setting) -> Task:
+    """The stage as the configuration has it."""
+    if config.classifier == "trained":
+        return Train(config, setting)
+    seed = derive_seed(setting.seed, "train")
+    return Frozen(
+        setting, config.classifier, lambda outputs: _timm_model(config, outputs, config.weights, seed), config.backbone,
+        drawn=config.weights == "random", normalise=config.normalise,
+    )  # fmt: skip
+
+
 def _folded(w2: Tensor, b2: Tensor, w1: Tensor, b1: Tensor) -> tuple[Tensor, Tensor]:
     """Weight and bias of the one linear layer that does what two do."""
     return (w2.double() @ w1.double()).to(w1.dtype), (w2.double() @ b1.double() + b2).to(b1.dtype)
@@ -494,6 +532,9 @@ def artefacts(
     shown = np.array([rng.choice(those) for those in of_class if len(those)][:24])
     found: dict[str, np.ndarray] = {}
     network = _network(config, len(pack.classes), tensors, device)
+    if isinstance(network, Voting):  # its scores have no layer of one class
+        rows = predict_logits(network.backbone, pack.images, some, device, normalise=config.normalise).numpy()
+        return {"embedding": rows.astype(np.float16), "index": some.astype(np.int64), "label": pack.labels[some].astype(np.int64)}
     if (layer := _embedding_layer(config, tensors)) is not None:
         embedder = _network(config, config.embedding_dim, layer, device, embeds=True)
         rows = predict_logits(embedder, pack.images, some, device, normalise=config.normalise).numpy()
@@ -611,16 +652,17 @@ def read_files(paths: list[Path], config: SclConfig) -> tuple[np.ndarray, dict[s
 
 
 def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any] | None:
-    """What timm needs to build this classifier again, as its config.json has it; None with the authors' head, for timm has none with a ReLU."""
-    if config.head == "code":
+    """What timm needs to build this classifier again, as its config.json has it; None with the authors' head, for timm has none with a ReLU,
+    and for neighbours."""
+    if config.head == "code" or config.classifier == "neighbours":
         return None
-    side, sized = config.input_size, size_arguments(config.backbone, config.input_size)
+    side, more = config.input_size, model_arguments(config.backbone, config.input_size)
     return {
-        "architecture": config.backbone,
+        "architecture": architecture_of(config.backbone)[0],
         "num_classes": len(classes),
-        "model_args": {"in_chans": 1} | sized,
+        "model_args": {"in_chans": 1} | more,
         "pretrained_cfg": {
-            "input_size": [1, side, side], "fixed_input_size": bool(sized), "interpolation": "bilinear", "crop_pct": 1.0,
+            "input_size": [1, side, side], "fixed_input_size": "img_size" in more, "interpolation": "bilinear", "crop_pct": 1.0,
             "mean": [GRAY_MEAN if config.normalise else 0.0], "std": [GRAY_STD if config.normalise else 1.0], "num_classes": len(classes), "label_names": list(classes), "custom_load": False,
         },
     }  # fmt: skip
@@ -647,7 +689,7 @@ def synthesize_external(config: SclConfig, *, images: int, seed: int) -> dict[st
 PROCEDURE = Procedure(
     name="scl",
     config=SclConfig,
-    stages=(Stage("train", "epochs", "groups", FIELDS, Train),),
+    stages=(Stage("train", "epochs", "groups", FIELDS, build),),
     canonical=canonical,
     faults=faults,
     synthesize=synthesize,

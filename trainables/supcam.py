@@ -28,18 +28,24 @@ from trainables.parts.encoders import (
     GRAY_MEAN,
     GRAY_STD,
     Encoder,
-    backbone_faults,
     create_backbone,
     key_encoder_of,
+    model_arguments,
     move_towards,
     standardise,
+    start_faults,
 )
+from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import classification_metrics, confusion_matrix, knn_accuracy
+from trainables.parts.frozen import HEADS, Frozen, voting_of
 from trainables.parts.key_queue import KeyQueue
+from trainables.parts.pretext import Health
+from trainables.parts.probe import fit_probe, probed
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
 from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
+from trainables.parts.weights import architecture_of, pinned
 
 CLASSES = CLUSTER_TYPES
 
@@ -58,7 +64,7 @@ class SupcamConfig:
     split_per_seed: bool = False  # draw the split anew for each seed
     # both stages
     backbone: str = "resnet50"  # any timm name
-    weights: str = "random"  # random | imagenet: where the backbone starts
+    weights: str = "random"  # where the backbone starts: random | imagenet | another published or own start, see `weights.KNOWN`
     sgd_momentum: float = 0.9  # of SGD, both stages
     weight_decay: float = 1e-4  # of SGD, both stages
     # stage 1: pre-training
@@ -69,6 +75,11 @@ class SupcamConfig:
     embedding_dim: int = 128  # of queries and keys
     ema_decay: float = 0.999  # of the key encoder, per step [decided: MoCo's]
     queue_size: int = 1024  # keys
+    key_batch: str = "whole"  # whose statistics normalise a step's keys: whole, the batch's (one GPU) | split, those of random parts of it | shuffled, the same, and queries by other parts (MoCo's GPUs) | running, averages of the queries' statistics that follow as the weights do
+    key_parts: int = 4  # parts of a batch that is split or shuffled
+    mask_own: bool = (
+        False  # an image's own older keys in the queue are no negatives of it (with labels they never are) [decided: off, as in MoCo]
+    )
     temperature: float = 0.07  # divides the cosines
     contrast: str = "sup_con"  # info_nce (Eq. 3) | sup_con (Eq. 4)
     margin_form: str = "self_margin"  # none | self_margin (Eq. 7) | all_margin (Eq. 6) | parametric_margin | cluster_margin (table 6)
@@ -84,6 +95,7 @@ class SupcamConfig:
     composition_draws: int = 10  # tries before the candidate itself is taken
     require_contact: bool = False  # a touching case without contact is uncertain [decided]
     # stage 2: fine-tuning
+    classifier: str = "trained"  # trained: with the backbone, below | probe: a linear one on its features as they are | neighbours: a vote of the nearest training images
     finetune_encoder: str = "query"  # query | key: whose backbone goes on [decided]
     finetune_epochs: int = 15
     finetune_batch: int = 16  # images
@@ -104,12 +116,13 @@ class SupcamConfig:
 
 
 CHOICES = {
-    "weights": ("random", "imagenet"),
     "contrast": ("info_nce", "sup_con"),
     "margin_form": ("none", "self_margin", "all_margin", "parametric_margin", "cluster_margin"),
     "beyond_pi": ("plain", "monotone"),
+    "key_batch": ("whole", "split", "shuffled", "running"),
     "views": ("supcam", "moco_v2"),
     "blend": ("equal", "lambda", "maximum"),
+    "classifier": ("trained", *HEADS),
     "finetune_encoder": ("query", "key"),
     "method": ("supcam", "lin2021"),
 }
@@ -127,6 +140,7 @@ RANGES = {  # (low, high), inclusive; None is open
     "embedding_dim": (2, 65536),
     "ema_decay": (0, 1),
     "queue_size": (1, 1 << 24),
+    "key_parts": (2, 1024),
     "margin": (0, 3.14159),
     "center_decay": (0, 1),
     "crop_min": (0.01, 1),
@@ -145,13 +159,14 @@ POSITIVE = ("temperature", "pretrain_rate", "finetune_rate", "frozen_rate", "hea
 
 PRETRAIN_FIELDS = (
     "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum",
-    "weight_decay", "pretrain_epochs", "pretrain_batch", "pretrain_rate", "warmup_epochs", "embedding_dim", "ema_decay", "queue_size", "temperature", "contrast", "margin_form",
+    "weight_decay", "pretrain_epochs", "pretrain_batch", "pretrain_rate", "warmup_epochs", "embedding_dim", "ema_decay", "queue_size",
+    "key_batch", "key_parts", "mask_own", "temperature", "contrast", "margin_form",
     "margin", "beyond_pi", "center_decay", "views", "crop_min", "crop_max", "composition", "blend", "overlap_threshold", "composition_draws",
     "require_contact",
 )  # fmt: skip
 FINETUNE_FIELDS = (
     "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum",
-    "weight_decay", "finetune_encoder", "finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing", "rotation", "zoom",
+    "weight_decay", "classifier", "finetune_encoder", "finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing", "rotation", "zoom",
     "every_turn", "method", "head_rate", "body_rate",
 )  # fmt: skip
 FROZEN_FIELDS = (
@@ -171,13 +186,21 @@ def canonical(config: SupcamConfig) -> SupcamConfig:
         moot |= {"frozen_epochs", "frozen_rate", "head_rate", "body_rate"}
     if config.pretrain_epochs == 0:
         moot |= set(PRETRAIN_FIELDS) - set(FINETUNE_FIELDS) - {"pretrain_epochs"} | {"finetune_encoder"}
+    if config.classifier != "trained":
+        moot |= {"finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing", "rotation", "zoom"}
+        moot |= {"sgd_momentum", "weight_decay"} if config.pretrain_epochs == 0 else set()
     if config.margin_form == "none":
         moot |= {"margin", "beyond_pi"}
     if config.margin_form != "cluster_margin":
         moot |= {"center_decay"}
+    if config.key_batch not in ("split", "shuffled"):
+        moot |= {"key_parts"}
+    if config.contrast != "info_nce":
+        moot |= {"mask_own"}
     if config.composition in ("off", "no"):
         moot |= {"blend", "overlap_threshold", "require_contact", "composition_draws"}
-    return typed(config, moot)
+    plain = typed(replace(config, weights=pinned(config.weights)), moot)
+    return plain if config.classifier == "trained" else replace(plain, finetune_epochs=1)  # of no steps
 
 
 def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
@@ -186,7 +209,14 @@ def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, n
     tables = ("off", "no", *load_tables())
     if config.composition not in tables:
         found.append(f"composition must be one of {', '.join(dict.fromkeys(tables))}, got {config.composition!r}")
-    found += backbone_faults(config.backbone)
+    found += start_faults(config.backbone, config.weights)
+    if config.method == "lin2021" and config.classifier != "trained":
+        found.append(f"method lin2021 trains its own head, classifier is {config.classifier}: set classifier=trained or method=supcam")
+    if config.pretrain_epochs and config.key_batch in ("split", "shuffled") and config.pretrain_batch % config.key_parts:
+        found.append(
+            f"pretrain_batch must be a multiple of key_parts where keys are {config.key_batch}, got {config.pretrain_batch} for "
+            f"{config.key_parts}; change one of them"
+        )
     if any(epoch < 0 or epoch % 1 != 0 for epoch in config.rate_drops):
         found.append(f"rate_drops must be whole numbers of epochs, got {config.rate_drops}")
     if config.margin_form in ("parametric_margin", "cluster_margin", "self_margin", "all_margin") and config.contrast == "info_nce":
@@ -200,7 +230,10 @@ def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, n
         )
     if parts is not None:
         n = len(parts["train"])
-        for name in ("finetune_batch", *(("pretrain_batch",) if config.pretrain_epochs else ())):
+        for name in (
+            *(("finetune_batch",) if config.classifier == "trained" else ()),
+            *(("pretrain_batch",) if config.pretrain_epochs else ()),
+        ):
             if getattr(config, name) > n:
                 found.append(
                     f"{name} must not be above the number of training images, got {getattr(config, name)} for {n}; set {name}={max(2, min(16, n))}"
@@ -230,6 +263,12 @@ class PretrainBatch:
     candidate: Tensor  # (N,) positions of I_c
     views: tuple[Draw, Draw, Draw]  # of x_q, x_k, x_g
     composition: Numbers
+    order: Tensor  # (N / P, P): of each P images in a row, which goes to which of the P parts of the keys' batch
+
+
+def _statistics(encoder: nn.Module) -> list[Tensor]:
+    """Running means and variances of all batch normalisations."""
+    return [buffer for name, buffer in encoder.named_buffers() if name.endswith(("running_mean", "running_var"))]
 
 
 class Pretrain(Task):
@@ -239,10 +278,24 @@ class Pretrain(Task):
         super().__init__()
         self.config, self.setting, self.workers = config, setting, setting.workers
         seed = derive_seed(setting.seed, "pretrain")
-        backbone = create_backbone(config.backbone, channels=1, classes=0, weights=config.weights, seed=derive_seed(seed, "backbone"))
+        backbone = create_backbone(
+            config.backbone, channels=1, classes=0, weights=config.weights, seed=derive_seed(seed, "backbone"), input_size=config.input_size
+        )
         self.query = Encoder(self.workers.synchronise(backbone), config.embedding_dim, derive_seed(seed, "head"))
         self.key = key_encoder_of(self.query)
-        self.queue = KeyQueue(config.queue_size, config.embedding_dim)
+        self.queue = KeyQueue(config.queue_size, config.embedding_dim, owned=config.mask_own)
+        if config.key_batch == "running":
+            # beside the encoders', which are taken anew before each validation: that must not change a training
+            for number, buffer in enumerate(_statistics(self.query)):
+                self.register_buffer(f"query_average_{number}", buffer.clone())
+                self.register_buffer(f"key_average_{number}", buffer.clone())
+            self.register_buffer("averaged", torch.zeros(()))  # steps so far
+        if config.key_batch in ("split", "shuffled") and config.pretrain_batch // self.workers.size % config.key_parts:
+            raise RequestError(
+                f"each of {self.workers.size} workers has {config.pretrain_batch // self.workers.size} images of a step, which key_parts "
+                f"{config.key_parts} does not divide; change pretrain_batch, key_parts or the number of workers"
+            )
+        self.contrast_health = Health(config.embedding_dim)
         classes = len(setting.pack.classes)
         if config.margin_form == "parametric_margin":
             weight = torch.randn(classes, config.embedding_dim, generator=generator(seed, "class weights"))
@@ -261,7 +314,7 @@ class Pretrain(Task):
         if self.table is not None and self.train_images.resident is not None:
             files = [setting.pack.files[place] for place in setting.parts["train"]]
             check_images(self.train_images.resident.split(AT_ONCE), files)
-        self.new_keys: list[tuple[Tensor, Tensor]] = []
+        self.new_keys: list[tuple[Tensor, Tensor, Tensor]] = []  # keys, their labels, the positions of their images
 
     def steps(self) -> int:
         return len(self.train_images) // self.config.pretrain_batch
@@ -272,8 +325,10 @@ class Pretrain(Task):
         candidate = torch.randint(n, (len(primary),), generator=chance)
         first, second, third = (draw_views(len(primary), self.views, chance) for _ in range(3))
         composition = draw_composition(len(primary), self.config.composition_draws, chance)
+        parts = self.config.key_parts if self.config.key_batch in ("split", "shuffled") else 1
         for some in steps:
-            yield PretrainBatch(primary[some], candidate[some], (first[some], second[some], third[some]), composition[some])
+            order = torch.rand(size // parts, parts, generator=chance).argsort(1)
+            yield PretrainBatch(primary[some], candidate[some], (first[some], second[some], third[some]), composition[some], order)
 
     def _view(self, gray: Tensor, draw: Draw) -> Tensor:
         return standardise(apply_views(gray[:, None] / 255, draw, steady=self.setting.is_steady))
@@ -297,16 +352,61 @@ class Pretrain(Task):
         chosen = batch.primary[part]
         gray = self.train_images.pixels(chosen)
         labels = self.train_images.labels[chosen.to(gray.device)]
-        query = self.setting.apply(self.query, self._view(gray, batch.views[0][part]))  # q = f_q(x_q), Eq. 1
-        self.new_keys = []
+        self._begin_step()
+        query = self._queries(self._view(gray, batch.views[0][part]))  # q = f_q(x_q), Eq. 1
+        self.new_keys, owners = [], chosen.to(gray.device)
         with torch.no_grad():
-            key = self.setting.apply(self.key, self._view(gray, batch.views[1][part]))  # k+ = f_k(x_k)
-            self.new_keys.append((key, labels))
+            key = self._keys(self._view(gray, batch.views[1][part]), batch, part)  # k+ = f_k(x_k)
+            self.new_keys.append((key, labels, owners))
             composed = self._composed(batch, part, gray, labels)
             if composed is not None:
-                key_g = self.setting.apply(self.key, self._view(composed[0], batch.views[2][part]))  # k_g = f_k(x_g)
-                self.new_keys.append((key_g, composed[1]))
+                key_g = self._keys(self._view(composed[0], batch.views[2][part]), batch, part)  # k_g = f_k(x_g)
+                self.new_keys.append((key_g, composed[1], torch.full_like(owners, -1)))  # of two images, and so of none
+            asked = query.detach()
+            self.contrast_health.add(asked, self.workers.gather(key), part.start, asked @ self.queue.keys.T, self.queue.present)
         return self._loss(query, labels)
+
+    def _begin_step(self) -> None:
+        """Where keys are normalised by running averages, both encoders have their own of the steps so far."""
+        if self.config.key_batch == "running":
+            torch._foreach_copy_(_statistics(self.query), self._averages("query"))
+            torch._foreach_copy_(_statistics(self.key), self._averages("key"))
+            self.key.eval()
+
+    def _averages(self, which: str) -> list[Tensor]:
+        return [buffer for name, buffer in self.named_buffers() if name.startswith(f"{which}_average_")]
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """The keys' averages follow the queries' as the weights do (EMAN, Cai et al. 2021); at first, while there are few steps, they are the mean
+        of all. The queries' own are of the last ten steps: a mark of the step, by which keys would be told."""
+        found = _statistics(self.query)
+        torch._foreach_copy_(self._averages("query"), found)
+        part = (1 / (self.averaged + 1)).clamp_min(1 - self.config.ema_decay)
+        for average, new in zip(self._averages("key"), found, strict=True):
+            average.lerp_(new, part.to(new.dtype))
+        self.averaged.add_(1)
+
+    def _queries(self, views: Tensor) -> Tensor:
+        """(N, D) of the views. Where batches are shuffled, each P-th image in a row is normalised with the others of its place."""
+        if self.config.key_batch != "shuffled":
+            return self.setting.apply(self.query, views)
+        parts = self.config.key_parts
+        rows = [self.setting.apply(self.query, views[place::parts]) for place in range(parts)]
+        return torch.stack(rows, 1).flatten(0, 1)
+
+    def _keys(self, views: Tensor, batch: PretrainBatch, part: slice) -> Tensor:
+        """(N, D) of the views. In parts: those of one column of `order`, of each worker the same number, together."""
+        parts = self.config.key_parts
+        if self.config.key_batch not in ("split", "shuffled"):
+            return self.setting.apply(self.key, views)
+        order = batch.order[part.start // parts : part.stop // parts].to(views.device)  # (N / P, P)
+        places = order + parts * torch.arange(len(order), device=views.device)[:, None]
+        rows = torch.cat([self.setting.apply(self.key, views[column]) for column in places.unbind(1)])
+        return torch.empty_like(rows).index_copy_(0, places.T.flatten(), rows)
+
+    def health(self) -> dict[str, float]:
+        return self.contrast_health.read(self.workers)
 
     def _loss(self, query: Tensor, labels: Tensor) -> Tensor:
         """Eq. 13 or one of its arms, from queries (N, D), this step's keys and the queue before they enter it."""
@@ -314,11 +414,14 @@ class Pretrain(Task):
         own = (query * self.new_keys[0][0]).sum(1)  # (N,) cosine with k+
         in_queue = query @ self.queue.keys.T  # (N, K)
         if config.contrast == "info_nce":
-            return losses.info_nce(own, in_queue, config.temperature, self.queue.present)
+            negative = self.queue.present
+            if config.mask_own:
+                negative = negative & (self.queue.owners != self.new_keys[0][2][:, None])
+            return losses.info_nce(own, in_queue, config.temperature, negative)
         same = labels[:, None] == self.queue.labels[None]
         cosines, positive, negative = [in_queue], [same & self.queue.present], [~same & self.queue.present]
         if len(self.new_keys) > 1:
-            key_g, labels_g = self.new_keys[1]
+            key_g, labels_g, _ = self.new_keys[1]
             cosines.append((query * key_g).sum(1, keepdim=True))
             positive.append((labels == labels_g)[:, None])
             negative.append((labels != labels_g)[:, None])
@@ -357,9 +460,11 @@ class Pretrain(Task):
     def after_step(self) -> None:
         """The key encoder follows; then k+ and k_g enter the queue, those of all workers in the order of the global batch."""
         move_towards(self.key, self.query, self.config.ema_decay)
-        for keys, labels in self.new_keys:
-            self.queue.enqueue(self.workers.gather(keys), self.workers.gather(labels))
+        for new in self.new_keys:
+            self.queue.enqueue(*(self.workers.gather(rows) for rows in (new if self.config.mask_own else new[:2])))
         self.new_keys = []
+        if self.config.key_batch == "running":
+            self._follow()
 
     def learning_rate(self, epoch: float) -> float:
         """Linear warm-up over `warmup_epochs`, then cosine to 0 at the last epoch."""
@@ -377,24 +482,33 @@ class Pretrain(Task):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Weighted nearest-neighbour accuracy of the query encoder: a fixed sample of the training part is the memory, the validation part asks."""
+        """Of the query encoder, a fixed sample of the training part teaching and the validation part asking: the accuracy of the weighted vote
+        of nearest embeddings, and that of a linear probe of the backbone's features, from which fine-tuning starts."""
         n = len(self.train_images)
         bank = torch.randperm(n, generator=generator("knn bank"))[:512].sort().values
-        asked = torch.arange(len(self.val_images))
-        bank_z, asked_z = self._encode(self.train_images, bank), self._encode(self.val_images, asked)
-        k = min(20, len(bank))
-        bank_y = self.train_images.labels[bank.to(self.setting.device)]
-        return {"val_knn_accuracy": knn_accuracy(bank_z, bank_y, asked_z, self.val_images.labels, k=k)}
+        (bank_f, bank_z), (asked_f, asked_z) = (
+            self._encode(images, chosen)
+            for images, chosen in ((self.train_images, bank), (self.val_images, torch.arange(len(self.val_images))))
+        )
+        bank_y, asked_y = self.train_images.labels[bank.to(self.setting.device)], self.val_images.labels
+        probe = fit_probe(bank_f.cpu().numpy(), bank_y.cpu().numpy(), len(self.setting.pack.classes))
+        right = probed(probe, asked_f.cpu().numpy()) == asked_y.cpu().numpy()
+        return {
+            "val_knn_accuracy": knn_accuracy(bank_z, bank_y, asked_z, asked_y, k=min(20, len(bank))),
+            "val_probe_accuracy": float(right.mean()),
+        }
 
     @torch.no_grad()
     def collapse(self) -> str:
-        embedded = self._encode(self.val_images, torch.arange(len(self.val_images)))
+        _, embedded = self._encode(self.val_images, torch.arange(len(self.val_images)))
         return said(
             one_direction(embedded, "validation embeddings"), one_direction(self.queue.keys[self.queue.present], "keys of the queue")
         )
 
-    def _encode(self, images: PartImages, chosen: Tensor) -> Tensor:
-        return torch.cat([self.query(standardise(images.gray(some)[:, None] / 255)) for some in chosen.split(128)])
+    def _encode(self, images: PartImages, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, F) and embeddings (N, D) of images without views."""
+        features = torch.cat([self.query.backbone(standardise(images.gray(some)[:, None] / 255)) for some in chosen.split(128)])
+        return features, self.query.embed(features)
 
     def result(self) -> dict[str, Tensor]:
         return {
@@ -404,6 +518,20 @@ class Pretrain(Task):
         }
 
 
+def _start(config: SupcamConfig, setting: Setting, outputs: int, seed: int) -> nn.Module:
+    """The timm model with a new classifier, its other weights those that were pre-trained, or those that the configuration begins with."""
+    weights = config.weights if setting.previous is None else "random"
+    model = create_backbone(config.backbone, channels=1, classes=outputs, weights=weights, seed=seed, input_size=config.input_size)
+    if setting.previous is not None:
+        prefix = config.finetune_encoder + "."
+        taken = {name.removeprefix(prefix): tensor for name, tensor in setting.previous.items() if name.startswith(prefix)}
+        missing, unexpected = model.load_state_dict(taken, strict=False)
+        head = {f"{name}.{kind}" for name in _names(model.pretrained_cfg.get("classifier")) for kind in ("weight", "bias")}
+        if unexpected or set(missing) - head:
+            raise RuntimeError(f"the pre-trained backbone does not fit: missing {missing}, unexpected {unexpected}")
+    return model
+
+
 class Finetune(Task):
     """Stage 2: the backbone and a new linear layer, cross-entropy with label smoothing, rotated views."""
 
@@ -411,15 +539,7 @@ class Finetune(Task):
         super().__init__()
         self.config, self.setting, self.workers = config, setting, setting.workers
         seed = derive_seed(setting.seed, "finetune")
-        weights = config.weights if setting.previous is None else "random"
-        model = create_backbone(config.backbone, channels=1, classes=len(setting.pack.classes), weights=weights, seed=seed)
-        if setting.previous is not None:
-            prefix = config.finetune_encoder + "."
-            taken = {name.removeprefix(prefix): tensor for name, tensor in setting.previous.items() if name.startswith(prefix)}
-            missing, unexpected = model.load_state_dict(taken, strict=False)
-            head = {f"{name}.{kind}" for name in _names(model.pretrained_cfg.get("classifier")) for kind in ("weight", "bias")}
-            if unexpected or set(missing) - head:
-                raise RuntimeError(f"the pre-trained backbone does not fit: missing {missing}, unexpected {unexpected}")
+        model = _start(config, setting, len(setting.pack.classes), seed)
         self.model = self.workers.synchronise(model).to(setting.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(
             self.parameters(),
@@ -474,7 +594,13 @@ class Finetune(Task):
 
 
 def build(config: SupcamConfig, setting: Setting) -> Task:
-    return lin2021.All(config, setting) if config.method == "lin2021" else Finetune(config, setting)
+    """Stage 2 as the configuration has it."""
+    if config.method == "lin2021":
+        return lin2021.All(config, setting)
+    if config.classifier == "trained":
+        return Finetune(config, setting)
+    seed, drawn = derive_seed(setting.seed, "finetune"), config.weights == "random" and setting.previous is None
+    return Frozen(setting, config.classifier, lambda outputs: _start(config, setting, outputs, seed), config.backbone, drawn=drawn)
 
 
 def _names(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:
@@ -482,10 +608,12 @@ def _names(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def _classifier(config: SupcamConfig, tensors: Mapping[str, Tensor], classes: int, device: torch.device) -> nn.Module:
-    if config.method == "lin2021":
-        model: nn.Module = lin2021.Network(config.backbone, classes, "random", 0)
-    else:
-        model = create_backbone(config.backbone, channels=1, classes=classes, weights="random", seed=0)
+    def build(outputs: int) -> nn.Module:
+        return create_backbone(config.backbone, channels=1, classes=outputs, weights="random", seed=0, input_size=config.input_size)
+
+    if config.classifier == "neighbours":
+        return voting_of(build, dict(tensors), classes).to(device)
+    model: nn.Module = lin2021.Network(config.backbone, classes, "random", 0) if config.method == "lin2021" else build(classes)
     model.load_state_dict(dict(tensors))
     return model.to(device)
 
@@ -523,14 +651,14 @@ def read_files(paths: list[Path], config: SupcamConfig) -> tuple[np.ndarray, dic
 
 
 def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, Any] | None:
-    """What timm needs to build this classifier again, as its config.json has it. None: it has a head that timm does not know."""
-    if config.method == "lin2021":
+    """What timm needs to build this classifier again, as its config.json has it. None for neighbours and for a head that timm does not know."""
+    if config.method == "lin2021" or config.classifier == "neighbours":
         return None
     side = config.input_size
     return {
-        "architecture": config.backbone,
+        "architecture": architecture_of(config.backbone)[0],
         "num_classes": len(classes),
-        "model_args": {"in_chans": 1},
+        "model_args": {"in_chans": 1} | model_arguments(config.backbone, side),
         "pretrained_cfg": {
             "input_size": [1, side, side], "fixed_input_size": False, "interpolation": "bilinear", "crop_pct": 1.0,
             "mean": [GRAY_MEAN], "std": [GRAY_STD], "num_classes": len(classes), "label_names": list(classes), "custom_load": False,

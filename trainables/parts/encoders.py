@@ -6,6 +6,9 @@ import copy
 import difflib
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.parts.errors import RequestError, WeightsUnreachable
+from trainables.parts.weights import architecture_of, check, fill, kind_of, model_faults, timm_name, weights_faults
 
 GRAY_MEAN, GRAY_STD = 0.449, 0.226  # mean over channels of ImageNet's, so that published weights see what they expect
 
@@ -31,10 +35,15 @@ def _hub_answers() -> bool:
         return False
 
 
-def backbone_faults(name: str) -> list[str]:
-    """What is wrong with a backbone's name, and what stands near it. `resnet50`, or with published weights of one kind: `resnet50.a1_in1k`."""
+def backbone_faults(backbone: str) -> list[str]:
+    """What is wrong with a backbone's name, and what stands near it. `resnet50`, or with published weights of one kind: `resnet50.a1_in1k`;
+    arguments of timm's behind it in brackets."""
     import timm  # here and below: three seconds, which a command that builds no network can do without
 
+    try:
+        name, _ = architecture_of(backbone)
+    except RequestError as fault:
+        return [str(fault)]
     if not timm.is_model(name):
         names = timm.list_models()
         close = difflib.get_close_matches(name, names, n=3) or [known for known in names if name and name in known][:3]
@@ -46,45 +55,81 @@ def backbone_faults(name: str) -> list[str]:
     return []
 
 
-def size_arguments(name: str, input_size: int) -> dict[str, int]:
-    """What timm must be told where a model takes one input size alone (ViT, Swin); nothing for the others."""
+def start_faults(backbone: str, weights: str) -> list[str]:
+    """What is wrong with a backbone and the weights it begins with."""
+    found = backbone_faults(backbone)
+    return found + weights_faults(weights, None if found else backbone)
+
+
+def model_arguments(backbone: str, input_size: int | None) -> dict[str, Any]:
+    """What timm must be told beside the name: the arguments in the backbone's brackets, and the size of images where a model takes one alone
+    (ViT, Swin). None: the model's own size."""
     import timm
 
+    name, arguments = architecture_of(backbone)
     settings = timm.get_pretrained_cfg(name)
-    return {"img_size": input_size} if settings is not None and settings.fixed_input_size else {}
+    sized = input_size is not None and settings is not None and settings.fixed_input_size
+    return arguments | ({"img_size": input_size} if sized else {})
 
 
 def create_backbone(name: str, *, channels: int, classes: int, weights: str, seed: int, input_size: int | None = None) -> nn.Module:
     """A timm model with `classes` outputs (0: pooled features, (N, F)). input_size: side of the images, in pixels; None: the model's own.
 
-    weights: `random` (initialised from `seed`), or `imagenet` (timm's default published weights; its loader adapts the first layer to
-    `channels`). RequestError for an unknown name, WeightsUnreachable when published weights are neither cached nor reachable."""
+    weights: `random` (initialised from `seed`), `imagenet` (timm's default published weights), or another start, see `weights.KNOWN`; timm's
+    loader adapts the first layer to `channels`. RequestError for an unknown name or weights of another backbone, WeightsUnreachable when
+    published weights are neither cached nor reachable."""
     import timm
 
-    if faults := backbone_faults(name):
+    if faults := start_faults(name, weights):
         raise RequestError(*faults)
-    if weights not in ("random", "imagenet"):
-        raise RequestError(f"weights must be random or imagenet, got {weights!r}")
-    more = {} if input_size is None else size_arguments(name, input_size)
+    check(weights)
+    kind, model = kind_of(weights), architecture_of(name)[0]
+    more = {"in_chans": channels, "num_classes": classes} | model_arguments(name, input_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if weights == "random":
-            return timm.create_model(name, in_chans=channels, num_classes=classes, **more)
-        from huggingface_hub import constants
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        if kind in ("random", "own"):
+            made: nn.Module = timm.create_model(model, **more)
+            if kind == "own":
+                fill(made, weights, name)
+            return made
+        if kind in ("folder", "hub"):  # whose settings may lack what timm's own have, and whose classifier is of other classes, if as many
+            usual = timm.get_pretrained_cfg(model)
+            names = {} if usual is None else {"first_conv": usual.first_conv, "classifier": usual.classifier}
+            more |= {"pretrained_cfg_overlay": names | {"num_classes": -1}}
+        if kind == "folder":
+            return timm.create_model(timm_name(weights), pretrained=True, **more)
+        with _published(f"timm's published weights of {name}" if kind == "imagenet" else f"the weights {weights}"):
+            if kind == "hub" and (faults := model_faults(weights, name)):
+                raise RequestError(*faults)
+            return timm.create_model({"imagenet": model, "timm": weights}.get(kind) or timm_name(weights), pretrained=True, **more)
 
-        offline = constants.HF_HUB_OFFLINE
-        try:
-            constants.HF_HUB_OFFLINE = offline or not _hub_answers()  # offline: the cache alone is asked, without waiting
-            return timm.create_model(name, in_chans=channels, num_classes=classes, pretrained=True, **more)
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as fault:
-            raise WeightsUnreachable(
-                f"timm's published weights of {name} are neither in the cache nor reachable from this machine"
-            ) from fault
-        except RuntimeError as fault:  # timm: "No pretrained weights exist for ..."
-            raise WeightsUnreachable(str(fault)) from fault
-        finally:
-            constants.HF_HUB_OFFLINE = offline
+
+@contextmanager
+def _published(what: str) -> Iterator[None]:
+    """What the hub's client makes of a machine without a network, of a model that it has not or gives not to everybody: WeightsUnreachable."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    offline = constants.HF_HUB_OFFLINE
+    try:
+        constants.HF_HUB_OFFLINE = offline or not _hub_answers()  # offline: the cache alone is asked, without waiting
+        yield
+    except LocalEntryNotFoundError as fault:
+        raise WeightsUnreachable(f"{what} are neither in the cache nor reachable from this machine") from fault
+    except GatedRepoError as fault:
+        raise WeightsUnreachable(
+            f"{what} are given to those alone who have agreed to their terms: do so there, then `hf auth login`"
+        ) from fault
+    except RepositoryNotFoundError as fault:
+        raise WeightsUnreachable(f"{what} are unknown to the hub, or not for everybody: look at the name, or `hf auth login`") from fault
+    except EntryNotFoundError as fault:
+        raise WeightsUnreachable(f"{what} are not in timm's form: the hub has no config.json or no weights for it") from fault
+    except (HfHubHTTPError, OSError) as fault:
+        raise WeightsUnreachable(f"{what} are neither in the cache nor reachable from this machine") from fault
+    except RuntimeError as fault:  # timm: "No pretrained weights exist for ..."
+        raise WeightsUnreachable(str(fault)) from fault
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
 class Encoder(nn.Module):
@@ -98,7 +143,11 @@ class Encoder(nn.Module):
             self.head = nn.Linear(backbone.num_features, dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        rows = self.head(self.backbone(images))
+        return self.embed(self.backbone(images))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """The backbone's features (N, F) -> (N, dim)."""
+        rows = self.head(features)
         return F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)  # a length in half precision is too rough
 
 

@@ -116,7 +116,7 @@ class Fitting:
                 yield
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over `task.batches(epoch)`, epoch counted from 0: {"loss", "learning_rate"}. Diverged where the loss is not finite;
+        """One pass over `task.batches(epoch)`, epoch counted from 0: {"loss", "learning_rate", "seconds"} and the task's `health`. Diverged where the loss is not finite;
         in steady steps this is looked at every 20 of them, so that the device need not wait for the host."""
         self.task.train()
         self.total.zero_()
@@ -135,7 +135,8 @@ class Fitting:
                 ):
                     raise Diverged(f"the loss was not finite at epoch {epoch + 1}, step {number + 1}")
         mean = float(self.workers.mean(self.total / steps))
-        return {"loss": mean, "learning_rate": rates[-1] if rates else 0.0, "seconds": time.perf_counter() - started}
+        row = {"loss": mean, "learning_rate": rates[-1] if rates else 0.0, "seconds": time.perf_counter() - started}
+        return row | self.task.health()
 
     def validate(self, last: bool, epoch: int = 0) -> dict[str, float]:
         """The task's `val_` metrics after this epoch (counted from 1), under its weights' own statistics of batch normalisation. last: what is
@@ -167,7 +168,7 @@ class Fitting:
 
 
 def fit(fitting: Fitting, *, epochs: int, start: int = 0, after_epoch: Callable[[dict[str, Any]], None]) -> None:
-    """Epochs start + 1 ... epochs; after each `after_epoch({"epoch", "loss", "learning_rate", "seconds", "val_..."})`.
+    """Epochs start + 1 ... epochs; after each `after_epoch({"epoch", "loss", "learning_rate", "seconds", "pretext_...", "val_..."})`.
     Diverged where any of them is not finite; Collapsed, after the last epoch, where what is handed on says the same of every image."""
     for epoch in range(start, epochs):
         row: dict[str, Any] = {"epoch": epoch + 1} | fitting.epoch(epoch)

@@ -85,6 +85,10 @@ class Task(nn.Module):
     def after_step(self) -> None:
         """After each optimiser step."""
 
+    def health(self) -> dict[str, float]:
+        """What this epoch's steps have told of the contrast (see `pretext`), for the epoch's row. Asked once after each epoch."""
+        return {}
+
     def learning_rate(self, epoch: float) -> float:
         """The rate at `epoch` (fractional) of the schedule."""
         raise NotImplementedError

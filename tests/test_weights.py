@@ -1,0 +1,224 @@
+"""Where weights begin: each form of the setting with small models made here, what does not fit, and features that stay as they are."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from test_encoders import cache, no_network  # noqa: F401  a fixture
+from test_precision import FULL, setting_of
+from torch.nn import functional as F
+
+from search.registry import load
+from trainables import scl, supcam
+from trainables.parts.encoders import create_backbone, start_faults
+from trainables.parts.errors import RequestError, WeightsUnreachable
+from trainables.parts.evaluation import knn_accuracy
+from trainables.parts.execution import config_hash, execute
+from trainables.parts.probe import fit_probe, probed
+from trainables.parts.weights import architecture_of, pinned
+
+TINY, CPU = "test_resnet", torch.device("cpu")
+
+
+def made(folder, name=TINY, seed=1, **arguments):
+    """A model in timm's form in a folder: three channels, ten classes."""
+    torch.manual_seed(seed)
+    model = timm.create_model(name, num_classes=10, **arguments)
+    folder.mkdir(parents=True)
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    cfg = {"architecture": name, "num_classes": 10, "pretrained_cfg": {"num_classes": 10, "classifier": model.pretrained_cfg["classifier"]}}
+    (folder / "config.json").write_text(json.dumps(cfg | ({"model_args": arguments} if arguments else {})))
+    return model.state_dict()
+
+
+def body(model):
+    return {name: tensor for name, tensor in model.items() if not name.startswith(("fc.", "head.", "conv1.0.", "patch_embed."))}
+
+
+def same(loaded, wanted):
+    return body(loaded) and all(torch.equal(tensor, wanted[name]) for name, tensor in body(loaded).items())
+
+
+def begin(weights, backbone=TINY, **more):
+    given = {"channels": 1, "classes": 4, "seed": 0} | more
+    return create_backbone(backbone, weights=weights, **given).state_dict()
+
+
+def test_a_folder_in_timms_form_is_loaded_with_its_first_layer_summed_for_gray(tmp_path):
+    wanted = made(tmp_path / "m")
+    loaded = begin(f"local-dir:{tmp_path / 'm'}")
+    assert same(loaded, wanted) and loaded["fc.weight"].shape[0] == 4
+    assert torch.allclose(loaded["conv1.0.weight"], wanted["conv1.0.weight"].sum(1, keepdim=True), atol=1e-6)
+    assert not same(begin("random"), wanted)
+
+
+def test_a_model_of_the_hub_is_loaded_from_the_cache_without_a_network(no_network):  # noqa: F811
+    place = no_network / "hub" / "models--lab--small"
+    wanted = made(place / "snapshots" / ("0" * 40))
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0" * 40)
+    assert same(begin("hf-hub:lab/small"), wanted)
+    with pytest.raises(
+        RequestError, match=r"weights must be of backbone test_efficientnet, got 'hf-hub:lab/small'; set backbone=test_resnet$"
+    ):
+        begin("hf-hub:lab/small", "test_efficientnet")
+
+
+@pytest.mark.parametrize("name", ["hf-hub:lab/none", "vit_small_patch16_dinov3.lvd1689m"])
+def test_a_hub_that_cannot_be_reached_is_said_with_the_weights_name(no_network, name):  # noqa: F811
+    with pytest.raises(WeightsUnreachable, match=f"the weights {name} are neither in the cache nor reachable from this machine"):
+        begin(name, "vit_small_patch16_dinov3")
+
+
+def test_a_timm_name_with_its_tag_is_loaded_and_must_be_of_the_backbone(no_network):  # noqa: F811
+    wanted = cache(no_network, "test_resnet.r160_in1k")
+    assert same(begin("test_resnet.r160_in1k"), wanted)
+    [fault] = start_faults("resnet18", "test_resnet.r160_in1k")
+    assert fault == "weights must be of backbone resnet18, got 'test_resnet.r160_in1k'; set backbone=test_resnet"
+    [fault] = start_faults("resnet18", "resnet18.nonsense")
+    assert "resnet18.a1_in1k" in fault
+
+
+def test_arguments_of_a_published_model_are_told_and_taken_with_the_backbone(tmp_path):
+    wanted = made(tmp_path / "m", "test_vit", init_values=1e-5)
+    weights = f"local-dir:{tmp_path / 'm'}"
+    [fault] = start_faults("test_vit", weights)
+    assert fault.endswith("set backbone=test_vit(init_values=1e-05)")
+    loaded = begin(weights, fault.partition("set backbone=")[2], input_size=160)
+    assert same({k: v for k, v in loaded.items() if k != "pos_embed"}, wanted) and "blocks.0.ls1.gamma" in loaded
+    assert architecture_of("a(b=1, c='x')") == ("a", {"b": 1, "c": "x"}) and architecture_of("a") == ("a", {})
+    for bad in ("a(b)", "a(b=c)", "a(", "a(**{})"):
+        with pytest.raises(RequestError, match=r"backbone must be .* got 'a\("):
+            architecture_of(bad)
+
+
+@pytest.mark.parametrize("weights", ["coco", "resnet51.a1", "hf-hub:", "local-dir:/no/such", "/no/such/best", "./best"])
+def test_what_is_no_start_is_a_fault_that_lists_the_forms(weights):
+    [fault] = start_faults(TINY, weights)
+    assert fault.startswith("weights must be random, imagenet, a timm name") and repr(weights) in fault and "hf-hub:OWNER/NAME" in fault
+
+
+def trained(tmp_path, name="supcam", **changes):
+    """A run with its stages kept, and the folder that they lie in."""
+    from search.stages import Stages
+
+    config, given = replace(FULL[name], **changes), setting_of(name, FULL[name])
+    store = Stages(tmp_path / "study")
+    execute(load(name).procedure, config, seed=0, pack=given.pack, folder=tmp_path / "run", store=store)
+    return tmp_path / "study" / "stages", tmp_path / "run"
+
+
+def test_a_stage_and_a_model_of_ours_begin_another_training(tmp_path):
+    stages, run = trained(tmp_path, pretrain_epochs=1, finetune_epochs=1)
+    [stage] = stages.iterdir()
+    tensors = load_file(stage / "stage.safetensors")
+    for which, given in (("query", f"{stage}"), ("query", f"{stage}:query"), ("key", f"{stage}:key")):
+        loaded = begin(given)
+        assert all(torch.equal(loaded[name], tensors[f"{which}.{name}"]) for name in loaded if not name.startswith("fc."))
+    model = load_file(run / "model.safetensors")
+    loaded = begin(str(run))
+    assert all(torch.equal(loaded[name], model[name]) for name in loaded if not name.startswith("fc."))
+    assert not torch.equal(loaded["fc.weight"], model["fc.weight"])  # the classifier is new
+    with pytest.raises(RequestError, match=r"hold no key encoder"):
+        begin(f"{run}:key")
+    with pytest.raises(RequestError, match=r"not of backbone test_efficientnet with these images: \d+ of \d+ tensors"):
+        begin(str(run), "test_efficientnet")
+    with pytest.raises(RequestError, match=r"not of backbone test_resnet with these images: 1 of \d+ tensors.*conv1\.0\.weight"):
+        begin(str(run), channels=3)
+
+
+def test_a_path_is_a_configuration_by_what_lies_there(tmp_path):
+    made(tmp_path / "m")
+    procedure, weights = load("supcam").procedure, f"local-dir:{tmp_path / 'm'}"
+    config = replace(FULL["supcam"], weights=weights)
+    first, once = config_hash(procedure, config), procedure.canonical(config)
+    assert procedure.canonical(once) == once and once.weights == pinned(weights) and once.weights.startswith(weights + "#")
+    assert same(begin(once.weights), load_file(tmp_path / "m" / "model.safetensors"))
+    (tmp_path / "m").rename(tmp_path / "old")
+    made(tmp_path / "m", seed=2)
+    assert config_hash(procedure, config) != first
+    with pytest.raises(RequestError, match=r"are not there any more, or are others than when the study was asked for"):
+        begin(once.weights)
+    for name in ("random", "imagenet", "hf-hub:a/b", "resnet18.a1_in1k", "/no/such"):
+        assert pinned(name) == name
+
+
+# ------------------------------------------------------------------------------------------------------ features as they are
+
+
+def features_of(config, given, channels=1):
+    """(train rows, val rows) of a model without classifier, as the test sees it."""
+    model = create_backbone(config.backbone, channels=channels, classes=0, weights=config.weights, seed=0, input_size=32).eval()
+    images = torch.from_numpy(given.pack.images).float()[:, None] / 255
+    with torch.no_grad():
+        rows = model((images - supcam.GRAY_MEAN) / supcam.GRAY_STD)
+    return rows[given.parts["train"]], rows[given.parts["val"]]
+
+
+@pytest.mark.parametrize("name", ["supcam", "scl"])
+@pytest.mark.parametrize("head", ["probe", "neighbours"])
+def test_frozen_features_are_classified_by_a_probe_or_by_neighbours_and_an_export_gives_the_same(tmp_path, name, head):
+    made(tmp_path / "m")
+    config = replace(FULL[name], backbone=TINY, weights=f"local-dir:{tmp_path / 'm'}", classifier=head)
+    config = replace(config, pretrain_epochs=0) if name == "supcam" else config
+    given, procedure = setting_of(name, config), load(name).procedure
+    outcome = execute(procedure, config, seed=0, pack=given.pack, folder=tmp_path / "run", evaluate_test=True)
+    train, val = features_of(procedure.canonical(config), given)
+    labels = given.pack.labels
+    if head == "probe":
+        guesses = probed(fit_probe(train.numpy(), labels[given.parts["train"]], len(given.pack.classes)), val.numpy())
+        wanted = (guesses == labels[given.parts["val"]]).mean()
+    else:
+        wanted = knn_accuracy(train, torch.from_numpy(labels[given.parts["train"]]), val, torch.from_numpy(labels[given.parts["val"]]))
+    if name == "supcam":  # scl's own images are judged once, supcam's by four turns
+        plain = replace(procedure.canonical(config), every_turn=False)
+        tensors = load_file(tmp_path / "run" / "model.safetensors")
+        judged = supcam.evaluate(plain, tensors, given.pack, given.parts["val"], CPU)
+        assert judged.metrics["accuracy"] == pytest.approx(wanted)
+    else:
+        assert outcome.metrics["val_accuracy"] == pytest.approx(wanted)
+    assert outcome.history[-1]["val_accuracy"] == pytest.approx(wanted) and len(outcome.history) == 1
+    assert "test_accuracy" in outcome.metrics
+    settings = procedure.timm_settings(procedure.canonical(config), given.pack.classes)
+    assert (settings is None) == (head == "neighbours")
+
+
+def test_a_pre_training_is_probed_and_its_weights_stay_as_they_are(tmp_path):
+    config = replace(FULL["supcam"], pretrain_epochs=1, classifier="probe", finetune_encoder="key")
+    given = setting_of("supcam", config)
+    execute(supcam.PROCEDURE, config, seed=0, pack=given.pack, folder=tmp_path / "run")
+    stages, _ = trained(tmp_path / "again", pretrain_epochs=1, finetune_epochs=1)
+    [stage] = stages.iterdir()
+    handed, found = load_file(stage / "stage.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(found[name], handed[f"key.{name}"]) for name in found if not name.startswith("fc."))
+
+
+def test_nothing_of_the_training_counts_where_features_stay_as_they_are():
+    bare = replace(FULL["supcam"], pretrain_epochs=0, classifier="probe")
+    for changes in ({"finetune_epochs": 3}, {"finetune_rate": 0.5}, {"rotation": 3.0}, {"weight_decay": 0.5}):
+        assert config_hash(supcam.PROCEDURE, replace(bare, **changes)) == config_hash(supcam.PROCEDURE, bare)
+    frozen = replace(FULL["scl"], classifier="neighbours")
+    for changes in ({"lambda1": 0.0}, {"epochs": 9}, {"learning_rate": 0.5}, {"head": "code"}):
+        assert config_hash(scl.PROCEDURE, replace(frozen, **changes)) == config_hash(scl.PROCEDURE, frozen)
+    assert config_hash(scl.PROCEDURE, replace(frozen, normalise=False)) != config_hash(scl.PROCEDURE, frozen)
+
+
+def test_the_vote_is_that_of_the_nearest_by_cosine(tmp_path):
+    from trainables.parts.frozen import Voting
+
+    rows, labels = F.normalize(torch.randn(30, 5, generator=torch.Generator().manual_seed(0)), dim=1), torch.arange(30) % 3
+    voting = Voting(torch.nn.Identity(), 30, 5, 3)
+    voting.rows.copy_(rows)
+    voting.labels.copy_(labels)
+    asked = torch.randn(8, 5, generator=torch.Generator().manual_seed(1)) * 7
+    shares = voting(asked).exp().numpy()
+    for row, share in zip(F.normalize(asked, dim=1).numpy(), shares, strict=True):
+        cosine = rows.numpy() @ row
+        near = np.argsort(-cosine)[:20]
+        weight = np.exp(cosine[near] / 0.07)
+        wanted = [weight[labels.numpy()[near] == c].sum() / weight.sum() for c in range(3)]
+        assert share == pytest.approx(wanted, abs=1e-5)
