@@ -479,4 +479,4 @@ def test_a_download_in_small_letters_is_found_and_of_another_one_it_is_said_what
     np.save(other / "fold1" / "masks.npy", np.zeros(3))
     assert PREPARE["consep"](other, tmp_path / "out") == 2
     said = capsys.readouterr().err
-    assert "it holds 1 file (.npy) in fold1: arrays of PanNuke" in said
+    assert "it holds 1 file (.npy) in fold1: to be read as pannuke?" in said

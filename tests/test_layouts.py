@@ -1,9 +1,11 @@
 """Folders as laboratories have them: each is read rightly, or refused or warned of with a sentence that names the thing."""
 
 import codecs
+import io
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -244,8 +246,10 @@ def test_a_table_of_any_dialect_is_read(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("manifest.xlsx", b"PK\x03\x04", "cannot be read here; save it as manifest.csv"),
-        ("manifest.csv", b"PK\x03\x04", "is a spreadsheet under another name"),
+        ("manifest.xlsx", b"PK\x03\x04", "cannot be read as a spreadsheet"),
+        ("images.xlsx", b"PK\x03\x04", "cannot be read as a spreadsheet"),
+        ("Befunde.csv", rows("Bild;Klasse;Fall", row="{c}/{i}.png;{c};p{p}"), "looks like a table of the images"),
+        ("fiches.txt", rows("nom\tespece", row="{i}\t{c}"), "looks like a table of the images"),
         ("manifest.csv", rows().encode("utf-16-le"), "UTF-16"),
         ("manifest.csv", rows(row="{c}/{i}.png,{c},M\xfcller").encode("latin-1"), "UTF-8"),
         ("labels.csv", rows("filename,class,patient"), "looks like a table of the images and has no columns file and label"),
@@ -256,6 +260,89 @@ def test_a_table_of_any_dialect_is_read(tmp_path, name, text):
 def test_a_table_that_cannot_be_read_stops_the_command(tmp_path, name, text, says):
     found = inspect_folder(table(plain(tmp_path), text, name))
     assert not found.ok and says in words(found), words(found)
+
+
+def xlsx(**sheets):
+    """The bytes of a workbook: {name: rows of words and numbers}."""
+    stream, names = io.BytesIO(), list(sheets)
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    main, package = "http://schemas.openxmlformats.org/spreadsheetml/2006/main", "http://schemas.openxmlformats.org/package/2006"
+
+    def cell(value):
+        return f"<c><v>{value}</v></c>" if isinstance(value, int | float) else f'<c t="inlineStr"><is><t>{value}</t></is></c>'
+
+    def relations(kinds):
+        of = "".join(f'<Relationship Id="r{i}" Type="{office}/{kind}" Target="{to}"/>' for i, (kind, to) in enumerate(kinds))
+        return f'<Relationships xmlns="{package}/relationships">{of}</Relationships>'
+
+    with zipfile.ZipFile(stream, "w") as book:
+        book.writestr("[Content_Types].xml", f'<Types xmlns="{package}/content-types"/>')
+        book.writestr("_rels/.rels", relations([("officeDocument", "xl/workbook.xml")]))
+        listed = "".join(f'<sheet name="{name}" sheetId="{i + 1}" r:id="r{i}"/>' for i, name in enumerate(names))
+        book.writestr("xl/workbook.xml", f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets>{listed}</sheets></workbook>')
+        book.writestr("xl/_rels/workbook.xml.rels", relations([("worksheet", f"worksheets/{i}.xml") for i in range(len(names))]))
+        for i, name in enumerate(names):
+            lines = "".join(f"<row>{''.join(map(cell, row))}</row>" for row in sheets[name])
+            book.writestr(f"xl/worksheets/{i}.xml", f'<worksheet xmlns="{main}"><sheetData>{lines}</sheetData></worksheet>')
+    return stream.getvalue()
+
+
+SHEET = [["File", "Label", "Patient"], *([f"{c}/{i}.png", c, i % 4 + 1] for c in CLASSES for i in range(8))]
+
+
+@pytest.mark.parametrize(
+    ("name", "sheets"),
+    [
+        ("manifest.xlsx", {"Sheet1": SHEET}),
+        ("images.xlsx", {"Readme": [["made by", "me"]], "data": SHEET}),
+        ("manifest.csv", {"Sheet1": SHEET}),
+        ("Manifest.XLSX", {"t": [["Study of 2024"], ["", ""], *SHEET]}),
+    ],
+)
+def test_a_spreadsheet_is_a_table_too_whatever_its_ending(tmp_path, name, sheets):
+    found = inspect_folder(table(plain(tmp_path), xlsx(**sheets), name))
+    counted(found, 4)
+    assert set(found.listing.patients) == {"1", "2", "3", "4"}
+
+
+def test_a_title_above_a_tables_head_is_passed_over(tmp_path):
+    counted(inspect_folder(table(plain(tmp_path), "Export of 3 May\n\n" + rows(), "images.csv")), 4)
+
+
+def test_of_two_sheets_that_name_files_none_is_chosen(tmp_path):
+    found = inspect_folder(table(plain(tmp_path), xlsx(a=SHEET, b=SHEET), "manifest.xlsx"))
+    assert "2 sheets with file and label, a, b" in words(found) and not found.ok
+
+
+def test_a_table_of_images_below_the_root_is_named(tmp_path):
+    table(plain(tmp_path), rows("name,who", row="{i}.png,p{p}"), "instance/who.csv")
+    assert "read at the root alone, instance/who.csv is not read" in words(inspect_folder(tmp_path))
+
+
+def test_links_that_were_copied_as_text_are_named(tmp_path):
+    folder = tmp_path / "set"
+    plain(folder, CLASSES[:2])
+    (folder / "touching").write_text("../real/touching")
+    found = inspect_folder(folder)
+    assert "1 were copied as text: touching (to ../real/touching)" in words(found) and not found.ok
+    (folder / "touching").unlink()
+    (folder / "instance" / "x.png").write_text("../../real/x.png")
+    assert "instance/x.png (a link that was copied as text, to ../../real/x.png)" in words(inspect_folder(folder))
+
+
+def test_a_folder_of_whole_tiles_names_the_command_that_cuts_them(tmp_path):
+    consep, fold, drawn = tmp_path / "c", tmp_path / "p", tmp_path / "q"
+    put(consep / "Train" / "Images" / "train_1.png", 1)
+    table(consep, "", "Train/Images/x.txt")
+    (consep / "Train" / "Labels").mkdir()
+    table(consep, "", "Train/Labels/train_1.mat")
+    for place in (fold / "fold1" / "images", fold / "fold1" / "masks"):
+        place.mkdir(parents=True)
+        np.save(place / f"{place.name}.npy", np.zeros(3))
+    put(drawn / "tiles" / "a.png", 1)
+    table(drawn, "{}", "tiles/a.geojson")
+    for folder, kind in ((consep, "consep"), (fold, "pannuke"), (drawn, "qupath")):
+        assert f"python -m search data prepare {kind} {folder} OUT" in words(inspect_folder(folder))
 
 
 def test_two_tables_are_not_chosen_between(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from trainables.data.crops import SIDE, Cell, crop, window
-from trainables.data.downloads import DOWNLOADS, cut_tile, find_tiles
+from trainables.data.downloads import DOWNLOADS, cut_tile
 from trainables.data.find import list_folder
 from trainables.data.listing import part_faults
 from trainables.data.open import FileFault, UnreadableError, read_picture, unreadable_fault
@@ -30,9 +30,6 @@ def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
                 f"cells are {SIDE} x {SIDE} pixels in colour, '{folder}' holds {pack.images.shape[1:]}; prepare the download again"
             )
         return pack if classes is None or tuple(classes) == pack.classes else _ordered(pack, classes, folder)
-    for name, download in DOWNLOADS.items():
-        if folder.is_dir() and find_tiles(folder, download):
-            raise RequestError(f"'{folder}' is a download of whole tiles ({download.images}, {download.labels}); cut its cells out first: python -m search data prepare {name} {folder} OUT")  # fmt: skip
     listing = list_folder(folder)
     order, labels, wrong, missing = class_indices(listing, classes, folder)
     parts = listing.parts if classes is None else None

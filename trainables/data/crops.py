@@ -32,8 +32,11 @@ class Tile:
     crops: np.ndarray = field(default_factory=lambda: np.zeros((0, SIDE, SIDE, 3), np.uint8))
     cells: list[Cell] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  # "cell 12: why", or why the whole tile is left out
-    untyped: int = 0  # cells without a type, left out
+    untyped: int = 0  # cells without a type, or too small to show one, left out
     clipped: int = 0  # boxes that reached beyond the tile
+    regions: int = 0  # outlines around many cells, left out
+    types: dict[str, int] = field(default_factory=dict)  # how its file calls them, where names are free: cells
+    found: bool = False  # whether its file holds what a program found as cells, so that a person's outlines are regions
 
 
 def window(cell: Cell, factor: int) -> tuple[int, int, int]:

@@ -30,7 +30,7 @@ class Download:
     ending: str  # of label files
     read: Callable[..., Tile]  # (label file, height, width, typed=True)
     factor: int  # the window's side in sides of the cell (section 4.3)
-    cells: int  # in the publication
+    cells: int  # in the publication; 0: there is none
     tiles: int
 
 
@@ -62,7 +62,9 @@ def find_tiles(folder: Path, download: Download) -> list[tuple[str, Path | None,
 def cut_tile(download: Download, name: str, image: Path | None, labels: Path | None, typed: bool = True) -> Tile:
     """All cells of a tile, cut out; typed False: of those without a type too. What is wrong stands in the tile; nothing is raised."""
     if image is None or labels is None:
-        return Tile(name, faults=[f"no label file {download.labels}/*{download.ending} of this name" if labels is None else f"no image of this name in {download.images}"])  # fmt: skip
+        place = f"{download.labels}/" if download.labels else ""
+        gone = f"no label file {place}*{download.ending} of this name" if labels is None else f"no image of this name in {download.images}"
+        return Tile(name, faults=[gone])
     try:
         picture = read_picture(image)
     except UnreadableError as fault:

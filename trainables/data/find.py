@@ -11,9 +11,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from trainables.data.listing import MANIFEST, Listing, settled
+from trainables.data.listing import Listing, settled
 from trainables.data.manifest import choose_table, from_manifest
-from trainables.data.open import SUFFIXES
+from trainables.data.open import SUFFIXES, text_link
 from trainables.data.shape import MASKS, from_folders
 from trainables.data.words import class_order, count, few, same, shown, them
 
@@ -97,7 +97,14 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
     listing = Listing()
     _odd(tree, listing)
     images = _without_masks(tree.images, listing)
-    table = choose_table(folder, tree.others, listing)
+    _text_links(folder, tree, listing)
+    table = choose_table(folder, tree.others, images, listing)
+    if table is None and not layout and (kind := prepared_as(tree)):
+        listing.faults.append(
+            f"'{shown(str(folder))}' holds whole tiles with their cells ({kind}), and no folder per class; "
+            f"cut the cells out first: python -m search data prepare {kind} {shown(str(folder))} OUT"
+        )
+        return listing
     if not images and table is None:
         if not listing.faults:
             inside = f"it holds {few([shown(name) for name in tree.others])}" if tree.others else "it is empty"
@@ -111,6 +118,32 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
         from_folders(folder, images, tree, layout, listing)
     _others(tree, table, listing)
     return settled(listing, group)
+
+
+def prepared_as(tree: Tree) -> str:
+    """The word for `data prepare`, where a folder holds whole tiles and files of their cells; ''."""
+    names = [PurePosixPath(name.casefold()) for name in (*tree.images, *tree.others)]
+    there = {(path.parent.parent, path.parent.name, path.suffix) for path in names}
+    for kind, pictures, labels, ending in (("consep", "images", "labels", ".mat"), ("nucls", "rgb", "csv", ".csv")):
+        for place, word, suffix in there:
+            if (word, suffix) == (labels, ending) and any((place, pictures, image) in there for image in SUFFIXES):
+                return kind
+    if {"images.npy", "masks.npy"} <= {path.name for path in names}:
+        return "pannuke"
+    stems = {path.stem for path in names if path.suffix in SUFFIXES}
+    drawn = [path for path in names if path.name.endswith((".geojson", ".geojson.gz"))]
+    return "qupath" if any(path.name.partition(".")[0] in {stem.partition(".")[0] for stem in stems} for path in drawn) else ""
+
+
+def _text_links(folder: Path, tree: Tree, listing: Listing) -> None:
+    """Links that a copy made text of: what they named is not there, and nothing else would say so."""
+    found = [(name, target) for name in tree.others if not PurePosixPath(name).suffix and (target := text_link(folder / name))]
+    if found:
+        listing.faults.append(
+            f"every link must lead to something, {len(found)} were copied as text: {few([f'{shown(n)} (to {t})' for n, t in found])}; "
+            "copy the folder with its links (cp -a, tar, git with core.symlinks), or what they name"
+        )
+        tree.others = [name for name in tree.others if name not in dict(found)]
 
 
 def _no_folder(folder: Path) -> str:
@@ -202,12 +235,7 @@ def _others(tree: Tree, table: str | None, listing: Listing) -> None:
             f"{count(len(unread), 'file')} of a kind that is not read ({few(kinds)}): {few([shown(name) for name in unread], 3)}; "
             "save them as PNG or TIFF (unpack archives), or move them out of the data"
         )
-    deep = [name for name in rest if "/" in name and PurePosixPath(name).name.casefold() == MANIFEST]
-    if deep:
-        listing.warnings.append(
-            f"a manifest is read at the root alone, {few([shown(name) for name in deep])} is not read; move it there, with files named from there"
-        )
-    plain = [name for name in rest if name not in unread and name not in deep]
+    plain = [name for name in rest if name not in unread]
     if plain:
         kinds = class_order(shown(PurePosixPath(name).suffix.lower()) or "no ending" for name in plain)
         listing.notes.append(f"{len(plain)} other file{'s' if len(plain) != 1 else ''} skipped ({few(kinds)})")

@@ -4,98 +4,51 @@ the command stops: patients are never dropped because a spreadsheet has a habit 
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
-import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing
 from trainables.data.open import SUFFIXES
+from trainables.data.table import KNOWN, LARGEST, SHEETS, TEXT, TableError, heads, read_table
 from trainables.data.words import class_order, count, few, is_missing, same, shown, them
 
-TEXT = (".csv", ".tsv", ".tab", ".txt")
-SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
-KNOWN = ("file", "label", "patient", "split")
+DEEP = 50  # tables below the root that are looked into
 FILE_WORDS = ("file", "files", "filename", "file name", "filepath", "file path", "path", "image", "image name", "image id", "img", "name")
 LABEL_WORDS = ("label", "labels", "class", "type", "category", "target", "diagnosis", "class name", "kind")
-LARGEST = 256 << 20  # bytes of a table that is looked into
 
 
-class TableError(ValueError):
-    """Why a table cannot be read, with what to do."""
-
-
-def read_table(path: Path) -> list[list[str]]:
-    """Rows of stripped cells, those without any left out: commas, semicolons, tabs or bars; UTF-8 or UTF-16; with `sep=` or without."""
-    try:
-        raw = path.read_bytes()
-    except OSError as fault:
-        raise TableError(f"cannot be read ({fault.strerror}); check its rights") from None
-    if raw.startswith(b"PK\x03\x04") or raw.startswith(b"\xd0\xcf\x11\xe0"):
-        raise TableError("is a spreadsheet under another name; save it as CSV UTF-8")
-    wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        text = raw.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as fault:
-        raise TableError(f"must be a comma-separated table in UTF-8, this one is not ({fault}); save it again as CSV UTF-8") from None
-    if "\0" in text:
-        raise TableError(
-            "must be a comma-separated table in UTF-8, this one holds zeros (UTF-16 without a mark?); save it again as CSV UTF-8"
-        )
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    given = re.match(r'"?sep=(.)"?[^\n]*\n', lines)
-    if given:
-        lines = lines[given.end() :]
-    head = lines.lstrip("\n").partition("\n")[0]
-    separator = given[1] if given else max(",;\t|", key=lambda mark: (head.count(mark), mark == ","))
-    try:
-        table = list(csv.reader(io.StringIO(lines, newline=""), delimiter=separator))
-    except csv.Error as fault:
-        raise TableError(f"must be a comma-separated table in UTF-8, this one is not ({fault}); save it again as CSV UTF-8") from None
-    return [row for row in ([cell.strip() for cell in row] for row in table) if any(row)]
-
-
-def heads(columns: Sequence[str], group: str = "patient") -> list[str]:
-    """A table's columns with those that have a meaning in our spelling."""
-    meant = {same(name): name for name in (*KNOWN, group)}
-    return [meant.get(same(name), name) for name in columns]
-
-
-def choose_table(folder: Path, others: Sequence[str], listing: Listing) -> str | None:
-    """The one table at the root that names files and labels; None where there is none. More than one, or one that cannot be read, is a fault."""
-    root = [name for name in others if "/" not in name and not name.startswith("~$")]
+def choose_table(folder: Path, others: Sequence[str], images: Sequence[str], listing: Listing) -> str | None:
+    """The one table at the root that names files and labels; None where there is none. More than one, or one that cannot be read, is a fault;
+    so is one that names images in columns of other names, in whatever language."""
+    known = {word for name in images for word in (_plain(PurePosixPath(name).name), _plain(PurePosixPath(name).stem))}
+    tables = [name for name in others if name.lower().endswith((*TEXT, *SHEETS)) and not PurePosixPath(name).name.startswith("~$")]
+    root = [name for name in tables if "/" not in name]
     named = [name for name in root if same(Path(name).stem) == "manifest" and name.lower().endswith(TEXT)]
-    if MANIFEST in named:
-        named = [MANIFEST]
+    named = [MANIFEST] if MANIFEST in named else named or [name for name in root if same(Path(name).stem) == "manifest"]
     found = list(named)
-    for name in (name for name in root if name.lower().endswith(TEXT) and name not in named):
-        if named and same(Path(name).stem) == "manifest":
-            continue
+    for name in (name for name in root if name not in named and not (named and same(Path(name).stem) == "manifest")):
         try:
             if (folder / name).stat().st_size > LARGEST:
                 continue
             rows = read_table(folder / name)
         except (TableError, OSError) as fault:
-            if not named and name.lower().endswith((".csv", ".tsv")):
+            if not named and not name.lower().endswith((".tab", ".txt")):
                 listing.faults.append(f"{shown(name)} {fault}, or move it out of the data")
             continue
         columns = heads(rows[0]) if rows else []
         words = {same(column) for column in columns}
         if {"file", "label"} <= set(columns):
             found.append(name)
-        elif not named and words & set(FILE_WORDS) and (words & set(LABEL_WORDS) or "patient" in columns):
-            listing.faults.append(
-                f"{shown(name)} looks like a table of the images and has no columns file and label, it has {few(rows[0], 8)}; "
-                "rename these two, or move it out of the data"
-            )
-    sheets = [name for name in root if name.lower().endswith(SHEETS)]
-    if sheets and not named:
-        listing.faults.append(
-            f"{few([shown(name) for name in sheets])} cannot be read here; save it as {MANIFEST} (CSV UTF-8: file,label,patient), or move it out of the data"
-        )
+        elif not named and rows:
+            meant = words & set(FILE_WORDS) and (words & set(LABEL_WORDS) or "patient" in columns)
+            if meant or _names_images(rows, known):
+                listing.faults.append(
+                    f"{shown(name)} looks like a table of the images and has no columns file and label, it has {few(rows[0], 8)}; "
+                    "rename these two, or move it out of the data"
+                )
+    _tables_not_read(folder, [name for name in tables if "/" in name], known, listing)
     if len(found) > 1:
         if len(named) == 1:
             listing.warnings.append(
@@ -107,6 +60,32 @@ def choose_table(folder: Path, others: Sequence[str], listing: Listing) -> str |
         )
         return None
     return found[0] if found else None
+
+
+def _names_images(rows: Sequence[Sequence[str]], known: set[str]) -> bool:
+    """Whether a column holds names of images, most of them: a table of them, whatever its head is called."""
+    some = rows[:200]
+    for i in range(max(map(len, some))):
+        cells = [_plain(PurePosixPath(row[i].replace("\\", "/")).name) for row in some if i < len(row)]
+        if len(hits := set(cells) & known) >= 2 and sum(cell in hits for cell in cells) >= len(cells) / 2:
+            return True
+    return False
+
+
+def _tables_not_read(folder: Path, deep: Sequence[str], known: set[str], listing: Listing) -> None:
+    """Warns of tables of images where none is looked for: below the root."""
+    naming = [name for name in deep if PurePosixPath(name).name.casefold() == MANIFEST]
+    for name in (name for name in deep[:DEEP] if name not in naming):
+        try:
+            if (folder / name).stat().st_size < LARGEST >> 4 and _names_images(read_table(folder / name) or [[]], known):
+                naming.append(name)
+        except (TableError, OSError):
+            continue  # no table, whatever it is called
+    if naming:
+        listing.warnings.append(
+            f"a table of images is read at the root alone, {few([shown(name) for name in naming])} is not read; "
+            f"move it there, with files named from there and the columns file, label, patient"
+        )
 
 
 def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, listing: Listing) -> None:

@@ -4,6 +4,7 @@ all readers see a file in the same way: its orientation, its pages, its depth, i
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from trainables.data.ground import TOLERANCE, on_black
-from trainables.data.words import few, them
+from trainables.data.words import few, shown, them
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LARGEST = 40_000_000  # pixels of one file; a frame of a microscope's camera has up to 25 million, a whole-slide image thousands of millions
@@ -86,8 +87,24 @@ def open_image(path: Path) -> Opened:
     except Image.DecompressionBombError:
         raise UnreadableError("too many pixels for one object: a whole slide? cut the objects out") from None
     except DAMAGE as error:
+        if target := text_link(path):
+            raise UnreadableError(f"a link that was copied as text, to {target}") from None
         reason = "not an image" if "cannot identify" in str(error) else (str(error).splitlines() or ["damaged"])[0][:80]
         raise UnreadableError(reason) from None
+
+
+def text_link(path: Path) -> str:
+    """What a symbolic link names that became a small text file, as git, zip and shares without links leave them; '' for other files."""
+    try:
+        if path.stat().st_size > 1024:
+            return ""
+        words = path.read_bytes().decode("utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    if "\n" in words or "\0" in words or not re.search(r"[/\\]", words):
+        return ""
+    is_path = words.startswith(("../", "./", "/", "..\\")) or (path.parent / words).exists()
+    return shown(words) if is_path else ""
 
 
 def _deep(path: Path, opened: Image.Image, raw: str) -> np.ndarray | None:
