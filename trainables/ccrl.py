@@ -57,7 +57,8 @@ class CcrlConfig:
     split: tuple[float, float, float] = (0.6, 0.1, 0.3)  # train, validation, test; by tile or patient [decided]
     split_seed: int = 0  # of the split, fixed for a study [decided]
     split_per_seed: bool = False  # draw the split anew for each seed
-    features: str = "encoder"  # encoder: CCRL; a yardstick that needs no training: untrained (the encoder as it starts) | colours | histograms | pixels | area | tile
+    # encoder: CCRL; a yardstick that needs no training: untrained (the encoder as it starts) | colours | histograms | pixels | area | tile
+    features: str = "encoder"
     # encoder
     backbone: str = "cell_preact_resnet18"  # pre-activation ResNet-18 with a 3 x 3 stem; or any timm name
     weights: str = "random"  # random | imagenet: where the backbone starts
@@ -157,7 +158,8 @@ def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.
     if parts is not None and config.features == "encoder" and config.pretrain_batch > len(parts["train"]):
         n = len(parts["train"])
         found.append(
-            f"pretrain_batch must not be above the number of training cells, got {config.pretrain_batch} for {n}; set pretrain_batch={max(2, min(256, n))}"
+            f"pretrain_batch must not be above the number of training cells, got {config.pretrain_batch} for {n}; set "
+            f"pretrain_batch={max(2, min(256, n))}"
         )
     return found
 
@@ -166,7 +168,8 @@ def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.
 
 
 class CellPreActResNet(ResNetV2):
-    """timm's pre-activation ResNet with basic blocks, its 7 x 7 stem and pooling replaced by a 3 x 3 convolution: 32 pixels in, 4 at the end.
+    """timm's pre-activation ResNet with basic blocks, its 7 x 7 stem and pooling replaced by a 3 x 3 convolution: 32 pixels in, 4 at the
+    end.
 
     stem_stride 2 halves the image at once, for a CPU."""
 
@@ -245,7 +248,8 @@ def view_sets(config: CcrlConfig) -> tuple[ViewSet, ViewSet]:
     scale = 224 / SIDE  # ViewSet counts in pixels of a 224-pixel image
     both = ViewSet(
         horizontal_flip=0.5, vertical_flip=0.5, rotation=config.rotation, jitter=config.jitter, gray=config.gray, blur=config.blur,
-        stain=config.stain, sigma=(0.1 * scale, 2.0 * scale), **{name: min(strength * config.jitter_strength, 0.5 if name == "hue" else 1.0) for name, strength in JITTER.items()},
+        stain=config.stain, sigma=(0.1 * scale, 2.0 * scale),
+        **{name: min(strength * config.jitter_strength, 0.5 if name == "hue" else 1.0) for name, strength in JITTER.items()},
     )  # fmt: skip
     local = replace(both, crop=(config.crop_min, config.crop_max))
     return local if config.local_side in ("query", "both") else both, local if config.local_side in ("key", "both") else both
@@ -342,7 +346,8 @@ class Pretrain(Task):
         return losses.info_nce(in_batch.gather(1, own[:, None])[:, 0], others, self.config.temperature, negative), keys
 
     def after_step(self) -> None:
-        """The key encoder follows (Eq. 1); then the batch's keys enter the queue, each with the position of its cell in the training part."""
+        """The key encoder follows (Eq. 1); then the batch's keys enter the queue, each with the position of its cell in the training
+        part."""
         move_towards(self.key, self.query, self.config.ema_decay)
         if self.new_keys is not None:
             self.queue.enqueue(self.new_keys, self.new_cells)
@@ -365,9 +370,9 @@ class Pretrain(Task):
             self.predictor(query)
 
     def validate(self) -> dict[str, float]:
-        """On up to 2,000 validation cells, the same ones each time, with the key encoder: AMI of two K-means starts and the silhouette of these
-        clusters, which needs no type. With the types of up to 1,000 training cells: a linear probe and the neighbours' vote, which tell what
-        is learned where AMI cannot. Beside them how old the queue's keys are, in steps, and how many it can hold."""
+        """On up to 2,000 validation cells, the same ones each time, with the key encoder: AMI of two K-means starts and the silhouette of
+        these clusters, which needs no type. With the types of up to 1,000 training cells: a linear probe and the neighbours' vote, which
+        tell what is learned where AMI cannot. Beside them how old the queue's keys are, in steps, and how many it can hold."""
         pack, parts = self.setting.pack, self.setting.parts
         chosen, known = (
             np.sort(np.random.default_rng(0).permutation(parts[name])[:most]) for name, most in (("val", EARLY), ("train", BANK))
@@ -397,8 +402,8 @@ class Pretrain(Task):
         return embed(encoder.backbone, self.setting.pack.images, chosen, self.setting.device, statistics=self.statistics)
 
     def result(self) -> dict[str, Tensor]:
-        """Both backbones, and of each what the training part gives: the K-means centres, by which `predict` names the cluster of a new cell,
-        and the linear probe of the types, by which an encoder is judged and nothing is chosen."""
+        """Both backbones, and of each what the training part gives: the K-means centres, by which `predict` names the cluster of a new
+        cell, and the linear probe of the types, by which an encoder is judged and nothing is chosen."""
         pack, parts = self.setting.pack, self.setting.parts
         tensors: dict[str, Tensor] = {} if self.statistics is None else {"statistics": self.statistics}
         for which, encoder in (("query", self.query), ("key", self.key)):
@@ -448,7 +453,8 @@ def types_of(pack: Pack) -> int:
 
 
 def tiles_of(pack: Pack) -> np.ndarray:
-    """(N,) int64: the number of each cell's tile: the file that it was cut from (`tile.png#cell`), else its patient; 0 where none is known."""
+    """(N,) int64: the number of each cell's tile: the file that it was cut from (`tile.png#cell`), else its patient; 0 where none is
+    known."""
     names = [name.rpartition("#")[0] for name in pack.files]
     if not all(names):
         names = ["" for _ in names] if pack.patients is None else list(pack.patients)
@@ -637,7 +643,8 @@ def artefacts(
 
 
 def baselines(config: CcrlConfig, pack: Pack, parts: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """What no method at all has on the test part: all cells in one cluster. Other yardsticks are arms (`features`), with their intervals."""
+    """What no method at all has on the test part: all cells in one cluster. Other yardsticks are arms (`features`), with their
+    intervals."""
     labels = pack.labels[parts["test"]]
     scores = clustering_metrics(labels, np.zeros(len(labels), np.int64))
     return [{"name": "all cells in one cluster", "metrics": {f"test_{metric}": value for metric, value in scores.items()}}]

@@ -236,8 +236,9 @@ def deck(seed: int, label: int, number: int, size: int) -> Tensor:
 
 def draw_pairs(members: list[Tensor], seed: int, first_step: int, steps: int, groups: int) -> Tensor:
     """(steps, groups, 2, C) positions of the images that steps first_step, ... show: two of each class in each group, in class order.
-    members: for each class the positions of its images; a class of one shows it twice, under two views. Each class is dealt from its own decks, 2 x groups a step, so that
-    every image is seen before any is seen again; where a draw stands follows from the step's number alone."""
+    members: for each class the positions of its images; a class of one shows it twice, under two views. Each class is dealt from its own
+    decks, 2 x groups a step, so that every image is seen before any is seen again; where a draw stands follows from the step's number
+    alone."""
     draws = torch.arange(first_step * groups * 2, (first_step + steps) * groups * 2)
     columns = []
     for label, positions in enumerate(members):
@@ -271,7 +272,8 @@ class Train(Task):
         self.classes = len(setting.pack.classes)
         code = config.head == "code"
         model = create_backbone(
-            config.backbone, channels=1, classes=WIDE if code else config.embedding_dim, weights=config.weights, seed=derive_seed(self.seed, "backbone"),
+            config.backbone, channels=1, classes=WIDE if code else config.embedding_dim, weights=config.weights,
+            seed=derive_seed(self.seed, "backbone"),
             input_size=config.input_size,
         )  # fmt: skip
         name = _classifier_name(model)
@@ -360,8 +362,8 @@ class Train(Task):
         return losses.paired_contrast(first, second, temperature, gamma, self.config.contrast_sum), classification
 
     def _weight(self, embedding: Tensor, contrast: Tensor, classification: Tensor) -> Tensor | float:
-        """Of the contrast: lambda1, or what makes its gradient on E `contrast_balance` times as long as the classification's, by the root of
-        the ratio of their squared lengths, each a running mean. Both means start at 0, so that what the first steps lack cancels."""
+        """Of the contrast: lambda1, or what makes its gradient on E `contrast_balance` times as long as the classification's, by the root
+        of the ratio of their squared lengths, each a running mean. Both means start at 0, so that what the first steps lack cancels."""
         if not self.config.lambda1 or not self.config.contrast_balance:
             return self.config.lambda1
         if self.training and embedding.requires_grad:
@@ -453,7 +455,8 @@ def _folded(w2: Tensor, b2: Tensor, w1: Tensor, b1: Tensor) -> tuple[Tensor, Ten
 
 
 def evaluate(config: SclConfig, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
-    """Accuracy, macro recall and macro AUC (one against the rest) on the chosen images; classes that they lack are left out of both means."""
+    """Accuracy, macro recall and macro AUC (one against the rest) on the chosen images; classes that they lack are left out of both
+    means."""
     network = _network(config, len(pack.classes), tensors, device)
     logits = predict_logits(network, pack.images, chosen, device, normalise=config.normalise)
     labels = np.asarray(pack.labels[chosen])
@@ -567,13 +570,14 @@ def _places(network: nn.Module, tensor: Tensor) -> Tensor:
 
 
 def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None) -> Pack:
-    """A folder of images as this configuration sees it. RequestError where a karyotype lacks classes. Without known individuals near duplicates
-    are tied, so that no split parts them (5 s for 14,002 images)."""
+    """A folder of images as this configuration sees it. RequestError where a karyotype lacks classes. Without known individuals near
+    duplicates are tied, so that no split parts them (5 s for 14,002 images)."""
     pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal=normal_of(vars(config)))
     if config.patients == "prefix":
         if nameless := [file for file in pack.files if "_" not in Path(file).name]:
             raise RequestError(
-                f"patients=prefix takes the individual from a file's name up to its first _, {len(nameless)} names have none: {few(nameless)}; "
+                f"patients=prefix takes the individual from a file's name up to its first _, {len(nameless)} names have none: "
+                f"{few(nameless)}; "
                 "rename them, or give a manifest with the column patient"
             )
         owners = [Path(file).name.partition("_")[0] for file in pack.files]
@@ -607,7 +611,8 @@ def read_files(paths: list[Path], config: SclConfig) -> tuple[np.ndarray, dict[s
 
 
 def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any] | None:
-    """What timm needs to build this classifier again, as its config.json has it; None with the authors' head, for timm has none with a ReLU."""
+    """What timm needs to build this classifier again, as its config.json has it; None with the authors' head, for timm has none with a
+    ReLU."""
     if config.head == "code":
         return None
     side, sized = config.input_size, size_arguments(config.backbone, config.input_size)
@@ -617,7 +622,8 @@ def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any]
         "model_args": {"in_chans": 1} | sized,
         "pretrained_cfg": {
             "input_size": [1, side, side], "fixed_input_size": bool(sized), "interpolation": "bilinear", "crop_pct": 1.0,
-            "mean": [GRAY_MEAN if config.normalise else 0.0], "std": [GRAY_STD if config.normalise else 1.0], "num_classes": len(classes), "label_names": list(classes), "custom_load": False,
+            "mean": [GRAY_MEAN if config.normalise else 0.0], "std": [GRAY_STD if config.normalise else 1.0],
+            "num_classes": len(classes), "label_names": list(classes), "custom_load": False,
         },
     }  # fmt: skip
 

@@ -136,13 +136,16 @@ POSITIVE = ("temperature", "pretrain_rate", "finetune_rate")
 
 PRETRAIN_FIELDS = (
     "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum",
-    "weight_decay", "pretrain_epochs", "pretrain_batch", "pretrain_rate", "warmup_epochs", "embedding_dim", "ema_decay", "queue_size", "temperature", "contrast", "margin_form",
-    "margin", "beyond_pi", "center_decay", "views", "crop_min", "crop_max", "composition", "blend", "overlap_threshold", "composition_draws",
+    "weight_decay", "pretrain_epochs", "pretrain_batch", "pretrain_rate", "warmup_epochs", "embedding_dim",
+    "ema_decay", "queue_size", "temperature", "contrast",
+    "margin_form", "margin", "beyond_pi", "center_decay", "views", "crop_min", "crop_max", "composition", "blend", "overlap_threshold",
+    "composition_draws",
     "require_contact",
 )  # fmt: skip
 FINETUNE_FIELDS = (
     "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum",
-    "weight_decay", "finetune_encoder", "finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing", "rotation", "zoom",
+    "weight_decay", "finetune_encoder", "finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing",
+    "rotation", "zoom",
     "every_turn",
 )  # fmt: skip
 
@@ -185,7 +188,8 @@ def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, n
         for name in ("finetune_batch", *(("pretrain_batch",) if config.pretrain_epochs else ())):
             if getattr(config, name) > n:
                 found.append(
-                    f"{name} must not be above the number of training images, got {getattr(config, name)} for {n}; set {name}={max(2, min(16, n))}"
+                    f"{name} must not be above the number of training images, got {getattr(config, name)} for {n}; set "
+                    f"{name}={max(2, min(16, n))}"
                 )
     return found
 
@@ -199,7 +203,8 @@ def view_set(config: SupcamConfig) -> ViewSet:
 
 
 def _shuffled(n: int, batch: int, chance: torch.Generator) -> tuple[Tensor, list[slice]]:
-    """Positions in random order, and which of them each batch has; the incomplete last one is left out, as batch statistics need a full one."""
+    """Positions in random order, and which of them each batch has; the incomplete last one is left out, as batch statistics need a full
+    one."""
     order = torch.randperm(n, generator=chance)[: n // batch * batch]
     return order, [slice(first, first + batch) for first in range(0, len(order), batch)]
 
@@ -359,7 +364,8 @@ class Pretrain(Task):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Weighted nearest-neighbour accuracy of the query encoder: a fixed sample of the training part is the memory, the validation part asks."""
+        """Weighted nearest-neighbour accuracy of the query encoder: a fixed sample of the training part is the memory, the validation part
+        asks."""
         n = len(self.train_images)
         bank = torch.randperm(n, generator=generator("knn bank"))[:512].sort().values
         asked = torch.arange(len(self.val_images))
@@ -532,7 +538,8 @@ def synthesize(config: SupcamConfig, *, images: int, seed: int) -> Pack:
 def synthesize_external(config: SupcamConfig, *, images: int, seed: int) -> dict[str, Pack]:
     """Beside it: other patients' clusters as another laboratory would have them."""
     drawn = cluster_set(
-        images // len(CLASSES), size=config.input_size, canvas=config.canvas, seed=derive_seed(seed, "elsewhere"), normal=normal_of(vars(config)),
+        images // len(CLASSES), size=config.input_size, canvas=config.canvas, seed=derive_seed(seed, "elsewhere"),
+        normal=normal_of(vars(config)),
         laboratory=ELSEWHERE,
     )  # fmt: skip
     return {"elsewhere": drawn}

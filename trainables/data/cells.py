@@ -1,5 +1,6 @@
 """Crops of single cells for training and prediction: a packed set, a folder per type, or tiles with labels beside them.
-Comes in: a folder or files. Goes out: a `Pack`, or crops and columns that name them. Exists so that all ways to cells end in one kind of crop."""
+Comes in: a folder or files. Goes out: a `Pack`, or crops and columns that name them. Exists so that all ways to cells end in one kind of
+crop."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """What a folder of images really holds: sizes, polarity, broken files, duplicates, leaks, and what size alone gives away.
-Comes in: a folder. Goes out: `Findings`, numbers and names without layout. Exists so that a score means little before it is known that no image stands on two sides."""
+Comes in: a folder. Goes out: `Findings`, numbers and names without layout. Exists so that a score means little before it is known that no
+image stands on two sides."""
 
 from __future__ import annotations
 
@@ -171,15 +172,18 @@ def _check_sides(
         torn = [f"{name} ({', '.join(p for p in PARTS if p in parts)})" for name, parts in sides_of.items() if len(parts) > 1]
         if torn:
             found.leaks.append(
-                f"{what}: a patient must stand on one side, {count(len(torn), 'patient')} on two: {few(torn)}; split by patient, or drop the column"
+                f"{what}: a patient must stand on one side, {count(len(torn), 'patient')} on two: {few(torn)}; split by patient, "
+                "or drop the column"
             )
     torn = [" = ".join(f"{files[i]} ({side[i]})" for i in members) for members in same if len({side[i] for i in members} - {""}) > 1]
     if torn:
         found.leaks.append(
-            f"{what}: equal images must stand on one side, {count(len(torn), 'set')} of them on two: {few(torn, 3)}; keep them on one side or remove one"
+            f"{what}: equal images must stand on one side, {count(len(torn), 'set')} of them on two: {few(torn, 3)}; keep them on "
+            "one side or remove one"
         )
     torn = [f"{files[i]} ({side[i]}) ~ {files[j]} ({side[j]})" for i, j, _, _ in close if side[i] != side[j] and side[i] and side[j]]
     if torn:
         found.warnings.append(
-            f"{what}: near duplicates on two sides, {count(len(torn), 'pair')}: {few(torn, 3)}; look at them, and give both one patient or remove one"
+            f"{what}: near duplicates on two sides, {count(len(torn), 'pair')}: {few(torn, 3)}; look at them, and give both one "
+            "patient or remove one"
         )

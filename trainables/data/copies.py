@@ -27,7 +27,8 @@ NEAR, NEAR_TURNED = 0.99, 0.992
 NAMED = 0.8  # correlation at the best turn of an image and one that its name says is a copy of it
 SAME_SET = 0.05  # of an external set's images that are near duplicates of the study's own: it is not external
 COPY = re.compile(
-    r"(.+?)(?:[ _.-]*\(\d+\)|[ _.-]+(?:rot|rotated|aug|augmented|flip|hflip|vflip|mirror|copy|kopie|scaled|jpe?g|bright|noise|shift|crop|resized)"
+    r"(.+?)(?:[ _.-]*\(\d+\)|[ _.-]+(?:rot|rotated|aug|augmented|flip|hflip|vflip|mirror|copy|kopie|scaled|jpe?g"
+    r"|bright|noise|shift|crop|resized)"
     r"[ _.-]*\d*)+",
     re.IGNORECASE,
 )
@@ -131,8 +132,8 @@ class Shared:
 
 
 def shared_files(one: str | Path, other: str | Path) -> Shared:
-    """Images in both folders: as decoded, polarity undone and frames cut off, before anything is scaled (two sets may be scaled by different
-    factors); and those that are the same but for size, compression and turn."""
+    """Images in both folders: as decoded, polarity undone and frames cut off, before anything is scaled (two sets may be scaled by
+    different factors); and those that are the same but for size, compression and turn."""
     sets = []
     for folder in (Path(one), Path(other)):
         listing = list_folder(folder)
@@ -142,7 +143,8 @@ def shared_files(one: str | Path, other: str | Path) -> Shared:
 
 
 def _foreground(path: Path) -> tuple[bytes, np.ndarray] | None:
-    """A key, equal where the foreground is, and the picture in polar coordinates; None for an image without any, or one that cannot be read."""
+    """A key, equal where the foreground is, and the picture in polar coordinates; None for an image without any, or one that cannot be
+    read."""
     try:
         gray = foreground_box(decode(path).gray)
     except UnreadableError:

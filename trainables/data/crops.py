@@ -40,7 +40,8 @@ class Tile:
 
 
 def window(cell: Cell, factor: int) -> tuple[int, int, int]:
-    """(top, left, side) of the square around a cell whose side is `factor` times the longer side of its box. It may reach beyond the tile."""
+    """(top, left, side) of the square around a cell whose side is `factor` times the longer side of its box. It may reach beyond the
+    tile."""
     side = factor * max(cell.bottom - cell.top, cell.right - cell.left)
     return (cell.top + cell.bottom - side) // 2, (cell.left + cell.right - side) // 2, side
 

@@ -81,8 +81,8 @@ def patient_of(tile: str) -> str:
 
 
 def _apart(work: Callable[..., Tile], jobs: Sequence[tuple[str, Path | None, Path | None]]) -> list[Tile]:
-    """work(*job) of each job, in processes beside this one: one changed byte of a label file can end SciPy's reader, and its process with it.
-    A tile whose process dies alone too has that as its fault."""
+    """work(*job) of each job, in processes beside this one: one changed byte of a label file can end SciPy's reader, and its process with
+    it. A tile whose process dies alone too has that as its fault."""
     results: list[Tile | None] = [None] * len(jobs)
 
     def attempt(some: Sequence[int], processes: int) -> None:

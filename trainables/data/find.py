@@ -21,7 +21,8 @@ SYSTEM = {"lost+found", "$recycle.bin", "system volume information", "@eadir", "
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini"}
 BESIDE = re.compile(r"(.+?)[ _.\-]+(?:mask|masks|seg|segmentation|overlay|thumb|thumbnail|preview)$", re.IGNORECASE)
 IMAGES_NOT_READ = (
-    ".webp", ".gif", ".jp2", ".j2k", ".svs", ".ndpi", ".czi", ".nd2", ".lif", ".vsi", ".mrxs", ".scn", ".dcm", ".npy", ".npz", ".heic", ".avif", ".psd", ".dng",
+    ".webp", ".gif", ".jp2", ".j2k", ".svs", ".ndpi", ".czi", ".nd2", ".lif", ".vsi", ".mrxs", ".scn", ".dcm", ".npy", ".npz",
+    ".heic", ".avif", ".psd", ".dng",
     ".zip", ".rar", ".7z", ".tar", ".gz",
 )  # fmt: skip
 
@@ -156,7 +157,10 @@ def _no_folder(folder: Path) -> str:
     except OSError as fault:
         return f"the data must be a folder, '{name}' cannot be looked at ({fault.strerror}); check the path and the rights"
     if there:
-        return f"the data must be a folder, '{name}' is a file; name the folder that holds the class folders (an archive must be unpacked first)"
+        return (
+            f"the data must be a folder, '{name}' is a file; name the folder that holds the class folders (an archive must be "
+            "unpacked first)"
+        )
     if folder.is_symlink():
         return f"the data must be a folder, '{name}' is a link that leads nowhere ({shown(os.readlink(folder))}); restore what it names"
     parent = next((p for p in folder.parents if p.is_dir()), Path("."))
@@ -211,7 +215,8 @@ def _without_masks(images: list[str], listing: Listing) -> list[str]:
             kept.append(name)
     if dropped:
         listing.warnings.append(
-            f"{count(len(dropped))} taken as masks, overlays or thumbnails of others and passed over: {few([shown(name) for name in dropped], 3)}"
+            f"{count(len(dropped))} taken as masks, overlays or thumbnails of others and passed over: "
+            f"{few([shown(name) for name in dropped], 3)}"
         )
     if lonely:
         listing.faults.append(

@@ -1,5 +1,6 @@
 """One image of an inspection: its numbers and what copies are compared on.
-Comes in: a path. Goes out: `Seen`, or why there is none. Exists so that an inspection keeps a few kilobytes of an image and never the image."""
+Comes in: a path. Goes out: `Seen`, or why there is none. Exists so that an inspection keeps a few kilobytes of an image and never the
+image."""
 
 from __future__ import annotations
 

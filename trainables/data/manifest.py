@@ -20,8 +20,8 @@ LABEL_WORDS = ("label", "labels", "class", "type", "category", "target", "diagno
 
 
 def choose_table(folder: Path, others: Sequence[str], images: Sequence[str], listing: Listing) -> str | None:
-    """The one table at the root that names files and labels; None where there is none. More than one, or one that cannot be read, is a fault;
-    so is one that names images in columns of other names, in whatever language."""
+    """The one table at the root that names files and labels; None where there is none. More than one, or one that cannot be read, is a
+    fault; so is one that names images in columns of other names, in whatever language."""
     known = {word for name in images for word in (_plain(PurePosixPath(name).name), _plain(PurePosixPath(name).stem))}
     tables = [name for name in others if name.lower().endswith((*TEXT, *SHEETS)) and not PurePosixPath(name).name.startswith("~$")]
     root = [name for name in tables if "/" not in name]
@@ -142,7 +142,8 @@ def _sound_head(title: str, columns: Sequence[str], group: str, listing: Listing
     missing = [name for name in ("file", "label") if name not in columns]
     if missing:
         faults.append(
-            f"{title} needs the columns file and label, {' and '.join(missing)} missing among {', '.join(present)}; rename or add {them(missing)}"
+            f"{title} needs the columns file and label, {' and '.join(missing)} missing among {', '.join(present)}; rename or add "
+            f"{them(missing)}"
         )
     if group != "patient" and group not in columns:
         faults.append(f"the group column must stand in {title}, there is no '{group}' among {', '.join(present)}; name one of these")
@@ -167,8 +168,8 @@ def _sound_head(title: str, columns: Sequence[str], group: str, listing: Listing
 def _matched(
     folder: Path, title: str, entries: Sequence[dict[str, str]], found: Sequence[str], listing: Listing
 ) -> list[tuple[str, dict[str, str]]]:
-    """(image, its line) of all lines that name one, and faults for the others. A name is taken as it stands, in another case or Unicode form,
-    or without its folders, where that leaves one image alone."""
+    """(image, its line) of all lines that name one, and faults for the others. A name is taken as it stands, in another case or Unicode
+    form, or without its folders, where that leaves one image alone."""
     faults = listing.faults
     known, loose, bare = set(found), _unique(found, _plain), _unique(found, lambda name: _plain(PurePosixPath(name).name))
     names = [entry["file"].replace("\\", "/").removeprefix("./") for entry in entries]
@@ -211,7 +212,8 @@ def _matched(
         faults.append(f"{title}: every file must be an image in the folder, {len(absent)} are not: {few(absent)}; {step}")
     if nameless:
         faults.append(
-            f"{title}: every file needs a label, {len(nameless)} have none: {few(nameless)}; fill the label column (words such as nan, NA, unknown count as none)"
+            f"{title}: every file needs a label, {len(nameless)} have none: {few(nameless)}; fill the label column (words such as "
+            "nan, NA, unknown count as none)"
         )
     unnamed = [shown(name) for name in found if name not in seen]
     if unnamed:

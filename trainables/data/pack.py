@@ -1,5 +1,6 @@
 """A data set as training sees it, in memory and on disk, where every run of a node maps it without a copy.
-Comes in: images and what is known of them. Goes out: a `Pack` with its hash, `images.npy` and `data.json`. Exists so that each image is decoded once and a changed set is another set."""
+Comes in: images and what is known of them. Goes out: a `Pack` with its hash, `images.npy` and `data.json`. Exists so that each image is
+decoded once and a changed set is another set."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def make_pack(
     notes: Sequence[str] = (),
     parts: Sequence[str] | None = None,
 ) -> Pack:
-    """Pack with its hash: sha256 over shape, classes, labels, patients, files, the parts of a given split, and pixels. Notes and areas are not part of it."""
+    """Pack with its hash: sha256 over shape, classes, labels, patients, files, the parts of a given split, and pixels. Notes and areas are
+    not part of it."""
     labels = np.asarray(labels, dtype=np.int64)
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise ValueError(f"images must be uint8 of shape (N, S, S) or (N, S, S, 3), got {images.dtype} {images.shape}")
@@ -161,7 +163,8 @@ def load_pack(folder: str | Path, verify: bool = False) -> Pack:
         ) from None
     if list(images.shape) != about["shape"] or images.dtype != np.uint8:
         raise RequestError(
-            f"images.npy must be uint8 {about['shape']}, '{folder / 'images.npy'}' is {images.dtype} {list(images.shape)}; read the images again"
+            f"images.npy must be uint8 {about['shape']}, '{folder / 'images.npy'}' is {images.dtype} {list(images.shape)}; read "
+            "the images again"
         )
     patients = None if about["patients"] is None else tuple(about["patients"])
     pack = Pack(

@@ -16,8 +16,8 @@ from trainables.data.crops import Cell, Tile, crop, window
 from trainables.data.downloads import Download
 from trainables.data.words import count, few, shown
 
-# The mask's planes, in their order; the sixth, where there is one, is background (Gamper et al. 2020). To ours: of a neoplastic or any other
-# epithelial cell the nucleus is an epithelial one, as in CoNSeP, where both kinds of epithelium are one type; connective are its spindles.
+# The mask's planes, in their order; the sixth, where there is one, is background (Gamper et al. 2020). To ours: neoplastic and other
+# epithelial nuclei are one type, as healthy and malignant epithelium are in CoNSeP; connective are its spindles.
 PLANES = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
 TO_OURS = {0: 2, 1: 1, 2: 3, 3: 0, 4: 2}  # plane -> index of CONSEP_CLASSES
 FACTOR = 2  # the window's side in sides of the cell, as CoNSeP's

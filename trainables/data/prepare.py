@@ -31,7 +31,8 @@ def prepare_consep(source: Path, out: Path, types: int | None = None) -> int:
     seen = {cell.kind for tile in tiles for cell in tile.cells}
     scheme = types or (7 if max(seen, default=0) > 4 else 4)
     how = "as asked for" if types else "types above 4 are there" if scheme == 7 else "no tile has a type above 4"
-    print(f"labels: {'the seven published types, merged to four' if scheme == 7 else 'four types, merged already'} ({how}; consep7 or consep4 in place of consep decides it)")  # fmt: skip
+    scheme_words = "the seven published types, merged to four" if scheme == 7 else "four types, merged already"
+    print(f"labels: {scheme_words} ({how}; consep7 or consep4 in place of consep decides it)")
     groups = CONSEP_SCHEMES[scheme]
     above = [tile.name for tile in tiles for cell in tile.cells if cell.kind > 4]
     for tile in tiles:

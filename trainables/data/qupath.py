@@ -26,8 +26,8 @@ OLD_IDS = {"pathcellobject": "cell", "pathdetectionobject": "detection", "pathan
 MEANS = {
     0: ("other", "miscellaneous", "misc", "dead", "necrosis", "necrotic", "apoptotic", "apoptosis", "apoptotic body"),
     1: (
-        "inflammatory", "inflammation", "immune", "immune cell", "lymphocyte", "lymphoid", "til", "stil", "plasma cell", "neutrophil", "eosinophil",
-        "macrophage", "leukocyte", "leucocyte", "granulocyte", "t cell", "b cell",
+        "inflammatory", "inflammation", "immune", "immune cell", "lymphocyte", "lymphoid", "til", "stil", "plasma cell", "neutrophil",
+        "eosinophil", "macrophage", "leukocyte", "leucocyte", "granulocyte", "t cell", "b cell",
     ),
     2: (
         "epithelial", "epithelium", "epithelial cell", "tumor", "tumour", "tumor cell", "tumour cell", "neoplastic", "malignant", "cancer",
@@ -156,7 +156,8 @@ def qupath_cells(path: Path, height: int, width: int, typed: bool = True) -> Til
             continue
         if right <= 0 or bottom <= 0 or left >= width or top >= height:
             tile.faults.append(
-                f"object {number}: {left:g}, {top:g} to {right:g}, {bottom:g} lies outside of the image ({width} x {height}); was it drawn on another one?"
+                f"object {number}: {left:g}, {top:g} to {right:g}, {bottom:g} lies outside of the image ({width} x {height}); was "
+                "it drawn on another one?"
             )
             continue
         tile.types[name] = tile.types.get(name, 0) + 1

@@ -66,7 +66,8 @@ def agreement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def candidates(turns: np.ndarray, others: np.ndarray | None = None, block: int = 256) -> np.ndarray:
-    """(P, 2) pairs worth comparing: of each picture the CANDIDATES with the nearest spectra, among its own kind (i < j) or among `others`."""
+    """(P, 2) pairs worth comparing: of each picture the CANDIDATES with the nearest spectra, among its own kind (i < j) or among
+    `others`."""
     both = spectra(turns if others is None else np.concatenate([turns, others]))
     rows, columns = (both, both) if others is None else (both[: len(turns)], both[len(turns) :])
     take = min(CANDIDATES + (others is None), len(columns))
@@ -82,8 +83,8 @@ def candidates(turns: np.ndarray, others: np.ndarray | None = None, block: int =
 
 
 def turned_pairs(pictures: np.ndarray, others: np.ndarray | None = None) -> list[tuple[int, int, float]]:
-    """(i, j, correlation) of pictures that agree at some turn; see `candidates`. How much they must agree depends on how much those that look
-    most alike do: half of the candidates are different objects wherever an image has fewer copies than half of CANDIDATES."""
+    """(i, j, correlation) of pictures that agree at some turn; see `candidates`. How much they must agree depends on how much those that
+    look most alike do: half of the candidates are different objects wherever an image has fewer copies than half of CANDIDATES."""
     if not len(pictures) or (others is not None and not len(others)):
         return []
     first = turns_of(pictures)

@@ -94,7 +94,8 @@ def _asked(layout: str, levels: Sequence[tuple[str, ...]]) -> tuple[list[str], l
     wrong = [word for word in chosen if word not in LEVELS]
     if wrong or chosen.count("class") != 1 or any(chosen.count(word) > 1 for word in ("patient", "part")):
         return [], [
-            f"--layout names each level of folders once, class among them, with {', '.join(LEVELS)}, got '{layout}'; for example class/patient"
+            f"--layout names each level of folders once, class among them, with {', '.join(LEVELS)}, got '{layout}'; for example "
+            "class/patient"
         ]
     short = sum(len(level) < len(chosen) for level in levels)
     if short:
@@ -115,7 +116,8 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
         elif len({part_of(name) for name in parts}) > 1:
             rest = [shown(name) for name in found if not part_of(name)]
             return [], [
-                f"folders called {few([shown(name) for name in parts])} look like parts of a split and not like classes, beside {few(rest)}; "
+                f"folders called {few([shown(name) for name in parts])} look like parts of a split and not like classes, beside "
+                f"{few(rest)}; "
                 f"move {them(rest)} away, {_write_down(root, 'class')}"
             ]
         elif len(found) > 1 and all(FOLD.fullmatch(same(name)) for name in found):
@@ -129,7 +131,8 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
         return [], [f"two levels of folders look like parts of a split (train, val, test); keep one, {_write_down(root, 'part/-/class')}"]
     if chosen == ["part"] * fewest and fewest == 1 and most == 1:
         return [], [
-            f"the folders of '{root}' are called {few([shown(name) for name in names[0]])}: these are parts of a split and not classes; put a folder "
+            f"the folders of '{root}' are called {few([shown(name) for name in names[0]])}: these are parts of a split and not "
+            "classes; put a folder "
             f"per class into each, {_write_down(root, 'class')}"
         ]
     if fewest != most:
@@ -138,7 +141,8 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
         if not chosen[i] and len(found) == 1 and sum(not word for word in chosen) > 1:
             if i == 0:
                 return [], [
-                    f"'{root}' holds one folder, {shown(found[0])}, and folders inside it; name '{root}/{shown(found[0])}' if the classes lie "
+                    f"'{root}' holds one folder, {shown(found[0])}, and folders inside it; name '{root}/{shown(found[0])}' if the "
+                    "classes lie "
                     f"there, {_write_down(root, 'class/patient')}"
                 ]
             chosen[i] = "-"  # images/ in every class
@@ -177,7 +181,8 @@ def _uneven(levels: Sequence[tuple[str, ...]], fewest: int, most: int, root: str
     shallow = ["/".join(level) for level in levels if len(level) == fewest]
     deep = class_order("/".join(level) for level in levels if len(level) > fewest)
     return (
-        f"all images must lie in equally many folders, {len(shallow)} lie in {fewest} ({few([shown(n) for n in class_order(shallow)], 3)}) and "
+        f"all images must lie in equally many folders, {len(shallow)} lie in {fewest} "
+        f"({few([shown(n) for n in class_order(shallow)], 3)}) and "
         f"{len(levels) - len(shallow)} in up to {most} ({few([shown(name) for name in deep], 3)}); move them, {_write_down(root, 'class')}"
     )
 

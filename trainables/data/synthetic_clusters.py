@@ -121,7 +121,8 @@ def _grow(mask: np.ndarray, by: int) -> np.ndarray:
 
 
 def _arrange(joins: list[str], rng: np.random.Generator, canvas: int, difficulty: float, unit: float, stain: float) -> list[_Piece] | None:
-    """Chromosomes placed one after the other, each in the asked relation to one before and clear of the rest; None where no place is free."""
+    """Chromosomes placed one after the other, each in the asked relation to one before and clear of the rest; None where no place is
+    free."""
     pieces: list[_Piece] = []
     widest = 15.0 * unit
     least = overlap_at_least(widest, difficulty)

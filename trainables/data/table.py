@@ -27,8 +27,8 @@ class TableError(ValueError):
 
 
 def read_table(path: Path) -> list[list[str]]:
-    """Rows of stripped cells, those without any left out, from the head on: commas, semicolons, tabs or bars; UTF-8 or UTF-16; with `sep=` or
-    without; or the one sheet of a spreadsheet that names files, by its content and not by its ending."""
+    """Rows of stripped cells, those without any left out, from the head on: commas, semicolons, tabs or bars; UTF-8 or UTF-16; with `sep=`
+    or without; or the one sheet of a spreadsheet that names files, by its content and not by its ending."""
     try:
         raw = path.read_bytes()
     except OSError as fault:

@@ -70,7 +70,8 @@ def class_order(names: Iterable[str]) -> list[str]:
 
 
 def united(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names with each spelling replaced by the most frequent of its kind (of equals the first); and the kinds that had several, in words."""
+    """Names with each spelling replaced by the most frequent of its kind (of equals the first); and the kinds that had several, in
+    words."""
     numbers = Counter(names)
     kinds: dict[str, list[str]] = {}
     for name in sorted(numbers, key=lambda name: (-numbers[name], name)):

@@ -107,15 +107,16 @@ def _check(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, values) as saved. RequestError for a damaged file or another schema; OSError where the system does not let it be read, which
-    says nothing of what is in it."""
+    """(tensors, values) as saved. RequestError for a damaged file or another schema; OSError where the system does not let it be read,
+    which says nothing of what is in it."""
     try:
         open(path, "rb").close()  # for what the system says: safetensors takes too many open files for none there
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("schema") != SCHEMA:
                 raise RequestError(
-                    f"{path}: a checkpoint of schema {SCHEMA} is needed, this one says {metadata.get('schema')!r}; delete it or use the version that wrote it"
+                    f"{path}: a checkpoint of schema {SCHEMA} is needed, this one says {metadata.get('schema')!r}; delete it or "
+                    "use the version that wrote it"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
             values = json.loads(metadata["values"])

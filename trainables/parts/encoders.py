@@ -32,7 +32,8 @@ def _hub_answers() -> bool:
 
 
 def backbone_faults(name: str) -> list[str]:
-    """What is wrong with a backbone's name, and what stands near it. `resnet50`, or with published weights of one kind: `resnet50.a1_in1k`."""
+    """What is wrong with a backbone's name, and what stands near it. `resnet50`, or with published weights of one kind:
+    `resnet50.a1_in1k`."""
     import timm  # here and below: three seconds, which a command that builds no network can do without
 
     if not timm.is_model(name):
