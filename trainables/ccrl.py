@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import BatchNormAct2d, create_conv2d
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnetv2 import ResNetV2
@@ -27,11 +26,10 @@ from trainables.parts import losses
 from trainables.parts.classification import PartImages
 from trainables.parts.clustering import Clusters, cluster, clustering_metrics, contingency, kmeans, silhouette, within_tiles
 from trainables.parts.collapse import one_direction, said
-from trainables.parts.encoders import backbone_faults, create_backbone, key_encoder_of, move_towards
+from trainables.parts.encoders import backbone_faults, create_backbone, key_encoder_of, move_towards, standardise
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import knn_accuracy
 from trainables.parts.key_queue import KeyQueue
-from trainables.parts.numbers import constant
 from trainables.parts.probe import fit_probe, probed
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
@@ -212,7 +210,8 @@ def head(inputs: int, hidden: int, outputs: int, norm: bool) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Backbone and projector. forward: (N, 3, H, W) -> (N, dim), not yet of unit length."""
+    """Backbone and projector. forward: (N, 3, H, W) -> (N, dim), not yet of unit length, for the predictor comes between. It shares no line
+    with SupCAM's encoder but that a head follows a backbone: that one's is a single layer, and its rows are scaled."""
 
     def __init__(self, config: CcrlConfig, seed: int) -> None:
         super().__init__()
@@ -232,14 +231,6 @@ def unit(rows: Tensor) -> Tensor:
     return F.normalize(rows, dim=1)
 
 
-def standardise(images: Tensor, statistics: Tensor | None = None) -> Tensor:
-    """(N, 3, H, W) in [0, 1] -> what the backbones expect. statistics (2, 3): mean and deviation of each channel; None: ImageNet's."""
-    if statistics is not None:
-        return (images - statistics[0, :, None, None]) / statistics[1, :, None, None]
-    mean, std = (constant(values, images.device, images.dtype)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-    return (images - mean) / std
-
-
 # ---------------------------------------------------------------------------------------------------------------- training
 
 
@@ -253,12 +244,6 @@ def view_sets(config: CcrlConfig) -> tuple[ViewSet, ViewSet]:
     )  # fmt: skip
     local = replace(both, crop=(config.crop_min, config.crop_max))
     return local if config.local_side in ("query", "both") else both, local if config.local_side in ("key", "both") else both
-
-
-class _Cells(PartImages):
-    def colour(self, chosen: Tensor) -> Tensor:
-        """(N,) positions within the part -> (N, 3, H, W) float32 in [0, 1]."""
-        return self.pixels(chosen).permute(0, 3, 1, 2).float() / 255
 
 
 @dataclass
@@ -291,7 +276,7 @@ class Pretrain(Task):
                 self.predictor = self.workers.synchronise(
                     head(config.embedding_dim, config.predictor_hidden, config.embedding_dim, config.head_norm)
                 )
-        self.train_cells = _Cells(setting.pack, setting.parts["train"], setting.device, setting.is_steady)
+        self.train_cells = PartImages(setting.pack, setting.parts["train"], setting.device, setting.is_steady)
         self.queue = KeyQueue(min(config.queue_size, len(self.train_cells)), config.embedding_dim)
         self.to(setting.device, memory_format=torch.channels_last)
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -674,8 +659,7 @@ def _noted(pack: Pack, config: CcrlConfig) -> Pack:
 
 def read_files(paths: list[Path], config: CcrlConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     """Crops of one cell each, or whole tiles with their label file beside them, as in the downloads: a row a cell."""
-    images, columns, broken = read_any(paths)
-    return images, columns, [], broken
+    return read_any(paths)
 
 
 def timm_settings(config: CcrlConfig, classes: tuple[str, ...]) -> None:

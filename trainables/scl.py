@@ -570,8 +570,8 @@ def _places(network: nn.Module, tensor: Tensor) -> Tensor:
 
 
 def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None) -> Pack:
-    """A folder of images as this configuration sees it. RequestError where a karyotype lacks classes. Without known individuals near
-    duplicates are tied, so that no split parts them (5 s for 14,002 images)."""
+    """A folder of images as this configuration sees it. RequestError where a karyotype lacks classes. Near duplicates are
+    tied, so that no split parts them (5 s for 14,002 images)."""
     pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal=normal_of(vars(config)))
     if config.patients == "prefix":
         if nameless := [file for file in pack.files if "_" not in Path(file).name]:
@@ -593,14 +593,15 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
         )
     if found:
         raise RequestError(*found)
-    if pack.patients is not None:
-        note = (
-            f"{len(set(pack.patients)):,} individuals, each kept in one part of the split; near duplicates between them were not looked for"
-        )
-        return replace(pack, notes=(*pack.notes, note))
     ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images, pack.files))
-    note = "individuals are not known: one may stand in two parts of the split, which makes test results better than they are"
-    tied = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
+    owners = pack.patients
+    if owners is None:
+        note = "individuals are not known: one may stand in two parts of the split, which makes test results better than they are"
+    else:
+        ties = tuple((i, j) for i, j in ties if owners[i] != owners[j])
+        note = f"{len(set(owners)):,} individuals, each kept in one part of the split"
+    between = "" if owners is None else " between individuals"
+    tied = f"{len(ties)} pairs of near duplicates{between} kept on one side of each split (`python -m search data check` lists them)"
     return replace(pack, ties=ties, notes=(*pack.notes, note, *([tied] if ties else [])))
 
 

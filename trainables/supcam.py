@@ -518,13 +518,10 @@ def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, A
 
 
 def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = None) -> Pack:
-    """A folder of images as this configuration sees it; near duplicates are tied, so that no split parts them. The four types are in the
-    paper's order when the folders are named so."""
+    """A folder of images as this configuration sees it; near duplicates are tied, so that no split parts them."""
     pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal=normal_of(vars(config)))
     if classes is not None:
         return pack
-    if set(pack.classes) == set(CLASSES) and pack.classes != CLASSES:
-        pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=CLASSES, normal=normal_of(vars(config)))
     ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images, pack.files))
     note = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
     return replace(pack, ties=ties, notes=(*pack.notes, note) if ties else pack.notes)

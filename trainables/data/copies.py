@@ -25,6 +25,7 @@ SIDE = 24  # px of the reduced image that near duplicates are compared on
 # 0.983 (G) and 0.9897 (Q) upright, 0.990 turned.
 NEAR, NEAR_TURNED = 0.99, 0.992
 NAMED = 0.8  # correlation at the best turn of an image and one that its name says is a copy of it
+PROPORTION = 0.1  # by which the sides of two boxes may differ, as a logarithm
 SAME_SET = 0.05  # of an external set's images that are near duplicates of the study's own: it is not external
 COPY = re.compile(
     r"(.+?)(?:[ _.-]*\(\d+\)|[ _.-]+(?:rot|rotated|aug|augmented|flip|hflip|vflip|mirror|copy|kopie|scaled|jpe?g"
@@ -45,11 +46,11 @@ class NearPair:
 
 
 def reduced(box: np.ndarray) -> np.ndarray:
-    """(h, w) -> float32 (SIDE * SIDE,) with mean 0 and length 1, so that a dot product is a correlation; all 0 for a flat box."""
+    """(h, w) -> float16 (SIDE * SIDE,) with mean 0 and length 1, so that a dot product is a correlation; all 0 for a flat box."""
     small = area_weights(box.shape[0], SIDE) @ box.astype(np.float32) @ area_weights(box.shape[1], SIDE).T
     small = (small - small.mean()).ravel()
     length = float(np.linalg.norm(small))
-    return small / length if length > 1e-3 else np.zeros_like(small)
+    return (small / length if length > 1e-3 else np.zeros_like(small)).astype(np.float16)
 
 
 def in_one_position(box: np.ndarray) -> np.ndarray:
@@ -97,7 +98,7 @@ def near_pairs(
     keys: Sequence[bytes],
     turns: Sequence[np.ndarray],
     files: Sequence[str] = (),
-    block: int = 512,
+    block: int = 2048,
 ) -> list[tuple[int, int, float, bool]]:
     """Boxes of the foreground, reduced to SIDE x SIDE and correlated, as they stand and in a position chosen by their moments; blind
     to gray level, contrast, padding and scale. The sides of two boxes may differ in proportion by 10 %. Then their pictures in polar
@@ -106,14 +107,18 @@ def near_pairs(
     chosen = np.array(sorted({key: i for i, key in reversed(list(enumerate(keys)))}.values()), np.int64)
     tall = np.log([shapes[i][0] / shapes[i][1] for i in chosen])
     pairs: dict[tuple[int, int], tuple[float, bool]] = {}
-    for reduced, shape, least, is_turned in ((upright, tall, NEAR, False), (turned, np.abs(tall), NEAR_TURNED, True)):
-        rows = np.stack([reduced[i] for i in chosen])
-        for start in range(0, len(rows), block):
-            a, b = np.nonzero(rows[start : start + block] @ rows[start:].T >= least)
-            a, b = a[a < b] + start, b[a < b] + start
-            close = np.abs(shape[a] - shape[b]) < 0.1
-            for i, j in zip(a[close], b[close], strict=True):
-                pairs.setdefault((int(chosen[i]), int(chosen[j])), (min(1.0, float(rows[i] @ rows[j])), is_turned))
+    for looks, shape, least, is_turned in ((upright, tall, NEAR, False), (turned, np.abs(tall), NEAR_TURNED, True)):
+        order = np.argsort(shape, kind="stable")  # so that most blocks are too unlike in shape to be compared
+        rows, sides = np.stack([looks[chosen[i]] for i in order]), shape[order]
+        for start, other in ((s, o) for s in range(0, len(rows), block) for o in range(s, len(rows), block)):
+            if sides[other] - sides[min(start + block, len(rows)) - 1] >= PROPORTION:
+                continue
+            values = rows[start : start + block].astype(np.float32) @ rows[other : other + block].astype(np.float32).T
+            a, b = np.nonzero(values >= least)
+            value, a, b = values[a, b], a + start, b + other
+            close = (a < b) & (sides[b] - sides[a] < PROPORTION)
+            for i, j, v in zip(chosen[order[a[close]]].tolist(), chosen[order[b[close]]].tolist(), value[close].tolist(), strict=True):
+                pairs.setdefault((min(i, j), max(i, j)), (min(1.0, v), is_turned))
     pictures = np.stack([turns[i] for i in chosen])
     for i, j, value in turned_pairs(pictures):
         pairs.setdefault((int(chosen[i]), int(chosen[j])), (value, True))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from trainables.data.open import Decoded
+
 SIDE = 32  # pixels of a crop (Nakhli et al., section 4.3)
 
 
@@ -32,6 +34,7 @@ class Tile:
     crops: np.ndarray = field(default_factory=lambda: np.zeros((0, SIDE, SIDE, 3), np.uint8))
     cells: list[Cell] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  # "cell 12: why", or why the whole tile is left out
+    said: Decoded | None = None  # what was done to its image, without the pixels
     untyped: int = 0  # cells without a type, or too small to show one, left out
     clipped: int = 0  # boxes that reached beyond the tile
     regions: int = 0  # outlines around many cells, left out

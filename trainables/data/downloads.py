@@ -66,12 +66,12 @@ def cut_tile(download: Download, name: str, image: Path | None, labels: Path | N
         gone = f"no label file {place}*{download.ending} of this name" if labels is None else f"no image of this name in {download.images}"
         return Tile(name, faults=[gone])
     try:
-        picture = read_picture(image)
+        picture, said = read_picture(image)
     except UnreadableError as fault:
         return Tile(name, faults=[f"the image cannot be read ({fault})"])
     tile = download.read(labels, *picture.shape[:2], typed=typed)
     crops = [crop(picture, *window(cell, download.factor)) for cell in tile.cells]
-    return replace(tile, name=name, crops=np.stack(crops) if crops else tile.crops)
+    return replace(tile, name=name, said=said, crops=np.stack(crops) if crops else tile.crops)
 
 
 def patient_of(tile: str) -> str:

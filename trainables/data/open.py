@@ -180,9 +180,14 @@ def decode(path: Path, tolerance: int = TOLERANCE) -> Decoded:
     return Decoded(black, inverted, opened.deep is not None, opened.pages, opened.turned, unsure)
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """uint8 (H, W, 3) in colour; what is transparent becomes white, more than 8 bits are scaled from the image's own range."""
+def read_picture(path: Path) -> tuple[np.ndarray, Decoded]:
+    """uint8 (H, W, 3) in colour, and what was done to the file (without its pixels)."""
     opened = open_image(path)
+    return _colour(opened), Decoded(np.zeros((0, 0), np.uint8), False, opened.deep is not None, opened.pages, opened.turned)
+
+
+def _colour(opened: Opened) -> np.ndarray:
+    """What is transparent becomes white, more than 8 bits are scaled from the image's own range."""
     if opened.deep is not None:
         bands = scaled(opened.deep if opened.deep.ndim == 2 else opened.deep[..., :3] if opened.deep.shape[2] >= 3 else opened.deep[..., 0])
         return np.ascontiguousarray(np.rint(bands if bands.ndim == 3 else np.stack([bands] * 3, 2)), np.uint8)

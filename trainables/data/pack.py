@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from trainables.parts.checkpoint import sealed, set_mode, unsealed
 from trainables.parts.errors import RequestError
 from trainables.parts.failpoints import failpoint
+from trainables.parts.sealing import sealed, set_mode, unsealed
 
 SCHEMA = 1
 

@@ -19,6 +19,7 @@ from trainables.data.downloads import DOWNLOADS, Download, _apart, cut_tile, fin
 from trainables.data.find import walk
 from trainables.data.labels import CONSEP_CLASSES, CONSEP_SCHEMES, NUCLS_CLASSES
 from trainables.data.pack import make_pack, save_pack
+from trainables.data.read import said_of
 from trainables.data.words import class_order, count, few, shown
 
 
@@ -167,6 +168,7 @@ def _pack(
         return 2
     whole = sum(1 for tile in tiles if tile.cells)
     notes = [f"cells cut out of {count(whole, 'tile')}, window {download.factor} x the cell's size, scaled to {SIDE} x {SIDE}", *notes]
+    notes += said_of({tile.name: tile.said for tile in tiles if tile.said is not None and tile.cells})
     if wrong:
         notes.append(f"{count(wrong, 'fault')} of files and cells left out")
     areas = np.array([(window(cell, download.factor)[2] ** 2, cell.area) for _, cell in cells], np.float64)

@@ -3,7 +3,6 @@ Comes in: a nested dictionary. Goes out: the same. Nothing is pickled, so a host
 schema is refused by name, one with a flipped bit by its check sum. Written under a temporary name, flushed, then renamed."""
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -59,32 +58,6 @@ def write_atomically(path: Path, write: Any, name: str | None = None) -> None:
             temporary.unlink(missing_ok=True)
     if name is not None:
         failpoint(f"{name}.renamed")
-
-
-def set_mode(path: Path, mode: int) -> None:
-    """A file's mode, as far as its file system has modes: CIFS, FAT and some NFS refuse, and what they give is then all there is."""
-    try:
-        path.chmod(mode)
-    except OSError as fault:
-        if fault.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
-            raise
-
-
-def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values with a check sum over them, under `check`."""
-    return dict(values) | {"check": _sum_of(values)}
-
-
-def unsealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values without their check sum. ValueError if it is not theirs; without one (written by hand) they are taken as they are."""
-    plain = {name: value for name, value in values.items() if name != "check"}
-    if "check" in values and values["check"] != _sum_of(plain):
-        raise ValueError("its check sum is not that of its content")
-    return plain
-
-
-def _sum_of(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def save_state(path: Path, tensors: dict[str, Tensor], values: dict[str, Any], name: str | None = None) -> None:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.parts.errors import RequestError, WeightsUnreachable
+from trainables.parts.numbers import constant
 
+COLOUR_MEAN, COLOUR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as timm's IMAGENET_DEFAULT_MEAN and _STD
 GRAY_MEAN, GRAY_STD = 0.449, 0.226  # mean over channels of ImageNet's, so that published weights see what they expect
 
 
@@ -115,6 +117,12 @@ def move_towards(key_encoder: nn.Module, encoder: nn.Module, ema_decay: float) -
     torch._foreach_lerp_(keys, [q.detach() for q in queries], 1 - ema_decay)
 
 
-def standardise(images: Tensor) -> Tensor:
-    """(N, C, H, W) in [0, 1] -> what the backbones expect. The exported configuration names the same two numbers."""
-    return (images - GRAY_MEAN) / GRAY_STD
+def standardise(images: Tensor, statistics: Tensor | None = None) -> Tensor:
+    """(N, C, H, W) in [0, 1] -> what the backbones expect. statistics (2, C): mean and deviation of each channel; None: ImageNet's, of gray
+    images the mean over its channels, the two numbers that an exported configuration names."""
+    if statistics is not None:
+        return (images - statistics[0, :, None, None]) / statistics[1, :, None, None]
+    if images.shape[1] == 1:
+        return (images - GRAY_MEAN) / GRAY_STD
+    mean, std = (constant(values, images.device, images.dtype)[:, None, None] for values in (COLOUR_MEAN, COLOUR_STD))
+    return (images - mean) / std

@@ -25,13 +25,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from trainables.data.pack import Pack
-from trainables.parts.checkpoint import load_state, part, save_state, sealed, storage, under, unsealed, write_atomically
+from trainables.parts.checkpoint import load_state, part, save_state, storage, under, write_atomically
 from trainables.parts.code import fingerprint, origin
 from trainables.parts.errors import Diverged, Interrupted, RequestError
 from trainables.parts.failpoints import failpoint
 from trainables.parts.loop import Fitting, fit
 from trainables.parts.micro import MICRO_BATCHES, each_alone
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, config_values
+from trainables.parts.sealing import sealed, unsealed
 from trainables.parts.workers import Workers
 
 RESULT, MODEL, FLIGHT, ARTEFACTS, EPOCHS = "result.json", "model.safetensors", "flight.safetensors", "artefacts.npz", "epochs.log"
