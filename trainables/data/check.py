@@ -24,6 +24,9 @@ from trainables.data.split import given_split, split
 from trainables.data.words import PARTS, class_order, count, few, shown
 from trainables.parts.errors import RequestError
 
+LARGER = 50  # times the area: objects of one kind under one lens differ by less
+DOUBLED = 0.2  # of the images, above which copies are no accident
+
 
 @dataclass
 class Findings:
@@ -102,7 +105,13 @@ def inspect_folder(
     found.white, found.deep = sum(s.said.inverted for s in seen), sum(s.said.deep for s in seen)
     found.black = len(seen) - found.white
     for words in said_of(dict(zip(files, [s.said for s in seen], strict=True))):
-        (found.notes if "more than 8 bits" in words else found.warnings).append(words)
+        (found.notes if "more than 8 bits" in words and "differ" not in words else found.warnings).append(words)
+    middle = float(np.median([s.width * s.height for s in seen]))
+    if large := [name for name, s in zip(files, seen, strict=True) if s.width * s.height > LARGER * middle]:
+        found.warnings.append(
+            f"{count(len(large))} more than {LARGER} times as large as the middle one: {few(large, 3)}; an overview among crops? "
+            "move it away"
+        )
     if found.white and found.black:
         few_white = found.white < found.black
         odd = [name for name, s in zip(files, seen, strict=True) if s.said.inverted == few_white]
@@ -117,6 +126,13 @@ def inspect_folder(
     shapes, keys, turns = [s.shape for s in seen], [s.key for s in seen], [s.turns for s in seen]
     close = near_pairs([s.upright for s in seen], [s.turned for s in seen], shapes, keys, turns, files)
     found.near = [NearPair(files[i], files[j], value, turned) for i, j, value, turned in close]
+    doubled = {name for members in found.duplicates for name in members[1:]} | {pair.second for pair in found.near}
+    if len(doubled) > DOUBLED * len(seen):
+        found.warnings.append(
+            f"{count(len(doubled))} of {len(seen):,} are copies of others: augmented before, or saved twice in two formats? each "
+            "object counts as "
+            "often as it has copies; keep the originals alone, the training makes views of its own"
+        )
     if patients is not None:
         across = [members for members in same if len({patients[i] for i in members}) > 1]
         if across:

@@ -24,14 +24,22 @@ SIDE = 24  # px of the reduced image that near duplicates are compared on
 # 2023) and 5,474 Q-banded ones (Poletti et al. 2012): all 10 + 37 + 13 pairs above are the same object; the best of different ones had
 # 0.983 (G) and 0.9897 (Q) upright, 0.990 turned.
 NEAR, NEAR_TURNED = 0.99, 0.992
+SURE = (
+    0.9965  # correlation that no two different objects of any of these sets reached, those that are drawn from one description among them
+)
 NAMED = 0.8  # correlation at the best turn of an image and one that its name says is a copy of it
 PROPORTION = 0.1  # by which the sides of two boxes may differ, as a logarithm
 SAME_SET = 0.05  # of an external set's images that are near duplicates of the study's own: it is not external
-COPY = re.compile(
-    r"(.+?)(?:[ _.-]*\(\d+\)|[ _.-]+(?:rot|rotated|aug|augmented|flip|hflip|vflip|mirror|copy|kopie|scaled|jpe?g"
-    r"|bright|noise|shift|crop|resized)"
-    r"[ _.-]*\d*)+",
-    re.IGNORECASE,
+CHANGE = (
+    r"(?:rot|rotated?|aug|augmented|flip|flipped|hflip|vflip|fliph|flipv|hf|vf|lr|ud|mirror|mirrored|copy|kopie|copie|copia|scaled|jpe?g|bright"
+    r"|brightness|contrast|gamma|noise|noisy|blur|blurred|shift|shifted|crop|cropped|zoom|resized|elastic|r(?=\d)|v(?=\d))"
+)
+# What programs and people make of x: x_rot25, x - Copy (2), aug_x, Copy of x, x_0_1234 (Keras), class_original_x.png_<uuid> (Augmentor).
+COPY = (
+    re.compile(rf"(?P<of>.+?)(?:[ _.-]*\(\d+\)|[ _.-]+{CHANGE}[ _.-]*\d*)+", re.IGNORECASE),
+    re.compile(rf"(?:{CHANGE}[ _.-]*\d*[ _.-]+(?:of[ _]|de[ _]|von[ _])?)+(?P<of>.+)", re.IGNORECASE),
+    re.compile(r"(?P<of>.+)_\d+_\d{2,5}"),
+    re.compile(r".*?_original_(?P<of>.+?)\.(?:png|jpe?g|tiff?|bmp)_[0-9a-f-]{6,}", re.IGNORECASE),
 )
 
 
@@ -82,12 +90,10 @@ def named_pairs(files: Sequence[str]) -> list[tuple[int, int]]:
     pairs = []
     for i, name in enumerate(files):
         path = PurePosixPath(name)
-        if (match := COPY.fullmatch(path.stem)) is None:
-            continue
-        own = stems.get((path.parent / match[1]).as_posix().casefold())
-        for j in [own] if own is not None else by_name.get(match[1].casefold(), [])[:1]:
-            if j != i:
-                pairs.append((min(i, j), max(i, j)))
+        for original in (match["of"].casefold() for way in COPY if (match := way.fullmatch(path.stem))):
+            own = stems.get((path.parent / original).as_posix().casefold())
+            found = [own] if own is not None else by_name.get(original, [])[:1]
+            pairs += [(min(i, j), max(i, j)) for j in found if j != i]
     return pairs
 
 

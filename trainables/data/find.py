@@ -8,10 +8,11 @@ import difflib
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from trainables.data.listing import Listing, settled
+from trainables.data.listing import MANIFEST, Listing, settled
 from trainables.data.manifest import choose_table, from_manifest
 from trainables.data.open import SUFFIXES, text_link
 from trainables.data.shape import MASKS, from_folders
@@ -21,10 +22,16 @@ SYSTEM = {"lost+found", "$recycle.bin", "system volume information", "@eadir", "
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini"}
 BESIDE = re.compile(r"(.+?)[ _.\-]+(?:mask|masks|seg|segmentation|overlay|thumb|thumbnail|preview)$", re.IGNORECASE)
 IMAGES_NOT_READ = (
-    ".webp", ".gif", ".jp2", ".j2k", ".svs", ".ndpi", ".czi", ".nd2", ".lif", ".vsi", ".mrxs", ".scn", ".dcm", ".npy", ".npz",
-    ".heic", ".avif", ".psd", ".dng",
-    ".zip", ".rar", ".7z", ".tar", ".gz",
+    ".webp", ".gif", ".jp2", ".j2k", ".jpx", ".svs", ".ndpi", ".czi", ".nd2", ".lif", ".vsi", ".mrxs", ".scn", ".oib", ".oif", ".lsm",
+    ".dcm", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".zarr", ".nii", ".nrrd", ".mha", ".raw", ".heic", ".heif", ".avif", ".psd", ".dng",
+    ".cr2", ".nef", ".jfif", ".jpe", ".jxl", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".dib", ".ico", ".pcx", ".sgi", ".xcf", ".fits",
+    ".emf", ".wmf", ".zip", ".rar", ".7z", ".tar", ".tgz", ".gz",
 )  # fmt: skip
+MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"GIF8")
+LISTS = (".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".parquet", ".pkl", ".db", ".sqlite")  # that may name images
+
+
+LOOKED_INTO = 1 << 20  # bytes of a file that may name images
 
 
 @dataclass
@@ -117,7 +124,7 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
         from_manifest(folder, table, images, group, listing)
     else:
         from_folders(folder, images, tree, layout, listing)
-    _others(tree, table, listing)
+    _others(folder, tree, table, listing)
     return settled(listing, group)
 
 
@@ -230,17 +237,45 @@ def _stem(name: str) -> str:
     return PurePosixPath(name).stem.casefold()
 
 
-def _others(tree: Tree, table: str | None, listing: Listing) -> None:
+def _is_image(path: Path) -> bool:
+    """Whether a file without an ending is an image all the same."""
+    if path.suffix:
+        return False
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4).startswith(MAGIC)
+    except OSError:
+        return False
+
+
+def _names(path: Path, images: Sequence[str]) -> bool:
+    """Whether a file's beginning names two of the images."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(LOOKED_INTO)
+    except OSError:
+        return False
+    found = set(re.findall(r"[^\s\"'/\\<>=,:;\[\]{}()]+", head.decode("utf-8", "replace")))
+    return len(found & {PurePosixPath(name).name for name in images}) > 1
+
+
+def _others(folder: Path, tree: Tree, table: str | None, listing: Listing) -> None:
     """Files that are not read: counted; named where they look like images or tables that were meant."""
     rest = [name for name in tree.others if name != table]
-    unread = [name for name in rest if name.lower().endswith(IMAGES_NOT_READ)]
+    unread = [name for name in rest if name.lower().endswith(IMAGES_NOT_READ) or _is_image(folder / name)]
     if unread:
-        kinds = class_order(PurePosixPath(name).suffix.lower() for name in unread)
+        kinds = class_order(PurePosixPath(name).suffix.lower() or "no ending" for name in unread)
         listing.faults.append(
             f"{count(len(unread), 'file')} of a kind that is not read ({few(kinds)}): {few([shown(name) for name in unread], 3)}; "
             "save them as PNG or TIFF (unpack archives), or move them out of the data"
         )
-    plain = [name for name in rest if name not in unread]
+    if naming := [name for name in rest if name.lower().endswith(LISTS) and _names(folder / name, tree.images)]:
+        listing.warnings.append(
+            f"{few([shown(name) for name in naming])} names images and is not read: labels, patients and parts stand in a table "
+            f"({MANIFEST}: "
+            "file,label,patient,split)"
+        )
+    plain = [name for name in rest if name not in unread and name not in naming]
     if plain:
         kinds = class_order(shown(PurePosixPath(name).suffix.lower()) or "no ending" for name in plain)
         listing.notes.append(f"{len(plain)} other file{'s' if len(plain) != 1 else ''} skipped ({few(kinds)})")

@@ -12,10 +12,15 @@ from pathlib import Path, PurePosixPath
 from trainables.data.listing import MANIFEST, Listing
 from trainables.data.open import SUFFIXES
 from trainables.data.table import KNOWN, LARGEST, SHEETS, TEXT, TableError, heads, read_table
-from trainables.data.words import class_order, count, few, is_missing, same, shown, them
+from trainables.data.words import class_order, count, few, is_missing, part_of, same, shown, them
 
 DEEP = 50  # tables below the root that are looked into
 FILE_WORDS = ("file", "files", "filename", "file name", "filepath", "file path", "path", "image", "image name", "image id", "img", "name")
+PATIENT_WORDS = (
+    "patient id", "patientid", "patients", "patient no", "patient number", "patient name", "pat id", "pid", "case", "case id", "subject",
+    "subject id", "donor", "donor id", "individual", "individual id", "person", "participant",
+    "participant id", "animal", "mouse", "proband",
+)  # fmt: skip
 LABEL_WORDS = ("label", "labels", "class", "type", "category", "target", "diagnosis", "class name", "kind")
 
 
@@ -99,7 +104,7 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
     if not rows:
         faults.append(f"{title} must name the images, it is empty; write file,label,patient and a line per image, or remove it")
         return
-    columns = heads(rows[0], group)
+    columns = _meant(heads(rows[0], group), rows[1:], group, listing)
     used = max((i + 1 for row in rows for i, cell in enumerate(row) if cell), default=0)
     columns = columns[:used] + [""] * (used - len(columns))  # a spreadsheet leaves columns without a head or a cell
     listing.columns = [column for column in columns if column]
@@ -128,12 +133,39 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
         listing.notes.append(f"{count(other)} with a label in {title} unlike the folder's name: the manifest's was taken")
     if group in columns:
         listing.patients = [entry[group] for _, entry in kept]
-        listing.levels.append(f"patient: its column {group}")
+        listing.levels.append(f"patient: its column {rows[0][columns.index(group)]}")
         if all(is_missing(name) for name in listing.patients):
             listing.patients = None
     if "split" in columns:
         listing.parts = [entry["split"] for _, entry in kept]
-        listing.levels.append("part: its column split")
+        listing.levels.append(f"part: its column {rows[0][columns.index('split')]}")
+
+
+def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, listing: Listing) -> list[str]:
+    """The columns with `patient` where one is called so in other words, and `split` where one holds nothing but parts."""
+    found = list(columns)
+    if group == "patient" and group not in found:
+        called = [i for i, column in enumerate(found) if same(column) in PATIENT_WORDS]
+        if len(called) == 1:
+            found[called[0]] = "patient"
+        elif called:
+            listing.faults.append(
+                f"one column may name the patients, {few([found[i] for i in called])} seem to; call one of them patient, and the "
+                "others otherwise"
+            )
+    if "split" not in found:
+        holds = [i for i, c in enumerate(found) if c and c not in (*KNOWN, group) and _are_parts({r[i] for r in rows if i < len(r)})]
+        if len(holds) == 1:
+            found[holds[0]] = "split"
+        elif holds:
+            listing.faults.append(
+                f"one column may hold the split, {few([found[i] for i in holds])} do; call one of them split, and remove the others"
+            )
+    return found
+
+
+def _are_parts(values: set[str]) -> bool:
+    return len(values) > 1 and all(map(part_of, values))
 
 
 def _sound_head(title: str, columns: Sequence[str], group: str, listing: Listing) -> bool:
@@ -172,6 +204,8 @@ def _matched(
     form, or without its folders, where that leaves one image alone."""
     faults = listing.faults
     known, loose, bare = set(found), _unique(found, _plain), _unique(found, lambda name: _plain(PurePosixPath(name).name))
+    without = _unique(found, lambda name: _plain(PurePosixPath(name).with_suffix("").as_posix()))  # as spreadsheets name images
+    stems = _unique(found, lambda name: _plain(PurePosixPath(name).stem))
     names = [entry["file"].replace("\\", "/").removeprefix("./") for entry in entries]
     outside = [name for name in names if name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name.split("/")[0]]
     if outside:
@@ -182,7 +216,10 @@ def _matched(
     absent, again, nameless, spelt = [], [], [], 0
     seen: set[str] = set()
     for name, entry in zip(names, entries, strict=True):
-        image = name if name in known else loose.get(_plain(name)) or (None if "/" in name else bare.get(_plain(name)))
+        plain = _plain(name)
+        image = name if name in known else loose.get(plain) or (None if "/" in name else bare.get(plain))
+        if image is None and not name.lower().endswith(SUFFIXES):
+            image = without.get(plain) or (None if "/" in name else stems.get(plain))
         spelt += image is not None and image != name
         key = image or name
         if key in seen:
@@ -198,7 +235,8 @@ def _matched(
             kept.append((image, entry))
     if spelt:
         listing.notes.append(
-            f"{title}: {count(spelt, 'file')} named in another spelling or without the folder, each taken as the one image that fits"
+            f"{title}: {count(spelt, 'file')} named in another spelling, without the folder or the ending, each taken as the one "
+            "image that fits"
         )
     if again:
         faults.append(f"{title}: a file may stand once, {len(again)} stand again: {few(again)}; remove the second line")

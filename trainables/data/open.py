@@ -50,6 +50,11 @@ class Opened:
     pages: int  # a TIFF may hold several; the first is taken
     turned: bool  # by what the file says of its orientation
 
+    @property
+    def most(self) -> float:
+        """The highest value of a file of more than 8 bits; 0 of others."""
+        return 0.0 if self.deep is None else float(np.nanmax(self.deep))
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -61,6 +66,8 @@ class Decoded:
     pages: int = 1
     turned: bool = False
     unsure: str = ""  # why the ground may be another one than was taken, in a few words
+    framed: bool = False  # a frame of another ground was cut away
+    most: float = 0.0  # the highest value of a file of more than 8 bits
 
 
 def open_image(path: Path) -> Opened:
@@ -176,8 +183,10 @@ def decode(path: Path, tolerance: int = TOLERANCE) -> Decoded:
     """The image at `path` as gray values on a background of exactly 0; UnreadableError where that cannot be had. See `ground.on_black`."""
     opened = open_image(path)
     gray, alpha = gray_and_alpha(opened)
-    black, inverted, unsure = on_black(gray, alpha, tolerance)
-    return Decoded(black, inverted, opened.deep is not None, opened.pages, opened.turned, unsure)
+    found = on_black(gray, alpha, tolerance)
+    return Decoded(
+        found.black, found.inverted, opened.deep is not None, opened.pages, opened.turned, found.unsure, found.framed, opened.most
+    )
 
 
 def read_picture(path: Path) -> tuple[np.ndarray, Decoded]:

@@ -20,6 +20,8 @@ from trainables.data.readers import each
 from trainables.data.words import class_order, count, few, same, shown, them
 from trainables.parts.errors import RequestError
 
+UNLIKE = 4  # times: what one exposure gives to the highest values of its images is less
+
 
 def read_images(
     paths: Sequence[Path],
@@ -73,7 +75,17 @@ def said_of(good: dict[str, Decoded]) -> list[str]:
     """What was done to files beside reading them, by name, in words."""
     found = []
     if deep := [name for name, g in good.items() if g.deep]:
-        found.append(f"{count(len(deep))} of more than 8 bits scaled from their own range to 0..255")
+        tops = np.array([good[name].most for name in deep])
+        low, high = np.quantile(tops, (0.05, 0.95))
+        words = f"{count(len(deep))} of more than 8 bits scaled from their own range to 0..255"
+        if high > UNLIKE * max(low, 1e-9):
+            words += (
+                f", though their highest values differ: nine in ten lie between {low:,.6g} and {high:,.6g}; "
+                "where brightness means something, save them as 8 bits with one range"
+            )
+        found.append(words)
+    if framed := [name for name, g in good.items() if g.framed]:
+        found.append(f"{count(len(framed))} in a frame or on a padding of another ground, which was cut away: {few(framed, 3)}")
     if turned := [name for name, g in good.items() if g.turned]:
         found.append(f"{count(len(turned))} turned upright, as the file says (EXIF orientation)")
     if paged := [name for name, g in good.items() if g.pages > 1]:

@@ -10,18 +10,18 @@ from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 RINGS, ANGLES = 24, 96
 REACH = 2.4  # root mean square radii of the object that the rings cover
 LARGEST = 128  # pixels: a larger object is reduced to this side
-SMOOTH = 1.0  # pixels, sigma: what resampling changes between neighbours tells no object from another
+SMOOTH, PARTS = 1.0, 64  # sigma in pixels, at most this part of the longer side: what resampling changes tells no object from another
 FINER = 4  # of the turns compared: 0.9 degrees apart
 ORDERS = 12  # of the angular spectrum that candidates are found by
 BLOCK = 512  # images at once
 KEPT = 40  # of the angular spectrum that is compared
 CANDIDATES = 6  # of each image, which are compared turn by turn
-# How much two must agree follows from how alike a set's images are anyway. Measured on 400 to 600 of five sets: where one pair in 200 drawn
-# by chance differs by d (0.1 of clusters, 0.05 of G bands, 0.02 of Q bands, 0.01 of drawn karyotypes), the most alike of different objects
-# differ by more than 0.1 d ** 0.86, and 95 in 100 copies by less.
+# How much two must agree follows from how alike a set's images are anyway. Measured on 160 to 500 of six sets: where one pair in 200
+# drawn by chance differs by d (0.12 of clusters, 0.06 of G bands, 0.02 of Q bands and drawn karyotypes), the most alike of different
+# objects differ by more than 0.072 d ** 0.7, and 95 in 100 copies by less.
 CHANCE, DRAWN = 0.005, 4000
-NEAREST, POWER = 0.1, 0.86
-LEAST, MOST = 0.98, 0.9975
+NEAREST, POWER = 0.072, 0.7
+LEAST, MOST = 0.98, 0.9965
 FEW, USUAL = 60, 0.05  # images below which chance says little, and what is taken instead
 
 
@@ -38,7 +38,7 @@ def polar(box: np.ndarray) -> np.ndarray:
     values = rank[box]
     if max(values.shape) > LARGEST:
         values = zoom(values, LARGEST / max(values.shape), order=1)
-    values = gaussian_filter(np.pad(values, 2), SMOOTH, truncate=2)
+    values = gaussian_filter(np.pad(values, 2), min(SMOOTH, max(values.shape) / PARTS), truncate=2)
     total = float(values.sum())
     y, x = np.arange(values.shape[0]), np.arange(values.shape[1])
     down, across = values.sum(1), values.sum(0)

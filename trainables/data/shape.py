@@ -20,6 +20,20 @@ PATIENT_WORDS = {
     "p", "pat", "patient", "patients", "pt", "case", "subject", "sub", "subj", "s", "id", "slide", "donor", "sample", "individual", "ind",
     "person", "karyotype", "k", "metaphase", "m", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal",
 }  # fmt: skip
+SURELY_PATIENTS = {
+    "pat",
+    "patient",
+    "patients",
+    "case",
+    "subject",
+    "donor",
+    "individual",
+    "person",
+    "proband",
+    "karyotype",
+    "metaphase",
+    "tcga",
+}
 CLASS_WORDS = {"class", "type", "cls", "c", "chr", "chrom", "chromosome", "group", "label", "category", "grade", "stage", "klasse"}
 MASKS = {
     "mask",
@@ -78,6 +92,13 @@ def from_folders(folder: Path, images: Sequence[str], tree: Tree, layout: str, l
     if depth > 1 and "-" in chosen:
         listing.notes.append(
             f"folders that were taken to mean nothing: level {', '.join(str(i + 1) for i, w in enumerate(chosen) if w == '-')}"
+        )
+    classes = set(columns["class"])
+    if "patient" not in chosen and not layout and _kind(classes) == "patient" and any(re.search(r"[^\W\d]", name) for name in classes):
+        listing.warnings.append(
+            f"classes are called {few([shown(name) for name in class_order(classes)], 3)}, as patients or cells are: if they are "
+            "no classes, "
+            f"{_write_down(root, 'patient/class')}"
         )
     if words := [shown(name) for name in class_order(columns["class"]) if is_missing(name)]:
         listing.warnings.append(
@@ -148,6 +169,12 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
             chosen[i] = "-"  # images/ in every class
     free = [i for i, word in enumerate(chosen) if not word]
     if len(free) == 1:
+        if (names_of := {level[free[0]] for level in levels}) and _named_patients(names_of):
+            return [], [
+                f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}, as patients are, and nothing "
+                "else says what the "
+                f"classes are; put a folder per class into each, {_write_down(root, _fill(chosen, free, ('class',)))}"
+            ]
         chosen[free[0]] = "class"
     elif len(free) == 2:
         order = _two(levels, *free)
@@ -214,6 +241,11 @@ def _kind(names: set[str]) -> str:
     if words and words & PATIENT_WORDS and len(stems) == 1 and _ids(names):
         return "patient"
     return "patient" if len(stems) == 1 and not words and _ids(names) and not as_karyotype(names) else ""
+
+
+def _named_patients(names: set[str]) -> bool:
+    """Whether all names of a level say that they are patients: `Patient 3`, `TCGA-A1-A0SP`; P01 might be a class."""
+    return _kind(names) == "patient" and all(set(re.findall(r"[a-z]+", same(name))) & SURELY_PATIENTS for name in names)
 
 
 def _ids(names: set[str]) -> bool:
