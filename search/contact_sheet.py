@@ -20,17 +20,26 @@ PAIRS = 12  # of copies
 SIDE = 96  # pixels of a thumbnail
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222; background: #fff }
-h2 { margin: 1.5em 0 .3em; font-size: 1.1em } pre { background: #f5f5f5; padding: 1em; overflow: auto; white-space: pre-wrap }
-.row { display: flex; flex-wrap: wrap; gap: .8em } figure { margin: 0; width: 13em } figcaption { font-size: .75em; overflow-wrap: anywhere}
-img { height: 6em; max-width: 6em; object-fit: contain; border: 1px solid #ccc; image-rendering: pixelated; background: #fff }
-td, th { padding: .1em .8em; text-align: right } td:first-child { text-align: left } .bad { color: #a00 }
+h1, h2, pre, td { overflow-wrap: anywhere } h1 { font-size: 1.4em } h2 { margin: 1.5em 0 .3em; font-size: 1.1em }
+pre { background: #f5f5f5; padding: 1em; white-space: pre-wrap }
+.row { display: flex; flex-wrap: wrap; gap: .8em }
+figure { margin: 0; width: 13em; display: grid; grid-template-columns: 1fr 1fr; gap: .2em; align-content: start }
+figcaption, .bad { grid-column: span 2; font-size: .75em; overflow-wrap: anywhere }
+img { width: 100%; box-sizing: border-box; aspect-ratio: 1; object-fit: contain; border: 1px solid #ccc; image-rendering: pixelated; background: #fff }
+table { border-collapse: collapse } td, th { padding: .1em .8em; text-align: right } td:first-child { text-align: left } .bad { color: #a00 }
+@media (max-width: 40em) {
+  body { margin: 1em auto; padding: 0 .6em } pre { padding: .6em; font-size: .75em }
+  .row { gap: .6em .4em } figure { width: calc(50% - .2em) }
+  td, th { padding: .1em .3em; font-size: .8em }
+}
 """
 
 
 def page(found: Findings, report: str) -> str:
     """The page. report: what `data check` prints."""
     listing = found.listing
-    body = [f"<h1>{html.escape(found.folder)}</h1>", f"<pre>{html.escape(report)}</pre>"]
+    lines = [line for line in report.splitlines() if not line.startswith("  ")]  # its table stands below, with more columns
+    body = [f"<h1>{html.escape(found.folder)}</h1>", f"<pre>{html.escape(chr(10).join(lines))}</pre>"]
     if listing is not None and listing.files:
         paths = dict(zip(listing.names, listing.files, strict=True))
         body.append(_sizes(found))
@@ -41,7 +50,8 @@ def page(found: Findings, report: str) -> str:
         if pairs:
             body.append(f"<h2>Copies: {count(len(pairs), 'set')}, the first {min(PAIRS, len(pairs))}</h2>")
             body += [_row(found, [paths[name] for name in members[:EACH]]) for members in pairs[:PAIRS]]
-    head = f'<meta charset="utf-8"><title>{html.escape(found.folder)}</title><style>{STYLE}</style>'
+    fits = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = f'<meta charset="utf-8">{fits}<title>{html.escape(found.folder)}</title><style>{STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
 
 

@@ -21,8 +21,8 @@ from trainables.data.check import Findings, inspect_folder
 from trainables.data.listing import MANIFEST
 from trainables.data.pack import Pack
 from trainables.data.words import count, few, shown
-from trainables.parts.checkpoint import set_mode
 from trainables.parts.errors import RequestError
+from trainables.parts.sealing import set_mode
 
 
 def check(

@@ -23,11 +23,12 @@ from search.ledger import Ledger, now
 from search.registry import Entry
 from search.study import external_names, external_packs
 from trainables.data.pack import Pack
-from trainables.parts.checkpoint import load_state, set_mode
+from trainables.parts.checkpoint import load_state
 from trainables.parts.errors import NotProven, RequestError
 from trainables.parts.execution import MODEL, device_name, read_outcome
 from trainables.parts.failpoints import failpoint
 from trainables.parts.procedure import Evaluation, config_from
+from trainables.parts.sealing import set_mode
 
 EQUAL = 1e-9  # of two metrics of the same predictions
 ROUNDING = 0.005  # by which a metric of probabilities or distances may move though no image changes its class

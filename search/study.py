@@ -22,8 +22,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from search.home import LOCK, home
 from trainables.data.pack import Pack, load_pack, save_pack
 from trainables.parts import code
-from trainables.parts.checkpoint import sealed, unsealed, write_atomically
+from trainables.parts.checkpoint import write_atomically
 from trainables.parts.errors import RequestError, StorageFault
+from trainables.parts.sealing import sealed, unsealed
 
 SCHEMA = 1
 STUDY = "study.json"

@@ -16,10 +16,11 @@ from search.ledger import Ledger
 from search.plan import Plan, point_of, search_config
 from search.registry import Entry
 from search.study import read_study
-from trainables.parts.checkpoint import sealed, unsealed, write_atomically
+from trainables.parts.checkpoint import write_atomically
 from trainables.parts.errors import RequestError
 from trainables.parts.execution import config_hash
 from trainables.parts.procedure import config_from
+from trainables.parts.sealing import sealed, unsealed
 
 ASKED_FIRST = 3  # of the other study's best points
 KEPT = "from.json"  # in the folder of the study that starts from another

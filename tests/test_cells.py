@@ -401,7 +401,7 @@ def test_a_tile_with_its_label_file_gives_a_row_for_each_cell_and_any_other_imag
     boxes = nucls(tmp_path / "more", {"t": [line("tumor"), line("unlabeled"), line("macrophage", (2, 4, 6, 10))]})
     Image.fromarray(picture(32, 32)).save(tmp_path / "one.png")
     paths = [source / "Images" / "a.png", tmp_path / "one.png", boxes / "rgb" / "t.png"]
-    images, columns, faults = read_any(paths)
+    images, columns, _, faults = read_any(paths)
     assert faults == [] and images.shape == (8, 32, 32, 3) and all(len(column) == 8 for column in columns.values())
     assert columns["file"] == [str(paths[0])] * 4 + [str(paths[1])] + [str(paths[2])] * 3
     assert (
@@ -410,10 +410,30 @@ def test_a_tile_with_its_label_file_gives_a_row_for_each_cell_and_any_other_imag
     assert (columns["x"][4], columns["y"][4]) == ("", "") and (columns["x"][7], columns["y"][7]) == (4.0, 7.0)
     assert np.array_equal(images[4], picture(32, 32))
     (source / "Labels" / "a.mat").write_bytes(b"")
-    assert len(read_any(paths[:1])[2]) == 1
+    assert len(read_any(paths[:1])[3]) == 1
     (source / "Labels" / "a.mat").unlink()
-    images, columns, faults = read_any(paths[:1])
+    images, columns, _, faults = read_any(paths[:1])
     assert len(images) == 0 and columns["file"] == [] and "no label file Labels/*.mat" in faults[0]
+
+
+def test_what_is_done_to_tiles_and_crops_is_counted_and_a_whole_tile_is_not_taken_for_a_cell_in_silence(tmp_path, capsys):
+    source = consep(tmp_path / "data", {"a": (1, 2, 3, 4)})
+    shutil.move(source / "Images", source / "IMAGES")
+    tile = source / "IMAGES" / "a.png"
+    Image.fromarray(np.rot90(picture()).copy()).save(tile, exif=orientation(6))
+    _, columns, notes, faults = read_any([tile])
+    assert len(columns["cell"]) == 4 and faults == [] and notes == ["1 image turned upright, as the file says (EXIF orientation)"]
+    status, pack, out, _ = prepare("consep", source, tmp_path, capsys)
+    assert status == 0 and any("1 image turned upright" in line for line in out)
+    assert np.array_equal(pack.images[0], crop(picture(), *window(Cell("", 0, *BOXES[0], 0.0), 2)))
+    Image.fromarray(picture(600, 500)).save(tmp_path / "whole.png")
+    assert "taken as one cell each" in read_any([tmp_path / "whole.png"])[2][0]
+
+
+def orientation(number):
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return exif
 
 
 def test_cells_of_which_nobody_knows_the_type_are_predicted_like_others(tmp_path):
@@ -421,12 +441,12 @@ def test_cells_of_which_nobody_knows_the_type_are_predicted_like_others(tmp_path
     known = read_any([source / "Images" / "a.png"])
     save_mat(source, "a", inst_map=mask_of(*BOXES))  # what a segmentation gives
     alone = read_any([source / "Images" / "a.png"])
-    assert alone[2] == [] and np.array_equal(alone[0], known[0]) and alone[1] == known[1]
+    assert alone[2:] == ([], []) and np.array_equal(alone[0], known[0]) and alone[1] == known[1]
     save_mat(source, "a", inst_map=mask_of(*BOXES), inst_type=np.array((9, 0, 1, 2), float)[:, None])  # types of another scheme
     assert np.array_equal(read_any([source / "Images" / "a.png"])[0], known[0])
     boxes = nucls(tmp_path / "more", {"t": []})
     (boxes / "csv" / "t.csv").write_text("xmin,ymin,xmax,ymax\n10,20,30,36\n2,4,6,10\n")
-    images, columns, faults = read_any([boxes / "rgb" / "t.png"])
+    images, columns, _, faults = read_any([boxes / "rgb" / "t.png"])
     assert faults == [] and len(images) == 2 and columns["cell"] == ["1", "2"]
 
 
@@ -481,4 +501,4 @@ def test_a_download_in_small_letters_is_found_and_of_another_one_it_is_said_what
     np.save(other / "fold1" / "masks.npy", np.zeros(3))
     assert PREPARE["consep"](other, tmp_path / "out") == 2
     said = capsys.readouterr().err
-    assert "it holds 1 file (.npy) in fold1: arrays of PanNuke" in said
+    assert "it holds 1 file (.npy) in fold1: to be read as pannuke?" in said

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.data.copies import near_duplicates, shared_images
+from trainables.data.copies import named_pairs, near_duplicates, shared_images
 from trainables.data.normal import Normal
 from trainables.data.pack import make_pack
 from trainables.data.scale import on_canvas
@@ -27,6 +27,9 @@ def copied(image, how, rng):
     picture = Image.fromarray(image)
     if "turned" in how:
         picture = picture.rotate(float(rng.uniform(5, 355)), Image.Resampling.BICUBIC, expand=True)
+    if "brightened" in how:
+        gray = np.asarray(picture, float)
+        picture = Image.fromarray(np.where(gray > 12, np.clip(255 * (gray / 255) ** 0.75 * 0.8 + 20, 13, 255), 0).astype(np.uint8))
     if "resized" in how:
         picture = picture.resize((picture.width * 7 // 10, picture.height * 7 // 10), Image.Resampling.BICUBIC)
     if "saved" in how:
@@ -38,15 +41,16 @@ def copied(image, how, rng):
     return on_canvas(gray, max(*gray.shape, *image.shape), image.shape[0])
 
 
-@pytest.mark.parametrize("how", ["turned", "saved", "resized", "turned, resized, saved"])
+@pytest.mark.parametrize("how", ["turned", "saved", "resized", "turned, brightened", "turned, resized, saved"])
 def test_copies_are_found_and_other_clusters_are_none(images, how, request):
     rng = np.random.default_rng(0)
     chosen = rng.choice(len(images), 60, replace=False)
     both = np.concatenate([images, np.stack([copied(images[i], how, rng) for i in chosen])])
     found = {(i, j) for i, j, _, _ in near_duplicates(both)}
     true = {(int(i), len(images) + k) for k, i in enumerate(chosen)}
-    drawn_alike = "karyotypes" in request.node.callspec.id  # homologues are drawn from one description: a few agree as copies do
-    assert len(found & true) / len(true) >= (0.95 if "turned" not in how else 0.9 if drawn_alike else 0.8)
+    # Homologues are drawn from one description: a few agree as copies do, so that copies must agree by more than they can after JPEG.
+    drawn_alike = "karyotypes" in request.node.callspec.id
+    assert len(found & true) / len(true) >= (0.95 if not drawn_alike else 0.75 if "turned" in how else 0.85)
     assert len(found - true) <= (6 if drawn_alike else 0)
 
 
@@ -72,3 +76,18 @@ def test_a_copy_by_its_name_is_tied_though_noise_hides_it(images):
     assert (4, 20) not in {
         (i, j) for i, j, _, _ in near_duplicates(np.concatenate([images[:20], images[30][None]]), [*names, "a/d4_aug1.png"])
     }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Copy of x7.png", "x7 - Copy.png", "x7 - Copy (2).png", "aug_x7.png", "rot90_x7.png", "x7_flipped_90.png", "x7_r90.png", "x7_hf.png",
+        "x7_0_1234.jpeg", "a_original_x7.png_3f2a44de-11.png", "x7 (3).png", "x7_rot25_bright.png", "x7-kopie.tif",
+    ],
+)  # fmt: skip
+def test_programs_names_for_copies_name_the_original(name):
+    assert named_pairs(["a/x7.png", "a/x8.png", f"a/{name}"]) == [(0, 2)]
+
+
+def test_other_names_name_no_original():
+    assert named_pairs(["a/x7.png", "a/x8.png", "a/x9_m2.png", "a/x7_006.png", "a/x71.png"]) == []

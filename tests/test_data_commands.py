@@ -1,5 +1,9 @@
 """Behaviour of `data check` and `data synth`: what is printed, what is written, and with which status they end."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -58,6 +62,12 @@ def test_every_fault_and_leak_is_one_line_and_the_status_is_2(folder):
     assert "instance/000000.png (empty file)" in errors[0] and errors[1].startswith(
         "error: leak: the split that comes with the data: a patient"
     )
+
+
+def test_a_folder_is_checked_without_pytorch_and_ray():
+    code = "import sys, search.data_commands; print({'torch', 'timm', 'ray'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 def test_a_missing_folder_is_one_error(tmp_path):

@@ -1,9 +1,11 @@
 """Folders as laboratories have them: each is read rightly, or refused or warned of with a sentence that names the thing."""
 
 import codecs
+import io
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +237,10 @@ def test_a_folder_that_cannot_be_entered_is_named(tmp_path):
         ("manifest.csv", rows("file,label,patient,remark", row='{c}/{i}.png,{c},p{p},"pale, bent"')),
         ("manifest.csv", rows(row="{c}\\{i}.PNG,{c},p{p}")),
         ("manifest.csv", rows(row="{c}/{i}.png,{c},P-0{p}")),
+        ("manifest.csv", rows("file,label,case_id")),
+        ("manifest.csv", rows("file,label,PatientID")),
+        ("manifest.csv", rows(",file,label,subject", row="0,{c}/{i}.png,{c},p{p}")),
+        ("manifest.csv", rows(row="{c}/{i},{c},p{p}")),
     ],
 )
 def test_a_table_of_any_dialect_is_read(tmp_path, name, text):
@@ -244,8 +250,10 @@ def test_a_table_of_any_dialect_is_read(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("manifest.xlsx", b"PK\x03\x04", "cannot be read here; save it as manifest.csv"),
-        ("manifest.csv", b"PK\x03\x04", "is a spreadsheet under another name"),
+        ("manifest.xlsx", b"PK\x03\x04", "cannot be read as a spreadsheet"),
+        ("images.xlsx", b"PK\x03\x04", "cannot be read as a spreadsheet"),
+        ("Befunde.csv", rows("Bild;Klasse;Fall", row="{c}/{i}.png;{c};p{p}"), "looks like a table of the images"),
+        ("fiches.txt", rows("nom\tespece", row="{i}\t{c}"), "looks like a table of the images"),
         ("manifest.csv", rows().encode("utf-16-le"), "UTF-16"),
         ("manifest.csv", rows(row="{c}/{i}.png,{c},M\xfcller").encode("latin-1"), "UTF-8"),
         ("labels.csv", rows("filename,class,patient"), "looks like a table of the images and has no columns file and label"),
@@ -258,13 +266,170 @@ def test_a_table_that_cannot_be_read_stops_the_command(tmp_path, name, text, say
     assert not found.ok and says in words(found), words(found)
 
 
+def test_a_column_of_parts_is_the_split_whatever_it_is_called(tmp_path):
+    parts = ("train", "val", "test", "train")
+    lines = ["file,label,patient,set", *(f"{c}/{i}.png,{c},p{i % 4},{parts[i % 4]}" for c in CLASSES for i in range(8))]
+    found = inspect_folder(table(plain(tmp_path), "\n".join(lines)))
+    assert found.given_parts == {"train": 12, "val": 6, "test": 6} and "part: its column set" in found.levels
+
+
+def test_two_columns_that_may_be_the_patients_or_the_split_are_named(tmp_path):
+    lines = [
+        "file,label,case,donor,set,subset",
+        *(f"{c}/{i}.png,{c},a,b,{'train' if i else 'test'},{'train' if i else 'val'}" for c in CLASSES for i in range(8)),
+    ]
+    said = words(inspect_folder(table(plain(tmp_path), "\n".join(lines))))
+    assert "one column may name the patients, case, donor seem to" in said and "one column may hold the split, set, subset do" in said
+
+
+def test_folders_of_patients_alone_are_no_classes(tmp_path):
+    found = inspect_folder(plain(tmp_path, ("Patient 01", "Patient 02", "Patient 03")))
+    assert not found.ok and "as patients are, and nothing else says what the classes are" in words(found)
+    assert inspect_folder(tmp_path, layout="class").ok
+
+
+@pytest.mark.parametrize("name", ["labels.json", "metadata.jsonl", "notes.xml"])
+def test_a_list_of_another_kind_that_names_images_is_named(tmp_path, name):
+    text = "\n".join(f'<i name="{c}/{i}.png" patient="{i}"/>' for c in CLASSES for i in range(8))
+    assert f"{name} names images and is not read" in words(inspect_folder(table(plain(tmp_path), text, name)))
+    assert "is not read" not in words(inspect_folder(table(tmp_path, "made by me", name)))
+
+
+def test_classes_that_are_called_as_patients_are_warned_of(tmp_path):
+    assert "classes are called P01, P02, as patients or cells are" in words(inspect_folder(plain(tmp_path / "p", ("P01", "P02"))))
+    assert "as patients" not in words(inspect_folder(plain(tmp_path / "n", ("0", "1", "2"))))
+    assert "as patients" not in words(inspect_folder(plain(tmp_path / "c", ("class 1", "class 2"))))
+
+
+def test_an_image_without_an_ending_is_named(tmp_path):
+    plain(tmp_path)
+    os.rename(tmp_path / "instance" / "3.png", tmp_path / "instance" / "IMG3")
+    found = inspect_folder(tmp_path)
+    assert not found.ok and "1 file of a kind that is not read (no ending): instance/IMG3" in words(found)
+
+
+@pytest.mark.parametrize(("white", "frame"), [(True, 1), (True, 12), (False, 1), (False, 12)])
+def test_a_frame_or_a_padding_of_another_ground_is_cut_away(tmp_path, white, frame):
+    for k, c in enumerate(CLASSES):
+        for i in range(6):
+            gray = np.pad(picture(100 * k + i), 4)
+            put(tmp_path / "plain" / c / f"{i}.png", 0, 255 - gray if white else gray)
+            put(tmp_path / "framed" / c / f"{i}.png", 0, np.pad(255 - gray if white else gray, frame, constant_values=0 if white else 255))
+    own, found = inspect_folder(tmp_path / "plain"), inspect_folder(tmp_path / "framed")
+    assert found.ok and "18 images in a frame or on a padding of another ground" in words(found)
+    assert (own.white, found.white) == ((18, 18) if white else (0, 0)) and own.near == found.near == []
+    assert [s[2] for sizes in own.class_sizes.values() for s in sizes[2:]] == [
+        s[2] for sizes in found.class_sizes.values() for s in sizes[2:]
+    ]
+
+
+def test_files_of_unlike_exposures_and_an_overview_among_crops_are_warned_of(tmp_path):
+    for k, c in enumerate(CLASSES):
+        for i in range(6):
+            put(tmp_path / c / f"{i}.tif", 0, picture(100 * k + i).astype(np.uint16) * (1 + 60 * k))
+    put(tmp_path / "touching" / "overview.png", 0, picture(5, side=600))
+    found = inspect_folder(tmp_path)
+    assert any("though their highest values differ" in line for line in found.warnings)
+    assert any("1 image more than 50 times as large as the middle one: touching/overview.png" in line for line in found.warnings)
+
+
+def test_a_set_that_is_saved_twice_is_warned_of(tmp_path):
+    plain(tmp_path)
+    for path in list(tmp_path.rglob("*.png")):
+        Image.open(path).save(path.with_suffix(".jpg"), quality=95)
+    assert "24 images of 48 are copies of others" in words(inspect_folder(tmp_path))
+
+
+def xlsx(**sheets):
+    """The bytes of a workbook: {name: rows of words and numbers}."""
+    stream, names = io.BytesIO(), list(sheets)
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    main, package = "http://schemas.openxmlformats.org/spreadsheetml/2006/main", "http://schemas.openxmlformats.org/package/2006"
+
+    def cell(value):
+        return f"<c><v>{value}</v></c>" if isinstance(value, int | float) else f'<c t="inlineStr"><is><t>{value}</t></is></c>'
+
+    def relations(kinds):
+        of = "".join(f'<Relationship Id="r{i}" Type="{office}/{kind}" Target="{to}"/>' for i, (kind, to) in enumerate(kinds))
+        return f'<Relationships xmlns="{package}/relationships">{of}</Relationships>'
+
+    with zipfile.ZipFile(stream, "w") as book:
+        book.writestr("[Content_Types].xml", f'<Types xmlns="{package}/content-types"/>')
+        book.writestr("_rels/.rels", relations([("officeDocument", "xl/workbook.xml")]))
+        listed = "".join(f'<sheet name="{name}" sheetId="{i + 1}" r:id="r{i}"/>' for i, name in enumerate(names))
+        book.writestr("xl/workbook.xml", f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets>{listed}</sheets></workbook>')
+        book.writestr("xl/_rels/workbook.xml.rels", relations([("worksheet", f"worksheets/{i}.xml") for i in range(len(names))]))
+        for i, name in enumerate(names):
+            lines = "".join(f"<row>{''.join(map(cell, row))}</row>" for row in sheets[name])
+            book.writestr(f"xl/worksheets/{i}.xml", f'<worksheet xmlns="{main}"><sheetData>{lines}</sheetData></worksheet>')
+    return stream.getvalue()
+
+
+SHEET = [["File", "Label", "Patient"], *([f"{c}/{i}.png", c, i % 4 + 1] for c in CLASSES for i in range(8))]
+
+
+@pytest.mark.parametrize(
+    ("name", "sheets"),
+    [
+        ("manifest.xlsx", {"Sheet1": SHEET}),
+        ("images.xlsx", {"Readme": [["made by", "me"]], "data": SHEET}),
+        ("manifest.csv", {"Sheet1": SHEET}),
+        ("Manifest.XLSX", {"t": [["Study of 2024"], ["", ""], *SHEET]}),
+    ],
+)
+def test_a_spreadsheet_is_a_table_too_whatever_its_ending(tmp_path, name, sheets):
+    found = inspect_folder(table(plain(tmp_path), xlsx(**sheets), name))
+    counted(found, 4)
+    assert set(found.listing.patients) == {"1", "2", "3", "4"}
+
+
+def test_a_title_above_a_tables_head_is_passed_over(tmp_path):
+    counted(inspect_folder(table(plain(tmp_path), "Export of 3 May\n\n" + rows(), "images.csv")), 4)
+
+
+def test_of_two_sheets_that_name_files_none_is_chosen(tmp_path):
+    found = inspect_folder(table(plain(tmp_path), xlsx(a=SHEET, b=SHEET), "manifest.xlsx"))
+    assert "2 sheets with file and label, a, b" in words(found) and not found.ok
+
+
+def test_a_table_of_images_below_the_root_is_named(tmp_path):
+    table(plain(tmp_path), rows("name,who", row="{i}.png,p{p}"), "instance/who.csv")
+    assert "read at the root alone, instance/who.csv is not read" in words(inspect_folder(tmp_path))
+
+
+def test_links_that_were_copied_as_text_are_named(tmp_path):
+    folder = tmp_path / "set"
+    plain(folder, CLASSES[:2])
+    (folder / "touching").write_text("../real/touching")
+    found = inspect_folder(folder)
+    assert "1 were copied as text: touching (to ../real/touching)" in words(found) and not found.ok
+    (folder / "touching").unlink()
+    (folder / "instance" / "x.png").write_text("../../real/x.png")
+    assert "instance/x.png (a link that was copied as text, to ../../real/x.png)" in words(inspect_folder(folder))
+
+
+def test_a_folder_of_whole_tiles_names_the_command_that_cuts_them(tmp_path):
+    consep, fold, drawn = tmp_path / "c", tmp_path / "p", tmp_path / "q"
+    put(consep / "Train" / "Images" / "train_1.png", 1)
+    table(consep, "", "Train/Images/x.txt")
+    (consep / "Train" / "Labels").mkdir()
+    table(consep, "", "Train/Labels/train_1.mat")
+    for place in (fold / "fold1" / "images", fold / "fold1" / "masks"):
+        place.mkdir(parents=True)
+        np.save(place / f"{place.name}.npy", np.zeros(3))
+    put(drawn / "tiles" / "a.png", 1)
+    table(drawn, "{}", "tiles/a.geojson")
+    for folder, kind in ((consep, "consep"), (fold, "pannuke"), (drawn, "qupath")):
+        assert f"python -m search data prepare {kind} {folder} OUT" in words(inspect_folder(folder))
+
+
 def test_two_tables_are_not_chosen_between(tmp_path):
     folder = table(table(plain(tmp_path), rows(), "a.csv"), rows(), "b.csv")
     assert "one table may name the images, there are 2: a.csv, b.csv" in words(inspect_folder(folder))
     assert "a.csv, b.csv is not read: manifest.csv names the images" in words(inspect_folder(table(folder, rows())))
 
 
-@pytest.mark.parametrize("word", ["nan", "NA", "unknown", "-", "None", "N/A", ""])
+@pytest.mark.parametrize("word", ["nan", "NA", "unknown", "-", "None", "N/A", "n.a.", "k. A.", ""])
 def test_words_for_nothing_known_are_no_patient(tmp_path, word):
     text = (
         rows()

@@ -109,8 +109,8 @@ def test_copies_of_another_size_blur_and_depth_come_out_alike(drawn, tmp_path):
 def test_a_ground_of_240_is_ground_and_grays_are_counted_from_it(drawn):
     for gray in drawn[::6]:
         white = 255 - gray
-        plain = on_black(white.astype(np.float32))[0]
-        dim = on_black(np.minimum(white, 240).astype(np.float32))[0]
+        plain = on_black(white.astype(np.float32)).black
+        dim = on_black(np.minimum(white, 240).astype(np.float32)).black
         assert dim.max() == plain.max() - 15 and not dim[plain == 0].any()
         assert alike(brought(dim, ALL, 96, 64)[0], brought(plain, ALL, 96, 64)[0]) > 0.98
 
@@ -143,7 +143,7 @@ def test_nothing_asked_for_is_nothing_done(drawn):
 def test_another_laboratory_s_images_differ_as_it_says():
     gray = draw_cluster("touching", np.random.default_rng(3)).image
     same, other = seen_by(Laboratory(), gray), seen_by(ELSEWHERE, gray)
-    assert np.array_equal(np.sort(on_black(same.astype(np.float32))[0].ravel())[-50:], np.sort(gray.ravel())[-50:])
+    assert np.array_equal(np.sort(on_black(same.astype(np.float32)).black.ravel())[-50:], np.sort(gray.ravel())[-50:])
     assert other.max() == 240 and max(other.shape) < 0.8 * max(same.shape)
-    areas = [np.count_nonzero(on_black(seen_by(Laboratory(margin=margin), gray).astype(np.float32))[0]) for margin in (-1, 0, 2)]
+    areas = [np.count_nonzero(on_black(seen_by(Laboratory(margin=margin), gray).astype(np.float32)).black) for margin in (-1, 0, 2)]
     assert areas == sorted(areas) and areas[0] < areas[2]

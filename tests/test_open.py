@@ -44,7 +44,7 @@ def test_colours_of_12_bits_keep_all_their_levels(tmp_path, bands, compression):
     found = decode(path)
     assert found.deep and found.inverted and len(np.unique(found.gray)) > 60
     assert np.count_nonzero(found.gray) == 22 * 6
-    assert read_picture(path).shape == (30, 20, 3)
+    assert read_picture(path)[0].shape == (30, 20, 3)
 
 
 def _as_16_bits(path, deep, compression):
@@ -136,17 +136,18 @@ def crop(dark=True, side=30):
 @pytest.mark.parametrize("dark", [True, False])
 def test_a_crop_cut_to_its_object_loses_nothing_of_it(dark):
     gray, inside = crop(dark)
-    black, inverted, unsure = on_black(gray)
+    found = on_black(gray)
+    black, inverted, unsure = found.black, found.inverted, found.unsure
     assert inverted == dark and not unsure
     assert np.count_nonzero(black) / inside.sum() > 0.99
 
 
 def test_a_crop_without_any_ground_is_said_to_be_unsure():
     noise = np.random.default_rng(0).integers(60, 200, (40, 40)).astype(np.float32)
-    assert on_black(noise)[2]
+    assert on_black(noise).unsure
     flat = np.zeros((40, 40), np.float32)
     flat[10:30, 10:30] = 90
-    assert on_black(flat)[2] == "1 gray levels"
+    assert on_black(flat).unsure == "1 gray levels"
 
 
 def test_a_few_hot_pixels_do_not_darken_a_deep_image(tmp_path):

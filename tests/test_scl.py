@@ -789,9 +789,26 @@ def test_a_manifest_whose_split_is_by_individual_is_read(setting, tmp_path):
 
     pack = scl.read(folder_of(tmp_path, setting.pack, columns), READ)
     assert len(pack) == len(setting.pack) and pack.classes == KARYOTYPE and pack.ties == ()
-    assert "12 individuals, each kept in one part of the split; near duplicates between them were not looked for" in pack.notes
+    assert "12 individuals, each kept in one part of the split" in pack.notes
     parts = scl.split_of(READ, pack, 0)
     assert faults(READ, pack, parts) == [] and sorted(np.concatenate(list(parts.values()))) == list(range(len(pack)))
+
+
+def test_a_copy_under_another_individual_keeps_both_on_one_side(setting, tmp_path):
+    gray = setting.pack.images[7].astype(float)
+    images = np.concatenate([setting.pack.images, np.where(gray > 0, np.clip(gray * 0.9 + 8, 1, 255), 0)[None].astype(np.uint8)])
+    copy = make_pack(
+        images,
+        [*setting.pack.labels, setting.pack.labels[7]],
+        setting.pack.classes,
+        [*setting.pack.files, setting.pack.files[7].replace("/", "/other_")],
+        [*setting.pack.patients, "another"],
+        np.ones((len(images), 2)),
+    )
+    pack = scl.read(folder_of(tmp_path, copy, lambda i: {"patient": copy.patients[i]}), READ)
+    [both] = [pair for pair in pack.ties if "another" in {pack.patients[i] for i in pair}]
+    assert {pack.files[i] for i in both} == {setting.pack.files[7], setting.pack.files[7].replace("/", "/other_")}
+    assert any("near duplicates between individuals kept on one side" in note for note in pack.notes)
 
 
 def test_individuals_are_taken_from_the_names_of_files_where_that_is_asked_for(setting, tmp_path):

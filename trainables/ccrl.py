@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import BatchNormAct2d, create_conv2d
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnetv2 import ResNetV2
@@ -29,12 +28,11 @@ from trainables.parts import losses
 from trainables.parts.classification import PartImages
 from trainables.parts.clustering import Clusters, cluster, clustering_metrics, contingency, kmeans, silhouette, within_tiles
 from trainables.parts.collapse import one_direction, said
-from trainables.parts.encoders import create_backbone, key_encoder_of, move_towards, start_faults
+from trainables.parts.encoders import create_backbone, key_encoder_of, move_towards, standardise, start_faults
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import knn_accuracy
 from trainables.parts.key_queue import KeyQueue
 from trainables.parts.libraries import missing
-from trainables.parts.numbers import constant
 from trainables.parts.pretext import Health
 from trainables.parts.probe import fit_probe, probed
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
@@ -64,7 +62,9 @@ class CcrlConfig:
     split: tuple[float, float, float] = (0.6, 0.1, 0.3)  # train, validation, test; by tile or patient [decided]
     split_seed: int = 0  # of the split, fixed for a study [decided]
     split_per_seed: bool = False  # draw the split anew for each seed
-    features: str = "encoder"  # encoder: CCRL; what needs no training: untrained (the encoder as it starts) | backbone (so, at feature_side) | colours | histograms | pixels | area | tile | morphology | texture
+    # encoder: CCRL; what needs no training: untrained (the encoder as it starts) | backbone (so, at feature_side) | colours | histograms |
+    # pixels | area | tile | morphology | texture
+    features: str = "encoder"
     feature_side: int = 224  # pixels: with features=backbone crops are enlarged to this first
     # encoder
     backbone: str = "cell_preact_resnet18"  # pre-activation ResNet-18 with a 3 x 3 stem; or any timm name
@@ -176,7 +176,8 @@ def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.
     if parts is not None and config.features == "encoder" and config.pretrain_batch > len(parts["train"]):
         n = len(parts["train"])
         found.append(
-            f"pretrain_batch must not be above the number of training cells, got {config.pretrain_batch} for {n}; set pretrain_batch={max(2, min(256, n))}"
+            f"pretrain_batch must not be above the number of training cells, got {config.pretrain_batch} for {n}; set "
+            f"pretrain_batch={max(2, min(256, n))}"
         )
     return found
 
@@ -185,7 +186,8 @@ def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.
 
 
 class CellPreActResNet(ResNetV2):
-    """timm's pre-activation ResNet with basic blocks, its 7 x 7 stem and pooling replaced by a 3 x 3 convolution: 32 pixels in, 4 at the end.
+    """timm's pre-activation ResNet with basic blocks, its 7 x 7 stem and pooling replaced by a 3 x 3 convolution: 32 pixels in, 4 at the
+    end.
 
     stem_stride 2 halves the image at once, for a CPU."""
 
@@ -228,7 +230,8 @@ def head(inputs: int, hidden: int, outputs: int, norm: bool) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Backbone and projector. forward: (N, 3, H, W) -> (N, dim), not yet of unit length."""
+    """Backbone and projector. forward: (N, 3, H, W) -> (N, dim), not yet of unit length, for the predictor comes between. It shares no line
+    with SupCAM's encoder but that a head follows a backbone: that one's is a single layer, and its rows are scaled."""
 
     def __init__(self, config: CcrlConfig, seed: int) -> None:
         super().__init__()
@@ -248,14 +251,6 @@ def unit(rows: Tensor) -> Tensor:
     return F.normalize(rows, dim=1)
 
 
-def standardise(images: Tensor, statistics: Tensor | None = None) -> Tensor:
-    """(N, 3, H, W) in [0, 1] -> what the backbones expect. statistics (2, 3): mean and deviation of each channel; None: ImageNet's."""
-    if statistics is not None:
-        return (images - statistics[0, :, None, None]) / statistics[1, :, None, None]
-    mean, std = (constant(values, images.device, images.dtype)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-    return (images - mean) / std
-
-
 # ---------------------------------------------------------------------------------------------------------------- training
 
 
@@ -264,16 +259,11 @@ def view_sets(config: CcrlConfig) -> tuple[ViewSet, ViewSet]:
     scale = 224 / SIDE  # ViewSet counts in pixels of a 224-pixel image
     both = ViewSet(
         horizontal_flip=0.5, vertical_flip=0.5, rotation=config.rotation, jitter=config.jitter, gray=config.gray, blur=config.blur,
-        stain=config.stain, sigma=(0.1 * scale, 2.0 * scale), **{name: min(strength * config.jitter_strength, 0.5 if name == "hue" else 1.0) for name, strength in JITTER.items()},
+        stain=config.stain, sigma=(0.1 * scale, 2.0 * scale),
+        **{name: min(strength * config.jitter_strength, 0.5 if name == "hue" else 1.0) for name, strength in JITTER.items()},
     )  # fmt: skip
     local = replace(both, crop=(config.crop_min, config.crop_max))
     return local if config.local_side in ("query", "both") else both, local if config.local_side in ("key", "both") else both
-
-
-class _Cells(PartImages):
-    def colour(self, chosen: Tensor) -> Tensor:
-        """(N,) positions within the part -> (N, 3, H, W) float32 in [0, 1]."""
-        return self.pixels(chosen).permute(0, 3, 1, 2).float() / 255
 
 
 @dataclass
@@ -306,7 +296,7 @@ class Pretrain(Task):
                 self.predictor = self.workers.synchronise(
                     head(config.embedding_dim, config.predictor_hidden, config.embedding_dim, config.head_norm)
                 )
-        self.train_cells = _Cells(setting.pack, setting.parts["train"], setting.device, setting.is_steady)
+        self.train_cells = PartImages(setting.pack, setting.parts["train"], setting.device, setting.is_steady)
         self.queue = KeyQueue(min(config.queue_size, len(self.train_cells)), config.embedding_dim)
         self.contrast_health = Health(config.embedding_dim)
         self.to(setting.device, memory_format=torch.channels_last)
@@ -367,7 +357,8 @@ class Pretrain(Task):
         return self.contrast_health.read(self.workers)
 
     def after_step(self) -> None:
-        """The key encoder follows (Eq. 1); then the batch's keys enter the queue, each with the position of its cell in the training part."""
+        """The key encoder follows (Eq. 1); then the batch's keys enter the queue, each with the position of its cell in the training
+        part."""
         move_towards(self.key, self.query, self.config.ema_decay)
         if self.new_keys is not None:
             self.queue.enqueue(self.new_keys, self.new_cells)
@@ -390,9 +381,9 @@ class Pretrain(Task):
             self.predictor(query)
 
     def validate(self) -> dict[str, float]:
-        """On up to 2,000 validation cells, the same ones each time, with the key encoder: AMI of two K-means starts and the silhouette of these
-        clusters, which needs no type. With the types of up to 1,000 training cells: a linear probe and the neighbours' vote, which tell what
-        is learned where AMI cannot. Beside them how old the queue's keys are, in steps, and how many it can hold."""
+        """On up to 2,000 validation cells, the same ones each time, with the key encoder: AMI of two K-means starts and the silhouette of
+        these clusters, which needs no type. With the types of up to 1,000 training cells: a linear probe and the neighbours' vote, which
+        tell what is learned where AMI cannot. Beside them how old the queue's keys are, in steps, and how many it can hold."""
         pack, parts = self.setting.pack, self.setting.parts
         chosen, known = (
             np.sort(np.random.default_rng(0).permutation(parts[name])[:most]) for name, most in (("val", EARLY), ("train", BANK))
@@ -422,8 +413,8 @@ class Pretrain(Task):
         return embed(encoder.backbone, self.setting.pack.images, chosen, self.setting.device, statistics=self.statistics)
 
     def result(self) -> dict[str, Tensor]:
-        """Both backbones, and of each what the training part gives: the K-means centres, by which `predict` names the cluster of a new cell,
-        and the linear probe of the types, by which an encoder is judged and nothing is chosen."""
+        """Both backbones, and of each what the training part gives: the K-means centres, by which `predict` names the cluster of a new
+        cell, and the linear probe of the types, by which an encoder is judged and nothing is chosen."""
         pack, parts = self.setting.pack, self.setting.parts
         tensors: dict[str, Tensor] = {} if self.statistics is None else {"statistics": self.statistics}
         for which, encoder in (("query", self.query), ("key", self.key)):
@@ -499,7 +490,8 @@ def types_of(pack: Pack) -> int:
 
 
 def tiles_of(pack: Pack) -> np.ndarray:
-    """(N,) int64: the number of each cell's tile: the file that it was cut from (`tile.png#cell`), else its patient; 0 where none is known."""
+    """(N,) int64: the number of each cell's tile: the file that it was cut from (`tile.png#cell`), else its patient; 0 where none is
+    known."""
     names = [name.rpartition("#")[0] for name in pack.files]
     if not all(names):
         names = ["" for _ in names] if pack.patients is None else list(pack.patients)
@@ -723,7 +715,8 @@ def artefacts(
 
 
 def baselines(config: CcrlConfig, pack: Pack, parts: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """What no method at all has on the test part: all cells in one cluster. Other yardsticks are arms (`features`), with their intervals."""
+    """What no method at all has on the test part: all cells in one cluster. Other yardsticks are arms (`features`), with their
+    intervals."""
     labels = pack.labels[parts["test"]]
     scores = clustering_metrics(labels, np.zeros(len(labels), np.int64))
     return [{"name": "all cells in one cluster", "metrics": {f"test_{metric}": value for metric, value in scores.items()}}]
@@ -753,8 +746,7 @@ def _noted(pack: Pack, config: CcrlConfig) -> Pack:
 
 def read_files(paths: list[Path], config: CcrlConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:
     """Crops of one cell each, or whole tiles with their label file beside them, as in the downloads: a row a cell."""
-    images, columns, broken = read_any(paths)
-    return images, columns, [], broken
+    return read_any(paths)
 
 
 def timm_settings(config: CcrlConfig, classes: tuple[str, ...]) -> None:

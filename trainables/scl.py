@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.data.copies import near_duplicates
+from trainables.data.copies import SURE, near_duplicates
 from trainables.data.normal import normal_of
 from trainables.data.pack import Pack, make_pack
 from trainables.data.read import read_folder, read_images
@@ -258,8 +258,9 @@ def deck(seed: int, label: int, number: int, size: int) -> Tensor:
 
 def draw_pairs(members: list[Tensor], seed: int, first_step: int, steps: int, groups: int) -> Tensor:
     """(steps, groups, 2, C) positions of the images that steps first_step, ... show: two of each class in each group, in class order.
-    members: for each class the positions of its images; a class of one shows it twice, under two views. Each class is dealt from its own decks, 2 x groups a step, so that
-    every image is seen before any is seen again; where a draw stands follows from the step's number alone."""
+    members: for each class the positions of its images; a class of one shows it twice, under two views. Each class is dealt from its own
+    decks, 2 x groups a step, so that every image is seen before any is seen again; where a draw stands follows from the step's number
+    alone."""
     draws = torch.arange(first_step * groups * 2, (first_step + steps) * groups * 2)
     columns = []
     for label, positions in enumerate(members):
@@ -293,7 +294,8 @@ class Train(Task):
         self.classes = len(setting.pack.classes)
         code = config.head == "code"
         model = create_backbone(
-            config.backbone, channels=1, classes=WIDE if code else config.embedding_dim, weights=config.weights, seed=derive_seed(self.seed, "backbone"),
+            config.backbone, channels=1, classes=WIDE if code else config.embedding_dim, weights=config.weights,
+            seed=derive_seed(self.seed, "backbone"),
             input_size=config.input_size,
         )  # fmt: skip
         name = _classifier_name(model)
@@ -388,8 +390,8 @@ class Train(Task):
         return losses.paired_contrast(first, second, temperature, gamma, self.config.contrast_sum), classification
 
     def _weight(self, embedding: Tensor, contrast: Tensor, classification: Tensor) -> Tensor | float:
-        """Of the contrast: lambda1, or what makes its gradient on E `contrast_balance` times as long as the classification's, by the root of
-        the ratio of their squared lengths, each a running mean. Both means start at 0, so that what the first steps lack cancels."""
+        """Of the contrast: lambda1, or what makes its gradient on E `contrast_balance` times as long as the classification's, by the root
+        of the ratio of their squared lengths, each a running mean. Both means start at 0, so that what the first steps lack cancels."""
         if not self.config.lambda1 or not self.config.contrast_balance:
             return self.config.lambda1
         if self.training and embedding.requires_grad:
@@ -495,7 +497,8 @@ def _folded(w2: Tensor, b2: Tensor, w1: Tensor, b1: Tensor) -> tuple[Tensor, Ten
 
 
 def evaluate(config: SclConfig, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
-    """Accuracy, macro recall and macro AUC (one against the rest) on the chosen images; classes that they lack are left out of both means."""
+    """Accuracy, macro recall and macro AUC (one against the rest) on the chosen images; classes that they lack are left out of both
+    means."""
     network = _network(config, len(pack.classes), tensors, device)
     logits = predict_logits(network, pack.images, chosen, device, normalise=config.normalise)
     labels = np.asarray(pack.labels[chosen])
@@ -612,13 +615,14 @@ def _places(network: nn.Module, tensor: Tensor) -> Tensor:
 
 
 def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None) -> Pack:
-    """A folder of images as this configuration sees it. RequestError where a karyotype lacks classes. Without known individuals near duplicates
-    are tied, so that no split parts them (5 s for 14,002 images)."""
+    """A folder of images as this configuration sees it. RequestError where a karyotype lacks classes. Near duplicates are
+    tied, so that no split parts them (5 s for 14,002 images)."""
     pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal=normal_of(vars(config)))
     if config.patients == "prefix":
         if nameless := [file for file in pack.files if "_" not in Path(file).name]:
             raise RequestError(
-                f"patients=prefix takes the individual from a file's name up to its first _, {len(nameless)} names have none: {few(nameless)}; "
+                f"patients=prefix takes the individual from a file's name up to its first _, {len(nameless)} names have none: "
+                f"{few(nameless)}; "
                 "rename them, or give a manifest with the column patient"
             )
         owners = [Path(file).name.partition("_")[0] for file in pack.files]
@@ -634,14 +638,16 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
         )
     if found:
         raise RequestError(*found)
-    if pack.patients is not None:
-        note = (
-            f"{len(set(pack.patients)):,} individuals, each kept in one part of the split; near duplicates between them were not looked for"
-        )
-        return replace(pack, notes=(*pack.notes, note))
-    ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images, pack.files))
-    note = "individuals are not known: one may stand in two parts of the split, which makes test results better than they are"
-    tied = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
+    close = near_duplicates(pack.images, pack.files)
+    owners = pack.patients
+    if owners is None:
+        ties = tuple((i, j) for i, j, _, _ in close)
+        note = "individuals are not known: one may stand in two parts of the split, which makes test results better than they are"
+        between = ""
+    else:  # a tie joins two individuals with all their images: homologues that merely look alike are no reason
+        ties = tuple((i, j) for i, j, value, _ in close if value >= SURE and owners[i] != owners[j])
+        note, between = f"{len(set(owners)):,} individuals, each kept in one part of the split", " between individuals"
+    tied = f"{len(ties)} pairs of near duplicates{between} kept on one side of each split (`python -m search data check` lists them)"
     return replace(pack, ties=ties, notes=(*pack.notes, note, *([tied] if ties else [])))
 
 
@@ -663,7 +669,8 @@ def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any]
         "model_args": {"in_chans": 1} | more,
         "pretrained_cfg": {
             "input_size": [1, side, side], "fixed_input_size": "img_size" in more, "interpolation": "bilinear", "crop_pct": 1.0,
-            "mean": [GRAY_MEAN if config.normalise else 0.0], "std": [GRAY_STD if config.normalise else 1.0], "num_classes": len(classes), "label_names": list(classes), "custom_load": False,
+            "mean": [GRAY_MEAN if config.normalise else 0.0], "std": [GRAY_STD if config.normalise else 1.0],
+            "num_classes": len(classes), "label_names": list(classes), "custom_load": False,
         },
     }  # fmt: skip
 

@@ -166,8 +166,8 @@ PRETRAIN_FIELDS = (
 )  # fmt: skip
 FINETUNE_FIELDS = (
     "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum",
-    "weight_decay", "classifier", "finetune_encoder", "finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop", "label_smoothing", "rotation", "zoom",
-    "every_turn", "method", "head_rate", "body_rate",
+    "weight_decay", "classifier", "finetune_encoder", "finetune_epochs", "finetune_batch", "finetune_rate", "rate_drops", "rate_drop",
+    "label_smoothing", "rotation", "zoom", "every_turn", "method", "head_rate", "body_rate",
 )  # fmt: skip
 FROZEN_FIELDS = (
     "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "weight_decay",
@@ -236,7 +236,8 @@ def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, n
         ):
             if getattr(config, name) > n:
                 found.append(
-                    f"{name} must not be above the number of training images, got {getattr(config, name)} for {n}; set {name}={max(2, min(16, n))}"
+                    f"{name} must not be above the number of training images, got {getattr(config, name)} for {n}; set "
+                    f"{name}={max(2, min(16, n))}"
                 )
     return found
 
@@ -250,7 +251,8 @@ def view_set(config: SupcamConfig) -> ViewSet:
 
 
 def _shuffled(n: int, batch: int, chance: torch.Generator) -> tuple[Tensor, list[slice]]:
-    """Positions in random order, and which of them each batch has; the incomplete last one is left out, as batch statistics need a full one."""
+    """Positions in random order, and which of them each batch has; the incomplete last one is left out, as batch statistics need a full
+    one."""
     order = torch.randperm(n, generator=chance)[: n // batch * batch]
     return order, [slice(first, first + batch) for first in range(0, len(order), batch)]
 
@@ -667,13 +669,10 @@ def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, A
 
 
 def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = None) -> Pack:
-    """A folder of images as this configuration sees it; near duplicates are tied, so that no split parts them. The four types are in the
-    paper's order when the folders are named so."""
+    """A folder of images as this configuration sees it; near duplicates are tied, so that no split parts them."""
     pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal=normal_of(vars(config)))
     if classes is not None:
         return pack
-    if set(pack.classes) == set(CLASSES) and pack.classes != CLASSES:
-        pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=CLASSES, normal=normal_of(vars(config)))
     ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images, pack.files))
     note = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
     return replace(pack, ties=ties, notes=(*pack.notes, note) if ties else pack.notes)
@@ -687,7 +686,8 @@ def synthesize(config: SupcamConfig, *, images: int, seed: int) -> Pack:
 def synthesize_external(config: SupcamConfig, *, images: int, seed: int) -> dict[str, Pack]:
     """Beside it: other patients' clusters as another laboratory would have them."""
     drawn = cluster_set(
-        images // len(CLASSES), size=config.input_size, canvas=config.canvas, seed=derive_seed(seed, "elsewhere"), normal=normal_of(vars(config)),
+        images // len(CLASSES), size=config.input_size, canvas=config.canvas, seed=derive_seed(seed, "elsewhere"),
+        normal=normal_of(vars(config)),
         laboratory=ELSEWHERE,
     )  # fmt: skip
     return {"elsewhere": drawn}

@@ -1,5 +1,6 @@
 """Crops of single cells for training and prediction: a packed set, a folder per type, or tiles with labels beside them.
-Comes in: a folder or files. Goes out: a `Pack`, or crops and columns that name them. Exists so that all ways to cells end in one kind of crop."""
+Comes in: a folder or files. Goes out: a `Pack`, or crops and columns that name them. Exists so that all ways to cells end in one kind of
+crop."""
 
 from __future__ import annotations
 
@@ -8,16 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.crops import SIDE, Cell, crop, dark_part, window
-from trainables.data.downloads import DOWNLOADS, cut_tile, find_tiles
+from trainables.data.crops import SIDE, Cell, Tile, crop, dark_part, window
+from trainables.data.downloads import DOWNLOADS, cut_tile
 from trainables.data.find import list_folder
 from trainables.data.listing import part_faults
-from trainables.data.open import FileFault, UnreadableError, read_picture, unreadable_fault
+from trainables.data.open import Decoded, FileFault, UnreadableError, read_picture, unreadable_fault
 from trainables.data.pack import Masks, Pack, load_pack, make_pack
-from trainables.data.read import class_indices, said_first, torn_copies
+from trainables.data.read import class_indices, said_first, said_of, torn_copies
 from trainables.data.readers import each
-from trainables.data.words import shown
+from trainables.data.words import count, few, shown
 from trainables.parts.errors import RequestError
+
+WHOLE = 256  # pixels: a cell at 40 times is some 50 wide; what is larger than this is a tile of many
 
 
 def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
@@ -30,16 +33,13 @@ def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
                 f"cells are {SIDE} x {SIDE} pixels in colour, '{folder}' holds {pack.images.shape[1:]}; prepare the download again"
             )
         return pack if classes is None or tuple(classes) == pack.classes else _ordered(pack, classes, folder)
-    for name, download in DOWNLOADS.items():
-        if folder.is_dir() and find_tiles(folder, download):
-            raise RequestError(f"'{folder}' is a download of whole tiles ({download.images}, {download.labels}); cut its cells out first: python -m search data prepare {name} {folder} OUT")  # fmt: skip
     listing = list_folder(folder)
     order, labels, wrong, missing = class_indices(listing, classes, folder)
     parts = listing.parts if classes is None else None
-    images, areas, masks, broken = _pictures([folder / name for name in listing.files], listing.names)
+    images, areas, masks, said, broken = _pictures([folder / name for name in listing.files], listing.names)
     if faults := [*listing.faults, *wrong, *(part_faults(listing) if parts is not None else []), *broken]:
         raise RequestError(*faults)
-    notes = [*said_first(listing), *(note.replace("image of class", "cell of type") for note in missing)]
+    notes = [*said, *said_first(listing), *(note.replace("image of class", "cell of type") for note in missing)]
     notes.append("the outline of a cell is the largest dark part of its image (Otsu's threshold)")
     pack = make_pack(images, labels, order, listing.names, listing.patients, areas, notes, parts, Masks.of(masks))
     if torn := torn_copies(pack):
@@ -61,49 +61,74 @@ def _ordered(pack: Pack, classes: Sequence[str], folder: Path) -> Pack:
     return make_pack(pack.images, labels, classes, pack.files, pack.patients, pack.areas, notes, masks=pack.masks)
 
 
-def _pictures(paths: Sequence[Path], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[str]]:
-    """Files of one cell each -> crops (N, 32, 32, 3), areas (N, 2), masks of the cells on them, faults."""
+def _pictures(paths: Sequence[Path], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[str], list[str]]:
+    """Files of one cell each -> crops (N, 32, 32, 3), areas (N, 2), masks of the cells on them, notes, faults."""
     masks = [np.ones((1, 1), bool)] * len(paths)
     images, areas = np.zeros((len(paths), SIDE, SIDE, 3), np.uint8), np.ones((len(paths), 2))
 
-    def one(i: int) -> str:
+    def one(i: int) -> str | Decoded:
         try:
-            picture = read_picture(paths[i])
+            picture, said = read_picture(paths[i])
         except UnreadableError as fault:
             return str(fault)
         height, width = picture.shape[:2]
         images[i] = crop(picture, *window(Cell("", 0, 0, 0, height, width, 0.0), 1))
         areas[i] = height * width
         masks[i] = dark_part(picture)
-        return ""
+        return said
 
-    reasons = each(one, range(len(paths)))
-    return images, areas, masks, unreadable_fault([(names[i], reason) for i, reason in enumerate(reasons) if reason])
+    results = dict(zip(names, each(one, range(len(paths))), strict=True))
+    notes = said_of({name: said for name, said in results.items() if isinstance(said, Decoded)})
+    if large := [name for name, area in zip(names, areas[:, 0], strict=True) if area > WHOLE**2]:
+        notes.append(
+            f"{count(len(large))} of more than {WHOLE} x {WHOLE} pixels taken as one cell each: {few(large, 3)}; "
+            "of whole tiles the cells must be cut out first (data prepare)"
+        )
+    return images, areas, masks, notes, unreadable_fault([(name, reason) for name, reason in results.items() if isinstance(reason, str)])
 
 
-def read_any(paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, list[object]], list[str]]:
-    """Files -> crops (N, 32, 32, 3), columns file, cell, x, y (the middle of the cell's box on its tile, pixels), faults.
+def read_any(paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, list[object]], list[str], list[str]]:
+    """Files -> crops (N, 32, 32, 3), columns file, cell, x, y (the middle of the cell's box on its tile, pixels), notes, faults.
     A tile that lies as in a download, its label file beside it, gives one row a cell, whether the file knows its type or not; any other
     image is one cell."""
     parts: list[np.ndarray] = [np.zeros((0, SIDE, SIDE, 3), np.uint8)]
     columns: dict[str, list[object]] = {"file": [], "cell": [], "x": [], "y": []}
     faults: list[str] = []
+    notes: list[str] = []
+    whole: dict[str, Decoded] = {}
+    alone: dict[int, Path] = {}  # the row of an image that is no tile; they are read together, so that notes count them
     for path in paths:
-        for download in DOWNLOADS.values():
-            labels = path.parent.parent / download.labels / (path.stem + download.ending)
-            if path.parent.name == download.images and labels.parent.is_dir():  # a tile, which is no cell even where its file is missing
-                tile = cut_tile(download, str(path), path, labels if labels.is_file() else None, typed=False)
-                name = shown(str(path))
-                faults += [FileFault(f"{name}: {fault}", () if tile.cells else (name,)) for fault in tile.faults]
-                parts.append(tile.crops)
-                rows = [(cell.name, (cell.left + cell.right) / 2, (cell.top + cell.bottom) / 2) for cell in tile.cells]
-                break
+        tile = _tile_of(path)
+        if tile is None:
+            alone[len(columns["file"])] = path
+            parts.append(np.zeros((1, SIDE, SIDE, 3), np.uint8))
+            rows: list[tuple[object, ...]] = [("", "", "")]
         else:
-            images, _, _, broken = _pictures([path], [shown(str(path))])
-            faults += broken
-            parts.append(images)
-            rows = [("", "", "")]  # type: ignore[list-item]
+            name = shown(str(path))
+            faults += [FileFault(f"{name}: {fault}", () if tile.cells else (name,)) for fault in tile.faults]
+            whole |= {} if tile.said is None else {name: tile.said}
+            parts.append(tile.crops)
+            rows = [(cell.name, (cell.left + cell.right) / 2, (cell.top + cell.bottom) / 2) for cell in tile.cells]
         for row in rows:
-            for name, value in zip(columns, (shown(str(path)), *row), strict=True):
-                columns[name].append(value)
-    return np.concatenate(parts), columns, faults
+            for word, value in zip(columns, (shown(str(path)), *row), strict=True):
+                columns[word].append(value)
+    crops = np.concatenate(parts)
+    if alone:
+        crops[list(alone)], _, _, notes, broken = _pictures(list(alone.values()), [shown(str(path)) for path in alone.values()])
+        faults += broken
+    return crops, columns, [*said_of(whole), *notes], faults
+
+
+def _tile_of(path: Path) -> Tile | None:
+    """A tile with its cells, where the image lies as in a download, the folder of label files beside its own; None for other images."""
+    for download in DOWNLOADS.values():
+        if path.parent.name.casefold() != download.images.casefold():
+            continue
+        above = path.parent.parent
+        for place in sorted(above.iterdir()) if above.is_dir() else ():
+            if (
+                place.name.casefold() == download.labels.casefold() and place.is_dir()
+            ):  # a tile, which is no cell even where its file is missing
+                labels = place / (path.stem + download.ending)
+                return cut_tile(download, str(path), path, labels if labels.is_file() else None, typed=False)
+    return None

@@ -1,5 +1,6 @@
 """What a folder of images really holds: sizes, polarity, broken files, duplicates, leaks, and what size alone gives away.
-Comes in: a folder. Goes out: `Findings`, numbers and names without layout. Exists so that a score means little before it is known that no image stands on two sides."""
+Comes in: a folder. Goes out: `Findings`, numbers and names without layout. Exists so that a score means little before it is known that no
+image stands on two sides."""
 
 from __future__ import annotations
 
@@ -22,6 +23,9 @@ from trainables.data.size import size_baseline
 from trainables.data.split import given_split, split
 from trainables.data.words import PARTS, class_order, count, few, shown
 from trainables.parts.errors import RequestError
+
+LARGER = 50  # times the area: objects of one kind under one lens differ by less
+DOUBLED = 0.2  # of the images, above which copies are no accident
 
 
 @dataclass
@@ -101,7 +105,13 @@ def inspect_folder(
     found.white, found.deep = sum(s.said.inverted for s in seen), sum(s.said.deep for s in seen)
     found.black = len(seen) - found.white
     for words in said_of(dict(zip(files, [s.said for s in seen], strict=True))):
-        (found.notes if "more than 8 bits" in words else found.warnings).append(words)
+        (found.notes if "more than 8 bits" in words and "differ" not in words else found.warnings).append(words)
+    middle = float(np.median([s.width * s.height for s in seen]))
+    if large := [name for name, s in zip(files, seen, strict=True) if s.width * s.height > LARGER * middle]:
+        found.warnings.append(
+            f"{count(len(large))} more than {LARGER} times as large as the middle one: {few(large, 3)}; an overview among crops? "
+            "move it away"
+        )
     if found.white and found.black:
         few_white = found.white < found.black
         odd = [name for name, s in zip(files, seen, strict=True) if s.said.inverted == few_white]
@@ -116,6 +126,13 @@ def inspect_folder(
     shapes, keys, turns = [s.shape for s in seen], [s.key for s in seen], [s.turns for s in seen]
     close = near_pairs([s.upright for s in seen], [s.turned for s in seen], shapes, keys, turns, files)
     found.near = [NearPair(files[i], files[j], value, turned) for i, j, value, turned in close]
+    doubled = {name for members in found.duplicates for name in members[1:]} | {pair.second for pair in found.near}
+    if len(doubled) > DOUBLED * len(seen):
+        found.warnings.append(
+            f"{count(len(doubled))} of {len(seen):,} are copies of others: augmented before, or saved twice in two formats? each "
+            "object counts as "
+            "often as it has copies; keep the originals alone, the training makes views of its own"
+        )
     if patients is not None:
         across = [members for members in same if len({patients[i] for i in members}) > 1]
         if across:
@@ -171,15 +188,18 @@ def _check_sides(
         torn = [f"{name} ({', '.join(p for p in PARTS if p in parts)})" for name, parts in sides_of.items() if len(parts) > 1]
         if torn:
             found.leaks.append(
-                f"{what}: a patient must stand on one side, {count(len(torn), 'patient')} on two: {few(torn)}; split by patient, or drop the column"
+                f"{what}: a patient must stand on one side, {count(len(torn), 'patient')} on two: {few(torn)}; split by patient, "
+                "or drop the column"
             )
     torn = [" = ".join(f"{files[i]} ({side[i]})" for i in members) for members in same if len({side[i] for i in members} - {""}) > 1]
     if torn:
         found.leaks.append(
-            f"{what}: equal images must stand on one side, {count(len(torn), 'set')} of them on two: {few(torn, 3)}; keep them on one side or remove one"
+            f"{what}: equal images must stand on one side, {count(len(torn), 'set')} of them on two: {few(torn, 3)}; keep them on "
+            "one side or remove one"
         )
     torn = [f"{files[i]} ({side[i]}) ~ {files[j]} ({side[j]})" for i, j, _, _ in close if side[i] != side[j] and side[i] and side[j]]
     if torn:
         found.warnings.append(
-            f"{what}: near duplicates on two sides, {count(len(torn), 'pair')}: {few(torn, 3)}; look at them, and give both one patient or remove one"
+            f"{what}: near duplicates on two sides, {count(len(torn), 'pair')}: {few(torn, 3)}; look at them, and give both one "
+            "patient or remove one"
         )

@@ -24,12 +24,22 @@ SIDE = 24  # px of the reduced image that near duplicates are compared on
 # 2023) and 5,474 Q-banded ones (Poletti et al. 2012): all 10 + 37 + 13 pairs above are the same object; the best of different ones had
 # 0.983 (G) and 0.9897 (Q) upright, 0.990 turned.
 NEAR, NEAR_TURNED = 0.99, 0.992
+SURE = (
+    0.9965  # correlation that no two different objects of any of these sets reached, those that are drawn from one description among them
+)
 NAMED = 0.8  # correlation at the best turn of an image and one that its name says is a copy of it
+PROPORTION = 0.1  # by which the sides of two boxes may differ, as a logarithm
 SAME_SET = 0.05  # of an external set's images that are near duplicates of the study's own: it is not external
-COPY = re.compile(
-    r"(.+?)(?:[ _.-]*\(\d+\)|[ _.-]+(?:rot|rotated|aug|augmented|flip|hflip|vflip|mirror|copy|kopie|scaled|jpe?g|bright|noise|shift|crop|resized)"
-    r"[ _.-]*\d*)+",
-    re.IGNORECASE,
+CHANGE = (
+    r"(?:rot|rotated?|aug|augmented|flip|flipped|hflip|vflip|fliph|flipv|hf|vf|lr|ud|mirror|mirrored|copy|kopie|copie|copia|scaled|jpe?g|bright"
+    r"|brightness|contrast|gamma|noise|noisy|blur|blurred|shift|shifted|crop|cropped|zoom|resized|elastic|r(?=\d)|v(?=\d))"
+)
+# What programs and people make of x: x_rot25, x - Copy (2), aug_x, Copy of x, x_0_1234 (Keras), class_original_x.png_<uuid> (Augmentor).
+COPY = (
+    re.compile(rf"(?P<of>.+?)(?:[ _.-]*\(\d+\)|[ _.-]+{CHANGE}[ _.-]*\d*)+", re.IGNORECASE),
+    re.compile(rf"(?:{CHANGE}[ _.-]*\d*[ _.-]+(?:of[ _]|de[ _]|von[ _])?)+(?P<of>.+)", re.IGNORECASE),
+    re.compile(r"(?P<of>.+)_\d+_\d{2,5}"),
+    re.compile(r".*?_original_(?P<of>.+?)\.(?:png|jpe?g|tiff?|bmp)_[0-9a-f-]{6,}", re.IGNORECASE),
 )
 
 
@@ -44,11 +54,11 @@ class NearPair:
 
 
 def reduced(box: np.ndarray) -> np.ndarray:
-    """(h, w) -> float32 (SIDE * SIDE,) with mean 0 and length 1, so that a dot product is a correlation; all 0 for a flat box."""
+    """(h, w) -> float16 (SIDE * SIDE,) with mean 0 and length 1, so that a dot product is a correlation; all 0 for a flat box."""
     small = area_weights(box.shape[0], SIDE) @ box.astype(np.float32) @ area_weights(box.shape[1], SIDE).T
     small = (small - small.mean()).ravel()
     length = float(np.linalg.norm(small))
-    return small / length if length > 1e-3 else np.zeros_like(small)
+    return (small / length if length > 1e-3 else np.zeros_like(small)).astype(np.float16)
 
 
 def in_one_position(box: np.ndarray) -> np.ndarray:
@@ -80,12 +90,10 @@ def named_pairs(files: Sequence[str]) -> list[tuple[int, int]]:
     pairs = []
     for i, name in enumerate(files):
         path = PurePosixPath(name)
-        if (match := COPY.fullmatch(path.stem)) is None:
-            continue
-        own = stems.get((path.parent / match[1]).as_posix().casefold())
-        for j in [own] if own is not None else by_name.get(match[1].casefold(), [])[:1]:
-            if j != i:
-                pairs.append((min(i, j), max(i, j)))
+        for original in (match["of"].casefold() for way in COPY if (match := way.fullmatch(path.stem))):
+            own = stems.get((path.parent / original).as_posix().casefold())
+            found = [own] if own is not None else by_name.get(original, [])[:1]
+            pairs += [(min(i, j), max(i, j)) for j in found if j != i]
     return pairs
 
 
@@ -96,7 +104,7 @@ def near_pairs(
     keys: Sequence[bytes],
     turns: Sequence[np.ndarray],
     files: Sequence[str] = (),
-    block: int = 512,
+    block: int = 2048,
 ) -> list[tuple[int, int, float, bool]]:
     """Boxes of the foreground, reduced to SIDE x SIDE and correlated, as they stand and in a position chosen by their moments; blind
     to gray level, contrast, padding and scale. The sides of two boxes may differ in proportion by 10 %. Then their pictures in polar
@@ -105,14 +113,18 @@ def near_pairs(
     chosen = np.array(sorted({key: i for i, key in reversed(list(enumerate(keys)))}.values()), np.int64)
     tall = np.log([shapes[i][0] / shapes[i][1] for i in chosen])
     pairs: dict[tuple[int, int], tuple[float, bool]] = {}
-    for reduced, shape, least, is_turned in ((upright, tall, NEAR, False), (turned, np.abs(tall), NEAR_TURNED, True)):
-        rows = np.stack([reduced[i] for i in chosen])
-        for start in range(0, len(rows), block):
-            a, b = np.nonzero(rows[start : start + block] @ rows[start:].T >= least)
-            a, b = a[a < b] + start, b[a < b] + start
-            close = np.abs(shape[a] - shape[b]) < 0.1
-            for i, j in zip(a[close], b[close], strict=True):
-                pairs.setdefault((int(chosen[i]), int(chosen[j])), (min(1.0, float(rows[i] @ rows[j])), is_turned))
+    for looks, shape, least, is_turned in ((upright, tall, NEAR, False), (turned, np.abs(tall), NEAR_TURNED, True)):
+        order = np.argsort(shape, kind="stable")  # so that most blocks are too unlike in shape to be compared
+        rows, sides = np.stack([looks[chosen[i]] for i in order]), shape[order]
+        for start, other in ((s, o) for s in range(0, len(rows), block) for o in range(s, len(rows), block)):
+            if sides[other] - sides[min(start + block, len(rows)) - 1] >= PROPORTION:
+                continue
+            values = rows[start : start + block].astype(np.float32) @ rows[other : other + block].astype(np.float32).T
+            a, b = np.nonzero(values >= least)
+            value, a, b = values[a, b], a + start, b + other
+            close = (a < b) & (sides[b] - sides[a] < PROPORTION)
+            for i, j, v in zip(chosen[order[a[close]]].tolist(), chosen[order[b[close]]].tolist(), value[close].tolist(), strict=True):
+                pairs.setdefault((min(i, j), max(i, j)), (min(1.0, v), is_turned))
     pictures = np.stack([turns[i] for i in chosen])
     for i, j, value in turned_pairs(pictures):
         pairs.setdefault((int(chosen[i]), int(chosen[j])), (value, True))
@@ -131,8 +143,8 @@ class Shared:
 
 
 def shared_files(one: str | Path, other: str | Path) -> Shared:
-    """Images in both folders: as decoded, polarity undone and frames cut off, before anything is scaled (two sets may be scaled by different
-    factors); and those that are the same but for size, compression and turn."""
+    """Images in both folders: as decoded, polarity undone and frames cut off, before anything is scaled (two sets may be scaled by
+    different factors); and those that are the same but for size, compression and turn."""
     sets = []
     for folder in (Path(one), Path(other)):
         listing = list_folder(folder)
@@ -142,7 +154,8 @@ def shared_files(one: str | Path, other: str | Path) -> Shared:
 
 
 def _foreground(path: Path) -> tuple[bytes, np.ndarray] | None:
-    """A key, equal where the foreground is, and the picture in polar coordinates; None for an image without any, or one that cannot be read."""
+    """A key, equal where the foreground is, and the picture in polar coordinates; None for an image without any, or one that cannot be
+    read."""
     try:
         gray = foreground_box(decode(path).gray)
     except UnreadableError:

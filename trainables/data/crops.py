@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import label
 
+from trainables.data.open import Decoded
+
 SIDE = 32  # pixels of a crop (Nakhli et al., section 4.3)
 
 
@@ -34,12 +36,17 @@ class Tile:
     crops: np.ndarray = field(default_factory=lambda: np.zeros((0, SIDE, SIDE, 3), np.uint8))
     cells: list[Cell] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  # "cell 12: why", or why the whole tile is left out
-    untyped: int = 0  # cells without a type, left out
+    said: Decoded | None = None  # what was done to its image, without the pixels
+    untyped: int = 0  # cells without a type, or too small to show one, left out
     clipped: int = 0  # boxes that reached beyond the tile
+    regions: int = 0  # outlines around many cells, left out
+    types: dict[str, int] = field(default_factory=dict)  # how its file calls them, where names are free: cells
+    found: bool = False  # whether its file holds what a program found as cells, so that a person's outlines are regions
 
 
 def window(cell: Cell, factor: int) -> tuple[int, int, int]:
-    """(top, left, side) of the square around a cell whose side is `factor` times the longer side of its box. It may reach beyond the tile."""
+    """(top, left, side) of the square around a cell whose side is `factor` times the longer side of its box. It may reach beyond the
+    tile."""
     side = factor * max(cell.bottom - cell.top, cell.right - cell.left)
     return (cell.top + cell.bottom - side) // 2, (cell.left + cell.right - side) // 2, side
 

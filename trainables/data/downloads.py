@@ -30,7 +30,7 @@ class Download:
     ending: str  # of label files
     read: Callable[..., Tile]  # (label file, height, width, typed=True)
     factor: int  # the window's side in sides of the cell (section 4.3)
-    cells: int  # in the publication
+    cells: int  # in the publication; 0: there is none
     tiles: int
 
 
@@ -62,9 +62,11 @@ def find_tiles(folder: Path, download: Download) -> list[tuple[str, Path | None,
 def cut_tile(download: Download, name: str, image: Path | None, labels: Path | None, typed: bool = True) -> Tile:
     """All cells of a tile, cut out; typed False: of those without a type too. What is wrong stands in the tile; nothing is raised."""
     if image is None or labels is None:
-        return Tile(name, faults=[f"no label file {download.labels}/*{download.ending} of this name" if labels is None else f"no image of this name in {download.images}"])  # fmt: skip
+        place = f"{download.labels}/" if download.labels else ""
+        gone = f"no label file {place}*{download.ending} of this name" if labels is None else f"no image of this name in {download.images}"
+        return Tile(name, faults=[gone])
     try:
-        picture = read_picture(image)
+        picture, said = read_picture(image)
     except UnreadableError as fault:
         return Tile(name, faults=[f"the image cannot be read ({fault})"])
     tile = download.read(labels, *picture.shape[:2], typed=typed)
@@ -73,7 +75,7 @@ def cut_tile(download: Download, name: str, image: Path | None, labels: Path | N
         cell if cell.mask is not None else replace(cell, mask=dark_part(picture[cell.top : cell.bottom, cell.left : cell.right]))
         for cell in tile.cells
     ]
-    return replace(tile, name=name, crops=np.stack(crops) if crops else tile.crops)
+    return replace(tile, name=name, said=said, crops=np.stack(crops) if crops else tile.crops)
 
 
 def patient_of(tile: str) -> str:
@@ -83,8 +85,8 @@ def patient_of(tile: str) -> str:
 
 
 def _apart(work: Callable[..., Tile], jobs: Sequence[tuple[str, Path | None, Path | None]]) -> list[Tile]:
-    """work(*job) of each job, in processes beside this one: one changed byte of a label file can end SciPy's reader, and its process with it.
-    A tile whose process dies alone too has that as its fault."""
+    """work(*job) of each job, in processes beside this one: one changed byte of a label file can end SciPy's reader, and its process with
+    it. A tile whose process dies alone too has that as its fault."""
     results: list[Tile | None] = [None] * len(jobs)
 
     def attempt(some: Sequence[int], processes: int) -> None:

@@ -8,12 +8,13 @@ import difflib
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing, settled
 from trainables.data.manifest import choose_table, from_manifest
-from trainables.data.open import SUFFIXES
+from trainables.data.open import SUFFIXES, text_link
 from trainables.data.shape import MASKS, from_folders
 from trainables.data.words import class_order, count, few, same, shown, them
 
@@ -21,9 +22,16 @@ SYSTEM = {"lost+found", "$recycle.bin", "system volume information", "@eadir", "
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini"}
 BESIDE = re.compile(r"(.+?)[ _.\-]+(?:mask|masks|seg|segmentation|overlay|thumb|thumbnail|preview)$", re.IGNORECASE)
 IMAGES_NOT_READ = (
-    ".webp", ".gif", ".jp2", ".j2k", ".svs", ".ndpi", ".czi", ".nd2", ".lif", ".vsi", ".mrxs", ".scn", ".dcm", ".npy", ".npz", ".heic", ".avif", ".psd", ".dng",
-    ".zip", ".rar", ".7z", ".tar", ".gz",
+    ".webp", ".gif", ".jp2", ".j2k", ".jpx", ".svs", ".ndpi", ".czi", ".nd2", ".lif", ".vsi", ".mrxs", ".scn", ".oib", ".oif", ".lsm",
+    ".dcm", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".zarr", ".nii", ".nrrd", ".mha", ".raw", ".heic", ".heif", ".avif", ".psd", ".dng",
+    ".cr2", ".nef", ".jfif", ".jpe", ".jxl", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".dib", ".ico", ".pcx", ".sgi", ".xcf", ".fits",
+    ".emf", ".wmf", ".zip", ".rar", ".7z", ".tar", ".tgz", ".gz",
 )  # fmt: skip
+MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"GIF8")
+LISTS = (".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".parquet", ".pkl", ".db", ".sqlite")  # that may name images
+
+
+LOOKED_INTO = 1 << 20  # bytes of a file that may name images
 
 
 @dataclass
@@ -97,7 +105,14 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
     listing = Listing()
     _odd(tree, listing)
     images = _without_masks(tree.images, listing)
-    table = choose_table(folder, tree.others, listing)
+    _text_links(folder, tree, listing)
+    table = choose_table(folder, tree.others, images, listing)
+    if table is None and not layout and (kind := prepared_as(tree)):
+        listing.faults.append(
+            f"'{shown(str(folder))}' holds whole tiles with their cells ({kind}), and no folder per class; "
+            f"cut the cells out first: python -m search data prepare {kind} {shown(str(folder))} OUT"
+        )
+        return listing
     if not images and table is None:
         if not listing.faults:
             inside = f"it holds {few([shown(name) for name in tree.others])}" if tree.others else "it is empty"
@@ -109,8 +124,34 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
         from_manifest(folder, table, images, group, listing)
     else:
         from_folders(folder, images, tree, layout, listing)
-    _others(tree, table, listing)
+    _others(folder, tree, table, listing)
     return settled(listing, group)
+
+
+def prepared_as(tree: Tree) -> str:
+    """The word for `data prepare`, where a folder holds whole tiles and files of their cells; ''."""
+    names = [PurePosixPath(name.casefold()) for name in (*tree.images, *tree.others)]
+    there = {(path.parent.parent, path.parent.name, path.suffix) for path in names}
+    for kind, pictures, labels, ending in (("consep", "images", "labels", ".mat"), ("nucls", "rgb", "csv", ".csv")):
+        for place, word, suffix in there:
+            if (word, suffix) == (labels, ending) and any((place, pictures, image) in there for image in SUFFIXES):
+                return kind
+    if {"images.npy", "masks.npy"} <= {path.name for path in names}:
+        return "pannuke"
+    stems = {path.stem for path in names if path.suffix in SUFFIXES}
+    drawn = [path for path in names if path.name.endswith((".geojson", ".geojson.gz"))]
+    return "qupath" if any(path.name.partition(".")[0] in {stem.partition(".")[0] for stem in stems} for path in drawn) else ""
+
+
+def _text_links(folder: Path, tree: Tree, listing: Listing) -> None:
+    """Links that a copy made text of: what they named is not there, and nothing else would say so."""
+    found = [(name, target) for name in tree.others if not PurePosixPath(name).suffix and (target := text_link(folder / name))]
+    if found:
+        listing.faults.append(
+            f"every link must lead to something, {len(found)} were copied as text: {few([f'{shown(n)} (to {t})' for n, t in found])}; "
+            "copy the folder with its links (cp -a, tar, git with core.symlinks), or what they name"
+        )
+        tree.others = [name for name in tree.others if name not in dict(found)]
 
 
 def _no_folder(folder: Path) -> str:
@@ -123,7 +164,10 @@ def _no_folder(folder: Path) -> str:
     except OSError as fault:
         return f"the data must be a folder, '{name}' cannot be looked at ({fault.strerror}); check the path and the rights"
     if there:
-        return f"the data must be a folder, '{name}' is a file; name the folder that holds the class folders (an archive must be unpacked first)"
+        return (
+            f"the data must be a folder, '{name}' is a file; name the folder that holds the class folders (an archive must be "
+            "unpacked first)"
+        )
     if folder.is_symlink():
         return f"the data must be a folder, '{name}' is a link that leads nowhere ({shown(os.readlink(folder))}); restore what it names"
     parent = next((p for p in folder.parents if p.is_dir()), Path("."))
@@ -178,7 +222,8 @@ def _without_masks(images: list[str], listing: Listing) -> list[str]:
             kept.append(name)
     if dropped:
         listing.warnings.append(
-            f"{count(len(dropped))} taken as masks, overlays or thumbnails of others and passed over: {few([shown(name) for name in dropped], 3)}"
+            f"{count(len(dropped))} taken as masks, overlays or thumbnails of others and passed over: "
+            f"{few([shown(name) for name in dropped], 3)}"
         )
     if lonely:
         listing.faults.append(
@@ -192,22 +237,45 @@ def _stem(name: str) -> str:
     return PurePosixPath(name).stem.casefold()
 
 
-def _others(tree: Tree, table: str | None, listing: Listing) -> None:
+def _is_image(path: Path) -> bool:
+    """Whether a file without an ending is an image all the same."""
+    if path.suffix:
+        return False
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4).startswith(MAGIC)
+    except OSError:
+        return False
+
+
+def _names(path: Path, images: Sequence[str]) -> bool:
+    """Whether a file's beginning names two of the images."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(LOOKED_INTO)
+    except OSError:
+        return False
+    found = set(re.findall(r"[^\s\"'/\\<>=,:;\[\]{}()]+", head.decode("utf-8", "replace")))
+    return len(found & {PurePosixPath(name).name for name in images}) > 1
+
+
+def _others(folder: Path, tree: Tree, table: str | None, listing: Listing) -> None:
     """Files that are not read: counted; named where they look like images or tables that were meant."""
     rest = [name for name in tree.others if name != table]
-    unread = [name for name in rest if name.lower().endswith(IMAGES_NOT_READ)]
+    unread = [name for name in rest if name.lower().endswith(IMAGES_NOT_READ) or _is_image(folder / name)]
     if unread:
-        kinds = class_order(PurePosixPath(name).suffix.lower() for name in unread)
+        kinds = class_order(PurePosixPath(name).suffix.lower() or "no ending" for name in unread)
         listing.faults.append(
             f"{count(len(unread), 'file')} of a kind that is not read ({few(kinds)}): {few([shown(name) for name in unread], 3)}; "
             "save them as PNG or TIFF (unpack archives), or move them out of the data"
         )
-    deep = [name for name in rest if "/" in name and PurePosixPath(name).name.casefold() == MANIFEST]
-    if deep:
+    if naming := [name for name in rest if name.lower().endswith(LISTS) and _names(folder / name, tree.images)]:
         listing.warnings.append(
-            f"a manifest is read at the root alone, {few([shown(name) for name in deep])} is not read; move it there, with files named from there"
+            f"{few([shown(name) for name in naming])} names images and is not read: labels, patients and parts stand in a table "
+            f"({MANIFEST}: "
+            "file,label,patient,split)"
         )
-    plain = [name for name in rest if name not in unread and name not in deep]
+    plain = [name for name in rest if name not in unread and name not in naming]
     if plain:
         kinds = class_order(shown(PurePosixPath(name).suffix.lower()) or "no ending" for name in plain)
         listing.notes.append(f"{len(plain)} other file{'s' if len(plain) != 1 else ''} skipped ({few(kinds)})")

@@ -4,17 +4,66 @@ object's own box has a border of object: the guess by the border is checked on a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 TOLERANCE = 8  # grey levels of 255 above the background that still count as background: JPEG's ringing on a flat field stays below it
 BEYOND = 0.05  # a ground is an extreme: at most this part of the pixels is brighter than white ground, or darker than black
 FLAT = 0.5  # and at least this part of the border is within the tolerance of it
 SEEN = 0.1  # an extreme is ground where it is at least this part of the border
+WITHIN = 0.35  # of an image: what a frame encloses is at least so much, or it is an object
 FEW_LEVELS = 6  # gray levels of an object, below which it is no picture any more
 
 
-def on_black(gray: np.ndarray, alpha: np.ndarray | None = None, tolerance: int = TOLERANCE) -> tuple[np.ndarray, bool, str]:
-    """float32 (h, w) 0..255 -> uint8 on black, whether it was inverted, and why the ground is unsure ('').
+@dataclass(frozen=True)
+class Grounded:
+    """An object on black, and what was made of its ground."""
+
+    black: np.ndarray  # uint8 (h, w), background exactly 0
+    inverted: bool  # the ground was white
+    unsure: str = ""  # why it may be another, in a few words
+    framed: bool = False  # a frame around the picture was cut away with it
+
+
+def on_black(gray: np.ndarray, alpha: np.ndarray | None = None, tolerance: int = TOLERANCE) -> Grounded:
+    """The object on black, see `_on_black`. Where what is left is a full rectangle with a flat ground of its own, the border was a frame,
+    as figures, scanners and padding to a square leave it: the ground is then looked for inside."""
+    found = _on_black(gray, alpha, tolerance)
+    box = _rectangle(found.black)
+    if alpha is not None or box is None or not _has_ground(gray[box], tolerance):
+        return found
+    inside = _on_black(gray[box], None, tolerance)
+    part = np.count_nonzero(inside.black) / inside.black.size
+    if inside.unsure or not 0.005 < part < 0.9:
+        return found
+    black = np.zeros_like(found.black)
+    black[box] = inside.black
+    return Grounded(black, inside.inverted, "", True)
+
+
+def _rectangle(black: np.ndarray) -> tuple[slice, slice] | None:
+    """The box of the foreground, without the blurred pixel at a frame's edge, where it is a full rectangle that is not the whole image."""
+    rows, columns = np.flatnonzero(black.any(1)), np.flatnonzero(black.any(0))
+    if not len(rows):
+        return None
+    box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    part = black[box]
+    if part.size == black.size or part.size < WITHIN * black.size or np.count_nonzero(part) < 0.97 * part.size:
+        return None
+    inner = tuple(slice(side.start + 2, side.stop - 2) for side in box)
+    return (inner[0], inner[1]) if min(black[inner].shape) > 2 else None
+
+
+def _has_ground(gray: np.ndarray, tolerance: int) -> bool:
+    """Whether nearly the whole border is one level, and an extreme one: white or black, as paper and the dark field are."""
+    border = _border(gray)
+    level = float(np.median(border))
+    return bool((np.abs(border - level) <= tolerance).mean() >= 0.9 and not 64 <= level < 192)
+
+
+def _on_black(gray: np.ndarray, alpha: np.ndarray | None, tolerance: int) -> Grounded:
+    """float32 (h, w) 0..255 -> uint8 on black.
 
     The ground is the median of the border where the border is flat and the median an extreme of the histogram. If not, the extreme (white
     or black) that is flat and takes part in the border. Where most of the border is transparent, a dark object stood on white and a
@@ -37,7 +86,7 @@ def on_black(gray: np.ndarray, alpha: np.ndarray | None = None, tolerance: int =
     black = np.rint(np.where(gray <= level + tolerance, 0, gray - level)).astype(np.uint8)
     if not unsure:
         unsure = _doubt(black)
-    return black, inverted, unsure
+    return Grounded(black, inverted, unsure)
 
 
 def _border(values: np.ndarray) -> np.ndarray:

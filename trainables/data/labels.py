@@ -39,7 +39,7 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
         found = scipy.io.loadmat(path, variable_names=keys)
     except NotImplementedError:
         raise UnreadableError("a MATLAB 7.3 file; save it again with -v7") from None
-    except Exception as fault:  # noqa: BLE001 (a flipped byte fails in SciPy in a dozen ways, ZeroDivisionError and UnboundLocalError among them)
+    except Exception as fault:  # noqa: BLE001 (a flipped byte fails in SciPy in a dozen ways, ZeroDivisionError among them)
         raise UnreadableError(f"not a readable .mat file ({(str(fault).splitlines() or ['damaged'])[0][:60]})") from None
     arrays = {key: found[key] for key in keys if key in found}
     odd = [key for key, value in arrays.items() if not isinstance(value, np.ndarray) or value.dtype.kind not in "iufb"]
@@ -112,8 +112,8 @@ def _kinds(arrays: Mapping[str, np.ndarray], mask: np.ndarray, numbers: np.ndarr
 
 
 def nucls_cells(path: Path, height: int, width: int, typed: bool = True) -> Tile:
-    """Cells of a NuCLS table for a tile of this size; `kind` indexes NUCLS_CLASSES. A cell's name is its line, counted from 1 below the head.
-    typed False: all its boxes, whatever it says of their types; `kind` is 0."""
+    """Cells of a NuCLS table for a tile of this size; `kind` indexes NUCLS_CLASSES. A cell's name is its line, counted from 1 below the
+    head. typed False: all its boxes, whatever it says of their types; `kind` is 0."""
     tile = Tile(path.stem)
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:

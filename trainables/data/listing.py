@@ -52,8 +52,8 @@ def class_faults(labels: Sequence[str], folder: str | Path) -> list[str]:
 
 
 def settled(listing: Listing, group: str = "patient") -> Listing:
-    """The listing with printable names, one spelling for each class and patient, and parts that are train, val or test. What was done is noted;
-    what keeps it from being used is a fault."""
+    """The listing with printable names, one spelling for each class and patient, and parts that are train, val or test. What was done is
+    noted; what keeps it from being used is a fault."""
     listing.labels = [shown(name) for name in listing.labels]
     listing.labels, several = united(listing.labels)
     if several:
@@ -105,7 +105,8 @@ def part_faults(listing: Listing) -> list[str]:
     if gone:
         has = ", ".join(name for name in PARTS if name in listing.parts)
         faults.append(
-            f"a split that comes with the data needs a part for train and one for test, it has {has}; call one of them {gone[0]}, or drop the split"
+            f"a split that comes with the data needs a part for train and one for test, it has {has}; call one of them {gone[0]}, "
+            "or drop the split"
         )
     if listing.patients is not None:
         sides: dict[str, set[str]] = {}

@@ -1,5 +1,6 @@
 """One image of an inspection: its numbers and what copies are compared on.
-Comes in: a path. Goes out: `Seen`, or why there is none. Exists so that an inspection keeps a few kilobytes of an image and never the image."""
+Comes in: a path. Goes out: `Seen`, or why there is none. Exists so that an inspection keeps a few kilobytes of an image and never the
+image."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ class Seen:
     foreground: int
     said: Decoded  # how it was read, without its pixels
     key: bytes  # equal where size and pixels are equal
-    upright: np.ndarray  # float32 (SIDE * SIDE,), mean 0, length 1
+    upright: np.ndarray  # float16 (SIDE * SIDE,), mean 0, length 1
     turned: np.ndarray  # the same of the image in the one of its 8 positions that its moments choose
     turns: np.ndarray  # float16, see `rotation.polar`
     shape: tuple[int, ...]  # of the foreground's box

@@ -4,98 +4,56 @@ the command stops: patients are never dropped because a spreadsheet has a habit 
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
-import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing
 from trainables.data.open import SUFFIXES
-from trainables.data.words import class_order, count, few, is_missing, same, shown, them
+from trainables.data.table import KNOWN, LARGEST, SHEETS, TEXT, TableError, heads, read_table
+from trainables.data.words import class_order, count, few, is_missing, part_of, same, shown, them
 
-TEXT = (".csv", ".tsv", ".tab", ".txt")
-SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
-KNOWN = ("file", "label", "patient", "split")
+DEEP = 50  # tables below the root that are looked into
 FILE_WORDS = ("file", "files", "filename", "file name", "filepath", "file path", "path", "image", "image name", "image id", "img", "name")
+PATIENT_WORDS = (
+    "patient id", "patientid", "patients", "patient no", "patient number", "patient name", "pat id", "pid", "case", "case id", "subject",
+    "subject id", "donor", "donor id", "individual", "individual id", "person", "participant",
+    "participant id", "animal", "mouse", "proband",
+)  # fmt: skip
 LABEL_WORDS = ("label", "labels", "class", "type", "category", "target", "diagnosis", "class name", "kind")
-LARGEST = 256 << 20  # bytes of a table that is looked into
 
 
-class TableError(ValueError):
-    """Why a table cannot be read, with what to do."""
-
-
-def read_table(path: Path) -> list[list[str]]:
-    """Rows of stripped cells, those without any left out: commas, semicolons, tabs or bars; UTF-8 or UTF-16; with `sep=` or without."""
-    try:
-        raw = path.read_bytes()
-    except OSError as fault:
-        raise TableError(f"cannot be read ({fault.strerror}); check its rights") from None
-    if raw.startswith(b"PK\x03\x04") or raw.startswith(b"\xd0\xcf\x11\xe0"):
-        raise TableError("is a spreadsheet under another name; save it as CSV UTF-8")
-    wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        text = raw.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as fault:
-        raise TableError(f"must be a comma-separated table in UTF-8, this one is not ({fault}); save it again as CSV UTF-8") from None
-    if "\0" in text:
-        raise TableError(
-            "must be a comma-separated table in UTF-8, this one holds zeros (UTF-16 without a mark?); save it again as CSV UTF-8"
-        )
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    given = re.match(r'"?sep=(.)"?[^\n]*\n', lines)
-    if given:
-        lines = lines[given.end() :]
-    head = lines.lstrip("\n").partition("\n")[0]
-    separator = given[1] if given else max(",;\t|", key=lambda mark: (head.count(mark), mark == ","))
-    try:
-        table = list(csv.reader(io.StringIO(lines, newline=""), delimiter=separator))
-    except csv.Error as fault:
-        raise TableError(f"must be a comma-separated table in UTF-8, this one is not ({fault}); save it again as CSV UTF-8") from None
-    return [row for row in ([cell.strip() for cell in row] for row in table) if any(row)]
-
-
-def heads(columns: Sequence[str], group: str = "patient") -> list[str]:
-    """A table's columns with those that have a meaning in our spelling."""
-    meant = {same(name): name for name in (*KNOWN, group)}
-    return [meant.get(same(name), name) for name in columns]
-
-
-def choose_table(folder: Path, others: Sequence[str], listing: Listing) -> str | None:
-    """The one table at the root that names files and labels; None where there is none. More than one, or one that cannot be read, is a fault."""
-    root = [name for name in others if "/" not in name and not name.startswith("~$")]
+def choose_table(folder: Path, others: Sequence[str], images: Sequence[str], listing: Listing) -> str | None:
+    """The one table at the root that names files and labels; None where there is none. More than one, or one that cannot be read, is a
+    fault; so is one that names images in columns of other names, in whatever language."""
+    known = {word for name in images for word in (_plain(PurePosixPath(name).name), _plain(PurePosixPath(name).stem))}
+    tables = [name for name in others if name.lower().endswith((*TEXT, *SHEETS)) and not PurePosixPath(name).name.startswith("~$")]
+    root = [name for name in tables if "/" not in name]
     named = [name for name in root if same(Path(name).stem) == "manifest" and name.lower().endswith(TEXT)]
-    if MANIFEST in named:
-        named = [MANIFEST]
+    named = [MANIFEST] if MANIFEST in named else named or [name for name in root if same(Path(name).stem) == "manifest"]
     found = list(named)
-    for name in (name for name in root if name.lower().endswith(TEXT) and name not in named):
-        if named and same(Path(name).stem) == "manifest":
-            continue
+    for name in (name for name in root if name not in named and not (named and same(Path(name).stem) == "manifest")):
         try:
             if (folder / name).stat().st_size > LARGEST:
                 continue
             rows = read_table(folder / name)
         except (TableError, OSError) as fault:
-            if not named and name.lower().endswith((".csv", ".tsv")):
+            if not named and not name.lower().endswith((".tab", ".txt")):
                 listing.faults.append(f"{shown(name)} {fault}, or move it out of the data")
             continue
         columns = heads(rows[0]) if rows else []
         words = {same(column) for column in columns}
         if {"file", "label"} <= set(columns):
             found.append(name)
-        elif not named and words & set(FILE_WORDS) and (words & set(LABEL_WORDS) or "patient" in columns):
-            listing.faults.append(
-                f"{shown(name)} looks like a table of the images and has no columns file and label, it has {few(rows[0], 8)}; "
-                "rename these two, or move it out of the data"
-            )
-    sheets = [name for name in root if name.lower().endswith(SHEETS)]
-    if sheets and not named:
-        listing.faults.append(
-            f"{few([shown(name) for name in sheets])} cannot be read here; save it as {MANIFEST} (CSV UTF-8: file,label,patient), or move it out of the data"
-        )
+        elif not named and rows:
+            meant = words & set(FILE_WORDS) and (words & set(LABEL_WORDS) or "patient" in columns)
+            if meant or _names_images(rows, known):
+                listing.faults.append(
+                    f"{shown(name)} looks like a table of the images and has no columns file and label, it has {few(rows[0], 8)}; "
+                    "rename these two, or move it out of the data"
+                )
+    _tables_not_read(folder, [name for name in tables if "/" in name], known, listing)
     if len(found) > 1:
         if len(named) == 1:
             listing.warnings.append(
@@ -109,6 +67,32 @@ def choose_table(folder: Path, others: Sequence[str], listing: Listing) -> str |
     return found[0] if found else None
 
 
+def _names_images(rows: Sequence[Sequence[str]], known: set[str]) -> bool:
+    """Whether a column holds names of images, most of them: a table of them, whatever its head is called."""
+    some = rows[:200]
+    for i in range(max(map(len, some))):
+        cells = [_plain(PurePosixPath(row[i].replace("\\", "/")).name) for row in some if i < len(row)]
+        if len(hits := set(cells) & known) >= 2 and sum(cell in hits for cell in cells) >= len(cells) / 2:
+            return True
+    return False
+
+
+def _tables_not_read(folder: Path, deep: Sequence[str], known: set[str], listing: Listing) -> None:
+    """Warns of tables of images where none is looked for: below the root."""
+    naming = [name for name in deep if PurePosixPath(name).name.casefold() == MANIFEST]
+    for name in (name for name in deep[:DEEP] if name not in naming):
+        try:
+            if (folder / name).stat().st_size < LARGEST >> 4 and _names_images(read_table(folder / name) or [[]], known):
+                naming.append(name)
+        except (TableError, OSError):
+            continue  # no table, whatever it is called
+    if naming:
+        listing.warnings.append(
+            f"a table of images is read at the root alone, {few([shown(name) for name in naming])} is not read; "
+            f"move it there, with files named from there and the columns file, label, patient"
+        )
+
+
 def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, listing: Listing) -> None:
     """Fills the listing from a table. found: the images below the folder."""
     faults, title = listing.faults, shown(table)
@@ -120,7 +104,7 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
     if not rows:
         faults.append(f"{title} must name the images, it is empty; write file,label,patient and a line per image, or remove it")
         return
-    columns = heads(rows[0], group)
+    columns = _meant(heads(rows[0], group), rows[1:], group, listing)
     used = max((i + 1 for row in rows for i, cell in enumerate(row) if cell), default=0)
     columns = columns[:used] + [""] * (used - len(columns))  # a spreadsheet leaves columns without a head or a cell
     listing.columns = [column for column in columns if column]
@@ -149,12 +133,39 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
         listing.notes.append(f"{count(other)} with a label in {title} unlike the folder's name: the manifest's was taken")
     if group in columns:
         listing.patients = [entry[group] for _, entry in kept]
-        listing.levels.append(f"patient: its column {group}")
+        listing.levels.append(f"patient: its column {rows[0][columns.index(group)]}")
         if all(is_missing(name) for name in listing.patients):
             listing.patients = None
     if "split" in columns:
         listing.parts = [entry["split"] for _, entry in kept]
-        listing.levels.append("part: its column split")
+        listing.levels.append(f"part: its column {rows[0][columns.index('split')]}")
+
+
+def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, listing: Listing) -> list[str]:
+    """The columns with `patient` where one is called so in other words, and `split` where one holds nothing but parts."""
+    found = list(columns)
+    if group == "patient" and group not in found:
+        called = [i for i, column in enumerate(found) if same(column) in PATIENT_WORDS]
+        if len(called) == 1:
+            found[called[0]] = "patient"
+        elif called:
+            listing.faults.append(
+                f"one column may name the patients, {few([found[i] for i in called])} seem to; call one of them patient, and the "
+                "others otherwise"
+            )
+    if "split" not in found:
+        holds = [i for i, c in enumerate(found) if c and c not in (*KNOWN, group) and _are_parts({r[i] for r in rows if i < len(r)})]
+        if len(holds) == 1:
+            found[holds[0]] = "split"
+        elif holds:
+            listing.faults.append(
+                f"one column may hold the split, {few([found[i] for i in holds])} do; call one of them split, and remove the others"
+            )
+    return found
+
+
+def _are_parts(values: set[str]) -> bool:
+    return len(values) > 1 and all(map(part_of, values))
 
 
 def _sound_head(title: str, columns: Sequence[str], group: str, listing: Listing) -> bool:
@@ -163,7 +174,8 @@ def _sound_head(title: str, columns: Sequence[str], group: str, listing: Listing
     missing = [name for name in ("file", "label") if name not in columns]
     if missing:
         faults.append(
-            f"{title} needs the columns file and label, {' and '.join(missing)} missing among {', '.join(present)}; rename or add {them(missing)}"
+            f"{title} needs the columns file and label, {' and '.join(missing)} missing among {', '.join(present)}; rename or add "
+            f"{them(missing)}"
         )
     if group != "patient" and group not in columns:
         faults.append(f"the group column must stand in {title}, there is no '{group}' among {', '.join(present)}; name one of these")
@@ -188,10 +200,12 @@ def _sound_head(title: str, columns: Sequence[str], group: str, listing: Listing
 def _matched(
     folder: Path, title: str, entries: Sequence[dict[str, str]], found: Sequence[str], listing: Listing
 ) -> list[tuple[str, dict[str, str]]]:
-    """(image, its line) of all lines that name one, and faults for the others. A name is taken as it stands, in another case or Unicode form,
-    or without its folders, where that leaves one image alone."""
+    """(image, its line) of all lines that name one, and faults for the others. A name is taken as it stands, in another case or Unicode
+    form, or without its folders, where that leaves one image alone."""
     faults = listing.faults
     known, loose, bare = set(found), _unique(found, _plain), _unique(found, lambda name: _plain(PurePosixPath(name).name))
+    without = _unique(found, lambda name: _plain(PurePosixPath(name).with_suffix("").as_posix()))  # as spreadsheets name images
+    stems = _unique(found, lambda name: _plain(PurePosixPath(name).stem))
     names = [entry["file"].replace("\\", "/").removeprefix("./") for entry in entries]
     outside = [name for name in names if name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name.split("/")[0]]
     if outside:
@@ -202,7 +216,10 @@ def _matched(
     absent, again, nameless, spelt = [], [], [], 0
     seen: set[str] = set()
     for name, entry in zip(names, entries, strict=True):
-        image = name if name in known else loose.get(_plain(name)) or (None if "/" in name else bare.get(_plain(name)))
+        plain = _plain(name)
+        image = name if name in known else loose.get(plain) or (None if "/" in name else bare.get(plain))
+        if image is None and not name.lower().endswith(SUFFIXES):
+            image = without.get(plain) or (None if "/" in name else stems.get(plain))
         spelt += image is not None and image != name
         key = image or name
         if key in seen:
@@ -218,7 +235,8 @@ def _matched(
             kept.append((image, entry))
     if spelt:
         listing.notes.append(
-            f"{title}: {count(spelt, 'file')} named in another spelling or without the folder, each taken as the one image that fits"
+            f"{title}: {count(spelt, 'file')} named in another spelling, without the folder or the ending, each taken as the one "
+            "image that fits"
         )
     if again:
         faults.append(f"{title}: a file may stand once, {len(again)} stand again: {few(again)}; remove the second line")
@@ -232,7 +250,8 @@ def _matched(
         faults.append(f"{title}: every file must be an image in the folder, {len(absent)} are not: {few(absent)}; {step}")
     if nameless:
         faults.append(
-            f"{title}: every file needs a label, {len(nameless)} have none: {few(nameless)}; fill the label column (words such as nan, NA, unknown count as none)"
+            f"{title}: every file needs a label, {len(nameless)} have none: {few(nameless)}; fill the label column (words such as "
+            "nan, NA, unknown count as none)"
         )
     unnamed = [shown(name) for name in found if name not in seen]
     if unnamed:

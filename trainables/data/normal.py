@@ -69,8 +69,8 @@ def _top(gray: np.ndarray) -> float:
 
 
 def width_of(gray: np.ndarray) -> float:
-    """How wide what (h, w) shows is, in pixels: of a strip its width, of a disc two thirds of its diameter, whatever the length, the bend and
-    the number of strips. Holes, which pale bands leave, do not count."""
+    """How wide what (h, w) shows is, in pixels: of a strip its width, of a disc two thirds of its diameter, whatever the length, the bend
+    and the number of strips. Holes, which pale bands leave, do not count."""
     solid = np.pad(foreground_box(gray >= max(SOLID * _top(gray), 1)), 1)
     solid = binary_fill_holes(solid)
     return 4 * float(distance_transform_edt(solid)[solid].mean()) - 2  # on pixels of width 1 the distance is half a pixel more
@@ -83,9 +83,9 @@ def main_axis(places: np.ndarray) -> np.ndarray:
 
 
 def brought(gray: np.ndarray, normal: Normal, canvas: int, size: int) -> tuple[np.ndarray, float, bool]:
-    """uint8 (h, w) on black -> uint8 (size, size) as `normal` asks, the factor by which it was scaled on the canvas, and whether the canvas was too
-    small for more: nothing is cropped, what would be longer is scaled down to it. One resampling about the object's own middle and axes, so that neither its frame nor a
-    turn by 90 degrees changes a pixel."""
+    """uint8 (h, w) on black -> uint8 (size, size) as `normal` asks, the factor by which it was scaled on the canvas, and whether the canvas
+    was too small for more: nothing is cropped, what would be longer is scaled down to it. One resampling about the object's own middle and
+    axes, so that neither its frame nor a turn by 90 degrees changes a pixel."""
     if not gray.any():
         return np.zeros((size, size), np.uint8), 1.0, False
     if normal.straight:

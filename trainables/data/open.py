@@ -4,6 +4,7 @@ all readers see a file in the same way: its orientation, its pages, its depth, i
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from trainables.data.ground import TOLERANCE, on_black
-from trainables.data.words import few, them
+from trainables.data.words import few, shown, them
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LARGEST = 40_000_000  # pixels of one file; a frame of a microscope's camera has up to 25 million, a whole-slide image thousands of millions
@@ -49,6 +50,11 @@ class Opened:
     pages: int  # a TIFF may hold several; the first is taken
     turned: bool  # by what the file says of its orientation
 
+    @property
+    def most(self) -> float:
+        """The highest value of a file of more than 8 bits; 0 of others."""
+        return 0.0 if self.deep is None else float(np.nanmax(self.deep))
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -60,6 +66,8 @@ class Decoded:
     pages: int = 1
     turned: bool = False
     unsure: str = ""  # why the ground may be another one than was taken, in a few words
+    framed: bool = False  # a frame of another ground was cut away
+    most: float = 0.0  # the highest value of a file of more than 8 bits
 
 
 def open_image(path: Path) -> Opened:
@@ -86,8 +94,24 @@ def open_image(path: Path) -> Opened:
     except Image.DecompressionBombError:
         raise UnreadableError("too many pixels for one object: a whole slide? cut the objects out") from None
     except DAMAGE as error:
+        if target := text_link(path):
+            raise UnreadableError(f"a link that was copied as text, to {target}") from None
         reason = "not an image" if "cannot identify" in str(error) else (str(error).splitlines() or ["damaged"])[0][:80]
         raise UnreadableError(reason) from None
+
+
+def text_link(path: Path) -> str:
+    """What a symbolic link names that became a small text file, as git, zip and shares without links leave them; '' for other files."""
+    try:
+        if path.stat().st_size > 1024:
+            return ""
+        words = path.read_bytes().decode("utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    if "\n" in words or "\0" in words or not re.search(r"[/\\]", words):
+        return ""
+    is_path = words.startswith(("../", "./", "/", "..\\")) or (path.parent / words).exists()
+    return shown(words) if is_path else ""
 
 
 def _deep(path: Path, opened: Image.Image, raw: str) -> np.ndarray | None:
@@ -159,13 +183,20 @@ def decode(path: Path, tolerance: int = TOLERANCE) -> Decoded:
     """The image at `path` as gray values on a background of exactly 0; UnreadableError where that cannot be had. See `ground.on_black`."""
     opened = open_image(path)
     gray, alpha = gray_and_alpha(opened)
-    black, inverted, unsure = on_black(gray, alpha, tolerance)
-    return Decoded(black, inverted, opened.deep is not None, opened.pages, opened.turned, unsure)
+    found = on_black(gray, alpha, tolerance)
+    return Decoded(
+        found.black, found.inverted, opened.deep is not None, opened.pages, opened.turned, found.unsure, found.framed, opened.most
+    )
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """uint8 (H, W, 3) in colour; what is transparent becomes white, more than 8 bits are scaled from the image's own range."""
+def read_picture(path: Path) -> tuple[np.ndarray, Decoded]:
+    """uint8 (H, W, 3) in colour, and what was done to the file (without its pixels)."""
     opened = open_image(path)
+    return _colour(opened), Decoded(np.zeros((0, 0), np.uint8), False, opened.deep is not None, opened.pages, opened.turned)
+
+
+def _colour(opened: Opened) -> np.ndarray:
+    """What is transparent becomes white, more than 8 bits are scaled from the image's own range."""
     if opened.deep is not None:
         bands = scaled(opened.deep if opened.deep.ndim == 2 else opened.deep[..., :3] if opened.deep.shape[2] >= 3 else opened.deep[..., 0])
         return np.ascontiguousarray(np.rint(bands if bands.ndim == 3 else np.stack([bands] * 3, 2)), np.uint8)

@@ -1,6 +1,6 @@
 """A data set as training sees it, in memory and on disk, where every run of a node maps it without a copy.
-Comes in: images and what is known of them. Goes out: a `Pack` with its hash, `images.npy` and `data.json`; where outlines are known, `masks.npy`. Exists so
-that each image is decoded once and a changed set is another set."""
+Comes in: images and what is known of them. Goes out: a `Pack` with its hash, `images.npy` and `data.json`; where outlines are known,
+`masks.npy`. Exists so that each image is decoded once and a changed set is another set."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from trainables.parts.checkpoint import sealed, set_mode, unsealed
 from trainables.parts.errors import RequestError
 from trainables.parts.failpoints import failpoint
+from trainables.parts.sealing import sealed, set_mode, unsealed
 
 SCHEMA = 2
 READ = (1, SCHEMA)  # 1: before masks were kept; all else is the same
@@ -90,8 +90,8 @@ def make_pack(
     parts: Sequence[str] | None = None,
     masks: Masks | None = None,
 ) -> Pack:
-    """Pack with its hash: sha256 over shape, classes, labels, patients, files, the parts of a given split, masks, and pixels. Notes and areas are not part
-    of it."""
+    """Pack with its hash: sha256 over shape, classes, labels, patients, files, the parts of a given split, masks, and pixels. Notes and
+    areas are not part of it."""
     labels = np.asarray(labels, dtype=np.int64)
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise ValueError(f"images must be uint8 of shape (N, S, S) or (N, S, S, 3), got {images.dtype} {images.shape}")

@@ -1,9 +1,11 @@
-"""`data prepare`: a published download -> a packed set of crops.
-Comes in: a download's folder. Goes out: a packed set, an exit status. Exists so that types, patients and faults of each download are told in one way."""
+"""`data prepare`: tiles with their cells -> a packed set of crops.
+Comes in: the folder of a download, or of images with QuPath's objects. Goes out: a packed set, an exit status. Exists so that types,
+patients and faults of each kind are told in one way."""
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from trainables.data import pannuke, qupath
 from trainables.data.crops import SIDE, Tile, window
 from trainables.data.downloads import DOWNLOADS, Download, _apart, cut_tile, find_tiles, patient_of
 from trainables.data.find import walk
 from trainables.data.labels import CONSEP_CLASSES, CONSEP_SCHEMES, NUCLS_CLASSES
 from trainables.data.pack import Masks, make_pack, save_pack
+from trainables.data.read import said_of
 from trainables.data.words import class_order, count, few, shown
 
 
@@ -28,7 +32,8 @@ def prepare_consep(source: Path, out: Path, types: int | None = None) -> int:
     seen = {cell.kind for tile in tiles for cell in tile.cells}
     scheme = types or (7 if max(seen, default=0) > 4 else 4)
     how = "as asked for" if types else "types above 4 are there" if scheme == 7 else "no tile has a type above 4"
-    print(f"labels: {'the seven published types, merged to four' if scheme == 7 else 'four types, merged already'} ({how}; consep7 or consep4 in place of consep decides it)")  # fmt: skip
+    scheme_words = "the seven published types, merged to four" if scheme == 7 else "four types, merged already"
+    print(f"labels: {scheme_words} ({how}; consep7 or consep4 in place of consep decides it)")
     groups = CONSEP_SCHEMES[scheme]
     above = [tile.name for tile in tiles for cell in tile.cells if cell.kind > 4]
     for tile in tiles:
@@ -43,7 +48,7 @@ def prepare_consep(source: Path, out: Path, types: int | None = None) -> int:
             f"types above 4, which made it seven: {count(len(above), 'cell')} in {few(sorted(set(above)))}, of {count(len(tiles), 'tile')}"
         )
         notes.append(f"{few_words}; where the set is merged already and these are faults, prepare it as consep4")
-    return _pack(tiles, DOWNLOADS["consep"], CONSEP_CLASSES, lambda name: name, notes, out)
+    return _pack(tiles, CONSEP_CLASSES, lambda name: name, notes, out, DOWNLOADS["consep"])
 
 
 def prepare_nucls(source: Path, out: Path) -> int:
@@ -56,7 +61,65 @@ def prepare_nucls(source: Path, out: Path) -> int:
         notes.append(f"{count(untyped, 'cell')} without a type (unlabeled, ambiguous) left out")
     if clipped := sum(tile.clipped for tile in tiles):
         notes.append(f"{count(clipped, 'box').replace('boxs', 'boxes')} that reached beyond the tile cut at its border")
-    return _pack(tiles, DOWNLOADS["nucls"], NUCLS_CLASSES, patient_of, notes, out)
+    return _pack(tiles, NUCLS_CLASSES, patient_of, notes, out, DOWNLOADS["nucls"])
+
+
+def prepare_pannuke(source: Path, out: Path) -> int:
+    """PanNuke's folds -> a packed set of CoNSeP's four types in `out`; exit status as `prepare_consep`."""
+    folds, faults = pannuke.find_folds(source)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    if not folds:
+        print(
+            f"no images.npy with masks.npy at or below {shown(str(source))}, {_what_lies(source)}; give the unpacked folds",
+            file=sys.stderr,
+        )
+        return 2
+    tiles = [tile for fold in folds for tile in pannuke.read_fold(fold)]
+    planes = Counter(cell.kind for tile in tiles for cell in tile.cells)
+    print(f"labels: {', '.join(f'{word} {planes[i]:,} = {CONSEP_CLASSES[pannuke.TO_OURS[i]]}' for i, word in enumerate(pannuke.PLANES))}")
+    for tile in tiles:
+        tile.cells = [replace(cell, kind=pannuke.TO_OURS[cell.kind]) for cell in tile.cells]
+    notes = ["the patient of an image is not published: each image counts as a patient of its own, and those of one slide may be parted"]
+    notes += [note for note in (pannuke.said_of_tissues(tiles),) if note]
+    if small := sum(tile.untyped for tile in tiles):
+        notes.append(f"{count(small, 'cell')} of fewer than {pannuke.SMALLEST} pixels left out")
+    return _pack(tiles, CONSEP_CLASSES, lambda name: name, notes, out, pannuke.PUBLISHED, len(faults))
+
+
+def prepare_qupath(source: Path, out: Path) -> int:
+    """Images with QuPath's objects beside them (GeoJSON) -> a packed set of CoNSeP's four types; exit status as `prepare_consep`."""
+    found = qupath.find_pairs(source)
+    if not found:
+        print(
+            f"no objects of QuPath (.geojson) at or below {shown(str(source))}, {_what_lies(source)}; "
+            "export them (File > Export objects as GeoJSON) beside the images that they were drawn on, under the images' names",
+            file=sys.stderr,
+        )
+        return 2
+    tiles = _apart(partial(cut_tile, qupath.OBJECT_FILES), found)
+    types = sum((Counter(tile.types) for tile in tiles), Counter())
+    known = [(name, number, kind) for name, number in types.most_common() if (kind := qupath.kind_of(name)) is not None]
+    print(f"labels: {', '.join(f'{shown(name)} {number:,} = {CONSEP_CLASSES[kind]}' for name, number, kind in known) or 'none'}")
+    notes = ["the patient of an image is the TCGA participant in its name, else each image counts as a patient of its own"]
+    if regions := sum(tile.regions for tile in tiles):
+        notes.append(f"{count(regions, 'annotation')} left out as regions, for detections or cells lie beside them")
+    if any(tile.found for tile in tiles) and (drawn := [tile for tile in tiles if tile.cells and not tile.found]):
+        notes.append(
+            f"{few([tile.name for tile in drawn])}: annotations and no detection, taken as cells; remove the file if they are regions"
+        )
+    if untyped := sum(tile.untyped for tile in tiles):
+        notes.append(f"{count(untyped, 'object')} without a class, or of a class that QuPath ignores (*), left out")
+    if clipped := sum(tile.clipped for tile in tiles):
+        notes.append(f"{count(clipped, 'outline')} that reached beyond the image cut at its border")
+    for tile in tiles:  # a thousand cells of one type are one line
+        unknown = Counter(fault for fault in tile.faults if isinstance(fault, qupath.UnknownType))
+        words = "; ".join(f"{name}: {', '.join(qupath.MEANS[i][:6])}" for i, name in enumerate(CONSEP_CLASSES))
+        tile.faults = [fault for fault in tile.faults if not isinstance(fault, qupath.UnknownType)] + [
+            f"{fault}, {count(number, 'object')}; rename it in QuPath to a word that is known ({words})"
+            for fault, number in unknown.items()
+        ]
+    return _pack(tiles, CONSEP_CLASSES, patient_of, notes, out, qupath.OBJECT_FILES)
 
 
 def _what_lies(source: Path) -> str:
@@ -67,8 +130,9 @@ def _what_lies(source: Path) -> str:
     if not names:
         return "it is empty"
     found = f"it holds {count(len(names), 'file')} ({few(kinds)}) in {few([shown(name) for name in tree.folders], 3) or 'no folders'}"
-    if any(kind in kinds for kind in (".npy", ".geojson", ".json")):
-        found += ": arrays of PanNuke or objects of QuPath? these are not read yet; export masks as .mat or boxes as .csv, or a folder of cells per type"
+    for kind, name in ((".npy", "pannuke"), (".geojson", "qupath")):
+        if kind in kinds:
+            found += f": to be read as {name}? python -m search data prepare {name} {shown(str(source))} OUT"
     return found
 
 
@@ -85,20 +149,28 @@ def _cut_all(source: Path, download: Download) -> tuple[list[Tile] | None, int]:
 
 
 def _pack(
-    tiles: Sequence[Tile], download: Download, classes: tuple[str, ...], patient: Callable[[str], str], notes: list[str], out: Path
+    tiles: Sequence[Tile],
+    classes: tuple[str, ...],
+    patient: Callable[[str], str],
+    notes: list[str],
+    out: Path,
+    download: Download,
+    wrong: int = 0,
 ) -> int:
     """Write the packed set and say what is in it; faults go to stderr. The exit status."""
     faults = [f"{tile.name}: {fault}" for tile in tiles for fault in tile.faults]
     for fault in faults:
         print(fault, file=sys.stderr)
+    wrong += len(faults)
     cells = [(tile.name, cell) for tile in tiles for cell in tile.cells]
     if not cells:
-        print(f"no cell could be packed; {count(len(faults), 'fault')} above", file=sys.stderr)
+        print(f"no cell could be packed; {count(wrong, 'fault')} above", file=sys.stderr)
         return 2
     whole = sum(1 for tile in tiles if tile.cells)
     notes = [f"cells cut out of {count(whole, 'tile')}, window {download.factor} x the cell's size, scaled to {SIDE} x {SIDE}", *notes]
-    if faults:
-        notes.append(f"{count(len(faults), 'fault')} of files and cells left out")
+    notes += said_of({tile.name: tile.said for tile in tiles if tile.said is not None and tile.cells})
+    if wrong:
+        notes.append(f"{count(wrong, 'fault')} of files and cells left out")
     areas = np.array([(window(cell, download.factor)[2] ** 2, cell.area) for _, cell in cells], np.float64)
     pack = make_pack(
         np.concatenate([tile.crops for tile in tiles]),
@@ -115,12 +187,12 @@ def _pack(
     save_pack(pack, out)
     for name, number in pack.counts.items():
         print(f"  {name:<16}{number:>8,}")
-    print(f"  {'cells':<16}{len(pack):>8,}   published: {download.cells:,}")
-    print(f"  {'tiles':<16}{whole:>8,}   published: {download.tiles:,}")
+    for word, number, published in (("cells", len(pack), download.cells), ("tiles", whole, download.tiles)):
+        print(f"  {word:<16}{number:>8,}" + (f"   published: {published:,}" if published else ""))
     for note in notes:
         print(f"note: {note}")
-    print(f"{out}: packed, {count(len(faults), 'fault')}; use it with --data")
-    return 1 if faults else 0
+    print(f"{out}: packed, {count(wrong, 'fault')}; use it with --data")
+    return 1 if wrong else 0
 
 
 PREPARE: Mapping[str, Callable[[Path, Path], int]] = {
@@ -128,4 +200,6 @@ PREPARE: Mapping[str, Callable[[Path, Path], int]] = {
     "consep7": partial(prepare_consep, types=7),
     "consep4": partial(prepare_consep, types=4),
     "nucls": prepare_nucls,
+    "pannuke": prepare_pannuke,
+    "qupath": prepare_qupath,
 }

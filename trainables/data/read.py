@@ -1,6 +1,6 @@
 """A folder of images -> a `Pack` of gray images on black.
-Comes in: a folder, the canvas, the size. Goes out: a `Pack`; or every fault of the folder. Exists so that each image is decoded once, in the
-same way for training, testing and prediction."""
+Comes in: a folder, the canvas, the size. Goes out: a `Pack`; or every fault of the folder. Exists so that each image is decoded once, in
+the same way for training, testing and prediction."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from trainables.data.straighten import straightened
 from trainables.data.words import class_order, count, few, same, shown, them
 from trainables.parts.errors import RequestError
 
+UNLIKE = 4  # times: what one exposure gives to the highest values of its images is less
+
 
 def read_images(
     paths: Sequence[Path],
@@ -30,8 +32,8 @@ def read_images(
     names: Sequence[str] | None = None,
     normal: Normal = AS_IT_IS,
 ) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
-    """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files. normal: what each image is brought to by
-    itself: what becomes of one image depends on no other."""
+    """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files. normal: what each image is
+    brought to by itself: what becomes of one image depends on no other."""
     if not 1 <= size <= canvas:
         raise RequestError(f"size must lie between 1 and the canvas ({canvas}), got {size}; choose a smaller size or a larger canvas")
     names = [shown(str(path)) for path in paths] if names is None else names
@@ -80,7 +82,17 @@ def said_of(good: dict[str, Decoded]) -> list[str]:
     """What was done to files beside reading them, by name, in words."""
     found = []
     if deep := [name for name, g in good.items() if g.deep]:
-        found.append(f"{count(len(deep))} of more than 8 bits scaled from their own range to 0..255")
+        tops = np.array([good[name].most for name in deep])
+        low, high = np.quantile(tops, (0.05, 0.95))
+        words = f"{count(len(deep))} of more than 8 bits scaled from their own range to 0..255"
+        if high > UNLIKE * max(low, 1e-9):
+            words += (
+                f", though their highest values differ: nine in ten lie between {low:,.6g} and {high:,.6g}; "
+                "where brightness means something, save them as 8 bits with one range"
+            )
+        found.append(words)
+    if framed := [name for name, g in good.items() if g.framed]:
+        found.append(f"{count(len(framed))} in a frame or on a padding of another ground, which was cut away: {few(framed, 3)}")
     if turned := [name for name, g in good.items() if g.turned]:
         found.append(f"{count(len(turned))} turned upright, as the file says (EXIF orientation)")
     if paged := [name for name, g in good.items() if g.pages > 1]:
@@ -93,7 +105,8 @@ def said_of(good: dict[str, Decoded]) -> list[str]:
 
 
 def class_indices(listing: Listing, classes: Sequence[str] | None, folder: str | Path) -> tuple[list[str], list[int], list[str], list[str]]:
-    """(classes in order, the index of each image's, faults, notes). classes: those expected, in any spelling; None: what the folder holds."""
+    """(classes in order, the index of each image's, faults, notes). classes: those expected, in any spelling; None: what the folder
+    holds."""
     present = class_order(listing.labels)
     if classes is None:
         return present, [present.index(name) for name in listing.labels], class_faults(listing.labels, folder), []
@@ -109,7 +122,8 @@ def class_indices(listing: Listing, classes: Sequence[str] | None, folder: str |
 
 
 def said_first(listing: Listing) -> list[str]:
-    """What the levels of folders or a table's columns were taken for, where that is more than a folder per class; then warnings and notes."""
+    """What the levels of folders or a table's columns were taken for, where that is more than a folder per class; then warnings and
+    notes."""
     taken = [] if listing.layout in ("", "class", "manifest.csv") else [f"taken as {'; '.join(listing.levels)}"]
     return [*taken, *listing.warnings, *listing.notes]
 
@@ -123,7 +137,10 @@ def torn_copies(pack: Pack) -> list[str]:
         sides.setdefault(key, []).append(i)
     torn = [members for members in sides.values() if len({pack.parts[i] for i in members}) > 1]
     named = [" = ".join(f"{pack.files[i]} ({pack.parts[i]})" for i in members) for members in torn]
-    words = f"the split that comes with the data: equal images must stand on one side, {count(len(torn), 'set')} of them on two: {few(named, 3)}; "
+    words = (
+        f"the split that comes with the data: equal images must stand on one side, {count(len(torn), 'set')} of them on two: "
+        f"{few(named, 3)}; "
+    )
     return [words + "keep one of them, or drop the split"] if torn else []
 
 

@@ -5,29 +5,41 @@ copy on two sides of a split makes a score untrue, and a copy turned by 25 degre
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import map_coordinates, zoom
+from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 
 RINGS, ANGLES = 24, 96
 REACH = 2.4  # root mean square radii of the object that the rings cover
+LARGEST = 128  # pixels: a larger object is reduced to this side
+SMOOTH, PARTS = 1.0, 64  # sigma in pixels, at most this part of the longer side: what resampling changes tells no object from another
 FINER = 4  # of the turns compared: 0.9 degrees apart
 ORDERS = 12  # of the angular spectrum that candidates are found by
 BLOCK = 512  # images at once
 KEPT = 40  # of the angular spectrum that is compared
-# Measured on 2,000 each of the three real sets: copies turned by any angle agree by 0.99 (98.5 % of clusters, all chromosomes), different
-# objects by at most 0.985 (clusters), 0.988 (G bands) and 0.995 (Q bands, whose candidates agree by 0.97 in the middle).
-LEAST, MOST, UNUSUAL = 0.99, 0.9965, 0.14
 CANDIDATES = 6  # of each image, which are compared turn by turn
+# How much two must agree follows from how alike a set's images are anyway. Measured on 160 to 500 of six sets: where one pair in 200
+# drawn by chance differs by d (0.12 of clusters, 0.06 of G bands, 0.02 of Q bands and drawn karyotypes), the most alike of different
+# objects differ by more than 0.072 d ** 0.7, and 95 in 100 copies by less.
+CHANCE, DRAWN = 0.005, 4000
+NEAREST, POWER = 0.072, 0.7
+LEAST, MOST = 0.98, 0.9965
+FEW, USUAL = 60, 0.05  # images below which chance says little, and what is taken instead
 
 
 def polar(box: np.ndarray) -> np.ndarray:
-    """(h, w) on black -> float16 (RINGS, ANGLES) about the centre of mass of its gray values, at a scale set by its spread; blind to place,
-    scale, contrast and, but for a shift along the angles, to turns."""
-    values = box.astype(np.float32)
-    if max(values.shape) > 128:
-        values = zoom(values, 128 / max(values.shape), order=1)
-    total = float(values.sum())
-    if not total:
+    """uint8 (h, w) on black -> float16 (RINGS, ANGLES) about the object's middle, at a scale set by its spread; blind to place, scale and,
+    but for a shift along the angles, to turns. Gray values are replaced by their ranks among the object's, so that neither brightness nor
+    contrast nor gamma changes the picture, its middle or its spread."""
+    numbers = np.bincount(box.ravel(), minlength=256).astype(np.float64)
+    numbers[0] = 0
+    if not numbers.any():
         return np.zeros((RINGS, ANGLES), np.float16)
+    rank = ((np.cumsum(numbers) - numbers / 2) / numbers.sum()).astype(np.float32)
+    rank[0] = 0
+    values = rank[box]
+    if max(values.shape) > LARGEST:
+        values = zoom(values, LARGEST / max(values.shape), order=1)
+    values = gaussian_filter(np.pad(values, 2), min(SMOOTH, max(values.shape) / PARTS), truncate=2)
+    total = float(values.sum())
     y, x = np.arange(values.shape[0]), np.arange(values.shape[1])
     down, across = values.sum(1), values.sum(0)
     cy, cx = float(down @ y) / total, float(across @ x) / total
@@ -44,32 +56,37 @@ def polar(box: np.ndarray) -> np.ndarray:
 
 def turns_of(pictures: np.ndarray) -> np.ndarray:
     """(N, RINGS, ANGLES) -> complex64 (N, RINGS, KEPT): what `agreement` compares."""
-    found = np.empty((len(pictures), RINGS, KEPT), np.complex64)
+    return np.asarray(np.fft.rfft(pictures.astype(np.float32), axis=2)[:, :, :KEPT], np.complex64)
+
+
+def spectra(pictures: np.ndarray) -> np.ndarray:
+    """(N, RINGS, ANGLES) -> float32 (N, RINGS * ORDERS) of length 1, equal for all turns and mirrorings."""
+    rows = np.empty((len(pictures), RINGS * ORDERS), np.float32)
     for start in range(0, len(pictures), BLOCK):
-        found[start : start + BLOCK] = np.fft.rfft(pictures[start : start + BLOCK].astype(np.float32), axis=2)[:, :, :KEPT]
-    return found
-
-
-def spectra(turns: np.ndarray) -> np.ndarray:
-    """(N, RINGS, KEPT) of `turns_of` -> float32 (N, RINGS * ORDERS) of length 1, equal for all turns and mirrorings."""
-    rows = np.abs(turns[:, :, :ORDERS]).reshape(len(turns), -1)
+        some = turns_of(pictures[start : start + BLOCK])
+        rows[start : start + BLOCK] = np.abs(some[:, :, :ORDERS]).reshape(len(some), -1)
     rows -= rows.mean(0) if len(rows) > 50 else 0.0  # what all objects of a kind have in common tells none from another
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
     return rows
 
 
 def agreement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(P, RINGS, KEPT) of `turns_of` twice -> (P,) the best correlation over all turns, mirrored or not."""
-    both = (np.einsum("prk,prk->pk", one, second) for second in (other.conj(), other))
-    best = [FINER * np.fft.irfft(spectrum, FINER * ANGLES, axis=1).max(1) for spectrum in both]
-    return np.asarray(np.maximum(*best), np.float32)
+    """(P, RINGS, ANGLES) twice -> (P,) the best correlation over all turns, mirrored or not."""
+    values = np.empty(len(one), np.float32)
+    for start in range(0, len(one), BLOCK):
+        first, second = turns_of(one[start : start + BLOCK]), turns_of(other[start : start + BLOCK])
+        both = (np.einsum("prk,prk->pk", first, turned) for turned in (second.conj(), second))
+        values[start : start + BLOCK] = np.maximum(*(FINER * np.fft.irfft(s, FINER * ANGLES, axis=1).max(1) for s in both))
+    return values
 
 
-def candidates(turns: np.ndarray, others: np.ndarray | None = None, block: int = 256) -> np.ndarray:
-    """(P, 2) pairs worth comparing: of each picture the CANDIDATES with the nearest spectra, among its own kind (i < j) or among `others`."""
-    both = spectra(turns if others is None else np.concatenate([turns, others]))
-    rows, columns = (both, both) if others is None else (both[: len(turns)], both[len(turns) :])
+def candidates(pictures: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """(P, 2) pairs worth comparing: of each picture the CANDIDATES with the nearest spectra, among its own kind (i < j) or among
+    `others`."""
+    both = spectra(pictures if others is None else np.concatenate([pictures, others]))
+    rows, columns = (both, both) if others is None else (both[: len(pictures)], both[len(pictures) :])
     take = min(CANDIDATES + (others is None), len(columns))
+    block = max(8, min(256, 4_000_000 // len(columns)))
     pairs = []
     for start in range(0, len(rows), block):
         near = rows[start : start + block] @ columns.T
@@ -81,21 +98,31 @@ def candidates(turns: np.ndarray, others: np.ndarray | None = None, block: int =
     return found
 
 
+def least_of(pictures: np.ndarray, others: np.ndarray) -> float:
+    """How much two must agree to be copies, from pairs drawn by chance: see CHANCE. Copies are few among these, two in N of a set in which
+    each image has some."""
+    if min(len(pictures), len(others)) < FEW:
+        return 1 - NEAREST * USUAL**POWER
+    draw = np.random.default_rng(0)
+    a, b = draw.integers(0, len(pictures), DRAWN), draw.integers(0, len(others), DRAWN)
+    known = a != b if others is pictures else np.full(DRAWN, True)
+    apart = 1 - agreement(pictures[a[known]], others[b[known]])
+    chance = float(np.quantile(apart, min(0.5, CHANCE + 2 / len(others))))
+    return float(np.clip(1 - NEAREST * max(chance, 0.0) ** POWER, LEAST, MOST))
+
+
 def turned_pairs(pictures: np.ndarray, others: np.ndarray | None = None) -> list[tuple[int, int, float]]:
-    """(i, j, correlation) of pictures that agree at some turn; see `candidates`. How much they must agree depends on how much those that look
-    most alike do: half of the candidates are different objects wherever an image has fewer copies than half of CANDIDATES."""
+    """(i, j, correlation) of pictures that agree at some turn; see `candidates` and `least_of`."""
     if not len(pictures) or (others is not None and not len(others)):
         return []
-    first = turns_of(pictures)
-    second = first if others is None else turns_of(others)
-    pairs = candidates(first, None if others is None else second)
-    parts = np.array_split(pairs, max(1, len(pairs) // 2048))
-    values = np.concatenate([agreement(first[part[:, 0]], second[part[:, 1]]) for part in parts])
-    usual = float(np.median(values)) if len(values) >= 20 else 0.0
-    least = min(max(LEAST, 1 - UNUSUAL * (1 - usual)), MOST)
+    second = pictures if others is None else others
+    pairs = candidates(pictures, others)
+    least = least_of(pictures, second)
+    parts = np.array_split(pairs, 1 + len(pairs) // BLOCK)  # the pictures of all pairs would be several sets
+    values = np.concatenate([agreement(pictures[some[:, 0]], second[some[:, 1]]) for some in parts])
     return [(int(i), int(j), min(1.0, float(v))) for (i, j), v in zip(pairs, values, strict=True) if v >= least]
 
 
 def agree(one: np.ndarray, other: np.ndarray) -> float:
     """The best correlation of two pictures (RINGS, ANGLES) over all turns."""
-    return float(agreement(turns_of(one[None]), turns_of(other[None]))[0])
+    return float(agreement(one[None], other[None])[0])

@@ -20,6 +20,20 @@ PATIENT_WORDS = {
     "p", "pat", "patient", "patients", "pt", "case", "subject", "sub", "subj", "s", "id", "slide", "donor", "sample", "individual", "ind",
     "person", "karyotype", "k", "metaphase", "m", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal",
 }  # fmt: skip
+SURELY_PATIENTS = {
+    "pat",
+    "patient",
+    "patients",
+    "case",
+    "subject",
+    "donor",
+    "individual",
+    "person",
+    "proband",
+    "karyotype",
+    "metaphase",
+    "tcga",
+}
 CLASS_WORDS = {"class", "type", "cls", "c", "chr", "chrom", "chromosome", "group", "label", "category", "grade", "stage", "klasse"}
 MASKS = {
     "mask",
@@ -79,6 +93,13 @@ def from_folders(folder: Path, images: Sequence[str], tree: Tree, layout: str, l
         listing.notes.append(
             f"folders that were taken to mean nothing: level {', '.join(str(i + 1) for i, w in enumerate(chosen) if w == '-')}"
         )
+    classes = set(columns["class"])
+    if "patient" not in chosen and not layout and _kind(classes) == "patient" and any(re.search(r"[^\W\d]", name) for name in classes):
+        listing.warnings.append(
+            f"classes are called {few([shown(name) for name in class_order(classes)], 3)}, as patients or cells are: if they are "
+            "no classes, "
+            f"{_write_down(root, 'patient/class')}"
+        )
     if words := [shown(name) for name in class_order(columns["class"]) if is_missing(name)]:
         listing.warnings.append(
             f"a class is called {few(words)}, as if nothing was known: it is taken as a class; move it away if it is none"
@@ -94,7 +115,8 @@ def _asked(layout: str, levels: Sequence[tuple[str, ...]]) -> tuple[list[str], l
     wrong = [word for word in chosen if word not in LEVELS]
     if wrong or chosen.count("class") != 1 or any(chosen.count(word) > 1 for word in ("patient", "part")):
         return [], [
-            f"--layout names each level of folders once, class among them, with {', '.join(LEVELS)}, got '{layout}'; for example class/patient"
+            f"--layout names each level of folders once, class among them, with {', '.join(LEVELS)}, got '{layout}'; for example "
+            "class/patient"
         ]
     short = sum(len(level) < len(chosen) for level in levels)
     if short:
@@ -115,7 +137,8 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
         elif len({part_of(name) for name in parts}) > 1:
             rest = [shown(name) for name in found if not part_of(name)]
             return [], [
-                f"folders called {few([shown(name) for name in parts])} look like parts of a split and not like classes, beside {few(rest)}; "
+                f"folders called {few([shown(name) for name in parts])} look like parts of a split and not like classes, beside "
+                f"{few(rest)}; "
                 f"move {them(rest)} away, {_write_down(root, 'class')}"
             ]
         elif len(found) > 1 and all(FOLD.fullmatch(same(name)) for name in found):
@@ -129,7 +152,8 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
         return [], [f"two levels of folders look like parts of a split (train, val, test); keep one, {_write_down(root, 'part/-/class')}"]
     if chosen == ["part"] * fewest and fewest == 1 and most == 1:
         return [], [
-            f"the folders of '{root}' are called {few([shown(name) for name in names[0]])}: these are parts of a split and not classes; put a folder "
+            f"the folders of '{root}' are called {few([shown(name) for name in names[0]])}: these are parts of a split and not "
+            "classes; put a folder "
             f"per class into each, {_write_down(root, 'class')}"
         ]
     if fewest != most:
@@ -138,12 +162,19 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
         if not chosen[i] and len(found) == 1 and sum(not word for word in chosen) > 1:
             if i == 0:
                 return [], [
-                    f"'{root}' holds one folder, {shown(found[0])}, and folders inside it; name '{root}/{shown(found[0])}' if the classes lie "
+                    f"'{root}' holds one folder, {shown(found[0])}, and folders inside it; name '{root}/{shown(found[0])}' if the "
+                    "classes lie "
                     f"there, {_write_down(root, 'class/patient')}"
                 ]
             chosen[i] = "-"  # images/ in every class
     free = [i for i, word in enumerate(chosen) if not word]
     if len(free) == 1:
+        if (names_of := {level[free[0]] for level in levels}) and _named_patients(names_of):
+            return [], [
+                f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}, as patients are, and nothing "
+                "else says what the "
+                f"classes are; put a folder per class into each, {_write_down(root, _fill(chosen, free, ('class',)))}"
+            ]
         chosen[free[0]] = "class"
     elif len(free) == 2:
         order = _two(levels, *free)
@@ -177,7 +208,8 @@ def _uneven(levels: Sequence[tuple[str, ...]], fewest: int, most: int, root: str
     shallow = ["/".join(level) for level in levels if len(level) == fewest]
     deep = class_order("/".join(level) for level in levels if len(level) > fewest)
     return (
-        f"all images must lie in equally many folders, {len(shallow)} lie in {fewest} ({few([shown(n) for n in class_order(shallow)], 3)}) and "
+        f"all images must lie in equally many folders, {len(shallow)} lie in {fewest} "
+        f"({few([shown(n) for n in class_order(shallow)], 3)}) and "
         f"{len(levels) - len(shallow)} in up to {most} ({few([shown(name) for name in deep], 3)}); move them, {_write_down(root, 'class')}"
     )
 
@@ -209,6 +241,11 @@ def _kind(names: set[str]) -> str:
     if words and words & PATIENT_WORDS and len(stems) == 1 and _ids(names):
         return "patient"
     return "patient" if len(stems) == 1 and not words and _ids(names) and not as_karyotype(names) else ""
+
+
+def _named_patients(names: set[str]) -> bool:
+    """Whether all names of a level say that they are patients: `Patient 3`, `TCGA-A1-A0SP`; P01 might be a class."""
+    return _kind(names) == "patient" and all(set(re.findall(r"[a-z]+", same(name))) & SURELY_PATIENTS for name in names)
 
 
 def _ids(names: set[str]) -> bool:

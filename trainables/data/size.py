@@ -10,7 +10,8 @@ from trainables.data.split import groups_of
 
 
 def size_baseline(pack: Pack, folds: int = 5, seed: int = 0) -> dict[str, float] | None:
-    """How well size alone tells the class: {"accuracy", "low", "high", "folds"}, fractions; None where a class has too few groups to divide.
+    """How well size alone tells the class: {"accuracy", "low", "high", "folds"}, fractions; None where a class has too few groups to
+    divide.
 
     Logistic regression on log image area, log foreground area, their squares and product, cross-validated with patients and duplicates
     on one side. low, high: 95 % interval of the mean over groups as clusters (ratio estimator, Cochran 1977, with t of G - 1)."""

@@ -14,8 +14,8 @@ from trainables.parts.errors import RequestError
 
 
 def groups_of(pack: Pack, ties: Iterable[tuple[int, int]] = ()) -> np.ndarray:
-    """int64 (N,): equal numbers must stay on one side: images of one patient, exact duplicates, pairs of the pack's `ties` and of `ties`, and
-    what these connect."""
+    """int64 (N,): equal numbers must stay on one side: images of one patient, exact duplicates, pairs of the pack's `ties` and of `ties`,
+    and what these connect."""
     parent = list(range(len(pack)))
 
     def root(i: int) -> int:
@@ -47,7 +47,8 @@ def split(
     wanted = np.asarray(fractions, dtype=np.float64)
     if wanted.shape != (3,) or not np.isfinite(wanted).all() or (wanted < 0).any() or abs(wanted.sum() - 1) > 1e-6 or wanted[0] == 0:
         raise RequestError(
-            f"fractions must be three numbers for {', '.join(PARTS)} with sum 1 and train above 0, got {tuple(fractions)}; for example 0.6, 0.1, 0.3"
+            f"fractions must be three numbers for {', '.join(PARTS)} with sum 1 and train above 0, got {tuple(fractions)}; for "
+            "example 0.6, 0.1, 0.3"
         )
     groups = groups_of(pack, ties)
     held = np.flatnonzero(np.bincount(pack.labels, minlength=len(pack.classes)))  # an expected class without images asks for nothing
@@ -84,7 +85,8 @@ def split(
             owners = int((table[:, c] > 0).sum())
             faults.append(
                 f"every part needs an image of every class, class '{pack.classes[name]}' is missing in {' and '.join(without_it)} "
-                f"({count(int(table[:, c].sum()))} in {owners} group{'s' if owners != 1 else ''} of patient or duplicate); add images or change the fractions"
+                f"({count(int(table[:, c].sum()))} in {owners} group{'s' if owners != 1 else ''} of patient or duplicate); add "
+                "images or change the fractions"
             )
     if faults:
         raise RequestError(*faults)
@@ -117,6 +119,7 @@ def given_split(pack: Pack, fractions: Sequence[float], seed: int = 0) -> dict[s
     lacks = [f"{pack.classes[c]} in {name}" for name in PARTS for c in held if not (pack.labels[result[name]] == c).any()]
     if lacks:
         raise RequestError(
-            f"every part needs an image of every class, the split that comes with the data has none of {', '.join(lacks[:8])}; correct or drop it"
+            f"every part needs an image of every class, the split that comes with the data has none of {', '.join(lacks[:8])}; "
+            "correct or drop it"
         )
     return result

@@ -1,5 +1,6 @@
 """Synthetic G-banded chromosomes: descriptions (numbers) -> drawings.
-Comes in: a description and an angle. Goes out: gray values with a true mask. Exists so that clusters and karyotypes are drawn by one pen."""
+Comes in: a description and an angle. Goes out: gray values with a true mask. Exists so that clusters and karyotypes are drawn by one
+pen."""
 
 from __future__ import annotations
 

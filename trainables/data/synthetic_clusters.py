@@ -121,7 +121,8 @@ def _grow(mask: np.ndarray, by: int) -> np.ndarray:
 
 
 def _arrange(joins: list[str], rng: np.random.Generator, canvas: int, difficulty: float, unit: float, stain: float) -> list[_Piece] | None:
-    """Chromosomes placed one after the other, each in the asked relation to one before and clear of the rest; None where no place is free."""
+    """Chromosomes placed one after the other, each in the asked relation to one before and clear of the rest; None where no place is
+    free."""
     pieces: list[_Piece] = []
     widest = 15.0 * unit
     least = overlap_at_least(widest, difficulty)
@@ -244,7 +245,7 @@ def cluster_set(
         own = np.random.default_rng([seed, i])  # so that an image does not depend on how many random numbers the ones before took
         drawn = draw_cluster(kind, own, canvas, difficulty, scales[who], stains[who], blurs[who]).image
         if laboratory is not None:
-            drawn = on_black(seen_by(laboratory, drawn).astype(np.float32))[0]
+            drawn = on_black(seen_by(laboratory, drawn).astype(np.float32)).black
         areas[i] = foreground_box(drawn).size, np.count_nonzero(drawn)
         images[i] = brought(drawn, normal, canvas, size)[0]
         files.append(f"{kind}/{i:06d}.png")

@@ -1,5 +1,6 @@
 """Drawn karyotypes of 24 classes, from two hospitals.
-Comes in: numbers and a seed. Goes out: a `Pack` like that of a folder of images. Exists so that everything runs without data that cannot be shared."""
+Comes in: numbers and a seed. Goes out: a `Pack` like that of a folder of images. Exists so that everything runs without data that cannot be
+shared."""
 
 from __future__ import annotations
 
@@ -19,8 +20,10 @@ from trainables.parts.errors import RequestError
 # Relative length (parts in a hundred of the haploid autosomes) and centromere (short arm / whole), near the Paris Conference's (1971).
 _FORM = {
     "1": (8.44, 0.48), "2": (8.02, 0.39), "3": (6.83, 0.47), "4": (6.30, 0.29), "5": (6.08, 0.29), "6": (5.90, 0.39), "7": (5.36, 0.39),
-    "8": (4.93, 0.34), "9": (4.80, 0.35), "10": (4.59, 0.34), "11": (4.61, 0.40), "12": (4.66, 0.30), "13": (3.74, 0.17), "14": (3.56, 0.19),
-    "15": (3.46, 0.20), "16": (3.36, 0.41), "17": (3.25, 0.34), "18": (2.93, 0.31), "19": (2.67, 0.47), "20": (2.56, 0.45), "21": (1.90, 0.31),
+    "8": (4.93, 0.34), "9": (4.80, 0.35), "10": (4.59, 0.34), "11": (4.61, 0.40), "12": (4.66, 0.30), "13": (3.74, 0.17),
+    "14": (3.56, 0.19),
+    "15": (3.46, 0.20), "16": (3.36, 0.41), "17": (3.25, 0.34), "18": (2.93, 0.31), "19": (2.67, 0.47), "20": (2.56, 0.45),
+    "21": (1.90, 0.31),
     "22": (2.04, 0.30), "X": (5.12, 0.40), "Y": (2.15, 0.27),
 }  # fmt: skip
 
@@ -43,7 +46,8 @@ HOSPITALS = {
 
 
 def karyotype_bands(name: str) -> tuple[tuple[float, float], ...]:
-    """(end along the axis 0..1, darkness 0..1) of a class's bands, the same in every individual and hospital; drawn, not those of nature."""
+    """(end along the axis 0..1, darkness 0..1) of a class's bands, the same in every individual and hospital; drawn, not those of
+    nature."""
     rng = np.random.default_rng([24, KARYOTYPE.index(name)])
     edges, dark, bands = 0.0, int(rng.integers(2)), []
     while edges < 1:

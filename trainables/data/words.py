@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 KARYOTYPE = (*map(str, range(1, 23)), "X", "Y")
-MISSING = frozenset(
-    ("", "nan", "na", "n a", "n/a", "#n/a", "<na>", "unknown", "unk", "none", "null", "missing", "?", "??", "-", "--", "–", ".")
-)
+MISSING = frozenset((
+    "", "nan", "na", "n a", "n/a", "#n/a", "<na>", "n.a.", "n.a", "n.d.", "n.d", "nd", "k.a.", "k.a", "k. a.", "unknown", "unk", "none",
+    "null", "missing", "not available", "not applicable", "not known", "unspecified", "undefined", "unbekannt", "inconnu", "desconocido",
+    "?", "??", "-", "--", "–", ".", "#ref!", "#value!", "#name?", "#null!", "#num!", "#div/0!",
+))  # fmt: skip
 PARTS = ("train", "val", "test")
 _PART = {
     "train": "train", "training": "train", "trn": "train", "tr": "train", "trainset": "train", "trainingset": "train",
@@ -70,14 +72,21 @@ def class_order(names: Iterable[str]) -> list[str]:
 
 
 def united(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names with each spelling replaced by the most frequent of its kind (of equals the first); and the kinds that had several, in words."""
+    """Names with each spelling replaced by the most frequent of its kind (of equals the first); and the kinds that had several, in
+    words."""
     numbers = Counter(names)
     kinds: dict[str, list[str]] = {}
     for name in sorted(numbers, key=lambda name: (-numbers[name], name)):
         kinds.setdefault(same(name), []).append(name)
     chosen = {name: spellings[0] for spellings in kinds.values() for name in spellings}
-    several = [f"{', '.join(s[1:])} = {s[0]}" for s in kinds.values() if len(s) > 1]
+    several = [f"{', '.join(_unlike(name, s[0]) for name in s[1:])} = {s[0]}" for s in kinds.values() if len(s) > 1]
     return [chosen[name] for name in names], sorted(several)
+
+
+def _unlike(name: str, other: str) -> str:
+    """A spelling as it is told from another one; two Unicode forms of one word look the same."""
+    alike = unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other)
+    return f"{name} (in another Unicode form)" if alike else name
 
 
 def as_karyotype(names: Iterable[str]) -> dict[str, str]:

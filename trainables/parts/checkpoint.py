@@ -3,7 +3,6 @@ Comes in: a nested dictionary. Goes out: the same. Nothing is pickled, so a host
 schema is refused by name, one with a flipped bit by its check sum. Written under a temporary name, flushed, then renamed."""
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -61,32 +60,6 @@ def write_atomically(path: Path, write: Any, name: str | None = None) -> None:
         failpoint(f"{name}.renamed")
 
 
-def set_mode(path: Path, mode: int) -> None:
-    """A file's mode, as far as its file system has modes: CIFS, FAT and some NFS refuse, and what they give is then all there is."""
-    try:
-        path.chmod(mode)
-    except OSError as fault:
-        if fault.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
-            raise
-
-
-def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values with a check sum over them, under `check`."""
-    return dict(values) | {"check": _sum_of(values)}
-
-
-def unsealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values without their check sum. ValueError if it is not theirs; without one (written by hand) they are taken as they are."""
-    plain = {name: value for name, value in values.items() if name != "check"}
-    if "check" in values and values["check"] != _sum_of(plain):
-        raise ValueError("its check sum is not that of its content")
-    return plain
-
-
-def _sum_of(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def save_state(path: Path, tensors: dict[str, Tensor], values: dict[str, Any], name: str | None = None) -> None:
     """tensors by name; values: anything JSON holds. name: of the failpoints."""
     # Shared storage is refused by the format and a view would keep its whole base: each tensor is copied out.
@@ -107,15 +80,16 @@ def _check(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, values) as saved. RequestError for a damaged file or another schema; OSError where the system does not let it be read, which
-    says nothing of what is in it."""
+    """(tensors, values) as saved. RequestError for a damaged file or another schema; OSError where the system does not let it be read,
+    which says nothing of what is in it."""
     try:
         open(path, "rb").close()  # for what the system says: safetensors takes too many open files for none there
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("schema") != SCHEMA:
                 raise RequestError(
-                    f"{path}: a checkpoint of schema {SCHEMA} is needed, this one says {metadata.get('schema')!r}; delete it or use the version that wrote it"
+                    f"{path}: a checkpoint of schema {SCHEMA} is needed, this one says {metadata.get('schema')!r}; delete it or "
+                    "use the version that wrote it"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
             values = json.loads(metadata["values"])

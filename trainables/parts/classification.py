@@ -40,6 +40,10 @@ class PartImages:
         """(N,) positions within the part -> (N, H, W) float32 gray levels 0-255."""
         return self.pixels(chosen).float()
 
+    def colour(self, chosen: Tensor) -> Tensor:
+        """(N,) positions within the part -> (N, 3, H, W) float32 in [0, 1]."""
+        return self.pixels(chosen).permute(0, 3, 1, 2).float() / 255
+
 
 @torch.no_grad()
 def predict_logits(

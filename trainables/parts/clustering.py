@@ -54,8 +54,8 @@ class Clusters:
 def cluster(
     rows: np.ndarray, clusters: int, seed: int, starts: int = 10, whiten: float = 0.0, standard: bool = False, components: int = 0
 ) -> tuple[np.ndarray, Clusters]:
-    """K-means of rows (N, F) as `kmeans`. standard: of each column at mean 0 and deviation 1. components above 0: of so many first principal
-    components at most. whiten above 0: of the first ones that hold this share of the variance, each at deviation 1."""
+    """K-means of rows (N, F) as `kmeans`. standard: of each column at mean 0 and deviation 1. components above 0: of so many first
+    principal components at most. whiten above 0: of the first ones that hold this share of the variance, each at deviation 1."""
     if not whiten and not standard and not components:
         found, centers = kmeans(rows, clusters, seed, starts)
         return found, Clusters(centers)
@@ -92,7 +92,8 @@ def contingency(labels: ArrayLike, clusters: ArrayLike, types: int | None = None
 
 
 def clustering_metrics(labels: ArrayLike, clusters: ArrayLike) -> dict[str, float]:
-    """{"ami", "ari", "purity"} of clusters (N,) against types (N,). AMI with the arithmetic mean of both entropies (scikit-learn's default)."""
+    """{"ami", "ari", "purity"} of clusters (N,) against types (N,). AMI with the arithmetic mean of both entropies (scikit-learn's
+    default)."""
     return {
         "ami": float(adjusted_mutual_info_score(labels, clusters)),
         "ari": float(adjusted_rand_score(labels, clusters)),

@@ -48,8 +48,8 @@ def versions() -> Mapping[str, str]:
 
 @functools.cache
 def fingerprint() -> str:
-    """32 hex digits: equal for equal files and equal libraries. As this process first saw them: code that is changed later is not what it runs.
-    2.15.0+cpu and 2.15.0+cu130 are one version: the head of a cluster may have no GPU."""
+    """32 hex digits: equal for equal files and equal libraries. As this process first saw them: code that is changed later is not what it
+    runs. 2.15.0+cpu and 2.15.0+cu130 are one version: the head of a cluster may have no GPU."""
     libraries = {name: versions()[name].partition("+")[0] for name in LIBRARIES if name in versions()}
     return hashlib.sha256(json.dumps([list(files().items()), libraries]).encode()).hexdigest()[:32]
 

@@ -23,7 +23,8 @@ def one_class(predictions: Tensor, labels: Tensor, classes: tuple[str, ...]) -> 
 
 @torch.no_grad()
 def rank(rows: Tensor) -> int:
-    """Number of directions that rows (N, D) of unit length lie in, without a look at where their mean is: 1 where all are equal, or opposite."""
+    """Number of directions that rows (N, D) of unit length lie in, without a look at where their mean is: 1 where all are equal, or
+    opposite."""
     rows = rows.detach().reshape(-1, rows.shape[-1])
     some = rows[torch.randperm(len(rows), generator=generator("rank"))[:ROWS].to(rows.device)].double()
     values = torch.linalg.svdvals(F.normalize(some, dim=1))

@@ -109,9 +109,9 @@ def compose(
     require_contact: a touching case in which no foreground pixel of one image is one of the other or among its 8 neighbours is uncertain.
     Shifts are whole pixels, each in [-floor(R), floor(R)] equally likely, R as in line 5 of the algorithm; what leaves the frame is lost.
     numbers: drawn before by `draw_composition` (then draws and generator do not count).
-    steady: every draw of every image is tried at once and the first that is certain is taken, so that the device is asked nothing and labels
-    and images are not checked (see `check_images`); None: wherever the images are not on a CPU. Otherwise draws are tried one after the
-    other, of those images alone that still need one. Both give the same, bit for bit.
+    steady: every draw of every image is tried at once and the first that is certain is taken, so that the device is asked nothing and
+    labels and images are not checked (see `check_images`); None: wherever the images are not on a CPU. Otherwise draws are tried one after
+    the other, of those images alone that still need one. Both give the same, bit for bit.
     ValueError for an unknown blend, a threshold below 0, shapes that do not fit, labels outside CLASSES, an image that is all background
     or has values below 0."""
     n, device = len(primary), primary.device
@@ -173,7 +173,8 @@ def compose(
 
 
 def _all_at_once(
-    candidate: Composed, below: Tensor, above: Tensor, cells: Tensor, shifts: Tensor, limit: int, require_contact: bool, blend: str, ratios: Tensor
+    candidate: Composed, below: Tensor, above: Tensor, cells: Tensor, shifts: Tensor, limit: int, require_contact: bool,
+    blend: str, ratios: Tensor
 ) -> Composed:  # fmt: skip
     """`compose` in fixed shapes. candidate: what comes back where no draw is certain; cells (2, N); shifts (N, draws, 4); ratios (N,)."""
     rows = torch.arange(len(shifts), device=shifts.device)
@@ -236,7 +237,8 @@ def _windows(images: Tensor) -> Tensor:
 
 
 def _shift(windows: Tensor, rows: Tensor, shifts: Tensor) -> Tensor:
-    """The images of these rows (...), each moved by its (down, right) of shifts (..., 2), background where nothing comes from; (..., H, W)."""
+    """The images of these rows (...), each moved by its (down, right) of shifts (..., 2), background where nothing comes from; (..., H,
+    W)."""
     return windows[rows, windows.shape[1] // 2 - shifts[..., 0], windows.shape[2] // 2 - shifts[..., 1]]
 
 

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.parts.errors import RequestError, WeightsUnreachable
+from trainables.parts.numbers import constant
 from trainables.parts.weights import architecture_of, check, fill, kind_of, model_faults, timm_name, weights_faults
 
+COLOUR_MEAN, COLOUR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as timm's IMAGENET_DEFAULT_MEAN and _STD
 GRAY_MEAN, GRAY_STD = 0.449, 0.226  # mean over channels of ImageNet's, so that published weights see what they expect
 
 
@@ -36,8 +38,8 @@ def _hub_answers() -> bool:
 
 
 def backbone_faults(backbone: str) -> list[str]:
-    """What is wrong with a backbone's name, and what stands near it. `resnet50`, or with published weights of one kind: `resnet50.a1_in1k`;
-    arguments of timm's behind it in brackets."""
+    """What is wrong with a backbone's name, and what stands near it. `resnet50`, or with published weights of one kind:
+    `resnet50.a1_in1k`; arguments of timm's behind it in brackets."""
     import timm  # here and below: three seconds, which a command that builds no network can do without
 
     try:
@@ -163,6 +165,12 @@ def move_towards(key_encoder: nn.Module, encoder: nn.Module, ema_decay: float) -
     torch._foreach_lerp_(keys, [q.detach() for q in queries], 1 - ema_decay)
 
 
-def standardise(images: Tensor) -> Tensor:
-    """(N, C, H, W) in [0, 1] -> what the backbones expect. The exported configuration names the same two numbers."""
-    return (images - GRAY_MEAN) / GRAY_STD
+def standardise(images: Tensor, statistics: Tensor | None = None) -> Tensor:
+    """(N, C, H, W) in [0, 1] -> what the backbones expect. statistics (2, C): mean and deviation of each channel; None: ImageNet's, of gray
+    images the mean over its channels, the two numbers that an exported configuration names."""
+    if statistics is not None:
+        return (images - statistics[0, :, None, None]) / statistics[1, :, None, None]
+    if images.shape[1] == 1:
+        return (images - GRAY_MEAN) / GRAY_STD
+    mean, std = (constant(values, images.device, images.dtype)[:, None, None] for values in (COLOUR_MEAN, COLOUR_STD))
+    return (images - mean) / std

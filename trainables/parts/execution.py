@@ -25,13 +25,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from trainables.data.pack import Pack
-from trainables.parts.checkpoint import load_state, part, save_state, sealed, storage, under, unsealed, write_atomically
+from trainables.parts.checkpoint import load_state, part, save_state, storage, under, write_atomically
 from trainables.parts.code import fingerprint, origin
 from trainables.parts.errors import Diverged, Interrupted, RequestError
 from trainables.parts.failpoints import failpoint
 from trainables.parts.loop import Fitting, fit
 from trainables.parts.micro import MICRO_BATCHES, each_alone
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, config_values
+from trainables.parts.sealing import sealed, unsealed
 from trainables.parts.workers import Workers
 
 RESULT, MODEL, FLIGHT, ARTEFACTS, EPOCHS = "result.json", "model.safetensors", "flight.safetensors", "artefacts.npz", "epochs.log"
@@ -82,8 +83,8 @@ def stages_of(procedure: Procedure, config: Any) -> list[Stage]:
 
 
 def stage_hashes(procedure: Procedure, config: Any, seed: int, data_hash: str, code: str) -> dict[str, str]:
-    """Content address of each stage: its fields, the seed, the data, the code and, by chaining, all that came before. code: '' in studies of
-    before it was kept."""
+    """Content address of each stage: its fields, the seed, the data, the code and, by chaining, all that came before. code: '' in studies
+    of before it was kept."""
     values = config_values(procedure.canonical(config))
     hashes: dict[str, str] = {}
     before: str | None = None
@@ -112,9 +113,10 @@ def execute(
     code: str | None = None,
 ) -> Outcome:
     """Train what is still missing and evaluate. `report` gets {"stage", "epoch", "loss", ...} after each epoch, those of reused stages too;
-    when it raises, the run ends there. `external`: further test sets by name, looked at with the test part. Only the first worker writes and evaluates; the others' Outcome has no metrics. Diverged, WeightsUnreachable and out-of-memory errors pass through.
-    `stopping` is asked after each epoch, by every worker: where it says so to the first, a checkpoint is saved and Interrupted raised. StorageFault: a full disk.
-    `code`: the fingerprint that stages are addressed with, where it is not that of the code that runs (see `--accept-code`)."""
+    when it raises, the run ends there. `external`: further test sets by name, looked at with the test part. Only the first worker writes
+    and evaluates; the others' Outcome has no metrics. Diverged, WeightsUnreachable and out-of-memory errors pass through. `stopping` is
+    asked after each epoch, by every worker: where it says so to the first, a checkpoint is saved and Interrupted raised. StorageFault: a
+    full disk. `code`: the fingerprint that stages are addressed with, where it is not that of the code that runs (see `--accept-code`)."""
     device, workers = device or torch.device("cpu"), workers or Workers()
     config = procedure.canonical(config)
     with storage(folder):

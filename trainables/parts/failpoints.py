@@ -1,7 +1,7 @@
 """Named places at which a process can be made to die, to prove that a study loses nothing there.
-Comes in: the variable KARYOTUNE_FAILPOINT, names with a comma between, `name` or `name:n` for the n-th pass in a process. Goes out: SIGKILL of
-the own process. Off, and almost free, unless the variable is set. KARYOTUNE_FAILPOINT_FIRED names a folder in which each leaves a file as
-it fires, and that keeps it from firing again: the process that comes next goes on."""
+Comes in: the variable KARYOTUNE_FAILPOINT, names with a comma between, `name` or `name:n` for the n-th pass in a process. Goes out: SIGKILL
+of the own process. Off, and almost free, unless the variable is set. KARYOTUNE_FAILPOINT_FIRED names a folder in which each leaves a file
+as it fires, and that keeps it from firing again: the process that comes next goes on."""
 
 import os
 import signal
@@ -15,7 +15,8 @@ IN_A_RUN = (  # passed by the process that trains
 )
 IN_THE_DRIVER = (  # passed by the command's own process
     "data.written", "data.renamed", "splits.written", "splits.renamed", "study.written", "study.renamed",
-    "optuna.ask", "optuna.asked", "optuna.filled", "ledger.append", "ledger.half", "ledger.written", "ledger.synced", "optuna.tell", "optuna.told",
+    "optuna.ask", "optuna.asked", "optuna.filled", "ledger.append", "ledger.half", "ledger.written", "ledger.synced",
+    "optuna.tell", "optuna.told",
     "files.freed", "report.begun", "report.written", "export.written", "export.moved", "export.renamed",
 )  # fmt: skip
 NAMES = (*IN_A_RUN, *IN_THE_DRIVER)

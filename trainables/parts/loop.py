@@ -25,7 +25,8 @@ class Fitting:
     """A Task on its way through its epochs; `tensors()` is all that is needed to go on elsewhere.
 
     Where the setting asks for steady steps (on a GPU), an epoch's random choices are sent at once, each step copies its own into one row of
-    bytes that stays where it is, and the same function computes on it, which `Replay` may record. Elsewhere a step is called with its batch."""
+    bytes that stays where it is, and the same function computes on it, which `Replay` may record. Elsewhere a step is called with its
+    batch."""
 
     def __init__(self, task: Task, setting: Setting) -> None:
         self.task, self.workers, self.device, self.seed, self.parts = task, setting.workers, setting.device, setting.seed, setting.parts
@@ -139,9 +140,9 @@ class Fitting:
         return row | self.task.health()
 
     def validate(self, last: bool, epoch: int = 0) -> dict[str, float]:
-        """The task's `val_` metrics after this epoch (counted from 1), under its weights' own statistics of batch normalisation. last: what is
-        handed on has the same. Of a task that keeps its best epoch each may be the one: all are judged as the last is. Of equal scores the
-        later stands."""
+        """The task's `val_` metrics after this epoch (counted from 1), under its weights' own statistics of batch normalisation. last: what
+        is handed on has the same. Of a task that keeps its best epoch each may be the one: all are judged as the last is. Of equal scores
+        the later stands."""
         renew_statistics(self.task, len(self.parts["train"]), AT_THE_END if last or self.task.keeps else ON_THE_WAY)
         row = self.task.validate()
         if self.task.keeps:

@@ -89,7 +89,8 @@ def class_margin(
 
 
 def focal(scores: Tensor, targets: Tensor, gamma: float) -> Tensor:
-    """Focal loss of several classes (Lin et al. 2017): -(1 - p)^gamma log p, p = softmax of the row at its target. gamma 0 is cross-entropy.
+    """Focal loss of several classes (Lin et al. 2017): -(1 - p)^gamma log p, p = softmax of the row at its target. gamma 0 is
+    cross-entropy.
 
     scores: (..., C), not normalised; targets: (...) int64. Scalar in nats: mean over all rows. A row whose p rounds to 1 has loss and
     gradient 0 for every gamma. ValueError if gamma is negative or not finite, or shapes do not fit."""

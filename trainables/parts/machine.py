@@ -1,7 +1,7 @@
 """What this process may use of its machine.
 Comes in: the process's affinity, its control groups, its environment. Goes out: CPUs. Exists because the machine's cores are not the
-process's: under taskset, in a container, in a Slurm job a run for each core of the machine would be ten runs on one. joblib's count looks at
-the root of a control group's tree alone, where a limit on a parent (a container's, a systemd slice's) is not seen."""
+process's: under taskset, in a container, in a Slurm job a run for each core of the machine would be ten runs on one. joblib's count looks
+at the root of a control group's tree alone, where a limit on a parent (a container's, a systemd slice's) is not seen."""
 
 import functools
 import math
@@ -21,8 +21,8 @@ def cpus() -> int:
 
 
 def quota(groups: Path = Path("/proc/self/cgroup"), mounts: Path = Path("/sys/fs/cgroup")) -> float:
-    """CPUs' worth of time that the process's control groups leave it: the least of its own group's limit and of those above it, by version 2
-    and 1. Infinite where there is none. groups: lines `number:controllers:path`, the path as seen from the process's own root."""
+    """CPUs' worth of time that the process's control groups leave it: the least of its own group's limit and of those above it, by version
+    2 and 1. Infinite where there is none. groups: lines `number:controllers:path`, the path as seen from the process's own root."""
     try:
         lines = [line.split(":", 2) for line in groups.read_text().splitlines()]
     except OSError:  # no control groups here

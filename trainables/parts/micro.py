@@ -10,9 +10,9 @@ MICRO_BATCHES = 4  # slices of the second try of a run that ran out of memory
 
 
 def in_slices(network: nn.Module, images: Tensor, slices: int) -> Tensor:
-    """network(images), (N, ...) -> (N, ...). With slices above 1 only one slice's activations are held: each slice is computed again when its
-    gradient is asked for (Chen et al. 2016), and the gradients of the parameters add up. Equal to the whole, up to the order in which numbers
-    are added, where `each_alone` holds."""
+    """network(images), (N, ...) -> (N, ...). With slices above 1 only one slice's activations are held: each slice is computed again when
+    its gradient is asked for (Chen et al. 2016), and the gradients of the parameters add up. Equal to the whole, up to the order in which
+    numbers are added, where `each_alone` holds."""
     if slices == 1:
         return network(images)  # type: ignore[no-any-return]
     # no random number is drawn again, for where `each_alone` holds there is none: so the generators' states need not be asked for

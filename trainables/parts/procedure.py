@@ -43,8 +43,8 @@ class Setting:
         return self.device.type != "cpu" if self.steady is None else self.steady
 
     def optimising(self, adaptive: bool = False) -> dict[str, Any]:
-        """What torch's optimisers are told beside the configuration: in steady steps one kernel for all weights, which takes the rate and the
-        loss's scale from the device. adaptive: of Adam's family, which counts steps."""
+        """What torch's optimisers are told beside the configuration: in steady steps one kernel for all weights, which takes the rate and
+        the loss's scale from the device. adaptive: of Adam's family, which counts steps."""
         return ({"fused": True} | ({"capturable": self.device.type == "cuda"} if adaptive else {})) if self.is_steady else {}
 
     def apply(self, network: nn.Module, rows: Tensor) -> Tensor:
@@ -61,9 +61,9 @@ class Task(nn.Module):
     `loss` asks its networks through `Setting.apply`; all else in it is float32 on every device.
 
     batches(epoch) yields batches that depend on (seed, epoch) alone; calling the task with one returns the scalar loss, the mean over the
-    batch (this worker's slice of it); `after_step` moves key encoders and queues; `learning_rate(epoch, fraction)` is the schedule; `look` is
-    what batch normalisation takes its statistics from before the task is judged. A parameter group of the optimiser with a `share` has so much of
-    the rate. keeps: the `val_` metric whose best epoch is handed on;
+    batch (this worker's slice of it); `after_step` moves key encoders and queues; `learning_rate(epoch, fraction)` is the schedule; `look`
+    is what batch normalisation takes its statistics from before the task is judged. A parameter group of the optimiser with a `share` has
+    so much of the rate. keeps: the `val_` metric whose best epoch is handed on;
     empty: the last epoch is."""
 
     optimizer: torch.optim.Optimizer
@@ -103,8 +103,8 @@ class Task(nn.Module):
         return {}
 
     def collapse(self) -> str:
-        """What has collapsed under the weights that `validate` has just judged, in words (see `collapse`); empty: nothing. Asked of the weights
-        that are handed on."""
+        """What has collapsed under the weights that `validate` has just judged, in words (see `collapse`); empty: nothing. Asked of the
+        weights that are handed on."""
         return ""
 
     def validate_at(self, epoch: int) -> bool:

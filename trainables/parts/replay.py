@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-# Steps before the recording, real ones: optimisers, cuBLAS and cuDNN make what they keep at their first use, which a recording must not hold.
+# Real steps before the recording: optimisers, cuBLAS and cuDNN make what they keep at their first use, which no recording may hold.
 WARM = 3
 
 
@@ -57,8 +57,10 @@ class Replay:
                 self.recorded = False
                 reason = (str(fault).splitlines() or [type(fault).__name__])[0]
                 warnings.warn(
-                    f"the training step could not be recorded as a CUDA graph ({reason}), so each of its operations is launched from Python: "
-                    "the numbers are the same, the steps slower. A backbone that asks the GPU for a value is the usual cause; choose another",
+                    f"the training step could not be recorded as a CUDA graph ({reason}), so each of its operations is launched "
+                    "from Python: "
+                    "the numbers are the same, the steps slower. A backbone that asks the GPU for a value is the usual cause; "
+                    "choose another",
                     stacklevel=2,
                 )
         if self.recorded and not self.played:

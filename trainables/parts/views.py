@@ -62,7 +62,8 @@ class Draw:
 
     def __getitem__(self, part: slice) -> "Draw":
         return replace(
-            self, affine=self.affine[part], colour=self.colour[part], sigma=self.sigma[part], tint=None if self.tint is None else self.tint[part],
+            self, affine=self.affine[part], colour=self.colour[part], sigma=self.sigma[part],
+            tint=None if self.tint is None else self.tint[part],
             stain=None if self.stain is None else self.stain[part],
         )  # fmt: skip
 
@@ -187,7 +188,8 @@ def apply_views(images: Tensor, draw: Draw, outside: str = "zeros", keep_backgro
     is above the readers' tolerance about its own mean and leaves the background at 0; otherwise contrast is torchvision's, about the mean
     of the whole image, and a weaker one lifts the background, which no image that is read shows.
     steady: everything that the draw's set of views can change is computed for every image, whatever was drawn, so that the device is asked
-    nothing; None: wherever the images are not on a CPU. Otherwise what no image changes is left out, and only those that blur are blurred."""
+    nothing; None: wherever the images are not on a CPU. Otherwise what no image changes is left out, and only those that blur are
+    blurred."""
     device = images.device
     if steady is None:
         steady = device.type != "cpu"

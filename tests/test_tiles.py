@@ -1,0 +1,185 @@
+"""Cells out of PanNuke's arrays and QuPath's objects, made here as those programs write them."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainables.data.crops import Cell, crop, window
+from trainables.data.labels import CONSEP_CLASSES
+from trainables.data.pack import load_pack
+from trainables.data.pannuke import PLANES
+from trainables.data.prepare import PREPARE
+from trainables.data.qupath import kind_of
+
+SIDE = 64
+OTHER, INFLAMMATORY, EPITHELIAL, SPINDLE = range(4)
+
+
+def picture(seed):
+    return np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def prepared(kind, source, tmp_path, capsys):
+    """(exit status, pack or None, stdout, stderr)"""
+    status = PREPARE[kind](source, tmp_path / "packed")
+    said = capsys.readouterr()
+    return status, load_pack(tmp_path / "packed") if status < 2 else None, said.out, said.err
+
+
+# ---- PanNuke
+
+
+BOXES = ((4, 4, 12, 10), (30, 30, 40, 44), (50, 2, 60, 12), (2, 40, 9, 50), (20, 50, 30, 60))  # one of each plane
+
+
+def fold(folder, n=3, places=("images", "masks", "types"), kind=np.float64):
+    masks = np.zeros((n, SIDE, SIDE, 6), kind)
+    for plane, (top, left, bottom, right) in enumerate(BOXES):
+        masks[:, top:bottom, left:right, plane] = 10 + plane
+    masks[..., 5] = masks[..., :5].sum(3) == 0
+    arrays = (np.stack([picture(i) for i in range(n)]).astype(kind), masks, np.array(["Breast", "Colon", "Bile-duct"] * n)[:n])
+    for word, place, values in zip(("images", "masks", "types"), places, arrays, strict=True):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        np.save(folder / place / f"{word}.npy", values)
+    return folder
+
+
+@pytest.mark.parametrize("places", [("images/fold1", "masks/fold1", "images/fold1"), (".", ".", "."), ("images", "masks", "types")])
+def test_pannukes_arrays_are_found_wherever_they_lie_and_their_five_types_become_ours(tmp_path, capsys, places):
+    status, pack, out, err = prepared("pannuke", fold(tmp_path / "Fold 1", places=places), tmp_path, capsys)
+    assert (status, err) == (0, "")
+    assert pack.classes == CONSEP_CLASSES and pack.counts == dict(zip(CONSEP_CLASSES, (3, 3, 6, 3), strict=True))
+    assert len(set(pack.patients)) == 3 and "tissues: Bile duct 1, Breast 1, Colon 1" in out
+    assert "dead 3 = miscellaneous" in out and "connective 3 = spindle" in out
+    for i, name in enumerate(pack.files):
+        plane = PLANES.index(name.partition("#")[2].rstrip("0123456789"))
+        seen = crop(picture(i // 5), *window(Cell("", 0, *BOXES[plane], 0.0), 2))
+        assert np.array_equal(pack.images[i], seen)
+        assert pack.areas[i, 1] == np.prod(np.subtract(BOXES[plane][2:], BOXES[plane][:2]))
+
+
+def test_three_folds_are_one_set_and_a_damaged_one_costs_itself(tmp_path, capsys):
+    source = tmp_path / "set"
+    for k in (1, 2, 3):
+        fold(source / f"Fold {k}", places=(f"images/fold{k}", f"masks/fold{k}", f"images/fold{k}"))
+    damaged = source / "Fold 2/masks/fold2/masks.npy"
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    status, pack, _, err = prepared("pannuke", source, tmp_path, capsys)
+    assert status == 1 and len(pack) == 30 and err.startswith("fold 2-fold2: masks.npy cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda f: (f / "masks.npy").unlink(), "masks.npy is missing"),
+        (lambda f: np.save(f / "masks.npy", np.zeros((3, SIDE, SIDE, 4))), "5 or 6 planes"),
+        (lambda f: np.save(f / "images.npy", np.zeros((3, SIDE, SIDE))), "shape (N, height, width, 3)"),
+        (lambda f: np.save(f / "images.npy", np.full((3, SIDE, SIDE, 3), 0.5)), "pixels must be 0 to 255"),
+        (lambda f: np.save(f / "images.npy", np.array([{}], object), allow_pickle=True), "cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_a_fold_is_said(tmp_path, capsys, spoil, says):
+    source = fold(tmp_path / "f", places=(".", ".", "."))
+    spoil(source)
+    status, _, _, err = prepared("pannuke", source, tmp_path, capsys)
+    assert status == 2 and says in err
+
+
+# ---- QuPath
+
+
+def feature(box, name="Tumor", kind="detection", **more):
+    top, left, bottom, right = box
+    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    properties = {"objectType": kind} | ({"classification": {"name": name, "color": [200, 0, 0]}} if name else {})
+    return {"type": "Feature", "id": "5f", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": properties} | more
+
+
+def drawn(folder, features, name="a.geojson", wrap=True):
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture(0)).save(folder / "a.png")
+    text = json.dumps({"type": "FeatureCollection", "features": features} if wrap else features).encode()
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    return folder
+
+
+FOUR = [feature(box, name) for box, name in zip(BOXES, ("Other", "Immune cells", "Tumor: Positive", "Stroma"), strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [("a.geojson", True), ("a.geojson", False), ("A.png.geojson", True), ("objects/a.geojson.gz", True), ("a_detections.json", True)],
+)
+def test_qupaths_objects_are_cut_out_of_the_image_of_their_name(tmp_path, capsys, name, wrap):
+    status, pack, out, err = prepared("qupath", drawn(tmp_path / "q", FOUR, name, wrap), tmp_path, capsys)
+    assert "Immune cells 1 = inflammatory, Tumor: Positive 1 = epithelial" in out
+    assert (status, err) == (0, "") and pack.labels.tolist() == [OTHER, INFLAMMATORY, EPITHELIAL, SPINDLE]
+    for i in range(4):
+        assert np.array_equal(pack.images[i], crop(picture(0), *window(Cell("", 0, *BOXES[i], 0.0), 2)))
+        assert pack.areas[i, 1] == np.prod(np.subtract(BOXES[i][2:], BOXES[i][:2]))
+
+
+def test_a_cells_nucleus_is_cut_out_and_regions_and_ignored_objects_are_left_out(tmp_path, capsys):
+    nucleus = feature((10, 10, 20, 20))["geometry"]
+    hole = feature((30, 30, 50, 50))
+    hole["geometry"]["coordinates"].append([[35, 35], [40, 35], [40, 40], [35, 40], [35, 35]])
+    objects = [
+        feature((5, 5, 30, 30), "Tumor", "cell", nucleusGeometry=nucleus),
+        hole,
+        feature((0, 0, 60, 60), "Tumor", "annotation"),
+        feature((0, 0, 9, 9), "Ignore*"),
+        feature((0, 0, 9, 9), ""),
+        feature((0, 0, 64, 64), "Tumor", "tile"),
+    ]
+    status, pack, out, _ = prepared("qupath", drawn(tmp_path / "q", objects), tmp_path, capsys)
+    assert status == 0 and pack.areas[:, 1].tolist() == [100, 375]
+    assert np.array_equal(pack.images[0], crop(picture(0), *window(Cell("", 0, 10, 10, 20, 20, 0.0), 2)))
+    assert "1 annotation left out as regions" in out and "2 objects without a class" in out
+
+
+def test_annotations_alone_are_cells_as_are_those_of_old_files(tmp_path, capsys):
+    old = feature(BOXES[0], kind="")
+    old["id"] = "PathAnnotationObject"
+    del old["properties"]["objectType"]
+    status, pack, _, _ = prepared("qupath", drawn(tmp_path / "q", [old, feature(BOXES[1], kind="annotation")]), tmp_path, capsys)
+    assert status == 0 and len(pack) == 2
+
+
+def test_faults_of_object_files_are_told_and_the_rest_goes_on(tmp_path, capsys):
+    point = feature(BOXES[0])
+    point["geometry"] = {"type": "Point", "coordinates": [3, 3]}
+    objects = [FOUR[0], point, feature((500, 500, 510, 510)), feature(BOXES[1], "Zelle A"), feature(BOXES[2], "Zelle A")]
+    source = drawn(tmp_path / "q", objects)
+    (source / "b.geojson").write_text('{"features": 3}')
+    Image.fromarray(picture(1)).save(source / "b.png")
+    (source / "c.geojson").write_text("[]")
+    Image.fromarray(picture(1)).save(source / "d.png")
+    status, pack, _, err = prepared("qupath", source, tmp_path, capsys)
+    assert status == 1 and len(pack) == 1
+    for words in (
+        "a: object 2: a Point has no size",
+        "a: object 3: 500, 500 to 510, 510 lies outside of the image (64 x 64)",
+        "a: unknown type 'Zelle A', 2 objects; rename it in QuPath",
+        "b: not a readable GeoJSON file",
+        "c: no image of this name",
+        "d: no label file *.geojson of this name",
+    ):
+        assert words in err, err
+
+
+def test_a_folder_without_objects_says_what_lies_there(tmp_path, capsys):
+    Image.fromarray(picture(0)).save(tmp_path / "a.png")
+    status, _, _, err = prepared("qupath", tmp_path, tmp_path, capsys)
+    assert status == 2 and "no objects of QuPath" in err and "it holds 1 file (.png)" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("Tumor", 2), ("Immune cells", 1), ("lymphocytes", 1), ("Stroma: Negative", 3), ("Necrosis", 0), ("Positive", None), ("T-cell", 1)],
+)
+def test_a_classification_is_known_by_its_words(name, kind):
+    assert kind_of(name) == kind

@@ -1,0 +1,196 @@
+"""QuPath's objects, exported as GeoJSON beside the images that they were drawn on.
+Comes in: a folder of images and .geojson files. Goes out: `Tile`s. Exists so that cells found or drawn in QuPath are cut out without a
+script of one's own."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from trainables.data.crops import Cell, Tile
+from trainables.data.downloads import Download
+from trainables.data.find import walk
+from trainables.data.words import same, shown
+
+ENDINGS = (".geojson", ".geojson.gz", ".json")
+FACTOR = 2  # the window's side in sides of the cell, as CoNSeP's
+OBJECTS = ("cell", "detection", "annotation")
+CELLS = ("cell", "detection")  # what QuPath found or imported; an annotation is a region wherever one of these is there
+OLD_IDS = {"pathcellobject": "cell", "pathdetectionobject": "detection", "pathannotationobject": "annotation", "pathtileobject": "tile"}
+# What the words of a classification mean, as an index of CONSEP_CLASSES; the first word that is known decides ("Tumor: Positive").
+MEANS = {
+    0: ("other", "miscellaneous", "misc", "dead", "necrosis", "necrotic", "apoptotic", "apoptosis", "apoptotic body"),
+    1: (
+        "inflammatory", "inflammation", "immune", "immune cell", "lymphocyte", "lymphoid", "til", "stil", "plasma cell", "neutrophil",
+        "eosinophil", "macrophage", "leukocyte", "leucocyte", "granulocyte", "t cell", "b cell",
+    ),
+    2: (
+        "epithelial", "epithelium", "epithelial cell", "tumor", "tumour", "tumor cell", "tumour cell", "neoplastic", "malignant", "cancer",
+        "carcinoma", "normal epithelium", "malignant epithelial", "healthy epithelial", "dysplastic", "gland",
+    ),
+    3: (
+        "spindle", "spindle shaped", "stroma", "stromal", "stromal cell", "connective", "connective tissue", "fibroblast", "endothelial",
+        "endothelium", "endothelial cell", "muscle", "smooth muscle", "myofibroblast",
+    ),
+}  # fmt: skip
+KINDS = {word: kind for kind, words in MEANS.items() for word in words}
+
+
+class UnknownType(str):
+    """A fault by a type that is not known, so that a thousand cells of it are one line."""
+
+
+def find_pairs(folder: Path) -> list[tuple[str, Path | None, Path | None]]:
+    """(name, image, objects) of all object files at or below a folder and their images, by stem without case; None for what is missing. An
+    image without objects has None too, where its folder or any other holds objects."""
+    tree = walk(folder)
+    objects = [name for name in tree.others if name.casefold().endswith(ENDINGS)]
+    if not any(name.casefold().endswith(ENDINGS[:2]) for name in objects):
+        objects = [name for name in objects if _is_geojson(folder / name)]
+    images: dict[str, list[str]] = {}
+    for name in tree.images:
+        images.setdefault(_stem(name), []).append(name)
+    found, used = [], set[str]()
+    for name in objects:
+        near = images.get(_stem(name), [])
+        beside = [image for image in near if PurePosixPath(image).parent == PurePosixPath(name).parent] or near
+        image = beside[0] if len(beside) == 1 else None
+        used.update([image] if image else [])
+        path = PurePosixPath(image or name)
+        found.append((shown(path.with_suffix("").as_posix()), folder / image if image else None, folder / name))
+    if objects:
+        found += [(shown(PurePosixPath(i).with_suffix("").as_posix()), folder / i, None) for i in tree.images if i not in used]
+    return sorted(found, key=lambda job: job[0])
+
+
+def _stem(name: str) -> str:
+    """tile1 of a/Tile1.png, b/tile1.png.geojson, c/tile1.ome.tif and tile1_annotations.geojson."""
+    stem = PurePosixPath(name).name.casefold()
+    while (cut := re.sub(r"\.(?:geojson|json|gz|png|jpe?g|tiff?|bmp|ome|svs|ndpi)$", "", stem)) != stem:
+        stem = cut
+    return re.sub(r"[ _\-](?:annotations?|detections?|cells?|objects?|labels?)$", "", stem)
+
+
+def _is_geojson(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(4096)
+    except OSError:
+        return False
+    return b'"Feature' in head or b'"geometry"' in head
+
+
+def _features(path: Path) -> list[Any]:
+    """ValueError or OSError where it holds no list of features."""
+    raw = path.read_bytes()
+    text = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+    found = json.loads(text.decode("utf-8-sig"))
+    if isinstance(found, dict):
+        found = found["features"] if isinstance(found.get("features"), list) else [found] if found.get("type") == "Feature" else None
+    if not isinstance(found, list):
+        raise ValueError("no FeatureCollection and no list of features")
+    return found
+
+
+def object_type(feature: dict[str, Any]) -> str:
+    """cell, detection, annotation, tile, ...; files of before 0.3 say it in their id, and one that says nothing holds annotations."""
+    properties = feature.get("properties") or {}
+    said = str(properties.get("objectType") or properties.get("object_type") or OLD_IDS.get(str(feature.get("id")).casefold(), ""))
+    return said.casefold() or "annotation"
+
+
+def class_name(properties: dict[str, Any]) -> str:
+    """The words of a classification, as QuPath shows them; '' for none."""
+    given = properties.get("classification")
+    if isinstance(given, dict):
+        names = given.get("names")
+        return ": ".join(map(str, names)) if isinstance(names, list) else str(given.get("name") or "")
+    return str(given or "")
+
+
+def kind_of(name: str) -> int | None:
+    """An index of CONSEP_CLASSES; None where no word of it is known."""
+    words = [same(word) for word in re.split(r"[:;,/|]", name)]
+    singular = [re.sub(r"(?<=\w)s$", "", word) for word in words]
+    return next((KINDS[word] for pair in zip(words, singular, strict=True) for word in pair if word in KINDS), None)
+
+
+def qupath_cells(path: Path, height: int, width: int, typed: bool = True) -> Tile:
+    """Cells of an object file for an image of this size; `kind` indexes CONSEP_CLASSES. typed False: all of them, `kind` is 0."""
+    tile = Tile(path.stem)
+    try:
+        features = _features(path)
+    except (OSError, ValueError, EOFError, RecursionError) as fault:
+        tile.faults.append(f"not a readable GeoJSON file ({(str(fault).splitlines() or ['damaged'])[0][:80]})")
+        return tile
+    objects = [(i, f) for i, f in enumerate(features, 1) if isinstance(f, dict) and object_type(f) in OBJECTS]
+    tile.found = any(object_type(feature) in CELLS for _, feature in objects)
+    for number, feature in objects:
+        properties = feature.get("properties") if isinstance(feature.get("properties"), dict) else {}
+        assert isinstance(properties, dict)
+        if tile.found and object_type(feature) not in CELLS:
+            tile.regions += 1
+            continue
+        name = class_name(properties)
+        kind = kind_of(name) if typed else 0
+        if typed and (
+            not name or name.endswith("*") or same(name) in ("unclassified", "ignore")
+        ):  # a star: QuPath's own mark for "ignored"
+            tile.untyped += 1
+            continue
+        if kind is None:
+            tile.faults.append(UnknownType(f"unknown type '{shown(name)}'"))
+            continue
+        try:
+            rings = list(_rings(feature.get("nucleusGeometry") or feature.get("geometry")))
+            points = [point for ring, _ in rings for point in ring]
+            left, top = (min(point[axis] for point in points) for axis in (0, 1))
+            right, bottom = (max(point[axis] for point in points) for axis in (0, 1))
+        except (TypeError, ValueError, KeyError, IndexError) as fault:
+            tile.faults.append(f"object {number}: {fault if isinstance(fault, ValueError) and str(fault) else 'its outline is damaged'}")
+            continue
+        if right <= 0 or bottom <= 0 or left >= width or top >= height:
+            tile.faults.append(
+                f"object {number}: {left:g}, {top:g} to {right:g}, {bottom:g} lies outside of the image ({width} x {height}); was "
+                "it drawn on another one?"
+            )
+            continue
+        tile.types[name] = tile.types.get(name, 0) + 1
+        tile.clipped += left < 0 or top < 0 or right > width or bottom > height
+        box = (math.floor(max(top, 0)), math.floor(max(left, 0)), math.ceil(min(bottom, height)), math.ceil(min(right, width)))
+        tile.cells.append(Cell(str(number), kind, box[0], box[1], max(box[2], box[0] + 1), max(box[3], box[1] + 1), _area(rings)))
+    return tile
+
+
+def _rings(geometry: Any) -> Iterator[tuple[list[tuple[float, float]], bool]]:
+    """(ring, whether it is a hole) of a polygon or several. ValueError in words for what has no area."""
+    kind = geometry["type"]
+    if kind == "GeometryCollection":
+        for part in geometry["geometries"]:
+            yield from _rings(part)
+        return
+    if kind not in ("Polygon", "MultiPolygon"):
+        raise ValueError(f"a {kind} has no size; draw outlines")
+    for polygon in [geometry["coordinates"]] if kind == "Polygon" else geometry["coordinates"]:
+        for i, ring in enumerate(polygon):
+            points = [(float(point[0]), float(point[1])) for point in ring]
+            if len(points) < 3 or not all(math.isfinite(v) for point in points for v in point):
+                raise ValueError("its outline is damaged")
+            yield points, i > 0
+
+
+def _area(rings: Sequence[tuple[list[tuple[float, float]], bool]]) -> float:
+    """Pixels, at least 1."""
+    area = 0.0
+    for ring, is_hole in rings:
+        own = abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, [*ring[1:], ring[0]], strict=True))) / 2
+        area += -own if is_hole else own
+    return max(1.0, area)
+
+
+OBJECT_FILES = Download("the folder", "", ".geojson", qupath_cells, FACTOR, 0, 0)

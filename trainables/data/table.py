@@ -1,0 +1,99 @@
+"""Tables as programs save them: rows of text out of CSV in any dialect, and out of spreadsheets.
+Comes in: a file. Goes out: rows of cells, or why there are none with what to do. Exists so that a spreadsheet's habits stop nobody and
+drop nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from python_calamine import CalamineError, CalamineWorkbook
+
+from trainables.data.words import few, same, shown
+
+TEXT = (".csv", ".tsv", ".tab", ".txt")
+SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
+KNOWN = ("file", "label", "patient", "split")
+HEAD_WITHIN = 20  # rows: titles and dates that stand above a table's head are fewer
+LARGEST = 256 << 20  # bytes of a table that is looked into
+
+
+class TableError(ValueError):
+    """Why a table cannot be read, with what to do."""
+
+
+def read_table(path: Path) -> list[list[str]]:
+    """Rows of stripped cells, those without any left out, from the head on: commas, semicolons, tabs or bars; UTF-8 or UTF-16; with `sep=`
+    or without; or the one sheet of a spreadsheet that names files, by its content and not by its ending."""
+    try:
+        raw = path.read_bytes()
+    except OSError as fault:
+        raise TableError(f"cannot be read ({fault.strerror}); check its rights") from None
+    if raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        return _headed(_sheet(raw))
+    wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = raw.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise TableError(f"must be a comma-separated table in UTF-8, this one is not ({fault}); save it again as CSV UTF-8") from None
+    if "\0" in text:
+        raise TableError(
+            "must be a comma-separated table in UTF-8, this one holds zeros (UTF-16 without a mark?); save it again as CSV UTF-8"
+        )
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    given = re.match(r'"?sep=(.)"?[^\n]*\n', lines)
+    if given:
+        lines = lines[given.end() :]
+    head = lines.lstrip("\n").partition("\n")[0]
+    separator = given[1] if given else max(",;\t|", key=lambda mark: (head.count(mark), mark == ","))
+    try:
+        table = list(csv.reader(io.StringIO(lines, newline=""), delimiter=separator))
+    except csv.Error as fault:
+        raise TableError(f"must be a comma-separated table in UTF-8, this one is not ({fault}); save it again as CSV UTF-8") from None
+    return _headed(_filled(table))
+
+
+def _filled(table: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [row for row in ([cell.strip() for cell in row] for row in table) if any(row)]
+
+
+def _headed(rows: list[list[str]]) -> list[list[str]]:
+    """The rows from the head on: what stands above it is a title."""
+    first = next((i for i, row in enumerate(rows[:HEAD_WITHIN]) if {"file", "label"} <= set(heads(row))), 0)
+    return rows[first:]
+
+
+def _sheet(raw: bytes) -> list[list[str]]:
+    """The rows of the sheet that names files; of one sheet alone those of that."""
+    try:
+        with CalamineWorkbook.from_filelike(io.BytesIO(raw)) as book:
+            sheets = {
+                name: _filled([[_cell(cell) for cell in row] for row in book.get_sheet_by_name(name).to_python()])
+                for name in book.sheet_names
+            }
+    except (CalamineError, OSError, ValueError, zipfile.BadZipFile) as fault:
+        raise TableError(
+            f"cannot be read as a spreadsheet ({(str(fault).splitlines() or ['damaged'])[0][:80]}); save it again, or as CSV UTF-8"
+        ) from None
+    filled = {name: rows for name, rows in sheets.items() if rows}
+    naming = [name for name, rows in filled.items() if {"file", "label"} <= set(heads(_headed(rows)[0]))]
+    if len(naming) > 1:
+        raise TableError(f"has {len(naming)} sheets with file and label, {few([shown(name) for name in naming])}; keep one")
+    return filled[naming[0]] if naming else next(iter(filled.values()), [])
+
+
+def _cell(value: object) -> str:
+    """A cell as a person sees it: 1 and not 1.0."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def heads(columns: Sequence[str], group: str = "patient") -> list[str]:
+    """A table's columns with those that have a meaning in our spelling."""
+    meant = {same(name): name for name in (*KNOWN, group)}
+    return [meant.get(same(name), name) for name in columns]
