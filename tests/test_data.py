@@ -18,8 +18,8 @@ from trainables.data.read import read_folder
 from trainables.data.scale import on_canvas
 from trainables.data.split import groups_of, split
 from trainables.data.words import class_order
-from trainables.parts.checkpoint import sealed, unsealed
 from trainables.parts.errors import RequestError
+from trainables.parts.sealing import sealed, unsealed
 
 
 def blob(seed=0, height=20, width=30, background=0):
