@@ -292,6 +292,7 @@ class refusing:  # noqa: N801 (used as a function)
         self.server.server_close()
 
 
+@pytest.mark.slow
 def test_a_network_that_goes_while_a_study_is_at_work_ends_it_with_words_and_what_was_recorded_stays(inside, away, monkeypatch, capsys):
     inside.storage = away
     real = Away.append

@@ -12,7 +12,7 @@ import pytest
 from driving import END
 from test_ledger import record
 
-from search import cli, endings, mirror, queue, verdict
+from search import cli, endings, home, mirror, queue, verdict
 from search import ledger as record_keeping
 from search import lines as writing
 from search import record as recording
@@ -191,7 +191,7 @@ def test_the_first_signal_saves_a_checkpoint_and_the_command_that_continues_is_n
     assert inside(*WORDS) == 0 and not violations(inside)
     first = next(record for record in records(inside.study) if record["interruptions"])
     assert [life["epochs"] for life in first["lives"]] == [{"warm": [1, 2]}, {"warm": [3, 3], "tune": [1, 2]}]
-    assert not (inside.study / record_keeping.STOP).exists()
+    assert not (inside.study / home.STOP).exists()
 
 
 def test_the_second_signal_ends_the_command_at_once(inside, monkeypatch, capsys):
