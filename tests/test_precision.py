@@ -57,9 +57,10 @@ def arms():
 
 
 def kind(config):
-    """What of a configuration decides which operations a step has: words and switches, and whether a number is 0. The rate of a step, and which
-    epoch's weights are handed on, change none."""
-    values = {name: value for name, value in vars(config).items() if name not in ("schedule", "keep") and not isinstance(value, tuple)}
+    """What of a configuration decides which operations a step has: words and switches, and whether a number is 0. The rate of a step, which
+    epoch's weights are handed on, how images were brought to one look and how they are judged change none."""
+    none = ("schedule", "keep", "normal_width", "normal_gray", "upright", "every_turn")
+    values = {name: value for name, value in vars(config).items() if name not in none and not isinstance(value, tuple)}
     return tuple(value if isinstance(value, str | bool) else value > 0 for value in values.values())
 
 
