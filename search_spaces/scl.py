@@ -110,7 +110,7 @@ TABLES = (
         ),
     ),
     Table(
-        "S5",
+        "F",
         "Features that stay as they are: a linear probe, or nearest neighbours",
         "",
         "without SCL",

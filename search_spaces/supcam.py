@@ -136,7 +136,7 @@ TABLES = (
         ),
     ),
     Table(
-        "S4",
+        "F",
         "Features that stay as they are: a linear probe, or nearest neighbours",
         "",
         "Scratch",

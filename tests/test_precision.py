@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 SMALL = {  # sizes alone, and no published weights; what is computed is the preset's
     "supcam": {
         "input_size": 32, "pretrain_batch": 8, "queue_size": 12, "embedding_dim": 8, "finetune_batch": 8, "composition_draws": 3,
-        "split": (0.6, 0.2, 0.2), "weights": "random",
+        "split": (0.6, 0.2, 0.2), "weights": "random", "key_parts": 2,
     },
     "scl": {"canvas": 160, "input_size": 32, "normal_width": 0.0, "normal_gray": 0.0, "upright": False, "embedding_dim": 16, "steps_per_epoch": 2, "split": (0.6, 0.2, 0.2)},
     "ccrl": {"pretrain_batch": 16, "queue_size": 24, "kmeans_starts": 1},
