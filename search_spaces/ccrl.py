@@ -77,7 +77,7 @@ TABLES = (
         ),
     ),
     Table(
-        "S2",
+        "F",
         "Published features that stay as they are",
         "",
         "CCRL",

@@ -117,7 +117,7 @@ TABLES = (
         ),
     ),
     Table(
-        "S5",
+        "F",
         "Features that stay as they are: a linear probe, or nearest neighbours",
         "",
         "without SCL",
@@ -131,7 +131,7 @@ TABLES = (
         ),
     ),
     Table(
-        "S6",
+        "S5",
         "A small HRNet beside this preset's network",
         "",
         "without SCL",

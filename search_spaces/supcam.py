@@ -152,7 +152,7 @@ TABLES = (
         ),
     ),
     Table(
-        "S4",
+        "F",
         "Features that stay as they are: a linear probe, or nearest neighbours",
         "",
         "Scratch",
@@ -171,7 +171,7 @@ TABLES = (
         ),
     ),
     Table(
-        "S5",
+        "S4",
         "Lin et al.'s head and phases on this preset's network",
         "",
         "Scratch",

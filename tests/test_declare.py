@@ -145,7 +145,7 @@ def test_every_table_of_ccrl_has_each_yardstick_table_2_others_rows_too_and_a_st
     of_others = {"backbone", "morphology", "texture"}
     plan = make_plan(entry, preset="quick", data_hash="", code="c", tables=["all"])
     for table in plan.tables:
-        features = everywhere | (of_others if table.number.startswith("2") else {"backbone"} if table.number == "S2" else set())
+        features = everywhere | (of_others if table.number.startswith("2") else {"backbone"} if table.number == "F" else set())
         assert {arm.overrides["features"] for arm in table.arms if arm.yardstick} == features, table.number
         assert not any("features" in arm.overrides for arm in table.arms if not arm.yardstick)
         words = table_json(table, entry.study.metrics)["arms"]

@@ -377,7 +377,7 @@ def test_a_field_that_counts_changes_the_hash_and_the_weights(pack, short, tmp_p
         ({"margin_form": "parametric_margin", "margin": 1.5}, "beyond_pi", "monotone"),
         ({"composition": "heavy"}, "require_contact", True),
         ({"rate_drops": (0,)}, "rate_drop", 0.5),
-        ({"key_batch": "split", "pretrain_batch": 4}, "key_parts", 2),
+        ({"key_batch": "split"}, "key_parts", 2),
         ({"contrast": "info_nce", "margin_form": "none"}, "mask_own", True),
     ],
 )

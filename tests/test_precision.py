@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 SMALL = {  # sizes alone, and no published weights; what is computed is the preset's
     "supcam": {
         "input_size": 32, "pretrain_batch": 8, "queue_size": 12, "embedding_dim": 8, "finetune_batch": 8, "composition_draws": 3,
-        "split": (0.6, 0.2, 0.2), "weights": "random",
+        "split": (0.6, 0.2, 0.2), "weights": "random", "key_parts": 2,
     },
     "scl": {"canvas": 160, "input_size": 32, "normal_width": 0.0, "normal_gray": 0.0, "upright": False, "embedding_dim": 16, "steps_per_epoch": 2, "split": (0.6, 0.2, 0.2)},
     "ccrl": {"pretrain_batch": 16, "queue_size": 24, "kmeans_starts": 1},
@@ -57,9 +57,10 @@ def arms():
 
 
 def kind(config):
-    """What of a configuration decides which operations a step has: words and switches, and whether a number is 0. The rate of a step, and which
-    epoch's weights are handed on, change none."""
-    values = {name: value for name, value in vars(config).items() if name not in ("schedule", "keep") and not isinstance(value, tuple)}
+    """What of a configuration decides which operations a step has: words and switches, and whether a number is 0. The rate of a step, which
+    epoch's weights are handed on, how images were brought to one look and how they are judged change none."""
+    none = ("schedule", "keep", "normal_width", "normal_gray", "upright", "every_turn")
+    values = {name: value for name, value in vars(config).items() if name not in none and not isinstance(value, tuple)}
     return tuple(value if isinstance(value, str | bool) else value > 0 for value in values.values())
 
 

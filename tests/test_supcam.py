@@ -338,10 +338,12 @@ def test_how_often_a_training_is_validated_does_not_change_it(setting, how):
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
-def test_a_batch_that_its_parts_do_not_divide_is_a_fault_and_none_where_keys_are_whole():
-    [fault] = faults(replace(SupcamConfig(), key_batch="split", key_parts=5))
-    assert fault.startswith("pretrain_batch must be a multiple of key_parts") and "32 for 5" in fault
-    assert faults(replace(SupcamConfig(), key_parts=5)) == []
+@pytest.mark.parametrize(("parts", "batch"), [(5, 32), (32, 32), (12, 6)])
+def test_a_batch_that_its_parts_do_not_divide_is_a_fault_and_none_where_keys_are_whole(parts, batch):
+    config = replace(SupcamConfig(), key_batch="split", key_parts=parts, pretrain_batch=batch)
+    [fault] = faults(config)
+    assert fault.startswith("pretrain_batch must be a multiple of key_parts") and f"{batch} for {parts}" in fault
+    assert faults(replace(config, key_batch="whole")) == []
 
 
 def test_workers_whose_share_the_parts_do_not_divide_are_refused(setting):

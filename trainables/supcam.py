@@ -212,10 +212,11 @@ def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, n
     found += start_faults(config.backbone, config.weights)
     if config.method == "lin2021" and config.classifier != "trained":
         found.append(f"method lin2021 trains its own head, classifier is {config.classifier}: set classifier=trained or method=supcam")
-    if config.pretrain_epochs and config.key_batch in ("split", "shuffled") and config.pretrain_batch % config.key_parts:
+    apart = config.pretrain_epochs and config.key_batch in ("split", "shuffled")
+    if apart and (config.pretrain_batch % config.key_parts or config.pretrain_batch < 2 * config.key_parts):
         found.append(
-            f"pretrain_batch must be a multiple of key_parts where keys are {config.key_batch}, got {config.pretrain_batch} for "
-            f"{config.key_parts}; change one of them"
+            f"pretrain_batch must be a multiple of key_parts, of two images a part or more, where keys are {config.key_batch}, "
+            f"got {config.pretrain_batch} for {config.key_parts}; change one of them"
         )
     if any(epoch < 0 or epoch % 1 != 0 for epoch in config.rate_drops):
         found.append(f"rate_drops must be whole numbers of epochs, got {config.rate_drops}")
@@ -316,6 +317,7 @@ class Pretrain(Task):
         if self.table is not None and self.train_images.resident is not None:
             files = [setting.pack.files[place] for place in setting.parts["train"]]
             check_images(self.train_images.resident.split(AT_ONCE), files)
+        self.asked: Tensor | None = None  # this step's queries
         self.new_keys: list[tuple[Tensor, Tensor, Tensor]] = []  # keys, their labels, the positions of their images
 
     def steps(self) -> int:
@@ -364,8 +366,7 @@ class Pretrain(Task):
             if composed is not None:
                 key_g = self._keys(self._view(composed[0], batch.views[2][part]), batch, part)  # k_g = f_k(x_g)
                 self.new_keys.append((key_g, composed[1], torch.full_like(owners, -1)))  # of two images, and so of none
-            asked = query.detach()
-            self.contrast_health.add(asked, self.workers.gather(key), part.start, asked @ self.queue.keys.T, self.queue.present)
+        self.asked = query.detach()
         return self._loss(query, labels)
 
     def _begin_step(self) -> None:
@@ -462,8 +463,13 @@ class Pretrain(Task):
     def after_step(self) -> None:
         """The key encoder follows; then k+ and k_g enter the queue, those of all workers in the order of the global batch."""
         move_towards(self.key, self.query, self.config.ema_decay)
-        for new in self.new_keys:
-            self.queue.enqueue(*(self.workers.gather(rows) for rows in (new if self.config.mask_own else new[:2])))
+        entering = [[self.workers.gather(rows) for rows in (new if self.config.mask_own else new[:2])] for new in self.new_keys]
+        if self.asked is not None:
+            first = self.workers.rank * len(self.asked)
+            self.contrast_health.add(self.asked, entering[0][0], first, self.asked @ self.queue.keys.T, self.queue.present)
+        for new in entering:
+            self.queue.enqueue(*new)
+        self.asked = None
         self.new_keys = []
         if self.config.key_batch == "running":
             self._follow()
