@@ -25,8 +25,9 @@ pre { background: #f5f5f5; padding: 1em; white-space: pre-wrap }
 .row { display: flex; flex-wrap: wrap; gap: .8em }
 figure { margin: 0; width: 13em; display: grid; grid-template-columns: 1fr 1fr; gap: .2em; align-content: start }
 figcaption, .bad { grid-column: span 2; font-size: .75em; overflow-wrap: anywhere }
-img { width: 100%; box-sizing: border-box; aspect-ratio: 1; object-fit: contain; border: 1px solid #ccc; image-rendering: pixelated; background: #fff }
-table { border-collapse: collapse } td, th { padding: .1em .8em; text-align: right } td:first-child { text-align: left } .bad { color: #a00 }
+img { width: 100%; box-sizing: border-box; aspect-ratio: 1; object-fit: contain; border: 1px solid #ccc; image-rendering: pixelated }
+table { border-collapse: collapse }
+td, th { padding: .1em .8em; text-align: right } td:first-child { text-align: left } .bad { color: #a00 }
 @media (max-width: 40em) {
   body { margin: 1em auto; padding: 0 .6em } pre { padding: .6em; font-size: .75em }
   .row { gap: .6em .4em } figure { width: calc(50% - .2em) }

@@ -295,6 +295,21 @@ def test_a_list_of_another_kind_that_names_images_is_named(tmp_path, name):
     assert "is not read" not in words(inspect_folder(table(tmp_path, "made by me", name)))
 
 
+@pytest.mark.parametrize("names", [("original", "augmented"), ("images", "labels"), ("Images", "masks"), ("raw", "cropped")])
+def test_folders_of_what_was_done_to_images_are_no_classes(tmp_path, names):
+    for name in names:
+        for i in range(8):
+            put(tmp_path / name / f"{i}.png", i)
+    found = inspect_folder(tmp_path)
+    assert not found.ok and "which are no classes of objects" in words(found)
+
+
+def test_a_pointer_in_place_of_an_image_is_called_so(tmp_path):
+    plain(tmp_path)
+    (tmp_path / "instance" / "0.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12\n")
+    assert "instance/0.png (a pointer of Git LFS; git lfs pull brings the image)" in words(inspect_folder(tmp_path))
+
+
 def test_classes_that_are_called_as_patients_are_warned_of(tmp_path):
     assert "classes are called P01, P02, as patients or cells are" in words(inspect_folder(plain(tmp_path / "p", ("P01", "P02"))))
     assert "as patients" not in words(inspect_folder(plain(tmp_path / "n", ("0", "1", "2"))))

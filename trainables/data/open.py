@@ -96,6 +96,8 @@ def open_image(path: Path) -> Opened:
     except DAMAGE as error:
         if target := text_link(path):
             raise UnreadableError(f"a link that was copied as text, to {target}") from None
+        if path.stat().st_size < 1024 and path.read_bytes().startswith(b"version https://git-lfs"):
+            raise UnreadableError("a pointer of Git LFS; git lfs pull brings the image") from None
         reason = "not an image" if "cannot identify" in str(error) else (str(error).splitlines() or ["damaged"])[0][:80]
         raise UnreadableError(reason) from None
 

@@ -36,18 +36,14 @@ SURELY_PATIENTS = {
 }
 CLASS_WORDS = {"class", "type", "cls", "c", "chr", "chrom", "chromosome", "group", "label", "category", "grade", "stage", "klasse"}
 MASKS = {
-    "mask",
-    "masks",
-    "seg",
-    "segs",
-    "segmentation",
-    "segmentations",
-    "segmentation masks",
-    "overlay",
-    "overlays",
-    "previews",
-    "preview",
-}
+    "mask", "masks", "seg", "segs", "segmentation", "segmentations", "segmentation masks", "overlay", "overlays", "preview", "previews",
+    "label", "labels", "annotation", "annotations", "gt", "ground truth", "groundtruth",
+}  # fmt: skip
+NO_CLASSES = {
+    "image", "images", "img", "imgs", "picture", "pictures", "original", "originals", "orig", "augmented", "aug", "augmentation",
+    "raw", "processed", "preprocessed", "cropped", "crops", "resized", "data", "dataset", "input", "output", "results", "png",
+    "jpg", "tif", "tiff",
+}  # fmt: skip
 FOLD = re.compile(r"(?:fold|folds|split|cv|kfold|round|rep|repeat)[ ]?\d+")
 
 
@@ -172,8 +168,12 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
         if (names_of := {level[free[0]] for level in levels}) and _named_patients(names_of):
             return [], [
                 f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}, as patients are, and nothing "
-                "else says what the "
-                f"classes are; put a folder per class into each, {_write_down(root, _fill(chosen, free, ('class',)))}"
+                f"else says what the classes are; put a folder per class into each, {_write_down(root, _fill(chosen, free, ('class',)))}"
+            ]
+        if all(same(name) in NO_CLASSES for name in names_of):
+            return [], [
+                f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}, which are no classes of objects; "
+                f"put a folder per class into one of them and name that, {_write_down(root, _fill(chosen, free, ('class',)))}"
             ]
         chosen[free[0]] = "class"
     elif len(free) == 2:
