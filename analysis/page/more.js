@@ -169,6 +169,10 @@ if (data.slots)
     return svg;
   });
 
+// Few tab stops: of the files of a table, and of the buttons of figures that stand together, one each.
+document.querySelectorAll(".files").forEach((host) => arrows(host, "a", sideways));
+document.querySelectorAll(".pair, .many").forEach((host) => arrows(host, "figcaption button", sideways));
+
 // A link within the page leads there and leaves the address to what is chosen.
 document.querySelectorAll('a[href^="#"]').forEach((link) =>
   link.addEventListener("click", (event) => {
