@@ -201,7 +201,7 @@ if (document.body.dataset.live) {
       { passive: true },
     );
   setInterval(() => {
-    const young = Date.now() - Date.parse(document.lastModified) < 3600e3;
+    const young = Date.now() - Date.parse(document.lastModified) < 24 * 3600e3; // a run may take hours
     if (young && Date.now() - acted > 10e3) location.reload();
   }, 30e3);
 }
