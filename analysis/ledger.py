@@ -21,7 +21,7 @@ from analysis.study import Study, plural
 
 _CODES = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # one sign for a class: a run of 1,000 images is 1 kB
 _MOST = 600_000  # predictions in the page, 0.6 MB; more, and only the first seeds are shown
-_PICTURES = 96
+_PICTURES = 192
 _LISTED = 8  # doubts that are listed where the page's script does not run
 
 

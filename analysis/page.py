@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+from markupsafe import Markup, escape
 
 from analysis import frames, ledger, methods, pareto, pictures, search, view
 from analysis import tables as tb
@@ -89,7 +90,9 @@ def templates() -> jinja2.Environment:
         plural=plural,
         zip=zip,
     )
-    env.filters.update(md=tb.markdown, plain=without_folders, title_of=title)
+    env.filters.update(
+        md=tb.markdown, plain=without_folders, title_of=title, breaks=lambda name: Markup(str(escape(name)).replace("_", "_<wbr>"))
+    )
     return env
 
 

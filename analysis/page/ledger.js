@@ -108,6 +108,7 @@ if (ledgerHost && data.ledger) {
     box.style.width = box.style.height = `${given.tile}px`;
     return box;
   };
+  const breaks = (name) => name.replaceAll("_", "_\u200b"); // where a line may end
   const row = (i) => {
     const marks = given.arms.map((name, arm) => {
       const cell = el("td", {
@@ -134,8 +135,8 @@ if (ledgerHost && data.ledger) {
       {},
       el("td", {}, picture(i)),
       el("th", { scope: "row" }, given.files[i].split("/").at(-1), el("span", { className: "of" }, who ? `patient ${who}` : "")),
-      el("td", { className: "left" }, given.classes[truth[i]]),
-      el("td", { className: "left" }, `${given.classes[c]} (${n} of ${said.length})`),
+      el("td", { className: "left" }, breaks(given.classes[truth[i]])),
+      el("td", { className: "left" }, `${breaks(given.classes[c])} (${n} of ${said.length})`),
       el("td", { className: "left" }, mark),
       ...marks,
     );

@@ -169,6 +169,10 @@ if (data.slots)
     return svg;
   });
 
+// Few tab stops: of the files of a table, and of the buttons of figures that stand together, one each.
+document.querySelectorAll(".files").forEach((host) => arrows(host, "a", sideways));
+document.querySelectorAll(".pair, .many").forEach((host) => arrows(host, "figcaption button", sideways));
+
 // A link within the page leads there and leaves the address to what is chosen.
 document.querySelectorAll('a[href^="#"]').forEach((link) =>
   link.addEventListener("click", (event) => {
@@ -197,7 +201,7 @@ if (document.body.dataset.live) {
       { passive: true },
     );
   setInterval(() => {
-    const young = Date.now() - Date.parse(document.lastModified) < 3600e3;
+    const young = Date.now() - Date.parse(document.lastModified) < 24 * 3600e3; // a run may take hours
     if (young && Date.now() - acted > 10e3) location.reload();
   }, 30e3);
 }
