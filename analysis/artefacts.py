@@ -9,7 +9,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,9 +155,14 @@ def tiles_are_patients(study: Study, slug: str = "") -> bool:
     """Whether each tile counts as a patient of its own: cells are `tile.png#cell`, and their patient is `tile`."""
     about = _about(study, slug)
     files, owners = about.get("files"), about.get("patients")
-    if not (isinstance(files, list) and isinstance(owners, list) and files and len(files) == len(owners)):
+    return isinstance(files, list) and isinstance(owners, list) and names_tiles(files, owners)
+
+
+def names_tiles(files: Sequence[object], patients: Sequence[object]) -> bool:
+    """The same of a set's files and patients, by index."""
+    if not files or len(files) != len(patients):
         return False
-    return all(str(file).rpartition("#")[0].rpartition(".")[0] == str(owner) != "" for file, owner in zip(files, owners, strict=True))
+    return all(str(file).rpartition("#")[0].rpartition(".")[0] == str(owner) != "" for file, owner in zip(files, patients, strict=True))
 
 
 def _about(study: Study, slug: str) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis import artefacts
 from analysis.choice import Best
-from analysis.crossed import Estimate, cases, of_seeds, two_way
+from analysis.crossed import Estimate, cases, of_seeds, share_values, two_way
 from analysis.statistics import NONE, Interval, Reliability, reliability
 from analysis.study import Study, mapping, plural
 from analysis.summary import Row, Summary
@@ -208,14 +208,10 @@ def _over_patients(index: int, case: np.ndarray, pairs: Sequence[tuple[artefacts
         values = []
         for given in pair:
             own = given.label == index
-            number = np.unique(case[own], return_inverse=True)[1]
-            there = np.bincount(number)
-            if there.size < 2:
+            found = share_values(given.predicted[own] == index, case[own])
+            if found is None:
                 return Estimate(math.nan)
-            hit = np.bincount(number, given.predicted[own] == index)
-            whole, without = hit.sum() / there.sum(), (hit.sum() - hit) / (there.sum() - there)
-            pseudo = there.size * whole - (there.size - 1) * without
-            values.append(pseudo - pseudo.mean() + whole)
+            values.append(found[1])
         rows.append(100 * (values[1] - values[0]))
     return two_way(np.stack(rows)) if len(rows) > 1 else Estimate(float(np.mean(rows)), seeds=1)
 

@@ -19,6 +19,7 @@ from analysis import artefacts, clustering
 from analysis.statistics import LEVEL, NONE, Interval
 from analysis.study import Study
 
+SAME = 0.01  # of two values of one metric, per cent: probabilities are kept with five digits
 _MOST_CELLS = 50_000_000  # of all patients' confusion matrices of one run, 400 MB
 
 
@@ -72,6 +73,32 @@ def of_seeds(values: Sequence[float] | np.ndarray, test_over_train: float = 0.0)
     return Estimate(float(x.mean()), float(x.std(ddof=1) * math.sqrt(1 / x.size + test_over_train)), x.size - 1, x.size)
 
 
+def of_cases(values: np.ndarray, unit: str = "patients") -> Estimate:
+    """Of one run, from a pseudo-value for each of m cases: for other cases, under the same weights."""
+    m = values.size
+    if m < 2:
+        return Estimate(float(values.mean()), seeds=1, cases=m, unit=unit)
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(m)), m - 1, 1, m, unit)
+
+
+def share_interval(estimate: Estimate, images: int) -> Interval:
+    """Of the share of one run's images that are hits, per cent: Clopper and Pearson's, of as many independent images as would leave the same
+    open as the cases do (Korn and Graubard 1998), so that it has ends where every image is a hit. Of independent images it is Clopper and
+    Pearson's own. Where the cases do not differ each counts as one image. None for fewer than two cases."""
+    m, p = estimate.cases, estimate.value / 100
+    if m < 2 or images < 1:
+        return NONE
+    n = float(m)
+    if estimate.error > 0:
+        n = p * (1 - p) / (estimate.error / 100) ** 2 + 1  # of n independent images the jackknife's variance is p (1 - p) / (n - 1)
+        n *= (stats.t.ppf((1 + LEVEL) / 2, images - 1) / stats.t.ppf((1 + LEVEL) / 2, m - 1)) ** 2
+    n = min(n, float(images))
+    hits, tail = p * n, (1 - LEVEL) / 2
+    low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits > 1e-9 else 0.0
+    high = float(stats.beta.ppf(1 - tail, hits + 1, n - hits)) if n - hits > 1e-9 else 1.0
+    return Interval(100 * low, 100 * high)
+
+
 def two_way(table: np.ndarray, unit: str = "patients") -> Estimate:
     """The mean of an (n seeds, m cases) table whose rows and columns are both drawn from many, n and m at least 2.
 
@@ -116,7 +143,8 @@ def seeds_to_tell(estimate: Estimate, difference: float, comparisons: int = 1, m
 
 
 def _of_confusions(name: str) -> Callable[[np.ndarray], np.ndarray] | None:
-    """A metric of (K, C, C) matrices, rows = truth, as (K,) fractions: macro means over the classes that the truth has (SupCAM, Eq. 8-12)."""
+    """A metric of (K, C, C) matrices, rows = truth, as (K,) fractions: macro means over the classes that the truth has (SupCAM, Eq. 8-12). nan
+    where the specificity is undefined, since all images are of one class."""
 
     def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         out: np.ndarray = np.zeros(np.broadcast(a, b).shape)
@@ -129,7 +157,7 @@ def _of_confusions(name: str) -> Callable[[np.ndarray], np.ndarray] | None:
             truth, guessed = matrices.sum(axis=2), matrices.sum(axis=1)
             known = truth > 0
             each: np.ndarray = values(hit, truth, guessed, truth.sum(axis=1, keepdims=True))
-            return ratio((each * known).sum(axis=1), known.sum(axis=1))
+            return ratio(np.where(known, each, 0).sum(axis=1), known.sum(axis=1))
 
         return of
 
@@ -140,7 +168,9 @@ def _of_confusions(name: str) -> Callable[[np.ndarray], np.ndarray] | None:
         "accuracy": accuracy,
         "precision": macro(lambda hit, truth, guessed, all_: ratio(hit, guessed)),
         "sensitivity": macro(lambda hit, truth, guessed, all_: ratio(hit, truth)),
-        "specificity": macro(lambda hit, truth, guessed, all_: ratio(all_ - truth - guessed + hit, all_ - truth)),
+        "specificity": macro(
+            lambda hit, truth, guessed, all_: np.where(truth < all_, ratio(all_ - truth - guessed + hit, all_ - truth), math.nan)
+        ),
         "f1": macro(lambda hit, truth, guessed, all_: ratio(2 * hit, truth + guessed)),
     }
     return known.get(name)
@@ -148,7 +178,7 @@ def _of_confusions(name: str) -> Callable[[np.ndarray], np.ndarray] | None:
 
 def pseudo_values(name: str, label: np.ndarray, probability: np.ndarray, case: np.ndarray) -> tuple[float, np.ndarray] | None:
     """(the metric of one run, a pseudo-value of it for each case, whose mean it is). label (n,): class index; probability (n, C); case (n,):
-    0 to m - 1, each there. None for a metric that is not known here. Fractions."""
+    0 to m - 1, each there. None for a metric that is not known here, or is undefined for all images or for those without a case. Fractions."""
     count, classes = int(case.max()) + 1, probability.shape[1]
     if name == "auc":
         whole, without = _auc(label, probability, case, count)
@@ -160,7 +190,17 @@ def pseudo_values(name: str, label: np.ndarray, probability: np.ndarray, case: n
         each = np.bincount(place, minlength=count * classes**2).reshape(count, classes, classes)
         total = each.sum(axis=0)
         whole, without = float(of(total[None])[0]), of(total[None] - each)
-    return whole, _pseudo(whole, without)
+    return (whole, _pseudo(whole, without)) if math.isfinite(whole) and np.isfinite(without).all() else None
+
+
+def share_values(hit: np.ndarray, case: np.ndarray) -> tuple[float, np.ndarray] | None:
+    """As `pseudo_values`, of the share of images that are hits. hit (n,) bool; case (n,): any numbers. None with fewer than 2 cases."""
+    number = np.unique(case, return_inverse=True)[1]
+    there, hits = np.bincount(number), np.bincount(number, hit)
+    if there.size < 2:
+        return None
+    whole = float(hits.sum() / there.sum())
+    return whole, _pseudo(whole, (hits.sum() - hits) / (there.sum() - there))
 
 
 def _pseudo(whole: float, without: np.ndarray) -> np.ndarray:
@@ -171,10 +211,8 @@ def _pseudo(whole: float, without: np.ndarray) -> np.ndarray:
 
 def cluster_values(name: str, given: artefacts.Groups, case: np.ndarray) -> tuple[float, np.ndarray] | None:
     """As `pseudo_values`, of clusters: their scores, and the accuracy of the probe beside them. None with fewer than 2 cases too."""
-    if name == "probe_accuracy" and given.probe is not None and case.max() > 0:
-        hit, all_ = np.bincount(case, given.probe == given.label), np.bincount(case)
-        left = all_.sum() - all_
-        return float(hit.sum() / all_.sum()), _pseudo(float(hit.sum() / all_.sum()), (hit.sum() - hit) / left)
+    if name == "probe_accuracy" and given.probe is not None:
+        return share_values(given.probe == given.label, case)
     found = clustering.jackknife(name, given.label, given.cluster, given.tile, case)
     return None if found is None else (found[0], _pseudo(*found))
 
@@ -198,8 +236,8 @@ def _auc(label: np.ndarray, score: np.ndarray, case: np.ndarray, count: int) -> 
         left = (value.size - n) * (others.size - m)
         without += np.divide(pairs, left, out=np.zeros(count), where=left > 0)
         known += left > 0
-        whole.append(beaten.sum() / (value.size * others.size) if others.size else 0.0)
-    return float(np.mean(whole)), without / np.maximum(known, 1)
+        whole.append(beaten.sum() / (value.size * others.size) if others.size else math.nan)
+    return float(np.mean(whole)), np.divide(without, known, out=np.full(count, math.nan), where=known > 0)
 
 
 def _below(values: np.ndarray, sorted_: np.ndarray) -> np.ndarray:
@@ -218,13 +256,16 @@ def _within(value: np.ndarray, mine: np.ndarray, others: np.ndarray, theirs: np.
 
 
 @dataclass(frozen=True)
-class _Judged:
+class Judged:
     """What a run said of the images of a part; `images` tells whether another run was judged on the same ones in the same order."""
 
     given: artefacts.Predictions | artefacts.Groups
     case: np.ndarray
-    unit: str
-    images: bytes
+    unit: str  # what cases are, see `Estimate`
+
+    @property
+    def images(self) -> bytes:
+        return self.given.index.astype(np.int64).tobytes()
 
     def values(self, name: str) -> tuple[float, np.ndarray] | None:
         if isinstance(self.given, artefacts.Groups):
@@ -232,14 +273,39 @@ class _Judged:
         return pseudo_values(name, self.given.label, self.given.probability, self.case)
 
 
+def judged(given: artefacts.Predictions | artefacts.Groups, patients: Sequence[str], of_tiles: bool) -> Judged:
+    """patients: of each image of the set by index; of_tiles: whether each tile counts as one."""
+    case, of_images = cases(given.index, patients)
+    return Judged(given, case, "images" if of_images else "tiles" if of_tiles else "patients")
+
+
+SHARES = ("accuracy", "probe_accuracy")  # metrics that are a share of the images
+
+
+def of_run(name: str, value: float, said: Judged | None) -> tuple[Estimate, Interval]:
+    """A metric of one run for other cases, with its interval, per cent; neither error nor interval where what it said of the images does not
+    give the value."""
+    found = said.values(name) if said is not None else None
+    if said is None or found is None or abs(100 * found[0] - value) >= SAME:
+        return Estimate(value, seeds=1), NONE
+    estimate = of_cases(100 * found[1], said.unit)
+    return estimate, share_interval(estimate, said.case.size) if name in SHARES else clip(name, estimate.interval())
+
+
+def clip(metric: str, given: Interval) -> Interval:
+    """A share lies between 0 and 100 %, so does its mean; indices adjusted for chance may fall below 0."""
+    low = -100.0 if split_metric(metric)[1].startswith(("ami", "ari")) else 0.0
+    return Interval(max(low, given.low), min(100.0, given.high)) if not math.isnan(given.low) else given
+
+
 class Crossed:
     """Pseudo-values of a study's runs, each worked out once. Damaged or absent predictions are no fault: there is none of that run."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self._judged: dict[tuple[str, str], _Judged | None] = {}
+        self._judged: dict[tuple[str, str], Judged | None] = {}
         self._patients: dict[str, tuple[tuple[str, ...], bool]] = {}
-        self._values: dict[tuple[str, str], tuple[np.ndarray, _Judged] | None] = {}
+        self._values: dict[tuple[str, str], tuple[np.ndarray, Judged] | None] = {}
 
     def mean(
         self, metric: str, runs: Mapping[int, tuple[str, float]], against: Mapping[int, tuple[str, float]] | None = None, ratio: float = 0.0
@@ -262,38 +328,35 @@ class Crossed:
         theirs = [self._of(metric, *against[seed]) for seed in seeds] if against is not None else []
         every = [one for one in (*found, *theirs) if one is not None]
         first = every[0][1] if every else None
-        if first is None or len(every) < len(found) + len(theirs) or any(judged.images != first.images for _, judged in every):
+        if first is None or len(every) < len(found) + len(theirs) or any(said.images != first.images for _, said in every):
             return None
         table = np.stack([values for values, _ in every[: len(seeds)]])
         if theirs:
             table = table - np.stack([values for values, _ in every[len(seeds) :]])
         return two_way(100 * table, first.unit) if table.shape[1] > 1 else None
 
-    def _of(self, metric: str, key: str, recorded: float) -> tuple[np.ndarray, _Judged] | None:
+    def _of(self, metric: str, key: str, recorded: float) -> tuple[np.ndarray, Judged] | None:
         if (metric, key) not in self._values:
             part, name = split_metric(metric)
-            judged = self._read(key, part) if part else None
-            found = judged.values(name) if judged is not None else None
-            same = found is not None and abs(100 * found[0] - recorded) < 0.01
-            self._values[metric, key] = (found[1], judged) if found is not None and judged is not None and same else None
+            said = self.read(key, part) if part else None
+            found = said.values(name) if said is not None else None
+            same = found is not None and abs(100 * found[0] - recorded) < SAME
+            self._values[metric, key] = (found[1], said) if found is not None and said is not None and same else None
         return self._values[metric, key]
 
-    def _read(self, key: str, part: str) -> _Judged | None:
+    def read(self, key: str, part: str) -> Judged | None:
+        """What a run said of the images of a part (`test`, `external_<slug>`)."""
         if (key, part) not in self._judged:
             self._judged[key, part] = self._fresh(key, part)
         return self._judged[key, part]
 
-    def _fresh(self, key: str, part: str) -> _Judged | None:
+    def _fresh(self, key: str, part: str) -> Judged | None:
         try:
             given = artefacts.groups(self.study, key, part) or artefacts.predictions(self.study, key, part)
             patients, of_tiles = self._patients_of(part.removeprefix("external_") if part.startswith("external_") else "")
         except artefacts.Damaged:
             return None
-        if given is None or given.index.min() < 0:
-            return None
-        case, of_images = cases(given.index, patients)
-        unit = "images" if of_images else "tiles" if of_tiles else "patients"
-        return _Judged(given, case, unit, given.index.astype(np.int64).tobytes())
+        return judged(given, patients, of_tiles) if given is not None and given.index.min() >= 0 else None
 
     def _patients_of(self, slug: str) -> tuple[tuple[str, ...], bool]:
         if slug not in self._patients:

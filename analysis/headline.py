@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.claims import rests_on
-from analysis.crossed import Crossed
+from analysis.crossed import Crossed, clip
+from analysis.levels import runs_of
 from analysis.numbers import number, show
 from analysis.statistics import NONE, Interval, mean_std
 from analysis.study import Study
-from analysis.summary import clip, test_over_train, title
+from analysis.summary import test_over_train, title
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ def headline(study: Study) -> Headline | None:
     if winner is None:
         return None
     tested = "test_" + study.metric.removeprefix("val_")
-    metric = tested if _runs_of(study, winner.config_hash, tested) else study.metric
-    mine, crossed = _runs_of(study, winner.config_hash, metric), Crossed(study)
+    metric = tested if runs_of(study, winner.config_hash, tested) else study.metric
+    mine, crossed = runs_of(study, winner.config_hash, metric), Crossed(study)
     named = [(a.config_hash, a.name) for s in summaries for a in s.table.arms if not a.overrides and s.table.number != "search"]
     named += [(a.config_hash, a.name) for s in summaries for a in s.table.arms if a.name == s.baseline]
     over, gained = "", None
     for config_hash, name in named:
-        theirs = _runs_of(study, config_hash, metric)
+        theirs = runs_of(study, config_hash, metric)
         if config_hash != winner.config_hash and mine.keys() & theirs.keys():
             ratio = max(test_over_train(study, one, metric) for one in (winner.config_hash, config_hash))
             over, gained = name, crossed.mean(metric, mine, theirs, ratio)
@@ -63,17 +64,6 @@ def headline(study: Study) -> Headline | None:
         metric, *mean_std(values), clip(metric, level.interval()), rests_on(level), over, gained.value if gained else math.nan,
         gained.interval() if gained else NONE, gained.seeds if gained else 0, words,
     )  # fmt: skip
-
-
-def _runs_of(study: Study, config_hash: str, metric: str) -> dict[int, tuple[str, float]]:
-    """Of each completed run of a configuration that has the metric: {seed: (key, per cent)}."""
-    rows = study.usable
-    if metric not in rows:
-        return {}
-    rows = rows[
-        (rows["config_hash"] == config_hash) & (rows["status"] == "completed") & rows["seed"].isin(study.seeds) & rows[metric].notna()
-    ]
-    return {int(seed): (str(key), 100 * float(value)) for seed, key, value in zip(rows["seed"], rows["key"], rows[metric], strict=True)}
 
 
 def changed(study: Study) -> tuple[tuple[str, str, str], ...]:

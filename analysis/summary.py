@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis import statistics as st
 from analysis.claims import claims, how_known
-from analysis.crossed import Crossed, Estimate, split_metric
+from analysis.crossed import Crossed, Estimate, clip, split_metric
 from analysis.mixture import mixture
 from analysis.numbers import number
 from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
@@ -344,12 +344,6 @@ def _cell(done: pd.DataFrame, metric: str, published: Published | None, ratio: f
     mean, std = st.mean_std(array)
     level = crossed.mean(metric, runs, ratio=ratio)
     return Cell(metric, values, runs, mean, std, level, clip(metric, level.interval()), published)
-
-
-def clip(metric: str, given: Interval) -> Interval:
-    """A share lies between 0 and 100 %, so does its mean; indices adjusted for chance may fall below 0."""
-    low = -100.0 if split_metric(metric)[1].startswith(("ami", "ari")) else 0.0
-    return Interval(max(low, given.low), min(100.0, given.high)) if not math.isnan(given.low) else given
 
 
 def _reasons(runs: pd.DataFrame, waiting: int) -> tuple[str, ...]:

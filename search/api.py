@@ -21,7 +21,7 @@ from search import live, registry, show
 from search.budget import Budget
 from search.compose import chosen_by_searches, compose_study, race_decided
 from search.director import Director
-from search.export import export_best
+from search.export import export_best, measure_copies
 from search.faults import told
 from search.folders import at_work
 from search.home import here, home, place_of, ready
@@ -245,6 +245,9 @@ def _finish(work: Work, director: Director, started: float) -> Result:
         failpoint("report.begun")
         report = analysis.write_report(work.folder)
         failpoint("report.written")
+        of = (work.prepared.entry, work.folder, work.study, work.ledger, work.pack)
+        if not result.fault and measure_copies(*of, say=lambda words: work.console.print(words, markup=False)):
+            report = analysis.write_report(work.folder)  # it says what came of it
     else:
         report = analysis.write_report(work.folder)
         reasons = {f"{record['status']}: {(record['error'] or {}).get('message', 'no reason recorded')}" for record in records.values()}
@@ -297,7 +300,9 @@ class Opened:
                 raise RequestError(f"no run of {self.name} has completed, so there is nothing to export; repeat the study's command first")
             decided = not self.study["trials"] or race_decided(self.study)
             pack = load_pack(self.folder / "data", verify=True)
-            return export_best(self.entry, self.folder, self.study, ledger, pack, anew=True, complete=decided)
+            words = export_best(self.entry, self.folder, self.study, ledger, pack, anew=True, complete=decided)
+            measure_copies(self.entry, self.folder, self.study, ledger, pack)
+            return words
 
 
 def open(folder: Path | str) -> Opened:

@@ -1,12 +1,13 @@
 """The best configuration's checkpoint, in a form that others can load: `best/`.
 Comes in: a study that has ended, and which run was chosen (without test data). Goes out: safetensors, timm's config.json, metrics, a
-confusion matrix, a model card. Before it says that it is done it loads the files again and proves that they give the recorded metrics;
-where another processor than the one that trained classes some images otherwise, they are counted on the card."""
+confusion matrix, a model card, a file that reads images for timm's users. Before it says that it is done it loads the files again and
+proves that they give the recorded metrics; where another processor than the one that trained classes some images otherwise, they are
+counted on the card."""
 
 import json
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from search.card import confusion_csv, model_card
+from search import loader
+from search.card import Described, confusion_csv, model_card
 from search.exported import MODEL_FILE, SCHEMA, SETTINGS, exported_key, sum_of
 from search.home import here, home
-from search.invariance import invariances
+from search.invariance import SAMPLE, SECONDS, Copies, invariances
 from search.ledger import Ledger, now
 from search.registry import Entry
 from search.study import external_names, external_packs
 from trainables.data.pack import Pack
+from trainables.data.size import typical_areas
 from trainables.parts.checkpoint import load_state
 from trainables.parts.errors import NotProven, RequestError
 from trainables.parts.execution import MODEL, device_name, read_outcome
@@ -55,13 +58,10 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     if entry.procedure.exported is not None:
         tensors = entry.procedure.exported(config, tensors)
     temporary = folder / ".best.tmp"
-    timm_settings = entry.procedure.timm_settings(config, pack.classes)
-    _write_model(temporary, tensors, timm_settings)
+    _write_model(temporary, tensors, entry.procedure.timm_settings(config, pack.classes))
     outcome = read_outcome(source.parent)
     notes = prove(temporary, entry, record, sets, device, outcome.predictions if outcome else {})
-    images, test = sets["test"]
-    same = invariances(entry.procedure, config, tensors, images, test, source_of(study), device)
-    _describe(temporary, study, pack, record, why, timm_settings, notes, same)
+    _describe(temporary, _described(entry, folder, study, pack, record, why, notes, None))
     return _put(temporary, folder)
 
 
@@ -75,30 +75,112 @@ def _write_model(folder: Path, tensors: Mapping[str, Tensor], timm_settings: Map
         (folder / "config.json").write_text(json.dumps(timm_settings, indent=1) + "\n")
 
 
-def _describe(
+def _described(
+    entry: Entry,
     folder: Path,
     study: Mapping[str, Any],
     pack: Pack,
     record: Mapping[str, Any],
     why: str,
-    timm_settings: Mapping[str, Any] | None,
-    notes: list[str],
-    same: Mapping[str, float],
-) -> None:
-    """All that is said of the model beside it. notes: what differs on the machine that exports it."""
-    settings: dict[str, Any] = {
-        "schema": SCHEMA, "procedure": record["procedure"], "classes": list(pack.classes), "config": record["params"],
-        "study": study["study"], "seed": record["seed"], "key": record["key"], "data_hash": record["data_hash"],
-        "commit": record["commit"], "versions": record["versions"], "timm": timm_settings is not None,
+    notes: Sequence[str],
+    copies: Copies | None,
+) -> Described:
+    """What there is to say of the model of a run, by the records and predictions of its configuration's seeds as they are now."""
+    import analysis
+    from analysis.crossed import Crossed
+    from analysis.levels import by_class, levels
+
+    procedure, told = entry.procedure, analysis.load(folder)
+    config = config_from(procedure.config, record["params"])
+    shares = by_class(Crossed(told).read(record["key"], "test"), pack.classes)
+    return Described(
+        study, record, why, pack, procedure.parts(config, pack, record["seed"]), procedure.headline,
+        procedure.timm_settings(config, pack.classes), notes, copies, levels(told, record["config_hash"]), shares,
+    )  # fmt: skip
+
+
+def _texts(told: Described) -> dict[str, str]:
+    """The files that say something of the model, without their sums."""
+    record, levels = told.record, told.levels
+    metrics = {
+        "chosen_by": told.why, "seed": record["seed"], "metrics": told.metrics, "confusion": record["confusion"],
+        "over_seeds": {
+            name: {
+                "mean": level.estimate.value / 100, "low": _share(level.interval.low), "high": _share(level.interval.high),
+                "seeds": level.estimate.seeds, "cases": level.estimate.cases,
+                "cases_are": level.estimate.unit if level.estimate.cases else None,
+            }
+            for name, level in levels.items()
+        },
+        "test_images": len(told.parts["test"]), "test_patients": told.patients or None,
+        "differs_here": list(told.notes), "same_class": None if told.copies is None else dict(told.copies.same),
+        "copies_of": None if told.copies is None else {"images": told.copies.images, "wanted": told.copies.wanted},
     }  # fmt: skip
-    metrics = {"chosen_by": why, "metrics": record["metrics"], "confusion": record["confusion"]}
-    (folder / "metrics.json").write_text(json.dumps(metrics | {"differs_here": notes, "same_class": dict(same)}, indent=1) + "\n")
-    for part, matrix in record["confusion"].items():
-        if part != "val":
-            (folder / f"confusion_{part}.csv").write_text(confusion_csv(matrix, pack.classes))
-    (folder / "README.md").write_text(model_card(study, record, why, pack, timm_settings, notes, same))
-    settings["files"] = {path.name: sum_of(path) for path in sorted(folder.iterdir())}
+    texts = {"metrics.json": json.dumps(metrics, indent=1, allow_nan=False) + "\n", "README.md": model_card(told)}
+    if told.timm is not None:
+        texts |= {"config.json": json.dumps(told.timm, indent=1) + "\n", loader.NAME: loader.source()}
+    matrices = {part: matrix for part, matrix in record["confusion"].items() if part != "val"}
+    return texts | {f"confusion_{part}.csv": confusion_csv(matrix, told.pack.classes) for part, matrix in matrices.items()}
+
+
+def _share(per_cent: float) -> float | None:
+    return None if np.isnan(per_cent) else per_cent / 100
+
+
+def _describe(folder: Path, told: Described) -> None:
+    """All that is said of the model beside it."""
+    record = told.record
+    for name, text in _texts(told).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    settings: dict[str, Any] = {
+        "schema": SCHEMA, "procedure": record["procedure"], "classes": list(told.pack.classes), "config": record["params"],
+        "study": told.study["study"], "seed": record["seed"], "key": record["key"], "data_hash": record["data_hash"],
+        "commit": record["commit"], "versions": record["versions"], "timm": told.timm is not None,
+        "areas": typical_areas(told.pack, told.parts["train"]),
+    }  # fmt: skip
+    settings["files"] = {path.name: sum_of(path) for path in sorted(folder.iterdir()) if path.name != SETTINGS}
     (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """metrics.json of the export in a study's folder; exports of before say less."""
+    told: dict[str, Any] = json.loads((folder / "best" / "metrics.json").read_text(encoding="utf-8"))
+    return told
+
+
+def renew(
+    entry: Entry, folder: Path, study: Mapping[str, Any], pack: Pack, record: Mapping[str, Any], why: str, copies: Copies | None = None
+) -> None:
+    """Say anew what stands beside the exported model, where more is known now: more seeds of its configuration, copies of test images."""
+    best, temporary, had = folder / "best", folder / ".best.tmp", _told(folder)
+    if copies is None and had.get("same_class") is not None:
+        of = had.get("copies_of") or dict.fromkeys(("images", "wanted"), SAMPLE if had["same_class"] else 0)
+        copies = Copies(had["same_class"], of["images"], of["wanted"])
+    told = _described(entry, folder, study, pack, record, why, had.get("differs_here", []), copies)
+    if all((best / name).is_file() and (best / name).read_text(encoding="utf-8") == text for name, text in _texts(told).items()):
+        return
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(best, temporary)
+    _describe(temporary, told)
+    _put(temporary, folder)
+
+
+def measure_copies(
+    entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger, pack: Pack, say: Callable[[str], None] = lambda words: None
+) -> bool:
+    """Look at copies of test images, where nobody has for the model in `best/`, and say on its card what came of it. Whether it was done.
+    It takes up to two minutes, so whoever calls has written the report before."""
+    best = folder / "best"
+    record = ledger.records.get(exported_key(best) or "")
+    if record is None or _told(folder).get("same_class") is not None:
+        return False
+    config = config_from(entry.procedure.config, record["params"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    test = entry.procedure.parts(config, pack, record["seed"])["test"]
+    say(f"looking at copies of test images, {SECONDS:g} s at most; the report is written")
+    copies = invariances(entry.procedure, config, load_file(str(best / MODEL_FILE)), pack, test, source_of(study), device)
+    renew(entry, folder, study, pack, record, _told(folder)["chosen_by"], copies)
+    return True
 
 
 def _put(temporary: Path, folder: Path) -> Path:
@@ -135,8 +217,10 @@ def export_best(
         return [f"best     so far {best.name}, on validation data; it is tested and exported when the search has ended"]
     if anew or exported_key(folder / "best") != chosen["key"]:
         export(entry, folder, study, ledger, pack, chosen, best.words)
+    else:
+        renew(entry, folder, study, pack, chosen, best.words)
     metrics = ledger.records[chosen["key"]]["metrics"]
-    differs = json.loads((folder / "best" / "metrics.json").read_text()).get("differs_here", [])  # exports of before have none
+    differs = _told(folder).get("differs_here", [])
     shown = ", ".join(f"{part} {headline} {100 * metrics[f'{part}_{headline}']:.2f} %" for part in ("val", "test"))
     return [
         f"best     {best.name}, seed {chosen['seed']}: {best.words}",
@@ -155,7 +239,7 @@ def _judged(entry: Entry, config: Any, folder: Path, study: Mapping[str, Any], p
 
 
 def _with(part: str, judged: Evaluation, ledger: Ledger, record: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = dict(record["metrics"]) | {f"{part}_{name}": value for name, value in judged.metrics.items()}
+    metrics = dict(record["metrics"]) | {f"{part}_{name}": value for name, value in judged.metrics.items() if value is not None}
     confusion = dict(record["confusion"]) | ({part: judged.confusion} if judged.confusion is not None else {})
     new = ledger.whole(record["key"]) | {"metrics": metrics, "confusion": confusion, "ended": now()}
     ledger.append(new)
@@ -185,23 +269,24 @@ def prove(
     notes = []
     for part, (images, chosen) in sets.items():
         judged = entry.procedure.evaluate(config, tensors, images, chosen, device)
-        gaps = {name: abs(value - record["metrics"][f"{part}_{name}"]) for name, value in judged.metrics.items()}
+        values = {name: value for name, value in judged.metrics.items() if value is not None}
+        gaps = {name: abs(value - record["metrics"][f"{part}_{name}"]) for name, value in values.items()}
         worst = max(gaps, key=lambda name: gaps[name])
         if gaps[worst] <= EQUAL:
             continue
         flips = _flips((before or {}).get(part, {}), judged.predictions)
         if flips is None and judged.confusion is not None and part in record["confusion"]:  # so many at least
             flips = int(np.abs(np.subtract(judged.confusion, record["confusion"][part])).sum()) // 2
-        values = f"{part}_{worst} {judged.metrics[worst]:.6f}, its record says {record['metrics'][f'{part}_{worst}']:.6f}"
+        differ = f"{part}_{worst} {values[worst]:.6f}, its record says {record['metrics'][f'{part}_{worst}']:.6f}"
         counted = f"{'an unknown number' if flips is None else flips} of {len(chosen)} {part} images"
         counted += f" are classed otherwise by the {here} than by the {there}"
         _, sizes = np.unique(images.labels[chosen], return_counts=True)
         if (flips or 0) > max(FLIPS, len(chosen) / 100) or gaps[worst] > ROUNDING + (flips or 0) / sizes.min():
             raise NotProven(
-                f"the exported model gives {values}; {counted}, and rounding does not explain the difference: "
+                f"the exported model gives {differ}; {counted}, and rounding does not explain the difference: "
                 "the checkpoint, the record or the images were changed. Nothing was exported"
             )
-        notes.append(f"{counted}: {values}")
+        notes.append(f"{counted}: {differ}")
     return notes
 
 

@@ -3,7 +3,8 @@ Comes in: a folder `best`. Goes out: its tensors, configuration and classes; or 
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Exported:
     tensors: dict[str, Tensor]
     classes: tuple[str, ...]
     data_hash: str | None  # of all that it was trained and judged on
+    areas: Mapping[str, float] = field(default_factory=dict)  # class -> pixels, see `size.typical_areas`; exports of before have none
 
 
 def open_export(best: Path) -> Exported:
@@ -70,7 +72,7 @@ def open_export(best: Path) -> Exported:
     try:
         entry = load(settings["procedure"])
         config = config_from(entry.procedure.config, settings["config"])
-        return Exported(entry, config, tensors, tuple(settings["classes"]), settings.get("data_hash"))
+        return Exported(entry, config, tensors, tuple(settings["classes"]), settings.get("data_hash"), settings.get("areas", {}))
     except (KeyError, TypeError, ValueError) as fault:
         raise RequestError(
             f"{best / SETTINGS} does not fit this version ({fault}); export it again: python -m search PROCEDURE export"

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,26 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from scipy.stats import beta
 
-from search.card import confusion_csv
-from search.exported import open_export
+from analysis.artefacts import Groups, Predictions, names_tiles
+from analysis.crossed import Judged, of_run
+from analysis.crossed import judged as of_images
+from analysis.levels import by_class
+from analysis.statistics import Interval
+from search.card import confusion_csv, share_rows
+from search.exported import Exported, open_export
 from trainables.data.find import walk
+from trainables.data.normal import Normal, normal_of
 from trainables.data.open import SUFFIXES, FileFault
+from trainables.data.pack import Pack
+from trainables.data.size import length_factor, size_baseline, typical_areas
 from trainables.data.words import count, shown
 from trainables.parts.checkpoint import write_atomically
 from trainables.parts.errors import RequestError
+from trainables.parts.procedure import Evaluation
+
+FEW = 10  # images of a patient, below which its own share says nothing
+UNLIKE = 1.25  # times as long or as short, from which on objects are of another scale than those of training
 
 
 def _device() -> torch.device:
@@ -35,45 +47,135 @@ def _write(out: Path, text: str) -> None:
         raise RequestError(f"--out must be a file that can be written, got {out} ({fault.strerror})") from fault
 
 
-def binomial_interval(hits: int, n: int) -> tuple[float, float]:
-    """Clopper-Pearson 95 % interval of a proportion."""
-    low = float(beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
-    return low, high
+def _said_of(judged: Evaluation, pack: Pack) -> Judged | None:
+    """What was said of each image, by patient where patients are known; None where the procedure does not say it."""
+    rows = judged.predictions
+    if "cluster" in rows and "tile" in rows:
+        columns = {name: np.asarray(rows[name]) for name in ("index", "label", "cluster", "tile")}
+        given: Predictions | Groups = Groups(**columns, probe=np.asarray(rows["probe"]) if "probe" in rows else None)
+    elif "probability" in rows:
+        given = Predictions(np.asarray(rows["index"]), np.asarray(rows["label"]), np.asarray(rows["probability"], np.float64))
+    else:
+        return None
+    patients = pack.patients or ()
+    return of_images(given, patients, names_tiles(pack.files, patients))
 
 
 def evaluate(best: Path, data: Path, out: Path | None, console: Console, as_json: bool = False) -> int:
-    """Metrics of an export on a labelled folder whose classes are among the export's: shown, written to `out`, printed for a program."""
+    """Metrics of an export on a labelled folder whose classes are among the export's, with what they leave open and what one has without a
+    network: shown, written to `out`, printed for a program."""
     found = open_export(best)
     procedure, classes = found.entry.procedure, found.classes
     pack = procedure.read(data, found.config, classes)
-    judged = procedure.evaluate(found.config, found.tensors, pack, np.arange(len(pack.labels)), _device())
+    everything = np.arange(len(pack.labels))
+    judged = procedure.evaluate(found.config, found.tensors, pack, everything, _device())
+    said = _said_of(judged, pack)
+    values = {name: None if value is None else of_run(name, 100 * value, said) for name, value in judged.metrics.items()}
+    shares = by_class(said, classes)
+    unit = said.unit if said is not None else "images"
     known = found.data_hash == pack.hash
     own = ("this is the data that the model was trained on: its test part alone stands in metrics.json of the export",) if known else ()
     for note in (*own, *pack.notes):
-        console.print(f"note: {note}", markup=False)
-    table = Table("metric", "value", title=escape(f"{best} on {data}: {len(pack.labels)} images"))
-    for name, value in judged.metrics.items():
-        extra = ""
-        if name == "accuracy" and judged.confusion is not None:
-            low, high = binomial_interval(int(np.trace(judged.confusion)), len(pack.labels))
-            extra = f"  (95 % interval {100 * low:.2f} to {100 * high:.2f})"
-        table.add_row(name, f"{100 * value:.2f} %{extra}")
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    table = Table("metric", "value", "95 % interval", title=escape(f"{best} on {data}: {len(pack.labels)} images"))
+    for name, level in values.items():
+        ends = "" if level is None or isnan(level[1].low) else f"{level[1].low:.2f} to {level[1].high:.2f}"
+        table.add_row(name, "undefined" if level is None else f"{level[0].value:.2f} %", ends)
     console.print(table)
+    beside, lines = _beside(found, pack, said)
+    lines = [
+        _of_what(said),
+        *(f"{name} is undefined: all images are of one class" for name, level in values.items() if level is None),
+        *lines,
+    ]
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
     if judged.confusion is not None:
         console.print(_confusion_table(np.asarray(judged.confusion), classes))
+    if shares:
+        of_class = Table("class", "images", unit if unit != "images" else "", "recognised", "95 % interval")
+        for row in share_rows(shares, unit):
+            of_class.add_row(*map(escape, row))
+        console.print(of_class)
     report: dict[str, Any] = {
         "export": str(best), "data": str(data), "data_hash": pack.hash, "images": len(pack.labels), "metrics": judged.metrics,
+        "intervals": {name: None if level is None else _ends(level[1]) for name, level in values.items()},
+        "interval_over": unit if said is not None else None, "cases": int(said.case.max()) + 1 if said is not None else None,
+        "classes": [
+            {"name": one.name, "images": one.images, "cases": one.cases}
+            | {"sensitivity": _or_none(one.share), "interval": _ends(one.interval)}
+            for one in shares
+        ],
         "confusion": judged.confusion,
-    }  # fmt: skip
+    } | beside  # fmt: skip
+    text = json.dumps(report, indent=1, allow_nan=False)
     if out is not None:
-        _write(out, json.dumps(report, indent=1) + "\n")
+        _write(out, text + "\n")
         if judged.confusion is not None:
             _write(out.with_suffix(".confusion.csv"), confusion_csv(judged.confusion, classes))
         console.print(f"written: {out}", markup=False)
     if as_json:
-        print(json.dumps(report, indent=1))
+        print(text)
     return 0
+
+
+def _or_none(per_cent: float) -> float | None:
+    return None if isnan(per_cent) else per_cent / 100
+
+
+def _ends(interval: Interval) -> list[float] | None:
+    return None if isnan(interval.low) else [interval.low / 100, interval.high / 100]
+
+
+def _of_what(said: Judged | None) -> str:
+    """What the intervals hold for, in words."""
+    if said is None:
+        return "no intervals: this procedure does not say what it makes of single images"
+    cases = f"{int(said.case.max()) + 1:,}"
+    if said.unit == "images":
+        unknown = "patients are not known (a manifest.csv may say them), and images of one are alike"
+        return f"intervals: for other images, {cases} taken for independent; {unknown}"
+    return f"intervals: for other {said.unit}, from {cases}; of one model, so they say nothing of other seeds"
+
+
+def _beside(found: Exported, pack: Pack, said: Judged | None) -> tuple[dict[str, Any], list[str]]:
+    """What the scores are to be held against, for a program and in words: the commonest class, sizes, single patients."""
+    counts, lines = np.bincount(pack.labels, minlength=len(pack.classes)), []
+    most = int(counts.argmax())
+    share = float(counts[most] / counts.sum())
+    beside: dict[str, Any] = {"commonest_class": {"name": pack.classes[most], "accuracy": share}, "size_only": None, "baselines": []}
+    lines.append(f"always the commonest class ({pack.classes[most]}): {100 * share:.2f} % right")
+    if found.entry.procedure.baselines is not None:
+        parts = dict.fromkeys(("train", "val", "test"), np.arange(len(pack.labels)))
+        beside["baselines"] = found.entry.procedure.baselines(found.config, pack, parts)
+        for one in beside["baselines"]:
+            scores = ", ".join(f"{name.removeprefix('test_')} {100 * value:.2f} %" for name, value in one["metrics"].items())
+            lines.append(f"{one['name']}: {scores}")
+    elif (size := size_baseline(pack)) is not None:
+        beside["size_only"] = size
+        ends = f"{100 * size['low']:.1f} to {100 * size['high']:.1f}"
+        lines.append(f"image and object size alone, learnt on these images themselves: {100 * size['accuracy']:.2f} % right ({ends})")
+    if said is not None and said.unit != "images" and isinstance(said.given, Predictions):
+        there, hits = np.bincount(said.case), np.bincount(said.case, said.given.predicted == said.given.label)
+        enough = there >= FEW
+        if enough.sum() > 1:
+            low, high = (float(end) for end in np.quantile(hits[enough] / there[enough], (0, 1)))
+            beside["single_cases"] = {"lowest": low, "highest": high, "cases": int(enough.sum()), "images_at_least": FEW}
+            lines.append(f"single {said.unit}: {100 * low:.1f} to {100 * high:.1f} % right ({enough.sum()} with {FEW} images or more)")
+    factor = length_factor(typical_areas(pack, np.arange(len(pack.labels))), found.areas)
+    beside["length_against_training"] = factor
+    if factor is not None:
+        lines.append(_of_sizes(factor, normal_of(vars(found.config))))
+    return beside, lines
+
+
+def _of_sizes(factor: float, normal: Normal) -> str:
+    words = f"objects are {factor:.2f} times as long as those of training (by area, median over classes)"
+    if normal.width:
+        return f"{words}; the model brings each image to one width"
+    if not 1 / UNLIKE <= factor <= UNLIKE:
+        return f"warning: {words}, and the model takes sizes as they are. Bring the images to the scale of training"
+    return words
 
 
 def _confusion_table(confusion: np.ndarray, classes: Sequence[str]) -> Table:

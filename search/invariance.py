@@ -1,13 +1,16 @@
 """What must not change a prediction: copies of the same images, given to an exported model as a user would give them.
 Comes in: an export's procedure, configuration and tensors, a sample of the test part. Goes out: for each kind of copy the part of the
-images that keep their class. Exists because a classifier that is right on its own files may say something else of the same image in
-another format."""
+images that keep their class, of as many images as a limit of time allows. Exists because a classifier that is right on its own files may
+say something else of the same image in another format.
+"""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from trainables.data.pack import Pack
 from trainables.parts.procedure import Procedure
 
 SAMPLE = 100  # images at most
+LEAST = 10  # and at least, or the measurement says nothing and is left out
+SECONDS = 120.0  # that it may take: a large network on a CPU needs seconds an image
 WANTED = 0.97  # of the images keep their class, or the card says so
 
 Copy = tuple[Callable[[np.ndarray], Image.Image], str, Mapping[str, Any]]  # of a gray image on white, how its file ends, how it is saved
@@ -59,8 +64,26 @@ COPIES: Mapping[str, Copy] = {
     "double size": (_sized(2.0, Image.Resampling.BICUBIC), ".png", {}),
     "turned by 90 degrees": (_gray(lambda white: np.ascontiguousarray(np.rot90(white))), ".png", {}),
 }
+PASSES = len(COPIES) + 4  # of each image: itself, alone, among its class, another laboratory's
 ALONE, ONE_CLASS = "alone in its folder", "among its own class only"
 LABORATORY = f"another laboratory's ({ELSEWHERE.words})"
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What was found. same: kind of copy -> fraction of the images that keep their class; none where there are no such copies of images in
+    colour, or too little time."""
+
+    same: Mapping[str, float] = field(default_factory=dict)
+    images: int = 0
+    wanted: int = 0  # images that there would have been without a limit of time
+
+    @property
+    def words(self) -> str:
+        """Of which images."""
+        if self.images == self.wanted:
+            return f"Of {self.images} test images{f' (a fixed sample of {SAMPLE})' if self.images == SAMPLE else ''}"
+        return f"Of {self.images} test images (the first of a fixed sample of {self.wanted}: as many as {SECONDS:g} s were enough for)"
 
 
 def on_white(pack: Pack, index: int, source: Path | None) -> np.ndarray:
@@ -80,13 +103,12 @@ def invariances(
     test: np.ndarray,
     source: Path | None,
     device: torch.device,
-) -> dict[str, float]:
-    """Kind of copy -> fraction of up to `SAMPLE` test images, the same for every export of a split, that keep the class which they have as
-    8-bit PNG on white. Empty where images are in colour, or a procedure reads no single ones."""
+) -> Copies:
+    """Which part of up to `SAMPLE` test images, the same for every export of a split, keep the class which they have as 8-bit PNG on white.
+    Fewer images where `SECONDS` are not enough, by the time that ten of them take; none where ten take too long."""
     if procedure.read_images is None or pack.images.ndim != 3 or not len(test):
-        return {}
-    some = np.sort(np.random.default_rng(0).choice(test, min(SAMPLE, len(test)), replace=False))
-    whites = [on_white(pack, int(index), source) for index in some]
+        return Copies()
+    drawn = np.random.default_rng(0).permutation(test)[:SAMPLE]
     with tempfile.TemporaryDirectory() as folder:
 
         def read(paths: Sequence[Path]) -> np.ndarray:
@@ -102,6 +124,16 @@ def invariances(
                 made(white).save(path, **how)
             return paths
 
+        whites = [on_white(pack, int(index), source) for index in drawn[:LEAST]]
+        plain = saved("plain", (_mode("L"), ".png", {}))
+        said(read(plain[:1]))  # what comes with a first time is no part of an image's time
+        begun = time.monotonic()
+        said(read(plain))
+        enough = int(SECONDS / PASSES * len(whites) / max(time.monotonic() - begun, 1e-6))
+        if enough < min(LEAST, len(drawn)):
+            return Copies(wanted=len(drawn))
+        some = np.sort(drawn[:enough])
+        whites = [on_white(pack, int(index), source) for index in some]
         plain = saved("plain", (_mode("L"), ".png", {}))
         own = said(read(plain))
         found = {name: said(read(saved(name, copy))) for name, copy in COPIES.items()}
@@ -112,21 +144,31 @@ def invariances(
             of_class[those] = said(read([plain[place] for place in those]))
         found[ONE_CLASS] = of_class
         found[LABORATORY] = said(read(saved("elsewhere", (lambda white: Image.fromarray(seen_by(ELSEWHERE, 255 - white)), ".png", {}))))
-    return {name: float((other == own).mean()) for name, other in found.items()}
+    return Copies({name: float((other == own).mean()) for name, other in found.items()}, len(some), len(drawn))
 
 
-def card_lines(same: Mapping[str, float]) -> list[str]:
-    """Of a model card: a table, and a note on what falls short."""
-    if not same:
+HEADING = "## What does not change a prediction"
+
+
+def card_lines(copies: Copies | None) -> list[str]:
+    """Of a model card: a table, and a note on what falls short. copies: None before they were looked at."""
+    if copies is None:
+        return [f"{HEADING}\n\nNot measured yet; `python -m search export STUDY` does it.\n\n"]
+    if not copies.wanted:
         return []
-    short = [f"{name} ({100 * part:.0f} %)" for name, part in same.items() if part < WANTED and name != LABORATORY]
+    if not copies.images:
+        words = (
+            f"Not measured: copies of {LEAST} images would have taken more than {SECONDS:g} seconds on the machine that exported the model"
+        )
+        return [f"{HEADING}\n\n{words}; `python -m search export STUDY` on one with a GPU does it.\n\n"]
+    short = [f"{name} ({100 * part:.0f} %)" for name, part in copies.same.items() if part < WANTED and name != LABORATORY]
     note = (
         f"Below {100 * WANTED:.0f} %: {', '.join(short)}. Give such images to it only after a look at what it makes of them.\n"
         if short
         else ""
     )
-    rows = "\n".join(f"| {name} | {100 * part:.0f} % |" for name, part in same.items())
+    rows = "\n".join(f"| {name} | {100 * part:.0f} % |" for name, part in copies.same.items())
     return [
-        f"## What does not change a prediction\n\nOf up to {SAMPLE} test images, copies with the same class as the image itself:\n\n"
+        f"{HEADING}\n\n{copies.words}, copies with the same class as the image itself:\n\n"
         f"| copy | same class |\n|---|---|\n{rows}\n\n{note}"
     ]

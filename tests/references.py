@@ -196,7 +196,7 @@ def compose(primary, candidate, y_p, y_c, shifts, table, blend="equal", ratio=0.
 
 
 def metrics(labels, predictions, classes):
-    """Eq. 8 to 12 by counting images; what is undefined counts as 0, a class without an image is left out of the means."""
+    """Eq. 8 to 12 by counting images; a class without an image is left out of the means, one never predicted has precision 0."""
     pairs = list(zip(labels, predictions, strict=True))
     sums = {"precision": 0.0, "sensitivity": 0.0, "specificity": 0.0, "f1": 0.0}
     counted = 0
@@ -215,7 +215,8 @@ def metrics(labels, predictions, classes):
         sums["specificity"] += tn / (tn + fp) if tn + fp else 0.0
         sums["f1"] += 2 * precision * sensitivity / (precision + sensitivity) if precision + sensitivity else 0.0
     hits = sum(1 for truth, guess in pairs if truth == guess)
-    return {"accuracy": hits / len(pairs)} | {name: total / counted for name, total in sums.items()}
+    means = {name: total / counted for name, total in sums.items()}
+    return {"accuracy": hits / len(pairs)} | means | ({"specificity": None} if counted == 1 else {})
 
 
 def knn_accuracy(train_z, train_y, z, y, k, temperature):

@@ -60,10 +60,11 @@ def test_a_class_that_the_truth_lacks_is_left_out_of_the_means():
     assert perfect == dict.fromkeys(perfect, 1.0)
 
 
-def test_all_wrong_and_a_single_class_give_0_where_nothing_is_defined():
+def test_all_wrong_is_0_and_of_a_single_class_the_specificity_is_undefined():
     assert classification_metrics([[0, 3], [2, 0]]) == {"accuracy": 0, "precision": 0, "sensitivity": 0, "specificity": 0, "f1": 0}
-    single = {"accuracy": 1, "precision": 1, "sensitivity": 1, "specificity": 0, "f1": 1}
+    single = {"accuracy": 1, "precision": 1, "sensitivity": 1, "specificity": None, "f1": 1}
     assert classification_metrics(np.array([[5, 0], [0, 0]])) == single
+    assert references.metrics([0] * 5, [0] * 5, 2) == single
 
 
 @pytest.mark.parametrize("matrix", [np.zeros((3, 3)), np.ones((2, 3)), np.ones(4), []], ids=str)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import optuna
 import pytest
+import scipy.stats
 import timm
 import torch
 from optuna.storages import JournalStorage
@@ -14,9 +15,11 @@ from optuna.storages.journal import JournalFileBackend
 from safetensors.torch import load_file, save_file
 
 from search import export as exporting
+from search.card import Described, _scores
 from search.exported import exported_key, open_export
 from search.mirror import JOURNAL
-from search.study import read_study
+from search.study import read_study, write_study
+from trainables.data.pack import make_pack
 from trainables.parts.errors import NotProven, RequestError
 from trainables.parts.evaluation import classification_metrics
 from trainables.parts.procedure import Evaluation
@@ -26,7 +29,7 @@ def test_the_export_holds_the_best_run_s_weights_metrics_and_card(exported):
     record = exported()
     best = exported.folder / "best"
     assert sorted(path.name for path in best.iterdir()) == [
-        "README.md", "config.json", "confusion_test.csv", "karyotune.json", "metrics.json", "model.safetensors",
+        "README.md", "config.json", "confusion_test.csv", "karyotune.json", "loader.py", "metrics.json", "model.safetensors",
     ]  # fmt: skip
     told = json.loads((best / "metrics.json").read_text())
     assert told["metrics"] == record["metrics"] and told["confusion"] == record["confusion"] and "val_accuracy" in told["chosen_by"]
@@ -49,8 +52,8 @@ def test_the_export_holds_the_best_run_s_weights_metrics_and_card(exported):
 def test_the_card_s_line_of_timm_loads_the_model_that_gives_the_recorded_accuracy(exported, toy, toy_pack):
     record = exported()
     best = exported.folder / "best"
-    line = next(word for word in (best / "README.md").read_text().split("`") if word.startswith("timm.create_model"))
-    model = eval(line.replace("PATH/TO/best", str(best)), {"timm": timm}).eval()
+    line = next(line for line in (best / "README.md").read_text().splitlines() if "timm.create_model" in line)
+    model = eval(line.partition("=")[2].strip().replace("PATH/TO/best", str(best)), {"timm": timm}).eval()
     settings = model.pretrained_cfg
     assert settings["label_names"] == ["dark", "bright"] or tuple(settings["label_names"]) == ("dark", "bright")
     test = toy.procedure.parts(toy.procedure.config(), toy_pack, 0)["test"]
@@ -58,6 +61,61 @@ def test_the_card_s_line_of_timm_loads_the_model_that_gives_the_recorded_accurac
     with torch.no_grad():
         hits = (model(pixels).argmax(1).numpy() == toy_pack.labels[test]).mean()
     assert hits == pytest.approx(record["metrics"]["test_accuracy"])
+
+
+def test_the_card_s_headline_is_the_test_score_with_its_interval_and_the_seed_of_the_weights(exported, toy_pack, toy):
+    record = exported()
+    best = exported.folder / "best"
+    test = toy.procedure.parts(toy.procedure.config(), toy_pack, 0)["test"]
+    hits = round(record["metrics"]["test_accuracy"] * len(test))
+    exact = scipy.stats.binomtest(hits, len(test)).proportion_ci(0.95, method="exact")
+    line = (best / "README.md").read_text().splitlines()[2]
+    for words in (
+        f"**Test accuracy {100 * hits / len(test):.2f} % (95 % interval {100 * exact.low:.2f} to {100 * exact.high:.2f}; 1 seed, ",
+        f"{len(test)} test images, patients not known",
+        f"of seed {record['seed']}, the only one",
+    ):
+        assert words in line
+    told = json.loads((best / "metrics.json").read_text())
+    of = told["over_seeds"]["test_accuracy"]
+    assert (of["seeds"], of["cases"], of["cases_are"], told["test_images"]) == (1, len(test), "images", len(test))
+    assert (of["low"], of["high"]) == pytest.approx((exact.low, exact.high), abs=1e-6)
+    card = (best / "README.md").read_text()
+    assert "Always the commonest class" in card and "## By class" in card and "| dark | 6 |" in card and "inverted" in card
+    assert json.loads((best / "config.json").read_text())["images"]["words"]["ground"] in card
+
+
+def test_the_card_and_metrics_are_written_anew_when_seeds_are_added_and_the_model_is_left_alone(exported, toy, toy_pack, monkeypatch):
+    record = exported()
+    best, study = exported.folder / "best", read_study(exported.folder)
+    ledger, _ = exported.bench.open()
+    metrics = record["metrics"] | {"val_accuracy": 0.1, "test_accuracy": 0.25}
+    ledger.append(dict(ledger.whole(record["key"])) | {"key": "f" * 32, "seed": record["seed"] + 1, "metrics": metrics})
+    study = dict(study) | {"seeds": [record["seed"], record["seed"] + 1], "repeats": 2}
+    write_study(exported.folder, study)
+    monkeypatch.setattr(exporting, "prove", lambda *arguments: pytest.fail("the model was exported again"))
+    exporting.export_best(toy, exported.folder, study, ledger, toy_pack)
+    card, told = (best / "README.md").read_text(), json.loads((best / "metrics.json").read_text())
+    mean = (record["metrics"]["test_accuracy"] + 0.25) / 2
+    assert (
+        "over 2 seeds" in told["chosen_by"]
+        and "over 2 seeds" in card
+        and told["over_seeds"]["test_accuracy"]["mean"] == pytest.approx(mean)
+    )
+    assert f"**Test accuracy {100 * mean:.2f} %" in card and "2 seeds; says nothing of other patients" in card
+    assert f"These weights are of seed {record['seed']}, which has {100 * record['metrics']['test_accuracy']:.2f} %" in card
+    assert exported_key(best) == record["key"], "whole, with the sums of what was written anew"
+    before = (best / "README.md").stat().st_mtime_ns
+    exporting.export_best(toy, exported.folder, study, ledger, toy_pack)
+    assert (best / "README.md").stat().st_mtime_ns == before, "nothing new, nothing written"
+
+
+def test_a_metric_that_an_external_set_leaves_undefined_is_null_and_not_0():
+    pack = make_pack(np.ones((2, 4, 4), np.uint8), [0, 1], ("a", "b"), ("a/0", "b/0"), None, np.ones((2, 2)))
+    record = {"metrics": {"test_accuracy": 0.5, "test_specificity": 0.5, "external_one_ward_accuracy": 1.0}, "seed": 0, "confusion": {}}
+    told = Described({}, record, "", pack, {"test": np.arange(2)}, ("accuracy", "specificity"), None, (), None, {}, ())
+    assert told.metrics == record["metrics"] | {"external_one_ward_specificity": None}
+    assert "| external one ward specificity | undefined |" in _scores(told)
 
 
 def test_a_weight_that_was_changed_while_it_was_written_is_noticed(exported, monkeypatch):

@@ -2,17 +2,21 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 from rich.console import Console
 
 from search import exported as exporting
-from search.infer import _confusion_table, binomial_interval, evaluate, predict
+from search.infer import _confusion_table, _of_sizes, evaluate, predict
+from trainables.data.normal import Normal
 from trainables.parts.errors import RequestError
+from trainables.parts.evaluation import classification_metrics
 
 
 class Paper:
@@ -51,7 +55,12 @@ def test_evaluate_and_predict_agree_with_each_other(exported, known_toy, picture
     hits = np.mean([Path(file).parent.name == predicted for file, predicted in rows[1:]])
     assert report["metrics"]["accuracy"] == pytest.approx(hits)
     assert np.sum(report["confusion"]) == report["images"]
-    assert "95 % interval" in text and f"{100 * hits:.2f} %" in text
+    assert "patients are not known" in text and f"{100 * hits:.2f} %" in text
+    assert report["commonest_class"]["accuracy"] == pytest.approx(np.max(np.sum(report["confusion"], axis=1)) / report["images"])
+    low, high = report["intervals"]["accuracy"]
+    right = round(hits * report["images"])
+    exact = scipy.stats.binomtest(right, report["images"]).proportion_ci(0.95, method="exact")
+    assert (low, high) == pytest.approx((exact.low, exact.high), abs=1e-6), "of independent images it is Clopper and Pearson's"
     assert (tmp_path / "out.confusion.csv").read_text().startswith("truth")
 
 
@@ -96,13 +105,6 @@ def test_an_output_that_cannot_be_written_is_refused(exported, known_toy, pictur
             evaluate(exported.folder / "best", pictures, out, Paper().console)
 
 
-@pytest.mark.parametrize(
-    ("hits", "n", "low", "high"), [(0, 10, 0.0, 0.30850), (10, 10, 0.69150, 1.0), (5, 10, 0.18709, 0.81291), (81, 263, 0.2527, 0.3676)]
-)
-def test_the_interval_of_a_proportion_is_clopper_and_pearson_s(hits, n, low, high):
-    assert binomial_interval(hits, n) == pytest.approx((low, high), abs=1e-4)
-
-
 def test_many_classes_are_told_one_by_one_and_a_few_as_a_matrix():
     confusion = np.diag(np.arange(9))
     confusion[3, [1, 5]] = 2, 4
@@ -123,3 +125,53 @@ def test_the_data_that_a_model_was_trained_on_is_no_new_test_and_that_is_said(ex
         paper = Paper()
         evaluate(exported.folder / "best", pictures, None, paper.console)
         assert ("was trained on" in paper.text()) == said
+
+
+def test_intervals_are_by_patient_where_patients_are_known_and_single_patients_are_told(exported, known_toy, pictures, tmp_path):
+    exported()
+    files = sorted(str(path.relative_to(pictures)) for path in pictures.rglob("*.png"))
+    reports = []
+    for people in (len(files), 3):
+        rows = "".join(f"{file},{Path(file).parent.name},p{number % people}\n" for number, file in enumerate(files))
+        (pictures / "manifest.csv").write_text("file,label,patient\n" + rows)
+        paper = Paper()
+        evaluate(exported.folder / "best", pictures, tmp_path / "out.json", paper.console)
+        reports.append(json.loads((tmp_path / "out.json").read_text()))
+    each, three = (report["intervals"]["accuracy"] for report in reports)
+    assert reports[0]["metrics"] == reports[1]["metrics"] and reports[1]["cases"] == 3 and reports[1]["interval_over"] == "patients"
+    assert three != each and "for other patients, from 3" in paper.text()
+    assert [one["images"] for one in reports[1]["classes"]] == np.sum(reports[1]["confusion"], axis=1).tolist()
+    share = [row[i] / sum(row) for i, row in enumerate(reports[1]["confusion"])]
+    assert [one["sensitivity"] for one in reports[1]["classes"]] == pytest.approx(share)
+    assert all(one["interval"][0] <= one["sensitivity"] <= one["interval"][1] for one in reports[1]["classes"])
+
+
+def test_a_metric_that_one_class_alone_leaves_undefined_is_no_0_per_cent(exported, known_toy, toy, pictures, tmp_path, monkeypatch):
+    exported()
+    shutil.rmtree(pictures / "bright")
+
+    def judged(config, tensors, pack, chosen, device):
+        found = toy.procedure.evaluate(config, tensors, pack, chosen, device)
+        return replace(found, metrics=classification_metrics(found.confusion))
+
+    entry = replace(toy, procedure=replace(toy.procedure, evaluate=judged))
+    monkeypatch.setattr(exporting, "load", lambda name: entry)
+    paper = Paper()
+    evaluate(exported.folder / "best", pictures, tmp_path / "out.json", paper.console)
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["metrics"]["specificity"] is None and report["intervals"]["specificity"] is None
+    assert report["classes"][1] == {"name": "bright", "images": 0, "cases": 0, "sensitivity": None, "interval": None}
+    text = paper.text()
+    assert "specificity is undefined: all images are of one class" in text
+    assert [line for line in text.splitlines() if "specificity" in line and "undefined" in line and "0.00" not in line]
+
+
+def test_objects_of_another_size_than_those_of_training_are_warned_of_unless_the_model_scales_them(exported, known_toy, pictures, tmp_path):
+    exported()
+    paper = Paper()
+    evaluate(exported.folder / "best", pictures, None, paper.console)
+    assert "times as long as those of training" in paper.text()
+    settings = json.loads((exported.folder / "best" / "karyotune.json").read_text())
+    assert settings["areas"] == {"dark": 256.0, "bright": 256.0}
+    assert _of_sizes(0.6, Normal()).startswith("warning: objects are 0.60 times as long") and "warning" not in _of_sizes(1.1, Normal())
+    assert "brings each image to one width" in _of_sizes(0.6, Normal(width=12.0))

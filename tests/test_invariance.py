@@ -10,8 +10,12 @@ import torch
 from PIL import Image
 
 import analysis
+from search import export as exporting
 from search import invariance
-from search.invariance import ALONE, COPIES, ELSEWHERE, LABORATORY, ONE_CLASS, SAMPLE, card_lines, invariances, on_white
+from search.export import measure_copies
+from search.exported import exported_key
+from search.invariance import ALONE, COPIES, ELSEWHERE, LABORATORY, LEAST, ONE_CLASS, SAMPLE, Copies, card_lines, invariances, on_white
+from search.study import read_study
 from trainables.data.normal import Normal
 from trainables.data.pack import make_pack
 from trainables.data.read import read_images
@@ -36,7 +40,7 @@ def by(toy, judge, normal=ALL):
 
 
 def found(toy, pack, judge, **more):
-    return invariances(by(toy, judge, **more), None, {}, pack, np.arange(0, len(pack), 2), None, CPU)
+    return invariances(by(toy, judge, **more), None, {}, pack, np.arange(0, len(pack), 2), None, CPU).same
 
 
 def test_a_judgement_of_what_an_image_shows_keeps_its_class_under_every_copy(toy, chromosomes):
@@ -63,7 +67,7 @@ def test_a_judgement_by_size_turn_or_neighbours_is_found_out(toy, chromosomes):
         return images // len(images), {}, [], []
 
     judged = replace(by(toy, lambda images: [str(int(image.max()) > 30) for image in images]), read_images=alone)
-    assert invariances(judged, None, {}, chromosomes, np.arange(len(chromosomes)), None, CPU)[ALONE] < 0.2
+    assert invariances(judged, None, {}, chromosomes, np.arange(len(chromosomes)), None, CPU).same[ALONE] < 0.2
 
 
 def test_the_sample_is_of_the_test_part_the_same_each_time_and_limited(toy, chromosomes, monkeypatch):
@@ -73,7 +77,39 @@ def test_the_sample_is_of_the_test_part_the_same_each_time_and_limited(toy, chro
     monkeypatch.setattr(invariance, "SAMPLE", 20)
     for _ in range(2):
         invariances(by(toy, lambda images: ["x"] * len(images)), None, {}, chromosomes, test, None, CPU)
-    assert looked[:20] == looked[20:] and set(looked) <= set(test) and len(set(looked)) == 20 and SAMPLE == 100
+    each = LEAST + 20  # the first for the clock, then all
+    assert looked[:each] == looked[each:] and set(looked) <= set(test) and len(set(looked)) == 20 and SAMPLE == 100
+
+
+def test_a_slow_network_is_asked_about_fewer_images_and_a_very_slow_one_about_none_and_the_card_says_so(toy, chromosomes, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(invariance, "SAMPLE", 20)
+    monkeypatch.setattr(invariance.time, "monotonic", lambda: now[0])
+    asked = []
+
+    def judge(seconds):
+        def of(images):
+            now[0] += seconds * len(images)
+            asked.append(len(images))
+            return ["x"] * len(images)
+
+        return by(toy, of)
+
+    test = np.arange(len(chromosomes))
+
+    def look(seconds):
+        asked.clear()
+        begun = now[0]
+        return invariances(judge(seconds), None, {}, chromosomes, test, None, CPU), now[0] - begun
+
+    fast, took = look(0.001)
+    assert fast.images == fast.wanted == 20 and took < invariance.SECONDS
+    slow, took = look(0.5)
+    assert LEAST <= slow.images < slow.wanted and took < invariance.SECONDS + 0.5 * (LEAST + 1)
+    assert f"Of {slow.images} test images" in card_lines(slow)[0] and "as 120 s were enough for" in card_lines(slow)[0]
+    none, took = look(2.0)
+    assert none.images == 0 and not none.same and took == 2.0 * (LEAST + 1)
+    assert "Not measured: copies of 10 images would have taken more than 120 seconds" in card_lines(none)[0]
 
 
 def test_the_file_is_taken_where_it_is_there_and_the_packed_image_where_not(chromosomes, tmp_path):
@@ -92,17 +128,22 @@ def test_images_in_colour_have_no_such_copies(toy, chromosomes):
     colour = make_pack(
         np.stack([chromosomes.images] * 3, 3), chromosomes.labels, chromosomes.classes, chromosomes.files, None, chromosomes.areas
     )
-    assert found(toy, colour, lambda images: ["x"] * len(images)) == {} and card_lines({}) == []
+    assert found(toy, colour, lambda images: ["x"] * len(images)) == {} and card_lines(Copies()) == []
 
 
 def test_a_procedure_that_reads_no_single_images_has_no_such_copies_and_is_exported_all_the_same(toy, chromosomes):
     blind = dataclasses.replace(toy.procedure, read_images=None)
-    assert invariances(blind, None, {}, chromosomes, np.arange(len(chromosomes)), None, CPU) == {}
+    assert invariances(blind, None, {}, chromosomes, np.arange(len(chromosomes)), None, CPU) == Copies()
 
 
-def test_an_export_says_on_its_card_and_in_the_report_what_was_found(exported):
+def test_an_export_says_on_its_card_and_in_the_report_what_was_found_and_before_that_it_was_not_looked_at(exported, toy, toy_pack):
     exported()
     best = exported.folder / "best"
+    assert json.loads((best / "metrics.json").read_text())["same_class"] is None and "Not measured yet" in (best / "README.md").read_text()
+    ledger, _ = exported.bench.open()
+    study = read_study(exported.folder)
+    assert measure_copies(toy, exported.folder, study, ledger, toy_pack) and exported_key(best) is not None
+    assert not measure_copies(toy, exported.folder, study, ledger, toy_pack), "it is known"
     same = json.loads((best / "metrics.json").read_text())["same_class"]
     card = (best / "README.md").read_text()
     assert set(same) == {*COPIES, ALONE, ONE_CLASS, LABORATORY} and ELSEWHERE.words in card
@@ -110,5 +151,18 @@ def test_an_export_says_on_its_card_and_in_the_report_what_was_found(exported):
     analysis.write_report(exported.folder)
     for name in ("report.md", "report.html"):
         assert f"turned by 90 degrees {100 * same['turned by 90 degrees']:.0f} %" in (exported.folder / name).read_text()
-    short = card_lines({"half size": 0.5, "RGB": 1.0, LABORATORY: 0.2})[0]
-    assert "Below 97 %: half size (50 %). Give" in short and "Below" not in card_lines({"RGB": 1.0})[0]
+    short = card_lines(Copies({"half size": 0.5, "RGB": 1.0, LABORATORY: 0.2}, 4, 4))[0]
+    assert "Below 97 %: half size (50 %). Give" in short and "Below" not in card_lines(Copies({"RGB": 1.0}, 4, 4))[0]
+
+
+def test_the_report_is_written_before_copies_are_looked_at_and_again_with_what_was_found(inside, monkeypatch):
+    found = []
+
+    def look(*arguments):
+        found.append((inside.study / "report.html").exists())
+        return Copies({"RGB": 0.75}, 4, 4)
+
+    monkeypatch.setattr(exporting, "invariances", look)
+    assert inside("--trials", "0", "--tables", "1", "--arms", "plain", "--repeats", "1") == 0
+    assert found == [True] and exported_key(inside.study / "best") is not None
+    assert "| RGB | 75 % |" in (inside.study / "best" / "README.md").read_text() and "RGB 75 %" in (inside.study / "report.md").read_text()

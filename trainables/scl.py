@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.data.alone import image_settings
 from trainables.data.copies import SURE, near_duplicates
 from trainables.data.normal import normal_of
 from trainables.data.pack import Pack, make_pack
@@ -504,9 +505,12 @@ def evaluate(config: SclConfig, tensors: Mapping[str, Tensor], pack: Pack, chose
     labels = np.asarray(pack.labels[chosen])
     confusion = confusion_matrix(labels, logits.argmax(1).numpy(), len(pack.classes))
     judged = classification_metrics(confusion)
-    metrics = {"accuracy": judged["accuracy"], "recall": judged["sensitivity"]}
-    if len(np.unique(labels)) > 1:
-        metrics["auc"] = auc_macro(labels, logits.double().softmax(1).numpy())
+    several = len(np.unique(labels)) > 1  # else the area is undefined
+    metrics = {
+        "accuracy": judged["accuracy"],
+        "recall": judged["sensitivity"],
+        "auc": auc_macro(labels, logits.double().softmax(1).numpy()) if several else None,
+    }
     return Evaluation(
         metrics,
         confusion.tolist(),
@@ -672,6 +676,7 @@ def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any]
             "mean": [GRAY_MEAN if config.normalise else 0.0], "std": [GRAY_STD if config.normalise else 1.0],
             "num_classes": len(classes), "label_names": list(classes), "custom_load": False,
         },
+        "images": image_settings(config.canvas, side, normal_of(vars(config))),
     }  # fmt: skip
 
 

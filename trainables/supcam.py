@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.baselines import lin2021
+from trainables.data.alone import image_settings
 from trainables.data.copies import near_duplicates
 from trainables.data.laboratory import ELSEWHERE
 from trainables.data.normal import normal_of
@@ -671,6 +672,7 @@ def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, A
             "input_size": [1, side, side], "fixed_input_size": False, "interpolation": "bilinear", "crop_pct": 1.0,
             "mean": [GRAY_MEAN], "std": [GRAY_STD], "num_classes": len(classes), "label_names": list(classes), "custom_load": False,
         },
+        "images": image_settings(config.canvas, side, normal_of(vars(config)), config.every_turn),
     }  # fmt: skip
 
 

@@ -55,6 +55,55 @@ def test_a_metric_that_is_not_known_has_no_pseudo_values():
     assert crossed.pseudo_values("ami", *drawn()) is None
 
 
+@pytest.mark.parametrize("name", ["specificity", "auc"])
+def test_a_metric_that_one_class_alone_leaves_undefined_has_no_pseudo_values_and_no_value_of_0(name):
+    label, probability, case = drawn()
+    assert crossed.pseudo_values(name, np.zeros_like(label), probability, case) is None
+    two = np.where(case == 3, 1, 0)  # without that patient it is undefined
+    assert crossed.pseudo_values(name, two, probability, case) is None
+    assert crossed.pseudo_values("sensitivity", two, probability, case) is not None
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"), [(0, 10, 0.0, 0.30850), (10, 10, 0.69150, 1.0), (5, 10, 0.18709, 0.81291), (81, 263, 0.2527, 0.3676)]
+)
+def test_the_interval_of_a_share_of_independent_images_is_clopper_and_pearson_s(hits, n, low, high):
+    found = crossed.share_values(np.arange(n) < hits, np.arange(n))
+    assert found[0] == hits / n
+    assert crossed.share_interval(crossed.of_cases(100 * found[1], "images"), n) == pytest.approx((100 * low, 100 * high), abs=1e-2)
+
+
+def test_the_interval_of_a_share_is_by_patient_and_has_ends_where_all_patients_are_alike():
+    rng = np.random.default_rng(0)
+    case = np.repeat(np.arange(16), 20)
+    hit = rng.random(320) < rng.uniform(0.2, 0.8, 16)[case]
+
+    def interval(hit):
+        return crossed.share_interval(crossed.of_cases(100 * crossed.share_values(hit, case)[1]), len(case))
+
+    def width(ends):
+        return ends.high - ends.low
+
+    alone = crossed.share_interval(crossed.of_cases(100 * crossed.share_values(hit, np.arange(320))[1]), 320)
+    assert width(interval(hit)) > 1.5 * width(alone)
+    assert interval(np.ones(320, bool)) == pytest.approx((100 * 0.025 ** (1 / 16), 100)), "each patient counts once"
+    assert interval(np.zeros(320, bool)).low == 0
+    assert math.isnan(crossed.share_interval(crossed.of_cases(np.array([50.0])), 9).low) and crossed.share_values(hit[:5], case[:5]) is None
+
+
+def test_nominal_95_per_cent_of_one_run_s_share_cover_the_truth_over_patients_where_images_alone_do_not():
+    rng, share, held = np.random.default_rng(0), 0.85, []
+    middle = stats.norm.ppf(share) * math.sqrt(1.25)
+    for _ in range(300):
+        case = np.repeat(np.arange(16), rng.integers(5, 60, 16))
+        hit = middle + rng.normal(0, 0.5, 16)[case] + rng.normal(0, 1, len(case)) > 0
+        both = (case, "patients"), (np.arange(len(case)), "images")
+        ends = [crossed.share_interval(crossed.of_cases(100 * crossed.share_values(hit, of)[1], unit), len(case)) for of, unit in both]
+        held.append([low <= 100 * share <= high for low, high in ends])
+    by_patient, by_image = np.mean(held, axis=0)
+    assert 0.91 <= by_patient <= 0.99 and by_image < 0.8
+
+
 def test_the_two_way_table_is_worked_out_as_an_analysis_of_variance():
     table = np.random.default_rng(1).normal(size=(4, 11)) + np.arange(4)[:, None] + np.arange(11)[None]
     mean = table.mean()

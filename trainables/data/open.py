@@ -96,7 +96,7 @@ def open_image(path: Path) -> Opened:
     except DAMAGE as error:
         if target := text_link(path):
             raise UnreadableError(f"a link that was copied as text, to {target}") from None
-        if path.stat().st_size < 1024 and path.read_bytes().startswith(b"version https://git-lfs"):
+        if _is_pointer(path):
             raise UnreadableError("a pointer of Git LFS; git lfs pull brings the image") from None
         reason = "not an image" if "cannot identify" in str(error) else (str(error).splitlines() or ["damaged"])[0][:80]
         raise UnreadableError(reason) from None
@@ -114,6 +114,15 @@ def text_link(path: Path) -> str:
         return ""
     is_path = words.startswith(("../", "./", "/", "..\\")) or (path.parent / words).exists()
     return shown(words) if is_path else ""
+
+
+def _is_pointer(path: Path) -> bool:
+    """Whether Git LFS has left its note in a file's place. A file that cannot be read is none: its own error says why."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(23) == b"version https://git-lfs"
+    except OSError:
+        return False
 
 
 def _deep(path: Path, opened: Image.Image, raw: str) -> np.ndarray | None:

@@ -1,7 +1,10 @@
-"""How well the size of an image alone tells its class.
-Comes in: a `Pack`. Goes out: an accuracy with its interval. Exists so that one should know how far one gets without looking at a pixel."""
+"""How well the size of an image alone tells its class, and how sizes of two sets compare.
+Comes in: a `Pack`. Goes out: an accuracy with its interval; a factor. Exists so that one should know how far one gets without looking at a
+pixel, and whether a model sees objects of sizes that it knows."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -42,3 +45,16 @@ def size_baseline(pack: Pack, folds: int = 5, seed: int = 0) -> dict[str, float]
     error = float(np.sqrt(clusters / (clusters - 1) * ((hits - accuracy * sizes) ** 2).sum())) / len(pack)
     reach = float(scipy.stats.t.ppf(0.975, clusters - 1)) * error
     return {"accuracy": accuracy, "low": max(0.0, accuracy - reach), "high": min(1.0, accuracy + reach), "folds": folds}
+
+
+def typical_areas(pack: Pack, chosen: np.ndarray) -> dict[str, float]:
+    """Class -> the median of what its chosen images show, in pixels of their files; classes without an image are left out."""
+    shown, labels = pack.areas[chosen, 1], pack.labels[chosen]
+    return {name: float(np.median(shown[labels == i])) for i, name in enumerate(pack.classes) if (labels == i).any()}
+
+
+def length_factor(areas: Mapping[str, float], of: Mapping[str, float]) -> float | None:
+    """How many times as long objects are as those of another set: the root of the ratio of areas, median over the classes that both have, so
+    that it does not follow how many images a class has. None where they share no class, or areas are not known."""
+    factors = [(areas[name] / of[name]) ** 0.5 for name in areas.keys() & of.keys() if areas[name] > 0 and of[name] > 0]
+    return float(np.median(factors)) if factors else None

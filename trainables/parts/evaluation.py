@@ -20,9 +20,10 @@ def confusion_matrix(labels: ArrayLike | Tensor, predictions: ArrayLike | Tensor
     return np.bincount(truth * classes + guess, minlength=classes * classes).reshape(classes, classes)
 
 
-def classification_metrics(confusion: ArrayLike | Tensor) -> dict[str, float]:
+def classification_metrics(confusion: ArrayLike | Tensor) -> dict[str, float | None]:
     """Eq. 8-12 from a (C, C) confusion matrix (rows = truth): accuracy, and precision, sensitivity, specificity, f1 as means over classes.
-    What is undefined for a class counts as 0: the precision of a class never predicted, the f1 of a class without a hit.
+    In the means the precision of a class that is never predicted counts as 0. The specificity is undefined (None) where all images are of one
+    class: there is none that could be taken for it by mistake.
     A class that has no image in the truth (an external set may lack one) is left out of the means; as a wrong prediction it counts
     for the class it was taken from. ValueError if there is no image at all or the matrix is not square."""
     matrix = np.asarray(confusion.cpu() if isinstance(confusion, Tensor) else confusion, dtype=np.float64)
@@ -39,7 +40,8 @@ def classification_metrics(confusion: ArrayLike | Tensor) -> dict[str, float]:
         "specificity": _ratio(true_negative, true_negative + false_positive),
         "f1": _ratio(2 * precision * sensitivity, precision + sensitivity),
     }
-    return {"accuracy": float(hit.sum() / matrix.sum())} | {name: float(values[known].mean()) for name, values in per_class.items()}
+    means: dict[str, float | None] = {name: float(values[known].mean()) for name, values in per_class.items()}
+    return {"accuracy": float(hit.sum() / matrix.sum())} | means | ({} if known.sum() > 1 else {"specificity": None})
 
 
 def auc_macro(labels: ArrayLike | Tensor, probabilities: ArrayLike | Tensor) -> float:

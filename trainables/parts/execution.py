@@ -255,6 +255,8 @@ def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _add(outcome: Outcome, name: str, judged: Evaluation) -> None:
     for metric, value in judged.metrics.items():
+        if value is None:  # undefined for these images: a record holds numbers alone
+            continue
         if not math.isfinite(value):
             raise Diverged(f"{name}_{metric} was not finite")
         outcome.metrics[f"{name}_{metric}"] = value

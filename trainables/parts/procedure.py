@@ -132,7 +132,7 @@ class Stage:
 class Evaluation:
     """What a trained model gives on one part."""
 
-    metrics: dict[str, float]  # without the part's prefix
+    metrics: dict[str, float | None]  # without the part's prefix; None: undefined for these images
     confusion: list[list[int]] | None = None
     predictions: dict[str, list[Any]] = field(default_factory=dict)  # per image, for mistakes and calibration
 

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainables.data.alone import image_settings
+from trainables.data.normal import AS_IT_IS
 from trainables.data.pack import Pack, make_pack
 from trainables.data.read import read_folder, read_images
 from trainables.data.split import split
 from trainables.data.words import shown
+from trainables.parts.classification import prediction_rows
 from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, create_backbone, standardise
 from trainables.parts.errors import WeightsUnreachable
 from trainables.parts.evaluation import classification_metrics, confusion_matrix
@@ -138,8 +141,11 @@ def logits_of(tensors: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
 
 
 def evaluate(config: Any, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
-    confusion = confusion_matrix(pack.labels[chosen], logits_of(tensors, see(pack, chosen)).argmax(1).numpy(), 2)
-    return Evaluation({"accuracy": classification_metrics(confusion)["accuracy"]}, confusion.tolist())
+    logits = logits_of(tensors, see(pack, chosen))
+    labels = pack.labels[chosen]
+    confusion = confusion_matrix(labels, logits.argmax(1).numpy(), 2)
+    said = {"index": chosen.tolist(), "label": labels.tolist(), "probability": prediction_rows(logits)}
+    return Evaluation({"accuracy": classification_metrics(confusion)["accuracy"]}, confusion.tolist(), said)
 
 
 def predict(config: Any, tensors: Mapping[str, Tensor], images: np.ndarray, classes: tuple[str, ...], device: Any) -> dict[str, list[Any]]:
@@ -171,6 +177,7 @@ def timm_settings(config: ToyConfig, classes: tuple[str, ...]) -> dict[str, Any]
         "num_classes": 2,
         "model_args": {"in_chans": 1},
         "pretrained_cfg": settings | {"custom_load": False},
+        "images": image_settings(16, 16, AS_IT_IS),
     }
 
 
