@@ -150,7 +150,7 @@ SPACE = {
     "backbone": Dimension("backbone", CategoricalDistribution(("resnet50", "resnet18", "densenet121", "resnext50_32x4d"))),
     "pretrain_rate": Dimension("pretrain_rate", FloatDistribution(0.003, 0.3, log=True)),
     "finetune_rate": Dimension("finetune_rate", FloatDistribution(0.001, 0.1, log=True)),
-    "frozen_rate": Dimension("frozen_rate", FloatDistribution(1e-5, 1e-2, log=True), OF_LIN),
+    "frozen_rate": Dimension("frozen_rate", FloatDistribution(1e-5, 1e-2, log=True), OF_LIN | {"frozen_epochs": (5,)}),
     "head_rate": Dimension("head_rate", FloatDistribution(1e-6, 1e-2, log=True), OF_LIN),
     "body_rate": Dimension("body_rate", FloatDistribution(1e-7, 1e-3, log=True), OF_LIN),
     "weight_decay": Dimension("weight_decay", FloatDistribution(1e-6, 1e-2, log=True)),
