@@ -767,6 +767,12 @@ def test_a_set_that_was_packed_before_masks_were_kept_says_what_to_do(setting, m
         libraries.library("cv2")
 
 
+def test_the_area_of_a_nucleus_counts_by_its_logarithm(setting):
+    some = np.arange(5)
+    rows = ccrl.measured(replace(TINY, features="area"), setting.pack, some)
+    assert rows[:, 0] == pytest.approx(np.log([mask.sum() for mask in setting.pack.masks.each(some)]))
+
+
 def test_cells_too_small_for_a_shape_stand_in_the_middle_of_the_others(setting):
     some = np.arange(6)
     masks = [*setting.pack.masks.each(some)]

@@ -59,6 +59,15 @@ def ring(side=80):
     return np.where(np.abs(np.hypot(y, x) - 28) < 6, 150, 0).astype(np.uint8)
 
 
+def nine():
+    """A ring with a tail: filled, it would pass for one strip."""
+    gray = np.zeros((90, 40), np.uint8)
+    gray[2:26, 4:28] = 150
+    gray[9:19, 11:21] = 0
+    gray[20:88, 8:24] = 150
+    return gray
+
+
 def disc(side=40):
     y, x = np.mgrid[:side, :side] - side / 2
     return np.where(np.hypot(y, x) < 14, 150, 0).astype(np.uint8)
@@ -70,7 +79,7 @@ def cross(side=90):
     return gray
 
 
-@pytest.mark.parametrize("gray", [ring(), disc(), cross(), np.zeros((20, 20), np.uint8), np.eye(3, dtype=np.uint8) * 90], ids=["ring", "disc", "cross", "blank", "specks"])  # fmt: skip
+@pytest.mark.parametrize("gray", [ring(), nine(), disc(), cross(), np.zeros((20, 20), np.uint8), np.eye(3, dtype=np.uint8) * 90], ids=["ring", "nine", "disc", "cross", "blank", "specks"])  # fmt: skip
 def test_what_has_no_single_axis_stays_as_it_is(gray):
     found, done = straightened(gray)
     assert not done and found is gray
