@@ -34,7 +34,7 @@ CASES = {
     "class weights": (Pretrain, replace(TINY, margin_form="parametric_margin", composition="heavy", blend="lambda")),
     "class centres": (Pretrain, replace(TINY, margin_form="cluster_margin")),
     "split keys": (Pretrain, replace(TINY, key_batch="split", key_parts=2)),
-    "shuffled batches": (Pretrain, replace(TINY, key_batch="shuffled", key_parts=4)),
+    "shuffled batches": (Pretrain, replace(TINY, key_batch="shuffled", key_parts=2)),
     "keys by running averages": (Pretrain, replace(TINY, key_batch="running")),
     "own old keys masked": (Pretrain, replace(TINY, composition="off", contrast="info_nce", margin_form="none", mask_own=True)),
     "fused normalisation": (Pretrain, replace(TINY, backbone="test_efficientnet")),
