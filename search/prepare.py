@@ -59,9 +59,10 @@ def prepare(request: Request) -> Prepared:
     entry = replace(entry, study=narrowed.study)
     plan = told(lambda: _plan(request, entry, preset, narrowed, "", ""))
     folder = request.folder(preset)
-    told(lambda: _ready(request, folder))
-    if faults:
-        raise RequestError(*dict.fromkeys(faults))
+    away: list[str] = []
+    _telling(away)(lambda: _ready(request, folder))
+    if away:  # nothing else can be looked at
+        raise RequestError(*dict.fromkeys(faults + away))
     old = told(lambda: read_study(folder))
     source = _read(request, entry, preset, plan, folder, old, faults)
     if faults or plan is None or source is None:

@@ -119,10 +119,11 @@ def _work(job: dict[str, Any], send: Report, workers: Workers, leaving: Callable
     """One worker's part of a run. leaving: asked by every worker after each epoch; whether their machines are being taken away."""
     study = here(job["study"])
     there, run = home(study), study / job["folder"]
-    needs = [name for name in ("data", *(f"external/{name}" for name in job["external"])) if str(study / name) not in _packs]
-    there.take_up(run, needs, first=workers.rank == 0)
-    if there.url and workers.rank == 0:
-        complete_log(run)
+    if there.url:
+        needs = [name for name in ("data", *(f"external/{name}" for name in job["external"])) if str(study / name) not in _packs]
+        there.take_up(run, needs, first=workers.rank == 0)
+        if workers.rank == 0:
+            complete_log(run)
     _examine(job)
     torch.set_num_threads(max(1, int(job["cpus"])))
     entry = registry.load(job["procedure"])
