@@ -33,6 +33,7 @@ from trainables.parts.errors import RequestError
 from trainables.parts.procedure import Evaluation
 
 FEW = 10  # images of a patient, below which its own share says nothing
+FEWEST = 5  # such patients, from which on the lowest and the highest are told
 UNLIKE = 1.25  # times as long or as short, from which on objects are of another scale than those of training
 
 
@@ -158,7 +159,7 @@ def _beside(found: Exported, pack: Pack, said: Judged | None) -> tuple[dict[str,
     if said is not None and said.unit != "images" and isinstance(said.given, Predictions):
         there, hits = np.bincount(said.case), np.bincount(said.case, said.given.predicted == said.given.label)
         enough = there >= FEW
-        if enough.sum() > 1:
+        if enough.sum() >= FEWEST:
             low, high = (float(end) for end in np.quantile(hits[enough] / there[enough], (0, 1)))
             beside["single_cases"] = {"lowest": low, "highest": high, "cases": int(enough.sum()), "images_at_least": FEW}
             lines.append(f"single {said.unit}: {100 * low:.1f} to {100 * high:.1f} % right ({enough.sum()} with {FEW} images or more)")

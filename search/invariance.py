@@ -66,6 +66,8 @@ COPIES: Mapping[str, Copy] = {
 }
 PASSES = len(COPIES) + 4  # of each image: itself, alone, among its class, another laboratory's
 ALONE, ONE_CLASS = "alone in its folder", "among its own class only"
+PLAIN: Copy = (_mode("L"), ".png", {})
+ELSEWHERE_COPY: Copy = (lambda white: Image.fromarray(seen_by(ELSEWHERE, 255 - white)), ".png", {})
 LABORATORY = f"another laboratory's ({ELSEWHERE.words})"
 
 
@@ -109,6 +111,7 @@ def invariances(
     if procedure.read_images is None or pack.images.ndim != 3 or not len(test):
         return Copies()
     drawn = np.random.default_rng(0).permutation(test)[:SAMPLE]
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
 
         def read(paths: Sequence[Path]) -> np.ndarray:
@@ -117,34 +120,43 @@ def invariances(
         def said(images: np.ndarray) -> np.ndarray:
             return np.asarray(procedure.predict(config, tensors, images, pack.classes, device)["prediction"])
 
-        def saved(name: str, copy: Copy) -> list[Path]:
+        def saved(whites: Sequence[np.ndarray], name: str, copy: Copy) -> list[Path]:
             made, end, how = copy
             paths = [Path(folder) / f"{name} {number}{end}" for number in range(len(whites))]
             for path, white in zip(paths, whites, strict=True):
                 made(white).save(path, **how)
             return paths
 
-        whites = [on_white(pack, int(index), source) for index in drawn[:LEAST]]
-        plain = saved("plain", (_mode("L"), ".png", {}))
-        said(read(plain[:1]))  # what comes with a first time is no part of an image's time
-        begun = time.monotonic()
-        said(read(plain))
-        enough = int(SECONDS / PASSES * len(whites) / max(time.monotonic() - begun, 1e-6))
-        if enough < min(LEAST, len(drawn)):
+        def kept(some: np.ndarray) -> dict[str, np.ndarray]:
+            """Kind of copy -> which of the images keep their class."""
+            whites = [on_white(pack, int(index), source) for index in some]
+            plain = saved(whites, "plain", PLAIN)
+            own = said(read(plain))
+            found = {name: said(read(saved(whites, name, copy))) for name, copy in COPIES.items()}
+            found[ALONE] = said(np.concatenate([read([path]) for path in plain]))
+            of_class = np.empty_like(own)
+            for label in np.unique(pack.labels[some]):
+                those = np.flatnonzero(pack.labels[some] == label)
+                of_class[those] = said(read([plain[place] for place in those]))
+            found[ONE_CLASS] = of_class
+            found[LABORATORY] = said(read(saved(whites, "elsewhere", ELSEWHERE_COPY)))
+            return {name: other == own for name, other in found.items()}
+
+        first, rest = drawn[:LEAST], drawn[LEAST:]
+        plain = read(saved([on_white(pack, int(index), source) for index in first], "plain", PLAIN))
+        said(plain[:1])  # what comes with a first time is no part of an image's time
+        tried = time.monotonic()
+        said(plain)
+        if PASSES * (time.monotonic() - tried) > SECONDS:
             return Copies(wanted=len(drawn))
-        some = np.sort(drawn[:enough])
-        whites = [on_white(pack, int(index), source) for index in some]
-        plain = saved("plain", (_mode("L"), ".png", {}))
-        own = said(read(plain))
-        found = {name: said(read(saved(name, copy))) for name, copy in COPIES.items()}
-        found[ALONE] = said(np.concatenate([read([path]) for path in plain]))
-        of_class = np.empty_like(own)
-        for label in np.unique(pack.labels[some]):
-            those = np.flatnonzero(pack.labels[some] == label)
-            of_class[those] = said(read([plain[place] for place in those]))
-        found[ONE_CLASS] = of_class
-        found[LABORATORY] = said(read(saved("elsewhere", (lambda white: Image.fromarray(seen_by(ELSEWHERE, 255 - white)), ".png", {}))))
-    return Copies({name: float((other == own).mean()) for name, other in found.items()}, len(some), len(drawn))
+        tried = time.monotonic()
+        parts = [kept(first)]
+        now = time.monotonic()
+        more = int(len(first) * max(0.0, SECONDS - (now - begun)) / max(now - tried, 1e-6))
+        if some := rest[:more].tolist():
+            parts.append(kept(np.array(some)))
+    same = {name: float(np.concatenate([part[name] for part in parts]).mean()) for name in parts[0]}
+    return Copies(same, len(first) + len(some), len(drawn))
 
 
 HEADING = "## What does not change a prediction"
