@@ -11,7 +11,7 @@ import scipy.io
 from PIL import Image
 
 from trainables.data.cells import read_any, read_cells
-from trainables.data.crops import Cell, crop, window
+from trainables.data.crops import Cell, crop, dark_part, window
 from trainables.data.downloads import DOWNLOADS, find_tiles, patient_of
 from trainables.data.labels import CONSEP_CLASSES, NUCLS_CLASSES
 from trainables.data.pack import load_pack
@@ -289,6 +289,7 @@ def test_nucls_types_are_grouped_to_five_and_cells_without_a_type_left_out(tmp_p
     assert [pack.classes[label] for label in pack.labels] == [name for name, _ in words]
     assert set(pack.patients) == {"TCGA-A1-A0SP"} and "note: 2 cells without a type (unlabeled, ambiguous) left out" in out
     assert np.array_equal(pack.images[0], crop(picture(seed=0), 18, 10, 20)) and pack.areas[0].tolist() == [400, 320]
+    assert np.array_equal(next(pack.masks.each(np.array([0]))), dark_part(picture(seed=0)[20:36, 10:30]))  # a box has no outline of its own
     assert any("published: 51,986" in text for text in out)
 
 
