@@ -425,8 +425,8 @@ class Pretrain(Task):
 
 
 class Yardstick(Task):
-    """Features that need no training: `result` is all. A backbone stays as it starts, published statistics of its batch normalisation included; one with
-    random weights has none, and takes those of the training part."""
+    """Features that need no training: `result` is all. A backbone stays as it starts, published statistics of its batch normalisation
+    included; one with random weights has none, and takes those of the training part."""
 
     def __init__(self, config: CcrlConfig, setting: Setting) -> None:
         super().__init__()
@@ -515,8 +515,8 @@ def embed(
     statistics: Tensor | None = None,
     side: int = 0,
 ) -> np.ndarray:
-    """(N, F) float32 features of the chosen crops (uint8, NHWC), unaugmented, before the projector. side above 0: of crops enlarged to this, by
-    ImageNet's statistics, scaled to unit length."""
+    """(N, F) float32 features of the chosen crops (uint8, NHWC), unaugmented, before the projector. side above 0: of crops enlarged to
+    this, by ImageNet's statistics, scaled to unit length."""
     batch = max(1, batch * SIDE**2 // max(SIDE, side) ** 2)
     before, rows = backbone.training, []
     backbone.eval()
@@ -554,7 +554,8 @@ def measured(config: CcrlConfig, pack: Pack, chosen: np.ndarray) -> np.ndarray:
 
 def pictured(features: str, images: np.ndarray, chosen: np.ndarray, batch: int = 2048) -> np.ndarray:
     """(N, F) float64 of crops (uint8, NHWC). colours: mean and deviation of R, G and B and their mean over the middle 8 x 8 pixels (9);
-    histograms: shares of 16 bins of each channel (48); pixels: the crop at 16 x 16 (768). In units of full brightness. texture: see `textures` (156)."""
+    histograms: shares of 16 bins of each channel (48); pixels: the crop at 16 x 16 (768). In units of full brightness. texture: see
+    `textures` (156)."""
     if features == "texture":
         return textures(images[chosen])
     parts = [np.zeros((0, {"colours": 9, "histograms": 48, "pixels": 768}[features]))]

@@ -67,7 +67,8 @@ class SclConfig:
     embedding_dim: int = 1024  # D
     head: str = "linear"  # linear: backbone, E, scores, each one layer | code: the authors', backbone, 4096, E, 1024, ReLU, scores
     normalise: bool = True  # images by ImageNet's mean and deviation; False: 0 to 1, as the authors' code
-    classifier: str = "trained"  # trained: SCL | probe: a linear one on the backbone's features as they begin | neighbours: a vote of the nearest training images
+    # trained: SCL | probe: a linear one on the backbone's features as they begin | neighbours: a vote of the nearest training images
+    classifier: str = "trained"
     # training
     epochs: int = 200
     steps_per_epoch: int = 2000
@@ -122,8 +123,8 @@ RANGES = {  # (low, high), inclusive
 }
 POSITIVE = ("learning_rate", "lambda2")
 FROZEN = {  # fields that matter where nothing is trained
-    "canvas", "input_size", "normal_width", "normal_gray", "upright", "split", "split_seed", "split_per_seed", "patients", "whole_karyotype",
-    "backbone", "weights", "normalise", "classifier",
+    "canvas", "input_size", "normal_width", "normal_gray", "upright", "split", "split_seed", "split_per_seed", "patients",
+    "whole_karyotype", "backbone", "weights", "normalise", "classifier",
 }  # fmt: skip
 FIELDS = tuple(entry.name for entry in fields(SclConfig))
 
@@ -662,8 +663,8 @@ def read_files(paths: list[Path], config: SclConfig) -> tuple[np.ndarray, dict[s
 
 
 def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any] | None:
-    """What timm needs to build this classifier again, as its config.json has it; None with the authors' head, for timm has none with a ReLU,
-    and for neighbours."""
+    """What timm needs to build this classifier again, as its config.json has it; None with the authors' head, for timm has none with a
+    ReLU, and for neighbours."""
     if config.head == "code" or config.classifier == "neighbours":
         return None
     side, more = config.input_size, model_arguments(config.backbone, config.input_size)

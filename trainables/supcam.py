@@ -76,7 +76,9 @@ class SupcamConfig:
     embedding_dim: int = 128  # of queries and keys
     ema_decay: float = 0.999  # of the key encoder, per step [decided: MoCo's]
     queue_size: int = 1024  # keys
-    key_batch: str = "whole"  # whose statistics normalise a step's keys: whole, the batch's (one GPU) | split, those of random parts of it | shuffled, the same, and queries by other parts (MoCo's GPUs) | running, averages of the queries' statistics that follow as the weights do
+    # whose statistics normalise a step's keys: whole, the batch's (one GPU) | split, those of random parts of it | shuffled, the same, and
+    # queries by other parts (MoCo's GPUs) | running, averages of the queries' statistics that follow as the weights do
+    key_batch: str = "whole"
     key_parts: int = 4  # parts of a batch that is split or shuffled
     mask_own: bool = (
         False  # an image's own older keys in the queue are no negatives of it (with labels they never are) [decided: off, as in MoCo]
@@ -96,7 +98,9 @@ class SupcamConfig:
     composition_draws: int = 10  # tries before the candidate itself is taken
     require_contact: bool = False  # a touching case without contact is uncertain [decided]
     # stage 2: fine-tuning
-    classifier: str = "trained"  # trained: with the backbone, below | probe: a linear one on its features as they are | neighbours: a vote of the nearest training images
+    # trained: with the backbone, below | probe: a linear one on its features as they are | neighbours: a vote of the nearest training
+    # images
+    classifier: str = "trained"
     finetune_encoder: str = "query"  # query | key: whose backbone goes on [decided]
     finetune_epochs: int = 15
     finetune_batch: int = 16  # images
@@ -162,8 +166,8 @@ PRETRAIN_FIELDS = (
     "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum",
     "weight_decay", "pretrain_epochs", "pretrain_batch", "pretrain_rate", "warmup_epochs", "embedding_dim", "ema_decay", "queue_size",
     "key_batch", "key_parts", "mask_own", "temperature", "contrast", "margin_form",
-    "margin", "beyond_pi", "center_decay", "views", "crop_min", "crop_max", "composition", "blend", "overlap_threshold", "composition_draws",
-    "require_contact",
+    "margin", "beyond_pi", "center_decay", "views", "crop_min", "crop_max", "composition", "blend", "overlap_threshold",
+    "composition_draws", "require_contact",
 )  # fmt: skip
 FINETUNE_FIELDS = (
     "canvas", "input_size", "normal_width", "normal_gray", "split", "split_seed", "split_per_seed", "backbone", "weights", "sgd_momentum",
@@ -382,8 +386,8 @@ class Pretrain(Task):
 
     @torch.no_grad()
     def _follow(self) -> None:
-        """The keys' averages follow the queries' as the weights do (EMAN, Cai et al. 2021); at first, while there are few steps, they are the mean
-        of all. The queries' own are of the last ten steps: a mark of the step, by which keys would be told."""
+        """The keys' averages follow the queries' as the weights do (EMAN, Cai et al. 2021); at first, while there are few steps, they are
+        the mean of all. The queries' own are of the last ten steps: a mark of the step, by which keys would be told."""
         found = _statistics(self.query)
         torch._foreach_copy_(self._averages("query"), found)
         part = (1 / (self.averaged + 1)).clamp_min(1 - self.config.ema_decay)
@@ -491,8 +495,8 @@ class Pretrain(Task):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Of the query encoder, a fixed sample of the training part teaching and the validation part asking: the accuracy of the weighted vote
-        of nearest embeddings, and that of a linear probe of the backbone's features, from which fine-tuning starts."""
+        """Of the query encoder, a fixed sample of the training part teaching and the validation part asking: the accuracy of the weighted
+        vote of nearest embeddings, and that of a linear probe of the backbone's features, from which fine-tuning starts."""
         n = len(self.train_images)
         bank = torch.randperm(n, generator=generator("knn bank"))[:512].sort().values
         (bank_f, bank_z), (asked_f, asked_z) = (
@@ -660,7 +664,8 @@ def read_files(paths: list[Path], config: SupcamConfig) -> tuple[np.ndarray, dic
 
 
 def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, Any] | None:
-    """What timm needs to build this classifier again, as its config.json has it. None for neighbours and for a head that timm does not know."""
+    """What timm needs to build this classifier again, as its config.json has it. None for neighbours and for a head that timm does not
+    know."""
     if config.method == "lin2021" or config.classifier == "neighbours":
         return None
     side = config.input_size

@@ -1,6 +1,7 @@
-"""Lin et al. 2021 (Med. Image Anal. 69:101943, SupCAM's table 1), re-implemented from its description: a published backbone, a head of its own, two
-phases at one-cycle rates. Comes in: gray images with their type. Goes out: a classifier. The first phase trains the head alone and leaves the
-body as it is, bit for bit, statistics of its batch normalisation included; the second trains all, the first layers at the lowest rate."""
+"""Lin et al. 2021 (Med. Image Anal. 69:101943, SupCAM's table 1), re-implemented from its description: a published backbone, a head of
+its own, two phases at one-cycle rates. Comes in: gray images with their type. Goes out: a classifier. The first phase trains the head
+alone and leaves the body as it is, bit for bit, statistics of its batch normalisation included; the second trains all, the first layers at
+the lowest rate."""
 
 import math
 from collections.abc import Iterator
@@ -26,8 +27,8 @@ RISE, START, END = 0.3, 1 / 25, 1e-4 / 25  # one cycle: share of the steps on wh
 
 
 class Head(nn.Sequential):
-    """(N, F, H, W) -> (N, classes): mean and maximum of each map, then two layers. The normalisation is the one of images, the only one that has a
-    form for several workers."""
+    """(N, F, H, W) -> (N, classes): mean and maximum of each map, then two layers. The normalisation is the one of images, the only one
+    that has a form for several workers."""
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__(

@@ -24,8 +24,8 @@ NAMES = (
 
 
 def morphological(masks: Iterable[np.ndarray]) -> np.ndarray:
-    """(N, 30) float64, NAMES in order; lengths in pixels, curvature in 1 / pixel. masks: of (height, width) bool each. A row of nan where a mask
-    has fewer than 12 pixels."""
+    """(N, 30) float64, NAMES in order; lengths in pixels, curvature in 1 / pixel. masks: of (height, width) bool each. A row of nan where
+    a mask has fewer than 12 pixels."""
     rows = [shape_of(mask) if mask.sum() >= SMALLEST else np.full(len(NAMES), np.nan) for mask in masks]
     return np.array(rows, np.float64).reshape(-1, len(NAMES))
 

@@ -12,8 +12,8 @@ WIDTH = 128 + sum(neighbours + 2 for neighbours, _ in PATTERNS)
 
 
 def textures(images: np.ndarray) -> np.ndarray:
-    """(N, 156) float64 of crops (N, S, S, 3) uint8: SIFT (128) around the middle at angle 0, histograms of the patterns (10 + 18); each of the three
-    blocks of unit length."""
+    """(N, 156) float64 of crops (N, S, S, 3) uint8: SIFT (128) around the middle at angle 0, histograms of the patterns (10 + 18); each
+    of the three blocks of unit length."""
     cv2, feature = library("cv2"), library("skimage.feature")
     sift = cv2.SIFT_create()
     middle = [cv2.KeyPoint(ENLARGED / 2, ENLARGED / 2, ENLARGED * DESCRIBED, 0)]

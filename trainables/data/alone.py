@@ -1,6 +1,7 @@
 """Images for an exported model in the hands of timm alone: what training and `predict` do to a file, and the model's answer.
 Comes in: files, and what the export's config.json says under `images`. Goes out: the network's input; probabilities. Exists so that an
-export carries this with it: `search.loader` writes it, and all of this package that it needs, into the one file loader.py beside the model."""
+export carries this with it: `search.loader` writes it, and all of this package that it needs, into the one file loader.py beside the
+model."""
 
 from __future__ import annotations
 
@@ -24,11 +25,13 @@ def image_settings(canvas: int, size: int, normal: Normal, every_turn: bool = Fa
     resampled = (
         f"cut to its object, resampled once (Gaussian, then linear) and centred on black, {size} x {size} px for {canvas} x {canvas}"
         if by_itself
-        else f"centred on a black square of {canvas} x {canvas} px (larger ones scaled down to it, never cropped), which is averaged by area to {size} x {size}"
+        else f"centred on a black square of {canvas} x {canvas} px (larger ones scaled down to it, never cropped), "
+        f"which is averaged by area to {size} x {size}"
     )
     words = {
         "gray": "luma (ITU-R 601), 0 to 255; more than 8 bits are scaled from the image's own range; upright as EXIF says, first page",
-        "inversion": "a white ground is inverted, so that objects are bright on black; ground is told by the border and the extremes of the gray values",
+        "inversion": "a white ground is inverted, so that objects are bright on black; ground is told by "
+        "the border and the extremes of the gray values",
         "ground": f"pixels within {TOLERANCE} gray levels of the ground become 0, the others their distance from it",
         "look": normal.words or "frame, scale, gray and turn stay as they are",
         "resampling": resampled,
@@ -49,8 +52,8 @@ def own_settings() -> dict[str, Any]:
 
 
 def load(files: Sequence[str | Path], settings: Mapping[str, Any] | None = None) -> Tensor:
-    """Image files -> (N, 1, size, size) float32, the network's input. settings: a config.json; None: the one beside this file. ValueError for
-    a file that cannot be used."""
+    """Image files -> (N, 1, size, size) float32, the network's input. settings: a config.json; None: the one beside this file. ValueError
+    for a file that cannot be used."""
     settings = own_settings() if settings is None else settings
     how, scale = settings["images"], settings["pretrained_cfg"]
     normal = Normal(how["normal_width"], how["normal_gray"], how["upright"], how["straighten"])

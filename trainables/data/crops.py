@@ -52,8 +52,8 @@ def window(cell: Cell, factor: int) -> tuple[int, int, int]:
 
 
 def dark_part(part: np.ndarray) -> np.ndarray:
-    """uint8 (h, w, 3) around one nucleus -> bool (h, w): the largest connected part that is darker than Otsu's threshold, which makes the variance
-    between both sides largest. All of it where the gray is flat."""
+    """uint8 (h, w, 3) around one nucleus -> bool (h, w): the largest connected part that is darker than Otsu's threshold, which makes the
+    variance between both sides largest. All of it where the gray is flat."""
     gray = np.asarray(Image.fromarray(np.ascontiguousarray(part)).convert("L"))
     counts = np.bincount(gray.ravel(), minlength=256).astype(float)
     below, sums = np.cumsum(counts), np.cumsum(counts * np.arange(256))

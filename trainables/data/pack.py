@@ -190,7 +190,8 @@ def _read_about(folder: Path) -> dict[str, Any]:
 
 
 def load_pack(folder: str | Path, verify: bool = False) -> Pack:
-    """What `save_pack` wrote, its images and masks mapped read-only: all processes of a node share the pages. verify: compute the hash anew."""
+    """What `save_pack` wrote, its images and masks mapped read-only: all processes of a node share the pages. verify: compute the hash
+    anew."""
     folder = Path(folder)
     about = _read_about(folder)
     images = _mapped(folder / "images.npy", about["shape"])

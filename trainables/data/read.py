@@ -68,7 +68,8 @@ def read_images(
         notes.append(normal.words)
     if normal.straight and good:
         notes.append(
-            f"{len(good) - int(straight.sum()):,} of {count(len(good))} left as they are: short, touching themselves, or without a single axis"
+            f"{len(good) - int(straight.sum()):,} of {count(len(good))} left as they are: short, touching themselves, "
+            "or without a single axis"
         )
     if normal.width and good:
         least, middle, most = np.quantile(factors[[isinstance(result, Decoded) for result in results]], (0.05, 0.5, 0.95))

@@ -54,7 +54,7 @@ def typical_areas(pack: Pack, chosen: np.ndarray) -> dict[str, float]:
 
 
 def length_factor(areas: Mapping[str, float], of: Mapping[str, float]) -> float | None:
-    """How many times as long objects are as those of another set: the root of the ratio of areas, median over the classes that both have, so
-    that it does not follow how many images a class has. None where they share no class, or areas are not known."""
+    """How many times as long objects are as those of another set: the root of the ratio of areas, median over the classes that both have,
+    so that it does not follow how many images a class has. None where they share no class, or areas are not known."""
     factors = [(areas[name] / of[name]) ** 0.5 for name in areas.keys() & of.keys() if areas[name] > 0 and of[name] > 0]
     return float(np.median(factors)) if factors else None

@@ -1,6 +1,6 @@
-"""A bent chromosome straightened by its medial axis, after what SCL's table 2 has from Zhang et al. (JBHI 2021); re-implemented from its description.
-Comes in: a gray image on black. Goes out: the same with its axis upright, or as it was where that cannot be told. Exists so that any arm can be
-tried on straightened images: bends tell nothing of the class."""
+"""A bent chromosome straightened by its medial axis, after what SCL's table 2 has from Zhang et al. (JBHI 2021); re-implemented from its
+description. Comes in: a gray image on black. Goes out: the same with its axis upright, or as it was where that cannot be told. Exists so
+that any arm can be tried on straightened images: bends tell nothing of the class."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SMOOTHING = 0.5  # pixels: mean distance, squared, of the axis from the skeleton
 
 
 def straightened(gray: np.ndarray) -> tuple[np.ndarray, bool]:
-    """uint8 (h, w) on black -> uint8 (length, width), and whether it was straightened; else the image as it is: one that is short, touches itself,
-    or has no single axis."""
+    """uint8 (h, w) on black -> uint8 (length, width), and whether it was straightened; else the image as it is: one that is short,
+    touches itself, or has no single axis."""
     inside = _object(gray)
     axis = medial_axis(inside) if inside.any() else None
     if axis is None:
@@ -65,8 +65,8 @@ def medial_axis(inside: np.ndarray) -> np.ndarray | None:
 
 
 def longest_path(places: np.ndarray) -> np.ndarray:
-    """Indices, in order, of the longest of the shortest ways between pixels (n, 2) that touch, corners included: from any pixel to the farthest, from
-    there to the farthest again."""
+    """Indices, in order, of the longest of the shortest ways between pixels (n, 2) that touch, corners included: from any pixel to the
+    farthest, from there to the farthest again."""
     if len(places) < 2:
         return np.zeros(0, np.int64)
     gaps = np.abs(places[:, None] - places[None])

@@ -64,7 +64,8 @@ def _nucleus(
 
 
 def _draw(chance: np.random.Generator, kind: int, haematoxylin: float, eosin: float) -> tuple[np.ndarray, np.ndarray]:
-    """A crop uint8 (32, 32, 3) of a cell of this type, window twice its size, and the window's mask (side, side) bool before it was scaled."""
+    """A crop uint8 (32, 32, 3) of a cell of this type, window twice its size, and the window's mask (side, side) bool before it was
+    scaled."""
     look = LOOKS[kind]
     length = max(7.0, chance.normal(*look.length))
     side, angle = 2 * round(length), chance.uniform(0, math.pi)

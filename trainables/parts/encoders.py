@@ -64,8 +64,8 @@ def start_faults(backbone: str, weights: str) -> list[str]:
 
 
 def model_arguments(backbone: str, input_size: int | None) -> dict[str, Any]:
-    """What timm must be told beside the name: the arguments in the backbone's brackets, and the size of images where a model takes one alone
-    (ViT, Swin). None: the model's own size."""
+    """What timm must be told beside the name: the arguments in the backbone's brackets, and the size of images where a model takes one
+    alone (ViT, Swin). None: the model's own size."""
     import timm
 
     name, arguments = architecture_of(backbone)
@@ -77,9 +77,9 @@ def model_arguments(backbone: str, input_size: int | None) -> dict[str, Any]:
 def create_backbone(name: str, *, channels: int, classes: int, weights: str, seed: int, input_size: int | None = None) -> nn.Module:
     """A timm model with `classes` outputs (0: pooled features, (N, F)). input_size: side of the images, in pixels; None: the model's own.
 
-    weights: `random` (initialised from `seed`), `imagenet` (timm's default published weights), or another start, see `weights.KNOWN`; timm's
-    loader adapts the first layer to `channels`. RequestError for an unknown name or weights of another backbone, WeightsUnreachable when
-    published weights are neither cached nor reachable."""
+    weights: `random` (initialised from `seed`), `imagenet` (timm's default published weights), or another start, see `weights.KNOWN`;
+    timm's loader adapts the first layer to `channels`. RequestError for an unknown name or weights of another backbone,
+    WeightsUnreachable when published weights are neither cached nor reachable."""
     import timm
 
     if faults := start_faults(name, weights):
@@ -108,7 +108,8 @@ def create_backbone(name: str, *, channels: int, classes: int, weights: str, see
 
 @contextmanager
 def _published(what: str) -> Iterator[None]:
-    """What the hub's client makes of a machine without a network, of a model that it has not or gives not to everybody: WeightsUnreachable."""
+    """What the hub's client makes of a machine without a network, of a model that it has not or gives not to everybody:
+    WeightsUnreachable."""
     from huggingface_hub import constants
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 

@@ -22,8 +22,8 @@ def confusion_matrix(labels: ArrayLike | Tensor, predictions: ArrayLike | Tensor
 
 def classification_metrics(confusion: ArrayLike | Tensor) -> dict[str, float | None]:
     """Eq. 8-12 from a (C, C) confusion matrix (rows = truth): accuracy, and precision, sensitivity, specificity, f1 as means over classes.
-    In the means the precision of a class that is never predicted counts as 0. The specificity is undefined (None) where all images are of one
-    class: there is none that could be taken for it by mistake.
+    In the means the precision of a class that is never predicted counts as 0. The specificity is undefined (None) where all images are of
+    one class: there is none that could be taken for it by mistake.
     A class that has no image in the truth (an external set may lack one) is left out of the means; as a wrong prediction it counts
     for the class it was taken from. ValueError if there is no image at all or the matrix is not square."""
     matrix = np.asarray(confusion.cpu() if isinstance(confusion, Tensor) else confusion, dtype=np.float64)

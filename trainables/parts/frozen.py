@@ -56,8 +56,8 @@ def linear_of(model: nn.Module, backbone: str) -> nn.Linear:
 
 
 class Frozen(Task):
-    """A stage of no steps. build(outputs): the timm model with the weights that it begins with; drawn: they are random, so that the statistics
-    of batch normalisation are taken from these images, where published ones stay as they are."""
+    """A stage of no steps. build(outputs): the timm model with the weights that it begins with; drawn: they are random, so that the
+    statistics of batch normalisation are taken from these images, where published ones stay as they are."""
 
     def __init__(
         self, setting: Setting, head: str, build: Callable[[int], nn.Module], backbone: str, *, drawn: bool, normalise: bool = True

@@ -36,8 +36,8 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor, labels: Tensor | None = None, owners: Tensor | None = None) -> None:
-        """keys: (N, D); labels: (N,) int64, at least 0; None = unlabelled, stored as 0; owners: (N,) int64, of an owned queue. N need not divide K; of more than K keys
-        the last K stay. No gradient is kept. ValueError if shapes do not fit."""
+        """keys: (N, D); labels: (N,) int64, at least 0; None = unlabelled, stored as 0; owners: (N,) int64, of an owned queue. N need not
+        divide K; of more than K keys the last K stay. No gradient is kept. ValueError if shapes do not fit."""
         size, dim = self.keys.shape
         if keys.ndim != 2 or keys.shape[1] != dim or (labels is not None and labels.shape != keys.shape[:1]):
             given = f"keys {tuple(keys.shape)}" + ("" if labels is None else f", labels {tuple(labels.shape)}")

@@ -117,7 +117,8 @@ class Fitting:
                 yield
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over `task.batches(epoch)`, epoch counted from 0: {"loss", "learning_rate", "seconds"} and the task's `health`. Diverged where the loss is not finite;
+        """One pass over `task.batches(epoch)`, epoch counted from 0: {"loss", "learning_rate", "seconds"} and the task's `health`.
+        Diverged where the loss is not finite;
         in steady steps this is looked at every 20 of them, so that the device need not wait for the host."""
         self.task.train()
         self.total.zero_()

@@ -47,8 +47,8 @@ class Health(nn.Module):
     def read(self, workers: Workers) -> dict[str, float]:
         """Means over the steps since the last reading, and over the workers; empty where there was none.
 
-        pretext_own, pretext_step, pretext_queue: mean cosine of a query with its own key, with the other keys of its step, with the queue's;
-        pretext_step_top1, pretext_queue_top1: share of queries nearer to their own key than to each of those;
+        pretext_own, pretext_step, pretext_queue: mean cosine of a query with its own key, with the other keys of its step, with the
+        queue's; pretext_step_top1, pretext_queue_top1: share of queries nearer to their own key than to each of those;
         pretext_rank: effective rank of the queries of the last steps (RankMe, Garrido et al. 2023): 1 where all are alike."""
         sums, moment = workers.mean(self.sums).tolist(), workers.mean(self.moment).double().cpu()
         self.sums.zero_()

@@ -28,7 +28,8 @@ NOT_OURS = ("in_chans", "num_classes", "img_size")  # arguments of a published m
 
 
 def architecture_of(backbone: str) -> tuple[str, dict[str, Any]]:
-    """`vit_large_patch16_224(init_values=1e-05)` -> timm's name and the arguments it is built with. RequestError where it cannot be read."""
+    """`vit_large_patch16_224(init_values=1e-05)` -> timm's name and the arguments it is built with. RequestError where it cannot be
+    read."""
     matched = re.fullmatch(r"([^()]*)(?:\((.*)\))?", backbone)
     try:
         if matched is None:
@@ -86,8 +87,8 @@ def _digest(files: list[Path]) -> str:
 
 
 def pinned(weights: str) -> str:
-    """A path as its whole self, with the sum of what lies there: the same path with other weights is another configuration. What is no path,
-    has its sum already, or is not there, stays as it is."""
+    """A path as its whole self, with the sum of what lies there: the same path with other weights is another configuration. What is no
+    path, has its sum already, or is not there, stays as it is."""
     if kind_of(weights) not in ("folder", "own"):
         return weights
     path, which, digest = _split(weights)
@@ -172,7 +173,7 @@ def fill(model: nn.Module, weights: str, backbone: str) -> None:
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(heads)}
     if wrong := [name for name, tensor in own.items() if name not in tensors or tensors[name].shape != tensor.shape]:
         raise RequestError(
-            f"weights {file} are not of backbone {backbone} with these images: {len(wrong)} of {len(own)} tensors are missing or of another "
-            f"shape, {', '.join(wrong[:3])} among them"
+            f"weights {file} are not of backbone {backbone} with these images: {len(wrong)} of {len(own)} tensors are missing or of "
+            f"another shape, {', '.join(wrong[:3])} among them"
         )
     model.load_state_dict({name: tensors[name] for name in own}, strict=False)
