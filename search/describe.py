@@ -20,19 +20,25 @@ from trainables.parts.procedure import config_values
 
 
 def comments(kind: type) -> dict[str, str]:
-    """field -> the comment on its line, or on the end of a definition of several lines."""
+    """field -> the comment on its line, on the end of a definition of several lines, or on the lines above it."""
     source = inspect.getsource(kind)
     found: dict[str, str] = {}
     name = ""
     names = {entry.name for entry in fields(kind)}
+    above: list[str] = []
     first = True  # token of a logical line
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.NAME and first and token.string in names:
             name = token.string
-        if token.type == tokenize.COMMENT and not first and name:
+            if above:
+                found[name] = " ".join(above)
+        if token.type == tokenize.COMMENT and first:
+            above.append(token.string.lstrip("# "))
+        elif token.type == tokenize.COMMENT and name:
             found[name] = token.string.lstrip("# ")
         if token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.NL):
             first = first or token.type == tokenize.NEWLINE
+            above = [] if token.type == tokenize.NEWLINE else above
         elif token.type != tokenize.COMMENT:
             first = False
     return found

@@ -160,7 +160,9 @@ def renew(
     if all((best / name).is_file() and (best / name).read_text(encoding="utf-8") == text for name, text in _texts(told).items()):
         return
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(best, temporary)
+    temporary.mkdir()
+    for path in best.iterdir():  # not as a tree with its modes, which not every file system keeps
+        shutil.copyfile(path, temporary / path.name)
     _describe(temporary, told)
     _put(temporary, folder)
 

@@ -35,7 +35,7 @@ CCRL = ccrl.CcrlConfig(
 STAGES = {
     "supcam pretrain": (supcam, SUPCAM, 0),
     "supcam class centres": (supcam, replace(SUPCAM, margin_form="cluster_margin"), 0),
-    "supcam finetune": (supcam, SUPCAM, 1),
+    "supcam finetune": (supcam, SUPCAM, 2),
     "scl": (scl, SCL, 0),
     "scl without contrast": (scl, replace(SCL, lambda1=0.0), 0),
     "ccrl": (ccrl, CCRL, 0),

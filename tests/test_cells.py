@@ -229,6 +229,7 @@ def test_every_fault_is_told_by_file_and_cell_and_the_rest_goes_on(tmp_path, cap
     assert len(pack) == 9 and out[-1].endswith("packed, 17 faults; use it with --data")
 
 
+@pytest.mark.slow
 def test_no_damage_to_a_label_file_is_a_traceback(tmp_path, capsys):
     source = consep(tmp_path / "data", {"a": (1, 2, 3, 4)})
     path = source / "Labels" / "a.mat"

@@ -135,6 +135,7 @@ def whole(content: bytes) -> list[dict]:
     return found
 
 
+@pytest.mark.slow
 def test_no_record_is_lost_without_a_word_in_300_spoilt_ledgers(made, copies, reopened):
     original = {json.dumps(record) for record in whole((made / "records.jsonl").read_bytes())}
     for seed in range(300):
@@ -151,6 +152,7 @@ def test_no_record_is_lost_without_a_word_in_300_spoilt_ledgers(made, copies, re
             assert not director.complete(), f"{damage.kind} {seed}: the lost run is not asked for again"
 
 
+@pytest.mark.slow
 def test_150_spoilt_optuna_studies_are_made_again_from_the_records(made, copies, reopened):
     for seed in range(150):
         damage = Damage(seed)

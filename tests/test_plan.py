@@ -65,6 +65,7 @@ def test_every_field_of_a_configuration_changes_the_key_where_it_matters(name):
     """A field that no stage depends on would hand one run's weights to another."""
     settings = {
         "center_decay": {"margin_form": "cluster_margin"}, "key_parts": {"key_batch": "split"},
+        **{key: {"method": "lin2021", "frozen_epochs": 5} for key in ("frozen_epochs", "frozen_rate", "head_rate", "body_rate")},
         "mask_own": {"contrast": "info_nce", "margin_form": "none"},
     }.get(name, {})  # fmt: skip
     config = replace(SUPCAM.procedure.config(), **settings)
@@ -73,7 +74,7 @@ def test_every_field_of_a_configuration_changes_the_key_where_it_matters(name):
         bool: lambda: not old, int: lambda: old + 1, float: lambda: old * 0.5 or 1.0, tuple: lambda: (*old[:-1], old[-1] + 1),
         str: lambda: {"weights": "imagenet", "contrast": "info_nce", "margin_form": "none", "beyond_pi": "monotone", "views": "moco_v2",
                       "blend": "lambda", "finetune_encoder": "key", "composition": "light", "backbone": "resnet18",
-                      "key_batch": "split", "classifier": "probe"}[name],
+                      "key_batch": "split", "classifier": "probe", "method": "lin2021"}[name],
     }[type(old)]()  # fmt: skip
     one = planned_run(SUPCAM.procedure, config, 0, "d", "c")
     two = planned_run(SUPCAM.procedure, replace(config, **{name: new}), 0, "d", "c")

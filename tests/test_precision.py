@@ -73,7 +73,9 @@ def kinds(cases):
 
 
 KINDS = kinds(arms())
-ARMS = [pytest.param(name, config, id=title) for (name, title, config), *_ in KINDS.values()]  # the first of each kind
+EVERY = [pytest.param(name, config, id=title) for (name, title, config), *_ in KINDS.values()]  # the first of each kind
+FIRST = [next(case for case in EVERY if case.values[0] == name) for name in SMALL]
+ARMS = [case if case in FIRST else pytest.param(*case.values, id=case.id, marks=pytest.mark.slow) for case in EVERY]  # CI has all
 FULL = {
     name: config_from(
         load(name).procedure.config,

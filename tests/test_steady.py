@@ -8,7 +8,7 @@ import pytest
 import torch
 from pretend import DEVICE, pretend_device
 from recording import Asked, Watch, record
-from test_precision import ARMS, CPU, FULL, OWN, SMALL, setting_of
+from test_precision import ARMS, CPU, EVERY, FULL, OWN, SMALL, setting_of
 from torch.utils._pytree import tree_leaves
 
 from search.registry import load
@@ -50,7 +50,7 @@ def rows_of(fitting, epoch=0):
 # ------------------------------------------------------------------------------------------------------ nothing is asked
 
 
-@pytest.mark.parametrize(("name", "config"), ARMS)
+@pytest.mark.parametrize(("name", "config"), EVERY)
 def test_a_step_of_an_arm_asks_the_device_nothing(name, config):
     with pretend_device():
         for fitting in fitted(name, config, device=DEVICE):

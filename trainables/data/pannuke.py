@@ -119,7 +119,9 @@ def _tile(name: str, image: np.ndarray, mask: np.ndarray) -> Tile:
                 tile.untyped += 1
                 continue
             rows, columns = place
-            cell = Cell(f"{kind}{number}", plane, rows.start, columns.start, rows.stop, columns.stop, float(areas[number]))
+            cell = Cell(
+                f"{kind}{number}", plane, rows.start, columns.start, rows.stop, columns.stop, float(areas[number]), numbers[place] == number
+            )
             tile.cells.append(cell)
             crops.append(crop(picture, *window(cell, FACTOR)))
     return replace(tile, crops=np.stack(crops)) if crops else tile

@@ -12,6 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+from PIL import Image, ImageDraw
+
 from trainables.data.crops import Cell, Tile
 from trainables.data.downloads import Download
 from trainables.data.find import walk
@@ -163,7 +166,8 @@ def qupath_cells(path: Path, height: int, width: int, typed: bool = True) -> Til
         tile.types[name] = tile.types.get(name, 0) + 1
         tile.clipped += left < 0 or top < 0 or right > width or bottom > height
         box = (math.floor(max(top, 0)), math.floor(max(left, 0)), math.ceil(min(bottom, height)), math.ceil(min(right, width)))
-        tile.cells.append(Cell(str(number), kind, box[0], box[1], max(box[2], box[0] + 1), max(box[3], box[1] + 1), _area(rings)))
+        box = (*box[:2], max(box[2], box[0] + 1), max(box[3], box[1] + 1))
+        tile.cells.append(Cell(str(number), kind, *box, _area(rings), _mask(rings, *box)))
     return tile
 
 
@@ -182,6 +186,15 @@ def _rings(geometry: Any) -> Iterator[tuple[list[tuple[float, float]], bool]]:
             if len(points) < 3 or not all(math.isfinite(v) for point in points for v in point):
                 raise ValueError("its outline is damaged")
             yield points, i > 0
+
+
+def _mask(rings: Sequence[tuple[list[tuple[float, float]], bool]], top: int, left: int, bottom: int, right: int) -> np.ndarray:
+    """bool (height, width) of a box: what lies within the outline, drawn as Pillow draws polygons."""
+    drawn = Image.new("1", (right - left, bottom - top))
+    pen = ImageDraw.Draw(drawn)
+    for ring, is_hole in rings:
+        pen.polygon([(x - left - 0.5, y - top - 0.5) for x, y in ring], fill=0 if is_hole else 1)  # a pixel's middle is half of one away
+    return np.asarray(drawn)
 
 
 def _area(rings: Sequence[tuple[list[tuple[float, float]], bool]]) -> float:

@@ -100,6 +100,10 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, values
     except RequestError:
         raise
+    except RuntimeError as fault:  # so safetensors tells what the system said
+        if number := re.search(r"\((\d+)\)$", str(fault)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from fault
+        raise
     except (SafetensorError, ValueError, KeyError, IsADirectoryError) as fault:
         raise RequestError(f"{path}: not a readable checkpoint ({fault}); delete it and the run starts anew from the one before") from fault
 
