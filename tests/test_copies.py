@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.data.copies import named_pairs, near_duplicates, shared_images
+from trainables.data.copies import named_pairs, near_duplicates, shared_images, ties_of
 from trainables.data.normal import Normal
 from trainables.data.pack import make_pack
 from trainables.data.scale import on_canvas
@@ -91,3 +91,9 @@ def test_programs_names_for_copies_name_the_original(name):
 
 def test_other_names_name_no_original():
     assert named_pairs(["a/x7.png", "a/x8.png", "a/x9_m2.png", "a/x7_006.png", "a/x71.png"]) == []
+
+
+def test_two_patients_are_tied_by_what_is_surely_one_image_alone():
+    close = [(0, 1, 0.999, False), (0, 2, 0.991, True), (2, 3, 0.991, True)]
+    assert ties_of(close, ("a", "b", "c", "c")) == ((0, 1), (2, 3))
+    assert ties_of(close, None) == ((0, 1), (0, 2), (2, 3))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.data.alone import image_settings
-from trainables.data.copies import SURE, near_duplicates
+from trainables.data.copies import near_duplicates, ties_of
 from trainables.data.normal import normal_of
 from trainables.data.pack import Pack, make_pack
 from trainables.data.read import read_folder, read_images
@@ -643,16 +643,13 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
         )
     if found:
         raise RequestError(*found)
-    close = near_duplicates(pack.images, pack.files)
-    owners = pack.patients
-    if owners is None:
-        ties = tuple((i, j) for i, j, _, _ in close)
-        note = "individuals are not known: one may stand in two parts of the split, which makes test results better than they are"
-        between = ""
-    else:  # a tie joins two individuals with all their images: homologues that merely look alike are no reason
-        ties = tuple((i, j) for i, j, value, _ in close if value >= SURE and owners[i] != owners[j])
-        note, between = f"{len(set(owners)):,} individuals, each kept in one part of the split", " between individuals"
-    tied = f"{len(ties)} pairs of near duplicates{between} kept on one side of each split (`python -m search data check` lists them)"
+    ties = ties_of(near_duplicates(pack.images, pack.files), pack.patients)
+    note = (
+        "individuals are not known: one may stand in two parts of the split, which makes test results better than they are"
+        if pack.patients is None
+        else f"{len(set(pack.patients)):,} individuals, each kept in one part of the split"
+    )
+    tied = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
     return replace(pack, ties=ties, notes=(*pack.notes, note, *([tied] if ties else [])))
 
 

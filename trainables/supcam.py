@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from trainables.baselines import lin2021
 from trainables.data.alone import image_settings
-from trainables.data.copies import near_duplicates
+from trainables.data.copies import near_duplicates, ties_of
 from trainables.data.laboratory import ELSEWHERE
 from trainables.data.normal import normal_of
 from trainables.data.pack import Pack
@@ -686,7 +686,7 @@ def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = N
     pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal=normal_of(vars(config)))
     if classes is not None:
         return pack
-    ties = tuple((i, j) for i, j, _, _ in near_duplicates(pack.images, pack.files))
+    ties = ties_of(near_duplicates(pack.images, pack.files), pack.patients)
     note = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
     return replace(pack, ties=ties, notes=(*pack.notes, note) if ties else pack.notes)
 

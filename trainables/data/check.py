@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.copies import NearPair, near_pairs
+from trainables.data.copies import NearPair, near_pairs, ties_of
 from trainables.data.find import list_folder
 from trainables.data.ground import TOLERANCE
 from trainables.data.listing import Listing, class_faults
@@ -156,7 +156,7 @@ def inspect_folder(
         _check_sides("the split that comes with the data", side, files, patients, same, close, found)
     if len(order) > 1 and not found.faults:
         try:
-            sides = given_split(pack, fractions, seed) if given else split(pack, fractions, seed, ties=[(i, j) for i, j, _, _ in close])
+            sides = given_split(pack, fractions, seed) if given else split(pack, fractions, seed, ties=ties_of(close, patients))
         except RequestError as error:
             found.faults += error.faults
         else:  # as a study does

@@ -81,6 +81,12 @@ def near_duplicates(images: np.ndarray, files: Sequence[str] = ()) -> list[tuple
     )
 
 
+def ties_of(close: Sequence[tuple[int, int, float, bool]], patients: Sequence[str] | None) -> tuple[tuple[int, int], ...]:
+    """Which near duplicates a split keeps on one side. A tie between two patients joins them with all their images, so that it takes more
+    than looking alike: homologues do."""
+    return tuple((i, j) for i, j, value, _ in close if patients is None or patients[i] == patients[j] or value >= SURE)
+
+
 def named_pairs(files: Sequence[str]) -> list[tuple[int, int]]:
     """(original, copy) by their names: x_rot25, x_aug1, x (1), x_flip beside an x of the same kind of place."""
     stems = {PurePosixPath(name).with_suffix("").as_posix().casefold(): i for i, name in reversed(list(enumerate(files)))}

@@ -18,9 +18,9 @@ KEPT = 40  # of the angular spectrum that is compared
 CANDIDATES = 6  # of each image, which are compared turn by turn
 # How much two must agree follows from how alike a set's images are anyway. Measured on 160 to 500 of six sets: where one pair in 200
 # drawn by chance differs by d (0.12 of clusters, 0.06 of G bands, 0.02 of Q bands and drawn karyotypes), the most alike of different
-# objects differ by more than 0.072 d ** 0.7, and 95 in 100 copies by less.
+# objects differ by more than 0.07 d ** 0.7, and 95 in 100 copies by less.
 CHANCE, DRAWN = 0.005, 4000
-NEAREST, POWER = 0.072, 0.7
+NEAREST, POWER = 0.07, 0.7
 LEAST, MOST = 0.98, 0.9965
 FEW, USUAL = 60, 0.05  # images below which chance says little, and what is taken instead
 
