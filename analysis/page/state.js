@@ -30,7 +30,12 @@ const two = (value, signed) => {
   return (signed && rounded >= 0 ? "+" : "") + rounded.toFixed(2);
 };
 const plain = (value) => (value === null ? "not set" : typeof value === "number" ? String(+value.toPrecision(4)) : value);
-const clip = (text, most) => (text.length > most ? text.slice(0, Math.max(1, most - 1)) + "…" : text);
+// The middle is left out: arms often differ at their ends alone.
+const clip = (text, most) => {
+  if (text.length <= most) return text;
+  const tail = Math.floor((most - 1) / 2);
+  return text.slice(0, Math.max(1, most - 1 - tail)) + "…" + (tail > 0 ? text.slice(-tail) : "");
+};
 const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
 
 // --- what is chosen -----------------------------------------------------------------------------------------------------------------
