@@ -30,6 +30,7 @@ class Best:
     std: float  # sample standard deviation; nan for one seed
     words: str  # how it was chosen
     trial: int | None = None
+    among: int = 1  # configurations of which it is the best
 
 
 def _same_split(study: Study, rows: pd.DataFrame) -> pd.Series:
@@ -101,6 +102,7 @@ def best(study: Study) -> Best | None:
         float(runs[metric].std()),
         words,
         trial,
+        len(order),
     )
 
 

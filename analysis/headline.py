@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.choice import Best
 from analysis.claims import rests_on
 from analysis.crossed import Crossed, clip
 from analysis.levels import runs_of
@@ -30,6 +31,7 @@ class Headline:
     over: str
     gain: float
     gain_interval: Interval
+    kind: str  # what `gain_interval` is: of this gain alone, or together with the others of its table
     pairs: int
     chosen: str  # the validation score that chose it, in words
 
@@ -45,25 +47,35 @@ def headline(study: Study) -> Headline | None:
     mine, crossed = runs_of(study, winner.config_hash, metric), Crossed(study)
     named = [(a.config_hash, a.name) for s in summaries for a in s.table.arms if not a.overrides and s.table.number != "search"]
     named += [(a.config_hash, a.name) for s in summaries for a in s.table.arms if a.name == s.baseline]
-    over, gained = "", None
+    over, gained, comparisons = "", None, 1
     for config_hash, name in named:
         theirs = runs_of(study, config_hash, metric)
         if config_hash != winner.config_hash and mine.keys() & theirs.keys():
             ratio = max(test_over_train(study, one, metric) for one in (winner.config_hash, config_hash))
             over, gained = name, crossed.mean(metric, mine, theirs, ratio)
+            cells = [
+                r.cells.get(metric) for s in summaries if s.baseline == name for r in s.rows if r.arm.config_hash == winner.config_hash
+            ]
+            comparisons = max([1, *(cell.comparisons for cell in cells if cell)])  # one difference has one interval on the whole page
             break
     level = crossed.mean(metric, mine, ratio=test_over_train(study, winner.config_hash, metric))
     values = np.array([value for _, value in mine.values()])
-    chosen = f"{title(study.metric)} {number(100 * winner.mean)} %"
-    words = (
-        f"{chosen}, by which it was chosen: the best of several, so it flatters"
-        if metric == tested
-        else "not tested yet: a validation score flatters"
-    )
+    words = _chosen(study, winner, float(values.mean())) if metric == tested else "Not tested yet: a validation score flatters"
     return Headline(
         metric, *mean_std(values), clip(metric, level.interval()), rests_on(level), over, gained.value if gained else math.nan,
-        gained.interval() if gained else NONE, gained.seeds if gained else 0, words,
+        gained.interval(comparisons) if gained else NONE, f"{'simultaneous ' if comparisons > 1 else ''}95 % interval", gained.seeds if gained else 0, words,
     )  # fmt: skip
+
+
+def _chosen(study: Study, winner: Best, test: float) -> str:
+    """The validation score in words, and by how much it is above the test score: chosen as the best of several it flatters. test: per cent."""
+    words = f"{title(study.metric)} {number(100 * winner.mean)} %"
+    if winner.among < 2:
+        return words
+    above = 100 * winner.mean - test
+    return f"{words}, by which it was chosen: the best of {winner.among}" + (
+        f", {number(above)} points above the test score" if above > 0 else ", and not above the test score"
+    )
 
 
 def changed(study: Study) -> tuple[tuple[str, str, str], ...]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis import artefacts, race
+from analysis.headline import changed
 from analysis.mixture import mixture
 from analysis.numbers import show
 from analysis.search import parameters
@@ -126,7 +127,16 @@ def answers(study: Study) -> dict[str, str]:
     scaled = f"Images enter the network at {', '.join(str(v) for v in size[-1])} pixels." if size and len(size[-1]) else ""
     said["preparation"] = " ".join([scaled, *(f"{n[:1].upper()}{n[1:]}." for n in notes)]).strip()
     trained = ", ".join(f"{name} {show(value)}" for name, value in mapping(asked.get("baseline")).items())
-    said["settings"] = f"Settings of the baseline: {trained}." if trained else ""
+    own = [
+        f"table {table.number}, {arm.name}: " + ", ".join(f"{name} {show(value)}" for name, value in arm.overrides.items())
+        for table in study.tables
+        for arm in table.arms
+        if arm.overrides and table.number != "search"
+    ]
+    said["settings"] = f"Settings that hold where an arm has none of its own: {trained}." if trained else ""
+    said["settings"] += f" Of their own have {'; '.join(own)}." if trained and own else ""
+    if trained and won is not None and won.kind == "trial" and (moved := changed(study)):
+        said["settings"] += f" The best configuration has {', '.join(f'{name} {value}' for name, value, _ in moved)}."
     backbone = sorted(set(map(str, rows["param.backbone"].dropna()))) if "param.backbone" in rows else []
     sizes = sorted({int(v) for v in rows["parameters"].dropna()}) if "parameters" in rows else []
     of_size = f" ({' or '.join(f'{v:,}' for v in sizes)} parameters)" if sizes else ""

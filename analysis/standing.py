@@ -65,6 +65,7 @@ def _first(study: Study, counts: Mapping[str, int], waiting: int) -> str:
         return f"Unfinished: {unfinished}, and {of}." if waiting else f"Failed: {of}. Exit status 1."
     if waiting:
         return f"Unfinished: {unfinished}. What stands below may still change."
+    why = "; ".join(f"{word}: {count}" for word, count in Counter(bad[bad["status"] == "failed"]["reason"]).most_common(3))
     return f"Finished, but {plural(counts['failed'], 'run')} of {ended:,} failed ({why}). Exit status 4." if counts["failed"] else ""
 
 

@@ -246,7 +246,8 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
         said = "; ".join(f"{split}: {', '.join(names)}" for split, names in by.items())
         notes.append(f"Rows are of different splits, so of different test images ({said}): a difference between them may be the split's.")
     if sum(r.cells[table.metric].n > 0 for r in rows) > 1:
-        notes.append("Bold: the best mean of the column, no more than that.")
+        whole = " of arms whose every run came to its end" if any(r.broken[0] for r in rows) else ""
+        notes.append(f"Bold: the best mean of the column{whole}, no more than that.")
     if not math.isnan(tau.tau):
         word = (
             "holds"

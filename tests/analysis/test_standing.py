@@ -51,7 +51,7 @@ def test_an_empty_study_says_so(tmp_path):
 
 
 def test_a_finished_study_of_which_some_failed_says_which_and_one_that_went_well_says_nothing(tmp_path):
-    assert first(tmp_path / "some", RECORDS) == "Finished, but 3 runs of 35 failed (weights unreachable: 3; diverged: 3). Exit status 4."
+    assert first(tmp_path / "some", RECORDS) == "Finished, but 3 runs of 35 failed (weights unreachable: 3). Exit status 4."
     asked = copy.deepcopy(ASKED)
     asked["tables"][0]["arms"].pop(1)
     well = [r for r in RECORDS if r["status"] != "failed"]
