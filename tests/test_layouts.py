@@ -514,3 +514,62 @@ def test_names_of_any_bytes_are_read_and_printed_in_any_locale(tmp_path):
         assert b"24 images, 3 classes" in done.stdout and b"t\\xe9" in done.stdout
         assert b"of bytes that are no UTF-8" in done.stdout and b"P\\xfc 0.png" in done.stdout
     assert shown("a\udcfcb") == "a\\xfcb" and shown("a\nb") == "a\\nb"
+
+
+# ---- what a hostile reader found: two readings fit, and one was taken
+
+
+def crossed(folder, first, second, n=2):
+    """n images of each name of the second level in each of the first."""
+    for i, a in enumerate(first):
+        for j, b in enumerate(second):
+            for k in range(n):
+                put(folder / a / b / f"{k}.png", 100 * i + 10 * j + k)
+    return folder
+
+
+@pytest.mark.parametrize(("first", "second"), [
+    (("M0", "M1", "M2"), ("donorA", "donorB", "donorC")),  # macrophages
+    (("Bonn", "Kiel", "Ulm"), ("pT1", "pT2", "pT3")),  # a tumour's stage
+    (("CD4", "CD8", "CD19"), ("1", "2", "3", "4")),
+    (("1", "2", "3", "4"), ("CD4", "CD8", "CD19")),
+    (("Set1", "Set2", "Set3"), ("1", "2")),
+    (("normal", "tumour"), ("40", "100", "400")),  # magnifications
+    (("0", "1"), ("1", "2", "3", "4", "5")),
+])  # fmt: skip
+def test_two_levels_of_which_neither_says_what_it_is_are_refused_with_both_readings(tmp_path, first, second):
+    found = inspect_folder(crossed(tmp_path, first, second))
+    assert len(found.faults) == 1 and "which folders are the classes cannot be told" in found.faults[0], words(found)
+    assert "--layout class/patient" in found.faults[0] and "--layout patient/class" in found.faults[0]
+
+
+def test_parts_and_classes_in_one_name_are_refused(tmp_path):
+    found = inspect_folder(plain(tmp_path, ("train_normal", "train_tumour", "test_normal", "test_tumour")))
+    assert len(found.faults) == 1 and "part (test, train) and class in one name" in found.faults[0]
+
+
+def test_train_beside_eval_are_parts(tmp_path):
+    found = inspect_folder(plain(tmp_path, ("train", "eval")))
+    assert len(found.faults) == 1 and "these are parts of a split and not classes" in found.faults[0]
+
+
+def test_folders_whose_names_begin_with_two_underscores_are_the_user_s(tmp_path):
+    found = inspect_folder(plain(tmp_path, ("__normal", "__tumour", "other")))
+    assert set(found.counts) == {"__normal", "__tumour", "other"}
+
+
+def test_two_manifests_are_refused_whatever_their_endings(tmp_path):
+    folder = table(table(plain(tmp_path), rows()), rows().replace(",", "\t"), "manifest.tsv")
+    assert any("one table may name the images, there are 2" in fault for fault in inspect_folder(folder).faults)
+
+
+def test_a_layout_beside_a_manifest_is_refused(tmp_path):
+    found = inspect_folder(table(plain(tmp_path), rows()), layout="class")
+    assert any("leave --layout out" in fault for fault in found.faults)
+
+
+def test_the_separator_is_the_one_by_which_the_head_names_files_and_labels(tmp_path):
+    text = "\n".join(
+        ["file;label;patient;size, width, height, all, in, pixels", *(f"{c}/{i}.png;{c};p{i % 4};40" for c in CLASSES for i in range(8))]
+    )
+    counted(inspect_folder(table(plain(tmp_path), text)), patients=4)

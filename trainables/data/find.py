@@ -49,7 +49,7 @@ class Tree:
 
 def is_system(name: str) -> bool:
     """Whether a folder is the system's or a program's, and never the user's."""
-    return name.startswith((".", "__")) or name.casefold() in SYSTEM
+    return name.startswith(".") or bool(re.fullmatch(r"__macosx|__\w+__", name.casefold())) or name.casefold() in SYSTEM
 
 
 def walk(folder: Path) -> Tree:
@@ -120,7 +120,12 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
                 f"'{shown(str(folder))}' must hold images ({' '.join(SUFFIXES)}), {inside}; put them there, a folder per class"
             )
         return listing
-    if table is not None and not layout:
+    if table is not None and layout:
+        listing.faults.append(
+            f"{shown(table)} names the images, and --layout says what the folders are; leave --layout out, or move the table out of "
+            "the data"
+        )
+    elif table is not None:
         from_manifest(folder, table, images, group, listing)
     else:
         from_folders(folder, images, tree, layout, listing)

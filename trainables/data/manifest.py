@@ -30,8 +30,7 @@ def choose_table(folder: Path, others: Sequence[str], images: Sequence[str], lis
     known = {word for name in images for word in (_plain(PurePosixPath(name).name), _plain(PurePosixPath(name).stem))}
     tables = [name for name in others if name.lower().endswith((*TEXT, *SHEETS)) and not PurePosixPath(name).name.startswith("~$")]
     root = [name for name in tables if "/" not in name]
-    named = [name for name in root if same(Path(name).stem) == "manifest" and name.lower().endswith(TEXT)]
-    named = [MANIFEST] if MANIFEST in named else named or [name for name in root if same(Path(name).stem) == "manifest"]
+    named = [name for name in root if same(Path(name).stem) == "manifest" and name.lower().endswith((*TEXT, *SHEETS))]
     found = list(named)
     for name in (name for name in root if name not in named and not (named and same(Path(name).stem) == "manifest")):
         try:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 LEVELS = ("class", "patient", "part", "-")
 PATIENT_WORDS = {
-    "p", "pat", "patient", "patients", "pt", "case", "subject", "sub", "subj", "s", "id", "slide", "donor", "sample", "individual", "ind",
-    "person", "karyotype", "k", "metaphase", "m", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal",
+    "p", "pat", "patient", "patients", "case", "subject", "sub", "subj", "id", "slide", "donor", "sample", "individual", "ind",
+    "person", "karyotype", "metaphase", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal",
 }  # fmt: skip
 SURELY_PATIENTS = {
     "pat",
@@ -44,6 +44,8 @@ NO_CLASSES = {
     "raw", "processed", "preprocessed", "cropped", "crops", "resized", "data", "dataset", "input", "output", "results", "png",
     "jpg", "tif", "tiff",
 }  # fmt: skip
+MOST_OF_A_KARYOTYPE = 12
+MAGNIFICATIONS = {"4", "5", "10", "20", "40", "60", "63", "100", "200", "400", "630", "1000"}  # of objectives, and with eyepieces
 FOLD = re.compile(r"(?:fold|folds|split|cv|kfold|round|rep|repeat)[ ]?\d+")
 
 
@@ -175,13 +177,18 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
                 f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}, which are no classes of objects; "
                 f"put a folder per class into one of them and name that, {_write_down(root, _fill(chosen, free, ('class',)))}"
             ]
+        if len(spoken := {part for name in names_of if (part := _first_part(name))}) > 1 and all(map(_first_part, names_of)):
+            return [], [
+                f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}: part ({', '.join(sorted(spoken))}) "
+                f"and class in one name; put a folder per class into one per part (train/normal), or write a {MANIFEST} (file,label,split)"
+            ]
         chosen[free[0]] = "class"
     elif len(free) == 2:
         order = _two(levels, *free)
         if order is None:
             a, b = (few([shown(name) for name in names[i]], 3) for i in free)
             ways = [_fill(chosen, free, words) for words in (("class", "patient"), ("patient", "class"), ("class", "-"))]
-            return [], [f"which folders are the classes cannot be told: {a} or {b}, one inside the other; {_write_down(root, *ways)}"]
+            return [], [f"which folders are the classes cannot be told: {a} or {b}, one inside the other; {_write_down(root, *ways)[3:]}"]
         chosen = _fill(chosen, free, order).split("/")
     elif free:
         ways = [_fill(chosen, free, (*words, *["-"] * (len(free) - 2))) for words in (("class", "patient"), ("patient", "class"))]
@@ -191,6 +198,12 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
             f"no level of the folders of '{root}' can be the classes: {few([shown(name) for name in names[0]])}; make a folder per class"
         ]
     return chosen, []
+
+
+def _first_part(name: str) -> str:
+    """The part that a name of several words begins with, as train_normal does; ''."""
+    first, _, rest = re.sub(r"[\W_]+", " ", name).strip().partition(" ")
+    return part_of(first) if rest else ""
 
 
 def _fill(chosen: Sequence[str], free: Sequence[int], words: Sequence[str]) -> str:
@@ -219,6 +232,8 @@ def _two(levels: Sequence[tuple[str, ...]], a: int, b: int) -> tuple[str, str] |
     first, second = ({level[i] for level in levels} for i in (a, b))
     repeats = len({(level[a], level[b]) for level in levels}) > len(second)  # a name of the second level stands in two of the first
     kinds = _kind(first), _kind(second)
+    if "class" not in kinds and not any(re.search(r"[^\W\d]", name) for name in first | second):
+        return None  # numbers within numbers
     if kinds[0] != "patient" and kinds[1] == "patient":
         return "class", "patient"
     if kinds[0] == "patient" and kinds[1] != "patient" and repeats:
@@ -232,15 +247,16 @@ def _two(levels: Sequence[tuple[str, ...]], a: int, b: int) -> tuple[str, str] |
 
 def _kind(names: set[str]) -> str:
     """`patient` or `class`, where the names of a level say so; ''."""
-    if len(names) > 1 and as_karyotype(names):
-        return "class"
+    if len(names) > 1 and as_karyotype(names):  # bare numbers are as well those of patients, cells or repeats, unless most of a karyotype
+        return "class" if len(names) >= MOST_OF_A_KARYOTYPE or any(re.search(r"[^\W\d]", name) for name in names) else ""
     stems = {re.sub(r"[\d\W_]+", " ", same(name)).strip() for name in names}
     words = {word for stem in stems for word in stem.split()}
     if len(stems) == 1 and words and words <= CLASS_WORDS and not words & PATIENT_WORDS:
         return "class"
     if words and words & PATIENT_WORDS and len(stems) == 1 and _ids(names):
         return "patient"
-    return "patient" if len(stems) == 1 and not words and _ids(names) and not as_karyotype(names) else ""
+    numbers = len(stems) == 1 and not words and _ids(names) and not as_karyotype(names)
+    return "patient" if numbers and not names <= MAGNIFICATIONS else ""
 
 
 def _named_patients(names: set[str]) -> bool:

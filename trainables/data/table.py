@@ -49,12 +49,17 @@ def read_table(path: Path) -> list[list[str]]:
     if given:
         lines = lines[given.end() :]
     head = lines.lstrip("\n").partition("\n")[0]
-    separator = given[1] if given else max(",;\t|", key=lambda mark: (head.count(mark), mark == ","))
+    separator = given[1] if given else max(",;\t|", key=lambda mark: (_names_both(head, mark), head.count(mark), mark == ","))
     try:
         table = list(csv.reader(io.StringIO(lines, newline=""), delimiter=separator))
     except csv.Error as fault:
         raise TableError(f"must be a comma-separated table in UTF-8, this one is not ({fault}); save it again as CSV UTF-8") from None
     return _headed(_filled(table))
+
+
+def _names_both(head: str, mark: str) -> bool:
+    """Whether a head's words between these marks are those of a table of images: in `file;label;size, width` commas stand within words."""
+    return {"file", "label"} <= set(heads([cell.strip().strip('"') for cell in head.split(mark)]))
 
 
 def _filled(table: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -19,7 +19,7 @@ PARTS = ("train", "val", "test")
 _PART = {
     "train": "train", "training": "train", "trn": "train", "tr": "train", "trainset": "train", "trainingset": "train",
     "val": "val", "valid": "val", "validation": "val", "validate": "val", "valset": "val", "validationset": "val", "dev": "val",
-    "test": "test", "testing": "test", "tst": "test", "testset": "test",
+    "test": "test", "testing": "test", "tst": "test", "testset": "test", "holdout": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
 _BESIDE_PART = {"set", "data", "dataset", "images", "image", "imgs", "img", "split", "part", "files"}
 _BESIDE_CHROMOSOME = r"(?:chr|chrom|chromosome|chromosom)"
