@@ -156,3 +156,21 @@ def test_a_few_hot_pixels_do_not_darken_a_deep_image(tmp_path):
     deep[0, 0] = 65535
     Image.fromarray(deep).save(tmp_path / "hot.png")
     assert np.count_nonzero(decode(tmp_path / "hot.png").gray) >= 600
+
+
+def test_a_tiff_of_32_bits_without_a_sign_keeps_its_order(tmp_path, gray):
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "deep.tif", gray.astype(np.uint32) * 16_000_000)  # above 2**31 from 135 on
+    found = decode(tmp_path / "deep.tif")
+    assert np.corrcoef(found.gray.ravel(), gray.ravel())[0, 1] > 0.999
+
+
+def test_tiffs_that_pillow_reads_as_other_values_are_refused_with_what_to_do(tmp_path, gray):
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "signed.tif", gray.astype(np.int8))
+    tifffile.imwrite(tmp_path / "planes.tif", np.stack([gray.astype(np.uint16) * 16] * 3), photometric="rgb", planarconfig="separate")
+    for name, words in (("signed.tif", "8 bits with signs"), ("planes.tif", "planes of one colour")):
+        with pytest.raises(UnreadableError, match=f"{words}.*save it"):
+            decode(tmp_path / name)

@@ -82,6 +82,8 @@ def open_image(path: Path) -> Opened:
             width, height = opened.size
             if width * height > LARGEST:
                 raise UnreadableError(f"{width} x {height} pixels, too many for one object: a whole slide? cut the objects out")
+            if reason := _scrambled(opened):
+                raise UnreadableError(reason)
             with _one_large if width * height > AT_ONCE else nullcontext():
                 raw = _raw(opened)
                 pages = int(getattr(opened, "n_frames", 1))
@@ -116,6 +118,24 @@ def text_link(path: Path) -> str:
     return shown(words) if is_path else ""
 
 
+def _sample(opened: Image.Image) -> tuple[int, int]:
+    """A TIFF's bits of a band, and what they are: 1 whole numbers without a sign, 2 with one, 3 floating point; 0 where it does not say."""
+    tags = getattr(opened, "tag_v2", {})
+    bits, kind = (int(np.max(tags.get(number, 0))) for number in (258, 339))  # BitsPerSample, SampleFormat
+    return bits, kind
+
+
+def _scrambled(opened: Image.Image) -> str:
+    """Why Pillow would give other values than a TIFF holds, without a word; '' where it does not."""
+    tags = getattr(opened, "tag_v2", {})
+    bits, kind = _sample(opened)
+    if bits == 8 and kind == 2:
+        return "8 bits with signs, which are read as others; save it as unsigned 8 or 16 bits"
+    if bits == 16 and tags.get(284) == 2 and tags.get(277, 1) > 1:  # PlanarConfiguration, SamplesPerPixel
+        return "16 bits in planes of one colour each, which are read mixed up; save it with the colours of a pixel together"
+    return ""
+
+
 def _is_pointer(path: Path) -> bool:
     """Whether Git LFS has left its note in a file's place. A file that cannot be read is none: its own error says why."""
     try:
@@ -130,7 +150,9 @@ def _deep(path: Path, opened: Image.Image, raw: str) -> np.ndarray | None:
     those are decoded twice, the second time as if their bytes stood in the other order, which gives the low byte."""
     mode = opened.mode
     if mode.startswith(("I", "F")):
-        return np.asarray(ImageOps.exif_transpose(opened), dtype=np.float64)
+        unsigned = _sample(opened) in ((32, 0), (32, 1)) and mode == "I"
+        values = np.array(ImageOps.exif_transpose(opened), dtype=np.float64)
+        return np.where(values < 0, values + 2.0**32, values) if unsigned else values  # Pillow takes the highest bit for a sign
     order = {"L": "B", "B": "L", "N": "B"}  # little, big, the machine's (which is little wherever this runs)
     if mode not in ("RGB", "RGBA", "LA") or raw[-1:] not in order:
         return None
