@@ -136,8 +136,8 @@ def test_a_study_waits_for_machines_takes_those_that_are_sound_and_names_the_oth
 
     driver = command(*words, "--wait-for", "2", "--gpus-per-run", "0")
     made.cluster.add_node(num_cpus=1, env_vars=path_with(other_timm(tmp_path / "timm"), shell.home))
-    driver.wait_for(lambda: "set aside: " in driver.said)
-    assert shell.epochs() == [] and "waiting for machines: 1 of 2 are here" in driver.said
+    driver.wait_for(lambda: "set aside: " in driver.said and "waiting for machines: 1 of 2 are here" in driver.said)
+    assert shell.epochs() == []
     made.add()
     driver.wait_for(lambda: len({pid for pid, *_ in shell.epochs()}) == 2)
     hurry(shell)

@@ -50,7 +50,7 @@ class Health(nn.Module):
         pretext_own, pretext_step, pretext_queue: mean cosine of a query with its own key, with the other keys of its step, with the
         queue's; pretext_step_top1, pretext_queue_top1: share of queries nearer to their own key than to each of those;
         pretext_rank: effective rank of the queries of the last steps (RankMe, Garrido et al. 2023): 1 where all are alike."""
-        sums, moment = workers.mean(self.sums).tolist(), workers.mean(self.moment).double().cpu()
+        sums, moment = workers.mean(self.sums).cpu().tolist(), workers.mean(self.moment).double().cpu()
         self.sums.zero_()
         self.moment.zero_()
         steps, own, step, step_found, with_queue, queue, queue_found = sums
