@@ -150,8 +150,8 @@ def test_a_near_duplicate_on_two_sides_is_a_warning(folder):
 
 
 def test_a_part_that_does_not_exist_is_a_fault(folder):
-    found = folder(parts=sides(**{"a/0.png": "holdout"}))
-    assert found.faults == ["the manifest's split must be train, val or test, 1 are not: a/0.png ('holdout'); correct them"]
+    found = folder(parts=sides(**{"a/0.png": "elsewhere"}))
+    assert found.faults == ["the manifest's split must be train, val or test, 1 are not: a/0.png ('elsewhere'); correct them"]
 
 
 def test_faults_of_the_folder_and_of_its_images_come_together(folder):
