@@ -172,8 +172,10 @@ class Objects:
             raise StorageFault(f"{self.url} {self._why(fault)}") from fault
 
     def _why(self, fault: Exception) -> str:
+        from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
         words = str(fault)
-        refused = isinstance(fault, PermissionError | _named("PermissionDeniedError", "UnauthenticatedError"))
+        refused = isinstance(fault, PermissionError | PermissionDeniedError | UnauthenticatedError)
         if self._no_bucket(fault):
             return f"cannot be used: there is no bucket {self.bucket}; make it, or name another --storage"
         if "169.254.169.254" in words or "credential" in words.lower() or "metadata.google" in words:
@@ -227,16 +229,6 @@ def _credentials(scheme: str) -> dict[str, Any]:
             "`aws configure`, or give the machine a role"
         )
     return own | {"credential_provider": Boto3CredentialProvider(session)}
-
-
-def _named(*names: str) -> Any:
-    import obstore
-
-    kinds = [getattr(obstore.exceptions, name) for name in names]
-    found = kinds[0]
-    for kind in kinds[1:]:
-        found = found | kind
-    return found
 
 
 def _version(meta: Any) -> dict[str, str]:

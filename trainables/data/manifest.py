@@ -32,7 +32,7 @@ def choose_table(folder: Path, others: Sequence[str], images: Sequence[str], lis
     root = [name for name in tables if "/" not in name]
     named = [name for name in root if same(Path(name).stem) == "manifest" and name.lower().endswith((*TEXT, *SHEETS))]
     found = list(named)
-    for name in (name for name in root if name not in named and not (named and same(Path(name).stem) == "manifest")):
+    for name in (name for name in root if name not in named):
         try:
             if (folder / name).stat().st_size > LARGEST:
                 continue

@@ -188,7 +188,7 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
         if order is None:
             a, b = (few([shown(name) for name in names[i]], 3) for i in free)
             ways = [_fill(chosen, free, words) for words in (("class", "patient"), ("patient", "class"), ("class", "-"))]
-            return [], [f"which folders are the classes cannot be told: {a} or {b}, one inside the other; {_write_down(root, *ways)[3:]}"]
+            return [], [f"which folders are the classes cannot be told: {a} or {b}, one inside the other; {_say(root, *ways)}"]
         chosen = _fill(chosen, free, order).split("/")
     elif free:
         ways = [_fill(chosen, free, (*words, *["-"] * (len(free) - 2))) for words in (("class", "patient"), ("patient", "class"))]
@@ -212,9 +212,13 @@ def _fill(chosen: Sequence[str], free: Sequence[int], words: Sequence[str]) -> s
 
 
 def _write_down(root: str, *ways: str) -> str:
-    """What to do where the folders do not say it themselves."""
+    """What else to do where the folders do not say it themselves."""
+    return f"or {_say(root, *ways)}"
+
+
+def _say(root: str, *ways: str) -> str:
     options = " or ".join(f"--layout {way}" for way in ways)
-    return f"or say what they are and write it down: python -m search data check {root} {options} --fix {root}/{MANIFEST}"
+    return f"say what they are and write it down: python -m search data check {root} {options} --fix {root}/{MANIFEST}"
 
 
 def _uneven(levels: Sequence[tuple[str, ...]], fewest: int, most: int, root: str) -> str:
