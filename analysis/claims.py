@@ -40,6 +40,8 @@ def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row) -> s
     if some := [one for one in (row, baseline) if one.broken[0]]:
         rates = "; ".join(f"{one.arm.name}: {failure_rate(*one.broken, one.broke)}" for one in some)
         return f"{rates}. {row.arm.name} against {baseline.arm.name}: {number(cell.gain, True)} points of {name} over the {plural(estimate.seeds, 'seed')} that both ended; that leaves out what {' or '.join(dict.fromkeys(one.broke for one in some))} and is no claim."
+    if estimate.lost:
+        return f"{row.arm.name} against {baseline.arm.name}: undecided, {number(cell.gain, True)} points of {name} ({rests_on(estimate)})."
     if estimate.seeds < 2 or math.isnan(cell.gain_interval.low):
         return f"{row.arm.name} against {baseline.arm.name}: {number(cell.gain, True)} points of {name}, of {plural(estimate.seeds, 'seed')}; nothing can be said of others."
     kind = "95 % interval" if cell.comparisons < 2 else f"simultaneous 95 % interval of {cell.comparisons} comparisons"
@@ -83,11 +85,14 @@ def failure_rate(broken: int, ended: int, broke: str) -> str:
 
 
 def rests_on(estimate: Estimate) -> str:
-    """`3 seeds, 31 patients`."""
+    """`3 seeds, 31 patients`; of one run `by patient, one training: 31 patients`."""
     seeds = plural(estimate.seeds, "seed")
+    if estimate.lost:
+        return f"{seeds}; no interval, since predictions of single images are lost or contradict: {estimate.lost}"
     if not estimate.cases:
         return f"{seeds}; says nothing of other patients"
-    return f"{seeds}, {estimate.cases:,} {'images, taken for independent' if estimate.unit == 'images' else estimate.unit}"
+    cases = f"{estimate.cases:,} {'images, taken for independent' if estimate.unit == 'images' else estimate.unit}"
+    return f"by {estimate.unit.removesuffix('s')}, one training: {cases}" if estimate.seeds == 1 else f"{seeds}, {cases}"
 
 
 def share(p: float) -> str:
@@ -104,15 +109,20 @@ def how_known(rows: Sequence[Row], metric: str) -> list[str]:
         if row.broken[0] and row.cells[metric].n
     ]
     known = [(row, row.cells[metric].level) for row in rows if row.cells[metric].level.seeds > 1]
+    words += [
+        f"No interval of {row.arm.name}: predictions of single images are lost or contradict ({level.lost}), and seeds alone would leave "
+        "less open than there is. Bring them back, or train those runs again."
+        for row, level in known
+        if level.lost
+    ]
+    known = [(row, level) for row, level in known if not level.lost]
+    if single := [row.cells[metric].level for row in rows if row.cells[metric].level.seeds == 1]:
+        units = sorted({level.unit.removesuffix("s") for level in single if level.cases})
+        ends = f"intervals are by {' or '.join(units)}, of that one training" if units else "there is no interval"
+        which = "One seed of each arm" if not known else "Where an arm has one seed"
+        words.append(f"{which}: nothing is known of other seeds, and {ends}.")
     if not known:
-        return [
-            *words,
-            *(
-                ["One seed of each arm: nothing is known of other seeds, and there is no interval."]
-                if any(cell.n for cell in cells)
-                else []
-            ),
-        ]
+        return words
     redrawn = [row for row, _ in known if row.ratio]
     fixed = [(row, level) for row, level in known if not row.ratio]
     if redrawn:

@@ -153,8 +153,10 @@ def _whole(value: Any) -> Any:
 
 def over(level: Estimate) -> str:
     """What an interval is over; '' where there is none."""
-    if level.seeds < 2:
+    if level.lost or (level.seeds < 2 and not level.cases):
         return ""
+    if level.seeds < 2:
+        return f"{level.unit}, one training"
     return "seeds" if not level.cases else f"seeds and {level.unit}"
 
 

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from analysis import statistics as st
-from analysis.crossed import Crossed, Estimate, of_seeds, two_way
+from analysis.crossed import Crossed, of_pairs
 from analysis.frames import over
 from analysis.numbers import interval, number
 from analysis.page import script, style, templates
@@ -38,13 +36,13 @@ class Pair:
     difference: float
     interval: Interval
     paired: int  # seeds in both; 0 where the test images differ and nothing can be paired
-    over: str  # what the interval is over, '' where there is none
+    over: str  # what the interval is over; why there is none where predictions are lost; else ''
     differs: tuple[str, ...]  # what else differs between the two rows: split, settings, code, versions, seeds
 
 
 def compare(first: Study, second: Study) -> tuple[Pair, ...]:
-    """Arms of the same table and name. On the same data and split they are paired by seed, and where both kept their predictions of the same
-    images the interval is over seeds and patients; else nothing is paired and it is Welch's. Where splits are redrawn per seed both have
+    """Arms of the same table and name. On the same data and split they are paired by seed, and where predictions are kept the interval is over
+    seeds and patients, or there is none (see `Crossed`); else nothing is paired and it is Welch's. Where splits are redrawn per seed both have
     Nadeau and Bengio's variance, as the tables have."""
     here, there = Crossed(first), Crossed(second)
     others = {(s.table.number, r.arm.name): r for s in second.summaries for r in s.rows}
@@ -68,21 +66,10 @@ def _difference(here: Crossed, row: Row, a: Cell, there: Crossed, other: Row, b:
     if not seeds:
         ends = st.welch_interval(b.array, a.array, other.ratio, row.ratio) if a.n > 1 and b.n > 1 else NONE
         return b.mean - a.mean, ends, 0, "seeds" if not math.isnan(ends.low) else ""
-    ratio = max(row.ratio, other.ratio)
-    found = None if ratio else between(there, here, a.metric, {s: (b.runs[s], a.runs[s]) for s in seeds})
-    found = found or of_seeds([b.runs[s][1] - a.runs[s][1] for s in seeds], ratio)
+    found = of_pairs(a.metric, seeds, [((there, *b.runs[s]), (here, *a.runs[s])) for s in seeds], max(row.ratio, other.ratio))
     ends = found.interval()
-    return found.value, ends, len(seeds), over(found) if not math.isnan(ends.low) else ""
-
-
-def between(one: Crossed, other: Crossed, metric: str, runs: Mapping[int, tuple[tuple[str, float], tuple[str, float]]]) -> Estimate | None:
-    """The mean difference over pairs of runs of two studies, over seeds and patients; None unless each has predictions of the same images."""
-    found = [(one._of(metric, *a), other._of(metric, *b)) for a, b in runs.values()]
-    pairs = [(a, b) for a, b in found if a is not None and b is not None]
-    if len(pairs) < 2 or len(pairs) < len(found) or len({judged.images for pair in pairs for _, judged in pair}) > 1:
-        return None
-    table = np.stack([a[0] - b[0] for a, b in pairs])
-    return two_way(100 * table, pairs[0][0][1].unit) if table.shape[1] > 1 else None
+    rests = f"undecided: {found.lost}" if found.lost else over(found) if not math.isnan(ends.low) else ""
+    return found.value, ends, len(seeds), rests
 
 
 def _differences(first: Study, row: Row, second: Study, other: Row) -> tuple[str, ...]:

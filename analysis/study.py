@@ -331,7 +331,7 @@ def _check_arms(study: Study, warnings: list[str]) -> None:
                 if len(done) and (metric not in done or done[metric].isna().any()):
                     missing[metric] |= set(done["key"] if metric not in done else done.loc[done[metric].isna(), "key"])
             if len(done) == 1 and len(study.seeds) > 1:
-                warnings.append(f"table {table.number}: {arm.name} has one completed seed of {len(study.seeds)}: no spread and no interval")
+                warnings.append(f"table {table.number}: {arm.name} has one completed seed of {len(study.seeds)}: nothing is known of other seeds")
     for metric, keys in sorted(missing.items()):
         warnings.append(f"{plural(len(keys), 'completed run')} of the tables without a finite {metric}: left out of its mean")
 

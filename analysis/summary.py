@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis import statistics as st
 from analysis.claims import claims, how_known
-from analysis.crossed import Crossed, Estimate, clip, split_metric
+from analysis.crossed import Crossed, Estimate, split_metric
 from analysis.mixture import mixture
 from analysis.numbers import number
 from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
@@ -40,7 +40,7 @@ class Cell:
     runs: Mapping[int, tuple[str, float]]  # by seed: key and value
     mean: float
     std: float
-    level: Estimate  # of the mean, over seeds and patients where predictions are there, else over seeds
+    level: Estimate  # of the mean, over seeds and patients where predictions are there, else over seeds; of one run over patients
     interval: Interval
     published: Published | None
     difference_to: Estimate | None = None  # of the mean difference to the baseline arm, over the seeds that both have completed
@@ -343,8 +343,7 @@ def _cell(done: pd.DataFrame, metric: str, published: Published | None, ratio: f
     runs = {seed: (str(key), value) for (seed, value), key in zip(values, given["key"], strict=True)}
     array = np.array([v for _, v in values])
     mean, std = st.mean_std(array)
-    level = crossed.mean(metric, runs, ratio=ratio)
-    return Cell(metric, values, runs, mean, std, level, clip(metric, level.interval()), published)
+    return Cell(metric, values, runs, mean, std, *crossed.level(metric, runs, ratio), published)
 
 
 def _reasons(runs: pd.DataFrame, waiting: int) -> tuple[str, ...]:
