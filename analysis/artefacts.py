@@ -152,6 +152,12 @@ def patients(study: Study, slug: str = "") -> tuple[str, ...]:
     return tuple("" if one is None else str(one) for one in given) if isinstance(given, list) else ()
 
 
+def files(study: Study, slug: str = "") -> tuple[str, ...]:
+    """File names of the images of data/ or of the external set `slug`, by index; () where they are not kept."""
+    given = _about(study, slug).get("files")
+    return tuple(map(str, given)) if isinstance(given, list) else ()
+
+
 def described(study: Study, slug: str = "") -> bool:
     """Whether data.json of the data or of an external set is there: without it nothing is known of patients."""
     return (study.folder / "external" / slug / "data.json" if slug else study.folder / "data" / "data.json").is_file()

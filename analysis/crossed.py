@@ -47,7 +47,9 @@ class Estimate:
     cases: int = 0
     unit: str = "patients"  # patients | tiles | images: what cases are
     parts: Parts | None = field(default=None, compare=False)
-    lost: str = field(default="", compare=False)  # why there is no standard error though runs kept what they said of single images, in words
+    lost: str = field(
+        default="", compare=False
+    )  # why there is no standard error though runs kept what they said of single images, in words
 
     def interval(self, comparisons: int = 1, level: float = LEVEL) -> Interval:
         """Student's; with `comparisons` above 1 as many of them hold together (Bonferroni). None without a standard error, or where it is 0:
@@ -347,7 +349,9 @@ class Crossed:
             if isinstance(said, Judged) and found is not None:
                 same = abs(100 * found[0] - recorded) < SAME
                 self._values[metric, key] = (
-                    (found[1], said) if same else f"predictions that give {number(100 * found[0])} % and not the recorded {number(recorded)} %"
+                    (found[1], said)
+                    if same
+                    else f"predictions that give {number(100 * found[0])} % and not the recorded {number(recorded)} %"
                 )
             else:
                 self._values[metric, key] = said if isinstance(said, str) else None
@@ -389,9 +393,7 @@ class Crossed:
         return self._patients[slug]
 
 
-def of_pairs(
-    metric: str, seeds: Sequence[int], pairs: Sequence[tuple[tuple[Crossed, str, float], ...]], ratio: float = 0.0
-) -> Estimate:
+def of_pairs(metric: str, seeds: Sequence[int], pairs: Sequence[tuple[tuple[Crossed, str, float], ...]], ratio: float = 0.0) -> Estimate:
     """See `Crossed.mean`. pairs: of each seed the run, or the run and the one that is taken from it, as (study's, key, recorded value)."""
     alone = of_seeds([own[2] - (other[0][2] if other else 0.0) for own, *other in pairs], ratio)
     if ratio or len(seeds) < 2:
@@ -400,7 +402,9 @@ def of_pairs(
     if not part or not any(of.kept(part) for of in dict.fromkeys(of for pair in pairs for of, *_ in pair)):
         return alone
     found = [[of.values(metric, key, recorded) for of, key, recorded in pair] for pair in pairs]
-    every = [(seed, key, said) for seed, pair, row in zip(seeds, pairs, found, strict=True) for (_, key, _), said in zip(pair, row, strict=True)]
+    every = [
+        (seed, key, said) for seed, pair, row in zip(seeds, pairs, found, strict=True) for (_, key, _), said in zip(pair, row, strict=True)
+    ]
     if any(said is None for *_, said in every):
         return alone  # the metric cannot be worked out of what runs say of single images
     lost = [f"{said} (seed {seed}, run {key[:8]})" for seed, key, said in every if isinstance(said, str)]

@@ -68,8 +68,7 @@ def predictions(study: Study) -> pd.DataFrame:
                 if given is None:
                     continue
                 if where not in names:
-                    images = artefacts.images(study, where)
-                    names[where] = (images.files if images else (), artefacts.patients(study, where))
+                    names[where] = artefacts.files(study, where), artefacts.patients(study, where)
                 files, patients = names[where]
                 classes = study.classes if len(study.classes) == given.probability.shape[1] else range(given.probability.shape[1])
                 words = np.array([_whole(str(c)) for c in classes], dtype=object)

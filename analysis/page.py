@@ -177,7 +177,7 @@ def _rows(study: Study, runs: pd.DataFrame) -> list[dict[str, Any]]:
             "what": what,
             "seed": row["seed"],
             "status": row["status"],
-            "reason": "of another data set or procedure: not used" if not row["known"] else row["reason"],
+            "reason": row["reason"] if row["known"] else "not used: of another data set or procedure, or another run of this seed counts",
             "score": 100 * row.get(study.metric, math.nan),
             "test": 100 * row.get(tested, math.nan),
             "seconds": row["seconds"],
