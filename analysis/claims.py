@@ -50,7 +50,7 @@ def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row) -> s
         verb = "gains" if cell.gain > 0 else "loses"
         over = "over" if cell.gain > 0 else "against"
         words = f"{row.arm.name} {verb} {abs(cell.gain):.2f} points of {name} {over} {baseline.arm.name} ({ends})."
-        return f"{words} Probability that it is not {cell.shown}: {share(estimate.wrong)}."
+        return f"{words} Probability that it is not {cell.shown}: {share(cell.wrong)}."
     words = f"{row.arm.name} against {baseline.arm.name}: undecided, {number(cell.gain, True)} points of {name} ({ends})."
     return f"{words} {'' if max(row.ratio, baseline.ratio) else _more(study, row, cell, baseline, estimate)}".rstrip()
 

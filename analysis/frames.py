@@ -137,8 +137,8 @@ def _cell(summary: Summary, row: Row, cell: Cell, arm: str) -> dict[str, object]
         "gain_interval_over": (over(gained) or None) if gained else None,
         "comparisons": cell.comparisons or None,
         "p_adjusted": cell.p,
-        "shown": shown(summary, cell) or None,
-        "probability_of_other_sign": gained.wrong if gained else math.nan,
+        "shown": cell.shown or None,
+        "probability_of_other_sign": cell.wrong,
         **row.counts,
         "waiting": row.waiting,
         "reason": "; ".join(row.reasons) or None,
@@ -157,11 +157,6 @@ def over(level: Estimate) -> str:
     if level.seeds < 2:
         return f"{level.unit}, one training"
     return "seeds" if not level.cases else f"seeds and {level.unit}"
-
-
-def shown(summary: Summary, cell: Cell) -> str:
-    """`better` or `worse` than the baseline arm where it is shown, by the metric that ranks the table alone: one test a claim."""
-    return cell.shown if cell.metric == summary.table.metric else ""
 
 
 def slug(text: str) -> str:

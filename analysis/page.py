@@ -84,7 +84,6 @@ def templates() -> jinja2.Environment:
         asks=asks,
         title=title,
         over=frames.over,
-        shown=frames.shown,
         to_markdown=tb.to_markdown,
         isnan=math.isnan,
         plural=plural,

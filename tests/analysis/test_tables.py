@@ -132,7 +132,7 @@ def test_an_arm_of_which_seeds_broke_is_first_a_failure_rate_and_neither_bold_no
     row = summary.rows[5]
     cell = row.cells["test_accuracy"]
     assert cell.mean == max(r.cells["test_accuracy"].mean for r in summary.rows if r.cells["test_accuracy"].n) and cell.n == 6
-    assert not cell.bold and cell.p < 0.05 and cell.shown == ""
+    assert not cell.bold and cell.difference_to.p(cell.comparisons) < 0.05 and math.isnan(cell.p) and cell.shown == ""
     low, high = stats.binomtest(4, 10).proportion_ci(method="exact")
     rate = f"4 of 10 runs {status} (40 %, 95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
     claim = next(words for words in summary.claims if row.arm.name in words)
@@ -163,6 +163,22 @@ def test_the_order_of_the_paper_is_compared_over_arms_that_have_both_numbers(tmp
 
 def test_a_diverged_arm_confirms_a_paper_that_says_it_did_not_converge(tmp_path):
     assert cells(summaries(tmp_path)["5"])["m = 0.5"].verdict.startswith("confirmed")
+
+
+def test_what_is_not_tested_has_no_p_no_mark_and_no_verdict_in_any_output(tmp_path):
+    analysis.write_report(fake.write(tmp_path, ASKED, RECORDS))
+    frame = analysis.load(tmp_path).results
+    other = frame[frame["metric"] != "test_accuracy"]
+    assert other["gain_over_baseline"].notna().any()
+    for column in ("p_adjusted", "probability_of_other_sign", "shown", "verdict"):
+        assert other[column].isna().all() and frame.loc[frame["metric"] == "test_accuracy", column].notna().any(), column
+    macros = re.findall(r"kt@(.*)/p}", (tmp_path / "tables/numbers.tex").read_text(encoding="utf-8"))
+    assert macros and {name.split("/")[2] for name in macros} == {"accuracy"}
+    assert "dagger" in (tmp_path / "tables/table-2.tex").read_text() and "dagger" not in (tmp_path / "tables/table-2-f1.tex").read_text()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    heads = [part for part in page.split('<table class="tight">') if "gain over Training from scratch" in part.split("</caption>")[0]]
+    said = [('scope="col">p</th>' in part.split("</thead>")[0], "Not tested" in part.split("</caption>")[0]) for part in heads]
+    assert said == [(True, False)] + 4 * [(False, True)]
 
 
 def test_a_best_marked_in_a_table_of_one_arm_would_say_nothing(tmp_path):
