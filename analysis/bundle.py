@@ -49,7 +49,8 @@ def _files(study: Study) -> Iterator[tuple[str, bytes]]:
         where = f"external/{slug}" if slug else "data"
         if artefacts.described(study, slug):
             people = artefacts.patients(study, slug)
-            number = {name: f"p{i}" for i, name in enumerate(sorted(set(people) - {""}), 1)}
+            names = sorted(set(people) - {""})
+            number = {name: f"p{i:0{len(str(len(names)))}}" for i, name in enumerate(names, 1)}  # in the order of their names, as sums are
             yield f"{where}/data.json", _text({"patients": [number.get(name) for name in people]})
     for path in sorted((study.folder / "splits").glob("*.csv")):
         yield f"splits/{path.name}", _split(path)
