@@ -5,6 +5,7 @@ A sentence that claims a difference stands only where the simultaneous interval 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,9 @@ def claims(study: Study, table: Table, rows: Sequence[Row], baseline: Row | None
 
 
 def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row) -> str:
-    from analysis.summary import title
+    from analysis.summary import phrase
 
-    name = " ".join(word if word.upper() == word else word.lower() for word in title(table.metric).split())
+    name = phrase(table.metric).removeprefix("test ")
     estimate = cell.difference_to
     assert estimate is not None  # an arm with pairs has one
     if some := [one for one in (row, baseline) if one.broken[0]]:
@@ -63,18 +64,30 @@ def _more(study: Study, row: Row, cell: Cell, baseline: Row, estimate: Estimate)
         return f"No number of seeds would tell {asked} with these {estimate.cases:,} {estimate.unit}: it takes more {estimate.unit}."
     if needed <= estimate.seeds:
         return f"{asked[:1].upper()}{asked[1:]} would have been seen in four of five such studies."
-    return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{_price(study, row, baseline, needed - estimate.seeds, needed)}."
+    return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{_price(study, row, baseline, needed - estimate.seeds)}."
 
 
-def _price(study: Study, row: Row, baseline: Row, more: int, needed: int) -> str:
+def commands(study: Study, table: Table, rows: Sequence[Row]) -> tuple[str, ...]:
+    """For the undecided rows of which more seeds would tell: the command that trains them, in the folder that holds the study, fewest first."""
+    needed = set()
+    for cell in (row.cells[table.metric] for row in rows):
+        if (estimate := cell.tested) is not None and not cell.shown and estimate.seeds > 1:
+            count = seeds_to_tell(estimate, WORTH, max(1, cell.comparisons))
+            needed |= {count} if count is not None and count > estimate.seeds else set()
+    if not (study.folder / "request.toml").is_file():
+        return ()
+    file = shlex.quote(f"{study.folder.resolve().name}/request.toml")
+    return tuple(f"karyotune {study.procedure} --request {file} --repeats {count}" for count in sorted(needed))
+
+
+def _price(study: Study, row: Row, baseline: Row, more: int) -> str:
     """What so many more runs of both arms cost by the times of those that ended."""
     runs = study.usable[study.usable["key"].isin([*row.keys, *baseline.keys]) & (study.usable["status"] == "completed")]
     gpu = runs["gpu_seconds"].fillna(0).sum() > 0
     mean = float(runs["gpu_seconds" if gpu else "seconds"].mean())
     hours = 2 * more * mean / 3600
     of = f"{'GPU' if gpu else 'worker'}-{'hours' if hours >= 1 else 'minutes'} for the two arms"
-    cost = "" if math.isnan(hours) else f": {hours:.1f} {of}" if hours >= 1 else f": {60 * hours:.0f} {of}"
-    return f"{cost} (the study's command with --repeats {needed})"
+    return "" if math.isnan(hours) else f": {hours:.1f} {of}" if hours >= 1 else f": {60 * hours:.0f} {of}"
 
 
 def failure_rate(broken: int, ended: int, broke: str) -> str:

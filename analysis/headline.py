@@ -35,6 +35,13 @@ class Headline:
     pairs: int
     chosen: str  # the validation score that chose it, in words
 
+    @property
+    def beside(self) -> str:
+        """`1.20 points above Scratch`, `0.94 points below Scratch`; '' where there is nothing to compare with."""
+        if not self.over:
+            return ""
+        return f"{number(abs(self.gain))} points {'above' if self.gain >= 0 else 'below'} {self.over}"
+
 
 def headline(study: Study) -> Headline | None:
     """Against the study's own baseline configuration (the published one); where that is the winner, against the arm that the table of the

@@ -24,7 +24,7 @@ from analysis.numbers import interval, number
 from analysis.pretext import pretexts
 from analysis.standing import baselines, size_baseline, standing
 from analysis.study import STATUSES, Study, mapping, plural, without_folders
-from analysis.summary import Summary, title
+from analysis.summary import Summary, phrase, title
 
 HERE = Path(__file__).parent / "page"
 SCRIPTS = ("tables", "state", "svg", "arms", "plots", "runs", "ledger", "more")  # in the order in which the page runs them
@@ -83,6 +83,7 @@ def templates() -> jinja2.Environment:
         heading=tb.heading,
         asks=asks,
         title=title,
+        phrase=phrase,
         over=frames.over,
         to_markdown=tb.to_markdown,
         isnan=math.isnan,

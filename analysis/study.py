@@ -356,15 +356,16 @@ def _one_a_seed(frame: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
     others are known no more."""
     known = frame[frame["known"]]
     twice = known[known.duplicated(["config_hash", "seed"], keep=False)]
-    said = []
+    said, dropped = [], []
     for (config_hash, seed), rows in twice.groupby(["config_hash", "seed"], sort=True):
         runs = zip(rows["status"], rows["ended"], rows["key"], rows["codes"], rows["arms"], strict=True)
         *others, last = sorted((RANK[status], ended or "", key, codes, arms) for status, ended, key, codes, arms in runs)
-        frame.loc[frame["key"].isin([key for _, _, key, *_ in others]), "known"] = False
+        dropped += [key for _, _, key, *_ in others]
         what = "; ".join(last[4]) or f"configuration {str(config_hash)[:8]}"
         codes = " and ".join(sorted({code[:8] for *_, codes, _ in (*others, last) for code in codes.split()} or {"unknown"}))
         said.append(
             f"{what} has {len(rows)} runs of seed {seed} (code {codes}): run {last[2][:8]}, the last that ended, is the one that counts"
         )
+    frame.loc[frame["key"].isin(dropped), "known"] = False
     warnings += said[:5] + ([f"{len(said) - 5} more seeds have several runs, of which the last that ended counts"] if len(said) > 5 else [])
     return frame

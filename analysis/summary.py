@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics as st
-from analysis.claims import claims, how_known
+from analysis.claims import claims, commands, how_known
 from analysis.crossed import Crossed, Estimate, split_metric
 from analysis.mixture import mixture
 from analysis.numbers import number
@@ -148,6 +148,7 @@ class Summary:
     ranked: int  # arms that have both a published and a measured mean
     notes: tuple[str, ...]
     claims: tuple[str, ...] = ()  # for each arm what may be said of it against the baseline arm
+    commands: tuple[str, ...] = ()  # that would decide what is undecided
 
 
 def title(metric: str) -> str:
@@ -162,6 +163,12 @@ def title(metric: str) -> str:
     word = TITLES.get(name, name.replace("_", " "))
     word = f"Validation {word}" if part == "val" else word
     return word[:1].upper() + word[1:]
+
+
+def phrase(metric: str) -> str:
+    """A metric within a sentence: `test_accuracy` -> `test accuracy`, `val_f1` -> `validation F1`."""
+    words = f"test {title(metric)}" if metric.startswith("test_") else title(metric)
+    return " ".join(word if (len(word) > 1 and word.upper() == word) or word == "kNN" else word.lower() for word in words.split())
 
 
 def of_external(metric: str) -> tuple[str, str] | None:
@@ -203,6 +210,7 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
             *_of_code(study, table),
         ),
         claims(study, table, rows, baseline),
+        () if any(max(row.ratio, baseline.ratio if baseline else 0.0) for row in rows) else commands(study, table, rows),
     )
 
 

@@ -279,7 +279,7 @@ def leave(
         sure = record_["metrics"]["test_accuracy"]
         guess = np.zeros(len(test), dtype=int)
         for c, row in enumerate(record_["confusion"]["test"]):  # as the record has it
-            guess[labels[test] == c] = draw.permutation(np.repeat(np.arange(count), row))
+            guess[labels[test] == c] = draw.permutation(np.resize(np.repeat(np.arange(count), row), (labels[test] == c).sum()))
         top = draw.uniform(max(0.4, 1 / count), 0.99, len(test))
         probability = np.repeat((1 - top)[:, None] / (count - 1), count, axis=1)
         probability[np.arange(len(test)), guess] = top

@@ -61,7 +61,7 @@ def test_lines_that_are_no_records_are_named_by_their_line(tmp_path):
     assert any("are not records" in w and f"line {first + 1}, {first + 2}" in w for w in study.warnings)
 
 
-_LINE = json.dumps({**RECORDS[0], "key": "odd"}).encode()
+_LINE = json.dumps({**RECORDS[0], "key": "odd", "config_hash": "odd"}).encode()
 
 
 @pytest.mark.parametrize(

@@ -70,10 +70,16 @@ def test_one_seed_has_no_interval_and_the_claim_says_that_nothing_can_be_said(tm
 
 
 def test_an_undecided_row_says_how_many_more_seeds_would_tell_and_their_price(tmp_path):
+    tmp_path.joinpath("request.toml").touch()
     summary = summaries(tmp_path, *fake.study_and_records(seeds=3))["2"]
     undecided = [words for words in summary.claims if "undecided" in words]
     assert undecided and all("in four of five" in words for words in undecided)
-    assert any("worker-minutes for the two arms (the study's command with --repeats" in words for words in undecided)
+    assert any(words.endswith("worker-minutes for the two arms.") for words in undecided) and "--repeats" not in "".join(undecided)
+    more = sorted({3 + int(words.split(" more seed")[0].split()[-1]) for words in undecided if " more seed" in words})
+    assert list(summary.commands) == [f"karyotune supcam --request {tmp_path.name}/request.toml --repeats {n}" for n in more] and more
+    analysis.write_report(tmp_path)
+    assert all(f'<pre class="command">{line}</pre>' in (tmp_path / "report.html").read_text() for line in summary.commands)
+    assert all(f"\n{line}\n" in (tmp_path / "report.md").read_text() for line in summary.commands)
     shown = [r.arm.name for r in summary.rows if r.cells["test_accuracy"].shown]
     assert {words.partition(" gains")[0] for words in summary.claims if " gains " in words} == set(shown)
 
