@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,28 @@ def script(*names: str) -> str:
     return "".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in names)
 
 
+_LONG = 80  # characters of a name; what is longer is shown by its ends, and whole at the pointer
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+(?:[^A-Za-z<]*[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+)*")
+
+
+def bdi(name: str, breaks: bool = False) -> Markup:
+    """A name that somebody gave: it runs in its own direction and turns nothing beside it, and however long it is it fits. breaks: a line
+    may end after its underscores."""
+    middle = (_LONG - 1) // 2
+    text = str(escape(name if len(name) <= _LONG else f"{name[: _LONG - 1 - middle]}…{name[-middle:]}"))
+    whole = f' title="{escape(name)}"' if len(name) > _LONG else ""
+    return Markup(f"<bdi{whole}>{text.replace('_', '_<wbr>') if breaks else text}</bdi>")
+
+
+@jinja2.pass_eval_context
+def _isolated(context: jinja2.nodes.EvalContext, value: Any) -> Any:
+    """Words of a page in which a name runs from right to left: marks that it ends where it ends (the first strong isolate of Unicode, since a
+    sentence or an attribute holds no element)."""
+    if not context.autoescape or not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _RIGHT_TO_LEFT.sub(lambda found: f"\u2068{found[0]}\u2069", value)
+
+
 def templates() -> jinja2.Environment:
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -72,6 +95,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_isolated,
     )
     env.globals.update(
         number=number,
@@ -90,9 +114,7 @@ def templates() -> jinja2.Environment:
         plural=plural,
         zip=zip,
     )
-    env.filters.update(
-        md=tb.markdown, plain=without_folders, title_of=title, breaks=lambda name: Markup(str(escape(name)).replace("_", "_<wbr>"))
-    )
+    env.filters.update(md=tb.markdown, plain=without_folders, title_of=title, bdi=bdi, breaks=lambda name: bdi(name, breaks=True))
     return env
 
 

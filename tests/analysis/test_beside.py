@@ -265,7 +265,7 @@ def test_a_table_of_24_classes_has_a_sortable_row_for_each(many):
     table = text[text.index("(recall)") :]
     table = table[: table.index("</table>")]
     assert table.count("<tr>") == 25
-    assert re.findall(r'scope="row">([^<]+)<', table) == MANY[0]["data"]["classes"]
+    assert re.findall(r'scope="row"><bdi>([^<]+)<', table) == MANY[0]["data"]["classes"]
 
 
 # --- external sets and baselines ------------------------------------------------------------------------------------------------------
