@@ -378,7 +378,7 @@ def test_a_search_that_found_nothing_better_is_a_sentence_and_no_table(tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     part = text[text.index('id="table-search"') :]
     part = part[: part.index("</section>")]
-    assert "found nothing better than <strong>baseline settings</strong>" in part
+    assert "found nothing better than <strong><bdi>baseline settings</bdi></strong>" in part
     assert "<table" not in part
 
 

@@ -114,7 +114,7 @@ def test_the_two_way_table_is_worked_out_as_an_analysis_of_variance():
     found = crossed.two_way(table)
     total = ms_s + ms_c - ms_e
     assert (found.value, found.error) == (pytest.approx(mean), pytest.approx(math.sqrt(total / 44)))
-    assert found.free == pytest.approx(total**2 / (ms_s**2 / 3 + ms_c**2 / 10 + ms_e**2 / 30))
+    assert found.free == pytest.approx(1 / (ms_s / total / 3 + (total - ms_s) / total / 10))
     half = stats.t.ppf(0.975, found.free) * found.error
     assert found.interval() == pytest.approx((mean - half, mean + half))
 
@@ -142,6 +142,15 @@ def test_nominal_95_per_cent_cover_the_truth_in_about_95(seeds, patients):
 
     share = covered(5, 20, seeds, patients, draws=300, rng=np.random.default_rng(6))
     assert 0.91 <= share <= 0.985
+
+
+def test_three_seeds_that_spread_more_than_patients_cover_the_truth_in_95_per_cent():
+    rng, held = np.random.default_rng(7), []
+    for _ in range(4000):
+        table = 2.4 * rng.normal(size=(3, 1)) + 3.4 * rng.normal(size=(1, 30)) + 3 * rng.normal(size=(3, 30))
+        low, high = crossed.two_way(table).interval()
+        held.append(low <= 0 <= high)
+    assert 0.94 <= np.mean(held) <= 0.97
 
 
 def test_seeds_to_tell_shrinks_with_the_difference_and_is_none_where_the_patients_leave_too_much_open():
