@@ -291,7 +291,7 @@ def provenance(study: Study) -> str:
         ("images", data.get("images")),
         ("parts", ", ".join(f"{k} {v}" for k, v in data["parts"].items()) if isinstance(data.get("parts"), Mapping) else None),
         ("seeds", ", ".join(map(str, study.seeds))),
-        ("objective", f"{study.metric}, {'maximised' if study.maximize else 'minimised'}"),
+        ("objective", f"{phrase(study.metric)}, {'maximised' if study.maximize else 'minimised'}"),
         ("devices", ", ".join(sorted({str(d) for d in rows["device"].dropna()})) or None),
         ("code", ", ".join(sorted({code[:16] for codes in rows["codes"].unique() for code in codes.split()})) or None),
         ("versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items())) or None),

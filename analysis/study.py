@@ -335,8 +335,11 @@ def _check_arms(study: Study, warnings: list[str]) -> None:
                 warnings.append(
                     f"table {table.number}: {arm.name} has one completed seed of {len(study.seeds)}: nothing is known of other seeds"
                 )
-    for metric, keys in sorted(missing.items()):
-        warnings.append(f"{plural(len(keys), 'completed run')} of the tables without a finite {metric}: left out of its mean")
+    if missing:
+        from analysis.summary import phrase  # it reads a Study
+
+        for metric, keys in sorted(missing.items()):
+            warnings.append(f"{plural(len(keys), 'completed run')} of the tables without a finite {phrase(metric)}: left out of its mean")
 
 
 def _frame(columns: Columns, asked: Mapping[str, Any], warnings: list[str]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import fake
@@ -15,6 +16,8 @@ import pytest
 from scipy import stats
 
 import analysis
+from analysis.headline import headline
+from analysis.summary import phrase
 from analysis.tables import tex, to_tex
 
 ASKED, RECORDS = fake.study_and_records(seeds=10, trials=0)
@@ -185,6 +188,25 @@ def test_what_is_not_tested_has_no_p_no_mark_and_no_verdict_in_any_output(tmp_pa
     heads = [part for part in page.split('<table class="tight">') if "gain over Training from scratch" in part.split("</caption>")[0]]
     said = [('scope="col">p</th>' in part.split("</thead>")[0], "Not tested" in part.split("</caption>")[0]) for part in heads]
     assert said == [(True, False)] + 4 * [(False, True)]
+
+
+def test_sentences_name_metrics_in_words_and_say_below_of_a_loss(tmp_path):
+    study = analysis.load(fake.write(tmp_path, ASKED, RECORDS))
+    assert study.winner.words.startswith("highest mean validation accuracy over 10 seeds")
+    assert [phrase(m) for m in ("test_f1", "val_knn_accuracy", "external_qband_auc")] == [
+        "test F1",
+        "validation kNN accuracy",
+        "external qband: AUC",
+    ]
+    told = headline(study)
+    for gain, words in ((1.2, "1.20 points above"), (-0.94, "0.94 points below")):
+        beside = replace(told, gain=gain).beside
+        assert beside == f"{words} {told.over}"
+    analysis.write_report(tmp_path)
+    for name in ("report.html", "report.md", "methods.md"):
+        text = (tmp_path / name).read_text(encoding="utf-8").partition('<script type="application/json"')[0]
+        assert told.beside in text or name == "methods.md"
+        assert not re.findall(r"[^`\w](?:val|test)\\?_(?:accuracy|f1)", text), name
 
 
 def test_a_best_marked_in_a_table_of_one_arm_would_say_nothing(tmp_path):
