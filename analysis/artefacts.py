@@ -18,6 +18,7 @@ import numpy as np
 
 from analysis.study import Study, mapping
 
+MISSING = "no predictions"  # of a run that left none
 _SHAPES = {  # array -> (number of axes, whole numbers); what is of another shape is left out with a word
     "embedding": (2, False),
     "index": (1, True),
@@ -149,6 +150,17 @@ def patients(study: Study, slug: str = "") -> tuple[str, ...]:
     """Of each image of data/ or of the external set `slug`, by index; '' where one is not known, () where none is."""
     given = _about(study, slug).get("patients")
     return tuple("" if one is None else str(one) for one in given) if isinstance(given, list) else ()
+
+
+def files(study: Study, slug: str = "") -> tuple[str, ...]:
+    """File names of the images of data/ or of the external set `slug`, by index; () where they are not kept."""
+    given = _about(study, slug).get("files")
+    return tuple(map(str, given)) if isinstance(given, list) else ()
+
+
+def described(study: Study, slug: str = "") -> bool:
+    """Whether data.json of the data or of an external set is there: without it nothing is known of patients."""
+    return (study.folder / "external" / slug / "data.json" if slug else study.folder / "data" / "data.json").is_file()
 
 
 def tiles_are_patients(study: Study, slug: str = "") -> bool:

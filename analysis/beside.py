@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis import artefacts
 from analysis.choice import Best
-from analysis.crossed import Estimate, cases, of_seeds, share_values, two_way
+from analysis.crossed import Crossed, Estimate, Judged, of_seeds, share_values, two_way
 from analysis.statistics import NONE, Interval, Reliability, reliability
 from analysis.study import Study, mapping, plural
 from analysis.summary import Row, Summary
@@ -174,22 +174,21 @@ def _changes(study: Study, pairing: Pairing, count: int) -> list[Interval]:
     """The interval of each class's change of recall, points; those of all classes hold together (Bonferroni). NONE where one cannot be had."""
     assert pairing.reference is not None and pairing.other is not None
     pairs = [(pairing.reference.runs[seed], pairing.other.runs[seed]) for seed in pairing.seeds]
-    try:
-        patients = artefacts.patients(study)
-        judged = [(artefacts.predictions(study, a), artefacts.predictions(study, b)) for a, b in pairs]
-    except artefacts.Damaged:
-        judged = []  # said where the winner's predictions are read
+    crossed = Crossed(study)
     recall = [[_recalls(study, key) for key in pair] for pair in pairs]
     seen = [of_seeds([100 * (b[i] - a[i]) for a, b in recall]) for i in range(count)]
-    given = [(a, b) for a, b in judged if a is not None and b is not None]
-    first = given[0][0] if given else None
-    alike = first is not None and all(np.array_equal(one.index, first.index) for pair in given for one in pair)
-    if first is not None and alike and len(given) == len(pairs):
-        case = cases(first.index, patients)[0]
-        found = [_over_patients(i, case, given) for i in range(count)]
-        if all(math.isnan(one.value) or abs(one.value - over_seeds.value) < 0.01 for one, over_seeds in zip(found, seen, strict=True)):
-            return [one.interval(count) for one in found]  # else they are not the predictions that the records are of
-    return [one.interval(count) for one in seen]
+    if not crossed.kept("test"):
+        return [one.interval(count) for one in seen]
+    said = [one for pair in pairs for key in pair if isinstance(one := crossed.read(key, "test"), Judged)]
+    if len(said) < 2 * len(pairs) or any(one.differs(said[0]) for one in said):
+        return [NONE] * count  # seeds alone would leave less open than there is
+    given = [one.given for one in said if isinstance(one.given, artefacts.Predictions)]
+    if len(given) < len(said):
+        return [one.interval(count) for one in seen]
+    found = [_over_patients(i, said[0].case, list(zip(given[::2], given[1::2], strict=True))) for i in range(count)]
+    if all(math.isnan(one.value) or abs(one.value - over_seeds.value) < 0.01 for one, over_seeds in zip(found, seen, strict=True)):
+        return [one.interval(count) for one in found]
+    return [NONE] * count  # they are not the predictions that the records are of
 
 
 def _recalls(study: Study, key: str) -> np.ndarray:

@@ -47,8 +47,10 @@ def _files(study: Study) -> Iterator[tuple[str, bytes]]:
             yield name, without_folders((study.folder / name).read_text(encoding="utf-8")).encode()
     for slug in ("", *study.external_images):
         where = f"external/{slug}" if slug else "data"
-        if people := artefacts.patients(study, slug):
-            number = {name: f"p{i}" for i, name in enumerate(sorted(set(people) - {""}), 1)}
+        if artefacts.described(study, slug):
+            people = artefacts.patients(study, slug)
+            names = sorted(set(people) - {""})
+            number = {name: f"p{i:0{len(str(len(names)))}}" for i, name in enumerate(names, 1)}  # in the order of their names, as sums are
             yield f"{where}/data.json", _text({"patients": [number.get(name) for name in people]})
     for path in sorted((study.folder / "splits").glob("*.csv")):
         yield f"splits/{path.name}", _split(path)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.race import losers
 from analysis.study import Study, mapping, plural
+from analysis.summary import phrase
 
 SPLIT = ("split", "split_seed", "split_per_seed")  # parameters that say which images are validated on
 
@@ -81,7 +82,7 @@ def best(study: Study) -> Best | None:
     ]
     config_hash = min(order)[-1]
     runs = rows[rows["config_hash"] == config_hash].sort_values("seed")
-    words = f"highest mean {metric}" if study.maximize else f"lowest mean {metric}"
+    words = f"{'highest' if study.maximize else 'lowest'} mean {phrase(metric)}"
     among = plural(len(order), "configuration")
     if most >= len(wanted):
         words += f" over {plural(len(wanted), 'seed')}, among {among} with every seed completed"

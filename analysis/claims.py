@@ -5,6 +5,7 @@ A sentence that claims a difference stands only where the simultaneous interval 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,14 +33,16 @@ def claims(study: Study, table: Table, rows: Sequence[Row], baseline: Row | None
 
 
 def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row) -> str:
-    from analysis.summary import title
+    from analysis.summary import phrase
 
-    name = " ".join(word if word.upper() == word else word.lower() for word in title(table.metric).split())
+    name = phrase(table.metric).removeprefix("test ")
     estimate = cell.difference_to
     assert estimate is not None  # an arm with pairs has one
     if some := [one for one in (row, baseline) if one.broken[0]]:
         rates = "; ".join(f"{one.arm.name}: {failure_rate(*one.broken, one.broke)}" for one in some)
         return f"{rates}. {row.arm.name} against {baseline.arm.name}: {number(cell.gain, True)} points of {name} over the {plural(estimate.seeds, 'seed')} that both ended; that leaves out what {' or '.join(dict.fromkeys(one.broke for one in some))} and is no claim."
+    if estimate.lost:
+        return f"{row.arm.name} against {baseline.arm.name}: undecided, {number(cell.gain, True)} points of {name} ({rests_on(estimate)})."
     if estimate.seeds < 2 or math.isnan(cell.gain_interval.low):
         return f"{row.arm.name} against {baseline.arm.name}: {number(cell.gain, True)} points of {name}, of {plural(estimate.seeds, 'seed')}; nothing can be said of others."
     kind = "95 % interval" if cell.comparisons < 2 else f"simultaneous 95 % interval of {cell.comparisons} comparisons"
@@ -48,7 +51,7 @@ def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row) -> s
         verb = "gains" if cell.gain > 0 else "loses"
         over = "over" if cell.gain > 0 else "against"
         words = f"{row.arm.name} {verb} {abs(cell.gain):.2f} points of {name} {over} {baseline.arm.name} ({ends})."
-        return f"{words} Probability that it is not {cell.shown}: {share(estimate.wrong)}."
+        return f"{words} Probability that it is not {cell.shown}: {share(cell.wrong)}."
     words = f"{row.arm.name} against {baseline.arm.name}: undecided, {number(cell.gain, True)} points of {name} ({ends})."
     return f"{words} {'' if max(row.ratio, baseline.ratio) else _more(study, row, cell, baseline, estimate)}".rstrip()
 
@@ -61,18 +64,30 @@ def _more(study: Study, row: Row, cell: Cell, baseline: Row, estimate: Estimate)
         return f"No number of seeds would tell {asked} with these {estimate.cases:,} {estimate.unit}: it takes more {estimate.unit}."
     if needed <= estimate.seeds:
         return f"{asked[:1].upper()}{asked[1:]} would have been seen in four of five such studies."
-    return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{_price(study, row, baseline, needed - estimate.seeds, needed)}."
+    return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{_price(study, row, baseline, needed - estimate.seeds)}."
 
 
-def _price(study: Study, row: Row, baseline: Row, more: int, needed: int) -> str:
+def commands(study: Study, table: Table, rows: Sequence[Row]) -> tuple[str, ...]:
+    """For the undecided rows of which more seeds would tell: the command that trains them, in the folder that holds the study, fewest first."""
+    needed = set()
+    for cell in (row.cells[table.metric] for row in rows):
+        if (estimate := cell.tested) is not None and not cell.shown and estimate.seeds > 1:
+            count = seeds_to_tell(estimate, WORTH, max(1, cell.comparisons))
+            needed |= {count} if count is not None and count > estimate.seeds else set()
+    if not (study.folder / "request.toml").is_file():
+        return ()
+    file = shlex.quote(f"{study.folder.resolve().name}/request.toml")
+    return tuple(f"karyotune {study.procedure} --request {file} --repeats {count}" for count in sorted(needed))
+
+
+def _price(study: Study, row: Row, baseline: Row, more: int) -> str:
     """What so many more runs of both arms cost by the times of those that ended."""
     runs = study.usable[study.usable["key"].isin([*row.keys, *baseline.keys]) & (study.usable["status"] == "completed")]
     gpu = runs["gpu_seconds"].fillna(0).sum() > 0
     mean = float(runs["gpu_seconds" if gpu else "seconds"].mean())
     hours = 2 * more * mean / 3600
     of = f"{'GPU' if gpu else 'worker'}-{'hours' if hours >= 1 else 'minutes'} for the two arms"
-    cost = "" if math.isnan(hours) else f": {hours:.1f} {of}" if hours >= 1 else f": {60 * hours:.0f} {of}"
-    return f"{cost} (the study's command with --repeats {needed})"
+    return "" if math.isnan(hours) else f": {hours:.1f} {of}" if hours >= 1 else f": {60 * hours:.0f} {of}"
 
 
 def failure_rate(broken: int, ended: int, broke: str) -> str:
@@ -83,11 +98,14 @@ def failure_rate(broken: int, ended: int, broke: str) -> str:
 
 
 def rests_on(estimate: Estimate) -> str:
-    """`3 seeds, 31 patients`."""
+    """`3 seeds, 31 patients`; of one run `by patient, one training: 31 patients`."""
     seeds = plural(estimate.seeds, "seed")
+    if estimate.lost:
+        return f"{seeds}; no interval, since predictions of single images are lost or contradict: {estimate.lost}"
     if not estimate.cases:
         return f"{seeds}; says nothing of other patients"
-    return f"{seeds}, {estimate.cases:,} {'images, taken for independent' if estimate.unit == 'images' else estimate.unit}"
+    cases = f"{estimate.cases:,} {'images, taken for independent' if estimate.unit == 'images' else estimate.unit}"
+    return f"by {estimate.unit.removesuffix('s')}, one training: {cases}" if estimate.seeds == 1 else f"{seeds}, {cases}"
 
 
 def share(p: float) -> str:
@@ -104,15 +122,20 @@ def how_known(rows: Sequence[Row], metric: str) -> list[str]:
         if row.broken[0] and row.cells[metric].n
     ]
     known = [(row, row.cells[metric].level) for row in rows if row.cells[metric].level.seeds > 1]
+    words += [
+        f"No interval of {row.arm.name}: predictions of single images are lost or contradict ({level.lost}), and seeds alone would leave "
+        "less open than there is. Bring them back, or train those runs again."
+        for row, level in known
+        if level.lost
+    ]
+    known = [(row, level) for row, level in known if not level.lost]
+    if single := [row.cells[metric].level for row in rows if row.cells[metric].level.seeds == 1]:
+        units = sorted({level.unit.removesuffix("s") for level in single if level.cases})
+        ends = f"intervals are by {' or '.join(units)}, of that one training" if units else "there is no interval"
+        which = "One seed of each arm" if not known else "Where an arm has one seed"
+        words.append(f"{which}: nothing is known of other seeds, and {ends}.")
     if not known:
-        return [
-            *words,
-            *(
-                ["One seed of each arm: nothing is known of other seeds, and there is no interval."]
-                if any(cell.n for cell in cells)
-                else []
-            ),
-        ]
+        return words
     redrawn = [row for row, _ in known if row.ratio]
     fixed = [(row, level) for row, level in known if not row.ratio]
     if redrawn:

@@ -68,8 +68,7 @@ def predictions(study: Study) -> pd.DataFrame:
                 if given is None:
                     continue
                 if where not in names:
-                    images = artefacts.images(study, where)
-                    names[where] = (images.files if images else (), artefacts.patients(study, where))
+                    names[where] = artefacts.files(study, where), artefacts.patients(study, where)
                 files, patients = names[where]
                 classes = study.classes if len(study.classes) == given.probability.shape[1] else range(given.probability.shape[1])
                 words = np.array([_whole(str(c)) for c in classes], dtype=object)
@@ -138,8 +137,8 @@ def _cell(summary: Summary, row: Row, cell: Cell, arm: str) -> dict[str, object]
         "gain_interval_over": (over(gained) or None) if gained else None,
         "comparisons": cell.comparisons or None,
         "p_adjusted": cell.p,
-        "shown": shown(summary, cell) or None,
-        "probability_of_other_sign": gained.wrong if gained else math.nan,
+        "shown": cell.shown or None,
+        "probability_of_other_sign": cell.wrong,
         **row.counts,
         "waiting": row.waiting,
         "reason": "; ".join(row.reasons) or None,
@@ -153,14 +152,11 @@ def _whole(value: Any) -> Any:
 
 def over(level: Estimate) -> str:
     """What an interval is over; '' where there is none."""
-    if level.seeds < 2:
+    if level.lost or (level.seeds < 2 and not level.cases):
         return ""
+    if level.seeds < 2:
+        return f"{level.unit}, one training"
     return "seeds" if not level.cases else f"seeds and {level.unit}"
-
-
-def shown(summary: Summary, cell: Cell) -> str:
-    """`better` or `worse` than the baseline arm where it is shown, by the metric that ranks the table alone: one test a claim."""
-    return cell.shown if cell.metric == summary.table.metric else ""
 
 
 def slug(text: str) -> str:

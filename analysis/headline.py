@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis.choice import Best
 from analysis.claims import rests_on
-from analysis.crossed import Crossed, clip
+from analysis.crossed import Crossed, Estimate
 from analysis.levels import runs_of
 from analysis.numbers import number, show
 from analysis.statistics import NONE, Interval, mean_std
@@ -35,36 +35,56 @@ class Headline:
     pairs: int
     chosen: str  # the validation score that chose it, in words
 
+    @property
+    def beside(self) -> str:
+        """`1.20 points above Scratch`, `0.94 points below Scratch`; '' where there is nothing to compare with."""
+        if not self.over:
+            return ""
+        return f"{number(abs(self.gain))} points {'above' if self.gain >= 0 else 'below'} {self.over}"
+
 
 def headline(study: Study) -> Headline | None:
     """Against the study's own baseline configuration (the published one); where that is the winner, against the arm that the table of the
     winner names as its baseline."""
-    summaries, winner = study.summaries, study.winner
+    winner = study.winner
     if winner is None:
         return None
     tested = "test_" + study.metric.removeprefix("val_")
     metric = tested if runs_of(study, winner.config_hash, tested) else study.metric
     mine, crossed = runs_of(study, winner.config_hash, metric), Crossed(study)
-    named = [(a.config_hash, a.name) for s in summaries for a in s.table.arms if not a.overrides and s.table.number != "search"]
-    named += [(a.config_hash, a.name) for s in summaries for a in s.table.arms if a.name == s.baseline]
-    over, gained, comparisons = "", None, 1
-    for config_hash, name in named:
-        theirs = runs_of(study, config_hash, metric)
-        if config_hash != winner.config_hash and mine.keys() & theirs.keys():
-            ratio = max(test_over_train(study, one, metric) for one in (winner.config_hash, config_hash))
-            over, gained = name, crossed.mean(metric, mine, theirs, ratio)
-            cells = [
-                r.cells.get(metric) for s in summaries if s.baseline == name for r in s.rows if r.arm.config_hash == winner.config_hash
-            ]
-            comparisons = max([1, *(cell.comparisons for cell in cells if cell)])  # one difference has one interval on the whole page
-            break
-    level = crossed.mean(metric, mine, ratio=test_over_train(study, winner.config_hash, metric))
+    level, ends = crossed.level(metric, mine, test_over_train(study, winner.config_hash, metric))
     values = np.array([value for _, value in mine.values()])
     words = _chosen(study, winner, float(values.mean())) if metric == tested else "Not tested yet: a validation score flatters"
+    over, gained, comparisons = _gain(study, winner, metric, mine, crossed)
     return Headline(
-        metric, *mean_std(values), clip(metric, level.interval()), rests_on(level), over, gained.value if gained else math.nan,
+        metric, *mean_std(values), ends, rests_on(level), over, gained.value if gained else math.nan,
         gained.interval(comparisons) if gained else NONE, f"{'simultaneous ' if comparisons > 1 else ''}95 % interval", gained.seeds if gained else 0, words,
     )  # fmt: skip
+
+
+def _gain(
+    study: Study, winner: Best, metric: str, mine: Mapping[int, tuple[str, float]], crossed: Crossed
+) -> tuple[str, Estimate | None, int]:
+    """What the winner is compared with, the difference, and with how many others its interval holds together: those of the table that has this
+    difference as a cell; worked out here only where no table has it."""
+    arms = [(summary, arm) for summary in study.summaries for arm in summary.table.arms if arm.config_hash != winner.config_hash]
+    named = [(s, a) for s, a in arms if not a.overrides and s.table.number != "search"] + [(s, a) for s, a in arms if a.name == s.baseline]
+    for _, arm in named:
+        theirs = runs_of(study, arm.config_hash, metric)
+        if not mine.keys() & theirs.keys():
+            continue
+        cells = [
+            row.cells[metric]
+            for summary, other in arms
+            if other.config_hash == arm.config_hash and other.name == summary.baseline
+            for row in summary.rows
+            if row.arm.config_hash == winner.config_hash and metric in row.cells
+        ]
+        if cells:
+            return arm.name, cells[0].difference_to, max(1, cells[0].comparisons)
+        ratio = max(test_over_train(study, one, metric) for one in (winner.config_hash, arm.config_hash))
+        return arm.name, crossed.mean(metric, mine, theirs, ratio), 1
+    return "", None, 1
 
 
 def _chosen(study: Study, winner: Best, test: float) -> str:

@@ -92,10 +92,9 @@ def ledger(study: Study) -> Ledger | None:
     by = {number: i for i, number in enumerate(dict.fromkeys(run[0] for run in kept))}
     hashes = tuple(arms[number] for number in by)
     try:
-        pack, patients = artefacts.images(study), artefacts.patients(study)
+        files, patients = artefacts.files(study), artefacts.patients(study)
     except artefacts.Damaged:
-        pack, patients = None, ()
-    files = pack.files if pack is not None else ()
+        files, patients = (), ()
     index = first.index.tolist()
     base = next((a.config_hash for t in study.tables for a in t.arms if a.name == t.baseline_arm and t.number != "search"), "")
     return Ledger(

@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.artefacts import Predictions
 from analysis.claims import rests_on
-from analysis.crossed import Crossed, Estimate, Judged, clip, of_cases, of_run, share_interval, share_values, split_metric
+from analysis.crossed import Crossed, Estimate, Judged, of_cases, share_interval, share_values, split_metric
 from analysis.statistics import NONE, Interval
 from analysis.study import Study
 from analysis.summary import test_over_train
@@ -27,7 +27,7 @@ class Level:
 
     @property
     def words(self) -> str:
-        """`95 % interval 40.51 to 53.42; 1 seed, 16 patients`, or what is known without one."""
+        """`95 % interval 40.51 to 53.42; by patient, one training: 16 patients`, or what is known without one."""
         ends = (
             f"95 % interval {self.interval.low:.2f} to {self.interval.high:.2f}"
             if self.interval.low == self.interval.low
@@ -62,20 +62,14 @@ def levels(study: Study, config_hash: str) -> dict[str, Level]:
     """Of each metric of a part that a configuration's completed runs have, by its name in records."""
     crossed, found = Crossed(study), {}
     for metric in map(str, study.usable.columns):
-        part, name = split_metric(metric)
-        runs = runs_of(study, config_hash, metric) if part else {}
-        if len(runs) == 1:
-            ((key, value),) = runs.values()
-            found[metric] = Level(*of_run(name, value, crossed.read(key, part)))
-        elif runs:
-            estimate = crossed.mean(metric, runs, ratio=test_over_train(study, config_hash, metric))
-            found[metric] = Level(estimate, clip(metric, estimate.interval()))
+        if runs := runs_of(study, config_hash, metric) if split_metric(metric)[0] else {}:
+            found[metric] = Level(*crossed.level(metric, runs, test_over_train(study, config_hash, metric)))
     return found
 
 
-def by_class(said: Judged | None, classes: Sequence[str]) -> tuple[ClassShare, ...]:
+def by_class(said: Judged | str | None, classes: Sequence[str]) -> tuple[ClassShare, ...]:
     """How much of each class one run recognised; () where it is not known of each image, or clusters were formed."""
-    if said is None or not isinstance(said.given, Predictions):
+    if not isinstance(said, Judged) or not isinstance(said.given, Predictions):
         return ()
     rows = []
     for index, name in enumerate(classes):

@@ -18,8 +18,9 @@ from analysis.headline import changed
 from analysis.mixture import mixture
 from analysis.numbers import show
 from analysis.search import parameters
+from analysis.standing import standing
 from analysis.study import STATUSES, Study, finite, listed, mapping, plural, text_of, whole, without_folders
-from analysis.summary import title
+from analysis.summary import phrase, title
 
 CHECKLISTS = {"claim": "CLAIM, 2024 update", "tripod": "TRIPOD+AI, 2024", "reforms": "REFORMS, 2024"}
 _WORD = {"tpe": "the tree-structured Parzen estimator", "gp": "a Gaussian process", "random": "random search", "grid": "a grid"}
@@ -88,7 +89,7 @@ def question(study: Study) -> str:
     source = {"synthetic": "the built-in synthetic set", "": "its data"}.get(source, source)
     parts = []
     if trials := whole(study.asked.get("trials")):
-        goal = f"which configuration of {study.procedure} reaches the best {title(study.metric).lower()} on {source}"
+        goal = f"which configuration of {study.procedure} reaches the best {phrase(study.metric)} on {source}"
         parts.append(f"{goal}, in {plural(trials, 'trial')}")
     if own := [t.number for t in study.tables if t.number != "search"]:
         what = f"what the arms of table{'s' if len(own) > 1 else ''} {', '.join(own)} reach" + ("" if parts else f" on {source}")
@@ -194,7 +195,7 @@ def _search(study: Study) -> str:
     ]
     pruned = int((study.usable["trial"].notna() & (study.usable["status"] == "pruned")).sum())
     stopped = f", {pruned} of them stopped early by {scheduler}" if scheduler and scheduler != "none" else ""
-    goal = f"{'Highest' if study.maximize else 'Lowest'} {title(study.metric).lower()} was sought in {plural(trials, 'trial')}"
+    goal = f"{'Highest' if study.maximize else 'Lowest'} {phrase(study.metric)} was sought in {plural(trials, 'trial')}"
     return f"{goal}{f' by {sampler}' if sampler else ''}{stopped}, over {', '.join(ranges)}. The search saw validation data only."
 
 
@@ -317,6 +318,12 @@ _SAID: dict[str, Callable[[Study], str]] = {
 }
 
 
+def _head(study: Study) -> list[str]:
+    """What must be known of an unfinished, failed or empty study before its text is taken for a paper."""
+    first = standing(study).first
+    return [f"**{first}**", ""] if first else []
+
+
 def methods_md(study: Study) -> str:
     """The methods section, to be cut and pasted; what the study does not know is not in it."""
     said = answers(study)
@@ -327,7 +334,7 @@ def methods_md(study: Study) -> str:
         "Evaluation": ("metrics", "output", "statistics", "baselines"),
         "Software and machines": ("code", "libraries", "machines", "again"),
     }
-    lines = [f"# Methods of {study.name}", ""]
+    lines = [f"# Methods of {study.name}", "", *_head(study)]
     for heading, names in parts.items():
         if text := " ".join(said[name] for name in names if said.get(name)):
             lines += [f"**{heading}.** {text}", ""]
@@ -357,7 +364,7 @@ def checklist_md(study: Study, name: str) -> str:
     filled = [(item, " ".join(said[by] for by in item.by if said.get(by))) for item in items(name)]
     done = [(item, text) for item, text in filled if text]
     whole_ = [item for item, _ in done if not item.add]
-    lines = [f"# {CHECKLISTS[name]}: {study.name}", ""]
+    lines = [f"# {CHECKLISTS[name]}: {study.name}", "", *_head(study)]
     lines += [
         f"Of {len(filled)} items this study fills {len(whole_)} and {len(done) - len(whole_)} in part; a person fills {len(filled) - len(done)}.",
         "",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from analysis.numbers import interval, number
 from analysis.pretext import pretexts
 from analysis.standing import baselines, size_baseline, standing
 from analysis.study import STATUSES, Study, mapping, plural, without_folders
-from analysis.summary import Summary, title
+from analysis.summary import Summary, phrase, title
 
 HERE = Path(__file__).parent / "page"
 SCRIPTS = ("tables", "state", "svg", "arms", "plots", "runs", "ledger", "more")  # in the order in which the page runs them
@@ -64,6 +65,28 @@ def script(*names: str) -> str:
     return "".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in names)
 
 
+_LONG = 80  # characters of a name; what is longer is shown by its ends, and whole at the pointer
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+(?:[^A-Za-z<]*[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+)*")
+
+
+def bdi(name: str, breaks: bool = False) -> Markup:
+    """A name that somebody gave: it runs in its own direction and turns nothing beside it, and however long it is it fits. breaks: a line
+    may end after its underscores."""
+    middle = (_LONG - 1) // 2
+    text = str(escape(name if len(name) <= _LONG else f"{name[: _LONG - 1 - middle]}…{name[-middle:]}"))
+    whole = f' title="{escape(name)}"' if len(name) > _LONG else ""
+    return Markup(f"<bdi{whole}>{text.replace('_', '_<wbr>') if breaks else text}</bdi>")
+
+
+@jinja2.pass_eval_context
+def _isolated(context: jinja2.nodes.EvalContext, value: Any) -> Any:
+    """Words of a page in which a name runs from right to left: marks that it ends where it ends (the first strong isolate of Unicode, since a
+    sentence or an attribute holds no element)."""
+    if not context.autoescape or not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _RIGHT_TO_LEFT.sub(lambda found: f"\u2068{found[0]}\u2069", value)
+
+
 def templates() -> jinja2.Environment:
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -72,6 +95,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_isolated,
     )
     env.globals.update(
         number=number,
@@ -83,16 +107,14 @@ def templates() -> jinja2.Environment:
         heading=tb.heading,
         asks=asks,
         title=title,
+        phrase=phrase,
         over=frames.over,
-        shown=frames.shown,
         to_markdown=tb.to_markdown,
         isnan=math.isnan,
         plural=plural,
         zip=zip,
     )
-    env.filters.update(
-        md=tb.markdown, plain=without_folders, title_of=title, breaks=lambda name: Markup(str(escape(name)).replace("_", "_<wbr>"))
-    )
+    env.filters.update(md=tb.markdown, plain=without_folders, title_of=title, bdi=bdi, breaks=lambda name: bdi(name, breaks=True))
     return env
 
 
@@ -177,7 +199,7 @@ def _rows(study: Study, runs: pd.DataFrame) -> list[dict[str, Any]]:
             "what": what,
             "seed": row["seed"],
             "status": row["status"],
-            "reason": "of another data set or procedure: not used" if not row["known"] else row["reason"],
+            "reason": row["reason"] if row["known"] else "not used: of another data set or procedure, or another run of this seed counts",
             "score": 100 * row.get(study.metric, math.nan),
             "test": 100 * row.get(tested, math.nan),
             "seconds": row["seconds"],
@@ -269,7 +291,7 @@ def provenance(study: Study) -> str:
         ("images", data.get("images")),
         ("parts", ", ".join(f"{k} {v}" for k, v in data["parts"].items()) if isinstance(data.get("parts"), Mapping) else None),
         ("seeds", ", ".join(map(str, study.seeds))),
-        ("objective", f"{study.metric}, {'maximised' if study.maximize else 'minimised'}"),
+        ("objective", f"{phrase(study.metric)}, {'maximised' if study.maximize else 'minimised'}"),
         ("devices", ", ".join(sorted({str(d) for d in rows["device"].dropna()})) or None),
         ("code", ", ".join(sorted({code[:16] for codes in rows["codes"].unique() for code in codes.split()})) or None),
         ("versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items())) or None),

@@ -86,7 +86,8 @@ def check(paper: Path, study_dir: str | Path | None = None) -> Checked:
     StudyError where a file or the study is missing."""
     lines: list[_Line] = []
     written: list[Path] = []
-    _read(paper, paper.parent, lines, written, set())
+    own: dict[str, _Own] = {}
+    _read(paper, paper.parent, lines, written, own, set())
     study = load(study_dir if study_dir is not None else _study_of(paper, written))
     refused = []
     for path in written:
@@ -97,15 +98,16 @@ def check(paper: Path, study_dir: str | Path | None = None) -> Checked:
     values = _values(study)
     notes: list[str] = []
     macros = typed = 0
-    for line in lines:
+    for line in (_Line(given.place, _expanded(given.text, own)) for given in lines):
         for name in re.findall(r"\\kt\s*\{([^}]*)\}", line.text):
             macros += 1
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1, 0.4)
                 refused.append(f"{line.place}: no record gives \\kt{{{name}}}" + (f"; did you mean \\kt{{{near[0]}}}?" if near else ""))
-        for text in _typed(line.text):
+        for sign, text in _typed(line.text):
             typed += 1
-            found = _backing(text, values)
+            found = _backing(sign, text, values)
+            text = sign + text
             if found is None:
                 refused.append(f"{line.place}: {text} is typed by hand and no record gives it (a comment `% {EXEMPT}` exempts a line)")
             else:
@@ -122,8 +124,40 @@ def _study_of(paper: Path, written: Sequence[Path]) -> Path:
     )
 
 
-def _read(path: Path, root: Path, lines: list[_Line], written: list[Path], seen: set[Path]) -> None:
-    """The lines of a file and of those that it includes; what was written for a paper goes to `written` and is not read."""
+@dataclass(frozen=True)
+class _Own:
+    """A command that the paper defines: how many arguments, and its text."""
+
+    arguments: int
+    text: str
+
+
+_BRACED = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
+_DEFINITION = re.compile(
+    r"\\(?:(?:new|renew|provide)command\*?\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*(?:\[(\d)\])?(?:\[[^\]]*\])?|[gex]?def\s*\\([A-Za-z]+)\s*((?:#\d)*))\s*"
+    + _BRACED
+)
+
+
+def _expanded(text: str, own: Mapping[str, _Own]) -> str:
+    """A line with the paper's own commands in their words: a number hides in them as well as in the text."""
+    for _ in range(5):  # commands within commands; one that calls itself ends too
+        before = text
+        for name, one in own.items():
+            pattern = rf"\\{name}(?![A-Za-z])" + rf"(?:\s*{_BRACED})?" * one.arguments
+
+            def words(found: re.Match[str], one: _Own = one) -> str:
+                return re.sub(r"#(\d)", lambda at: (found[int(at[1])] or "") if int(at[1]) <= one.arguments else "", one.text)
+
+            text = re.sub(pattern, words, text)
+        if text == before:
+            break
+    return text
+
+
+def _read(path: Path, root: Path, lines: list[_Line], written: list[Path], own: dict[str, _Own], seen: set[Path]) -> None:
+    """The lines of a file and of those that it includes, and the commands that they define; what was written for a paper goes to `written` and
+    is not read."""
     if path.resolve() in seen:
         return
     seen.add(path.resolve())
@@ -137,13 +171,17 @@ def _read(path: Path, root: Path, lines: list[_Line], written: list[Path], seen:
         written.append(path)
         return
     body = "\\begin{document}" not in text
-    for count, raw in enumerate(text.splitlines(), 1):
-        words, _, comment = raw.partition("%") if raw.startswith("%") else _cut(raw)
+    cut = [raw.partition("%") if raw.startswith("%") else _cut(raw) for raw in text.splitlines()]
+    kept = "\n".join("" if EXEMPT in comment else words for words, _, comment in cut)
+    for name, count_, other, marks, said in _DEFINITION.findall(kept):
+        own[name or other] = _Own(int(count_ or 0) if name else marks.count("#"), said)
+    plain = _DEFINITION.sub(lambda found: "\n" * found[0].count("\n"), kept).split("\n")
+    for count, ((words, _, _), shown) in enumerate(zip(cut, plain, strict=True), 1):
         for name in re.findall(r"\\(?:input|include)\s*\{([^}]*)\}", words):
-            _read(root / (name if Path(name).suffix else f"{name}.tex"), root, lines, written, seen)
+            _read(root / (name if Path(name).suffix else f"{name}.tex"), root, lines, written, own, seen)
         body = body or "\\begin{document}" in words
-        if body and EXEMPT not in comment:
-            lines.append(_Line(f"{path.name}:{count}", words))
+        if body:
+            lines.append(_Line(f"{path.name}:{count}", shown))
 
 
 def _cut(raw: str) -> tuple[str, str, str]:
@@ -157,21 +195,43 @@ _ARGUMENTS = re.compile(
     r"|definecolor|textcolor|color|documentclass|usepackage)(?![A-Za-z])\s*(?:\[[^\]]*\]\s*)*(?:\{[^}]*\})*"
 )
 _LENGTH = re.compile(r"\d*\.?\d+\s*(?:\\(?:line|text|column)width|(?:pt|cm|mm|em|ex|in|px)\b)")
+_UNIT = r"(?:\s|~|\\,|\\;|[${}])*(?:(?P<percent>\\%|\\percent\b|per\s?cent\b)|(?:percentage\s+)?points?\b|pp\b)"
 _NUMBER = re.compile(
-    r"(?<![\w.,])(?P<sign>[-+−]|\$-\$|\\ensuremath\{-\})?(?P<number>\d+(?:\.\d+)?)(?![\w]|\.\d)(?P<unit>(?:\s|~|\\,|\\;|[${}])*(?:\\%|\\percent\b|per\s?cent|percent|points?\b))?"
+    r"(?<![\w.,])(?P<sign>[-+−]|\$-\$|\\ensuremath\{-\})?(?P<number>\d+(?:\{,\}\d+|,\d+(?!,\d)|\.\d+)?|\.\d+)(?![\w]|\.\d)"
+    + f"(?P<unit>{_UNIT})?"
 )
+_LEVEL = re.compile(r"(?:[pP]\$?\s*(?:<|\\leq?\b|\\lt\b)|\\alpha\$?\s*=|level\s+of)\s*\$?\s*$")
 
 
-def _typed(text: str) -> Iterator[str]:
-    """Numbers in a line of text that look like results: with decimals, or with a per cent sign or points behind; `95 % interval` is none."""
+def _typed(text: str) -> Iterator[tuple[str, str]]:
+    """(sign, digits with a decimal point) of numbers in a line of text that look like results: with decimals, or with a per cent sign or points
+    behind. `95 % interval` and `p < 0.05` are none. sign: `-`, `+`, or '' where there is none or it is the dash of a range."""
     text = _LENGTH.sub(" ", _ARGUMENTS.sub(" ", text))
     for found in _NUMBER.finditer(text):
-        after = text[found.end() :].lstrip(" ~-,")
-        confidence = found["number"] in ("90", "95", "99") and re.match(
-            r"(?:simultaneous\s+)?(?:confidence|interval|CI\b|t interval)", after
-        )
-        if ("." in found["number"] or found["unit"]) and not confidence:
-            yield found["number"]
+        before, after = text[: found.start()].rstrip(" ~$"), text[found.end() :].lstrip(" ~-,")
+        digits = found["number"].replace("{,}", ".").replace(",", ".")
+        digits = f"0{digits}" if digits.startswith(".") else digits
+        confidence = digits in ("90", "95", "99") and re.match(r"(?:simultaneous\s+)?(?:confidence|interval|CI\b|t interval)", after)
+        if confidence or (digits == "0.05" and _LEVEL.search(before)) or ("," in found["number"] and not _is_decimal(found)):
+            continue
+        if "." in digits or found["unit"]:
+            sign = "" if not found["sign"] or before[-1:].isdigit() or before[-1:] in tuple("-–%})/") else found["sign"]
+            yield "-" if sign and sign != "+" else sign, digits
+
+
+def _is_decimal(found: re.Match[str]) -> bool:
+    """Whether the comma of a number is a decimal one, and not that of thousands or of a list: `97{,}12`, `97,12 %`, `97,12`; neither `4,000`
+    nor `[12,13]`, `(12,13)` or `{10,20}` outside siunitx's commands."""
+    digits, places = found["number"], len(found["number"].rpartition(",")[2])
+    if "{,}" in digits or found["percent"]:
+        return True
+    start, end = found.string[: found.start()], found.string[found.end("number") :]
+    listed = (
+        start[-1:] in tuple("[({")
+        and end.lstrip("\\")[:1] in tuple("])}")
+        and not re.search(r"\\(?:num|qty|SI)\s*(?:\[[^\]]*\])?\{$", start)
+    )
+    return not listed and (places == 2 or (bool(found["unit"]) and places != 3))
 
 
 def _values(study: Study) -> Mapping[str, float]:
@@ -194,12 +254,15 @@ def _values(study: Study) -> Mapping[str, float]:
     return {name: value for name, value in out.items() if not math.isnan(value)}
 
 
-def _backing(text: str, values: Mapping[str, float]) -> str | None:
-    """Whose value, rounded as the text rounds, is the text; as it is or as a fraction of 1. A number that is rounded to less than two decimals
-    is held against means, gains and settings alone: some end of an interval would fit it by chance."""
+def _backing(sign: str, text: str, values: Mapping[str, float]) -> str | None:
+    """Whose value, rounded as the text rounds, is the text; as it is or as a fraction of 1. A sign that is written must be the value's; without
+    one `loses 0.94 points` is as good as -0.94. A number that is rounded to less than two decimals is held against means, gains and settings
+    alone: some end of an interval would fit it by chance."""
     places = len(text.partition(".")[2])
     for name, value in values.items():
         if places < 2 and any(word in name for word in _ENDS):
+            continue
+        if sign and value * (1 if sign == "+" else -1) < 0:
             continue
         if any(f"{abs(v):.{places}f}" == text for v in (value, value / 100)):
             return name

@@ -87,21 +87,22 @@ def verdict(ours: Estimate | None, interval: Interval, theirs: float, their_inte
     """What became of the paper's difference between an arm and the baseline arm, in words; '' where one of the two is missing.
 
     interval: of ours, with the table's others. An order is kept or reversed only where it excludes 0; a size is another only where the
-    difference of the differences, with both errors, is."""
+    difference of the differences, with both errors, is; and compatible only where the order is told, since an interval that has both 0 and
+    the paper's value in it knows nothing of the size. Without an interval nothing is told."""
     if ours is None or math.isnan(ours.value) or math.isnan(theirs):
         return ""
-    sure = interval.low > 0 or interval.high < 0  # neither without an interval
+    if math.isnan(interval.low):
+        return "undecided: no interval of ours"
+    sure = interval.low > 0 or interval.high < 0
     if theirs == 0:
         return "the paper has no difference, ours excludes 0" if sure else "the paper has no difference, ours includes 0"
-    if not sure:
-        order = "order undecided, ours includes 0" if not math.isnan(interval.low) else "order undecided"
-    else:
+    order = "order undecided, ours includes 0"
+    if sure:
         order = "order kept" if ours.value * theirs > 0 else "order reversed"
-    if math.isnan(interval.low):
-        return order
     apart, ends = _apart(ours, theirs, their_interval)
     size = f"ours - published {number(apart, True)} ({between(ends, True)})"
-    return f"{order}; {'another size' if ends.low > 0 or ends.high < 0 else 'size compatible'}: {size}"
+    told = "another size" if ends.low > 0 or ends.high < 0 else "size compatible" if sure else "size undecided"
+    return f"{order}; {told}: {size}"
 
 
 def _apart(ours: Estimate, theirs: float, their_interval: Interval) -> tuple[float, Interval]:

@@ -21,7 +21,7 @@ from analysis.values import STATUSES, finite, listed, mapping, plural, text_of, 
 
 SCHEMA = 1
 # Of two lines with one key the more final one stands: a run that failed or was pruned may be run again, never the other way round.
-_RANK = {"failed": 0, "pruned": 1, "diverged": 2, "collapsed": 2, "completed": 3}
+RANK = {"failed": 0, "pruned": 1, "diverged": 2, "collapsed": 2, "completed": 3}
 _REASONS = {
     "unreachable_weights": "weights unreachable",
     "out_of_memory": "out of memory",
@@ -241,8 +241,8 @@ def merge(found: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
 
     The most final status stands; a line of that status which adds metrics, arms or a trial's number adds them; of two values for
     one metric the one that ended first stands. Sorted by content, so that the order in the file does not matter."""
-    top = max(_RANK[r["status"]] for r in found)
-    level = [r for r in found if _RANK[r["status"]] == top]
+    top = max(RANK[r["status"]] for r in found)
+    level = [r for r in found if RANK[r["status"]] == top]
     if len(level) == 1:
         chosen = level[0]
     else:

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from analysis import statistics as st
-from analysis.crossed import Crossed, Estimate, of_seeds, two_way
+from analysis.artefacts import run_folder
+from analysis.crossed import Crossed, of_pairs
 from analysis.frames import over
 from analysis.numbers import interval, number
 from analysis.page import script, style, templates
 from analysis.report import Report, encoded, write_file, write_report
 from analysis.statistics import NONE, Interval
-from analysis.study import Study, StudyError, listed, load, mapping, text_of, whole, without_folders
+from analysis.study import Study, StudyError, listed, load, mapping, plural, text_of, whole, without_folders
 from analysis.summary import Cell, Row, title
 from analysis.tables import markdown, plus_minus
 
@@ -38,13 +39,13 @@ class Pair:
     difference: float
     interval: Interval
     paired: int  # seeds in both; 0 where the test images differ and nothing can be paired
-    over: str  # what the interval is over, '' where there is none
+    over: str  # what the interval is over; why there is none where predictions are lost; else ''
     differs: tuple[str, ...]  # what else differs between the two rows: split, settings, code, versions, seeds
 
 
 def compare(first: Study, second: Study) -> tuple[Pair, ...]:
-    """Arms of the same table and name. On the same data and split they are paired by seed, and where both kept their predictions of the same
-    images the interval is over seeds and patients; else nothing is paired and it is Welch's. Where splits are redrawn per seed both have
+    """Arms of the same table and name. On the same data and split they are paired by seed, and where predictions are kept the interval is over
+    seeds and patients, or there is none (see `Crossed`); else nothing is paired and it is Welch's. Where splits are redrawn per seed both have
     Nadeau and Bengio's variance, as the tables have."""
     here, there = Crossed(first), Crossed(second)
     others = {(s.table.number, r.arm.name): r for s in second.summaries for r in s.rows}
@@ -68,21 +69,10 @@ def _difference(here: Crossed, row: Row, a: Cell, there: Crossed, other: Row, b:
     if not seeds:
         ends = st.welch_interval(b.array, a.array, other.ratio, row.ratio) if a.n > 1 and b.n > 1 else NONE
         return b.mean - a.mean, ends, 0, "seeds" if not math.isnan(ends.low) else ""
-    ratio = max(row.ratio, other.ratio)
-    found = None if ratio else between(there, here, a.metric, {s: (b.runs[s], a.runs[s]) for s in seeds})
-    found = found or of_seeds([b.runs[s][1] - a.runs[s][1] for s in seeds], ratio)
+    found = of_pairs(a.metric, seeds, [((there, *b.runs[s]), (here, *a.runs[s])) for s in seeds], max(row.ratio, other.ratio))
     ends = found.interval()
-    return found.value, ends, len(seeds), over(found) if not math.isnan(ends.low) else ""
-
-
-def between(one: Crossed, other: Crossed, metric: str, runs: Mapping[int, tuple[tuple[str, float], tuple[str, float]]]) -> Estimate | None:
-    """The mean difference over pairs of runs of two studies, over seeds and patients; None unless each has predictions of the same images."""
-    found = [(one._of(metric, *a), other._of(metric, *b)) for a, b in runs.values()]
-    pairs = [(a, b) for a, b in found if a is not None and b is not None]
-    if len(pairs) < 2 or len(pairs) < len(found) or len({judged.images for pair in pairs for _, judged in pair}) > 1:
-        return None
-    table = np.stack([a[0] - b[0] for a, b in pairs])
-    return two_way(100 * table, pairs[0][0][1].unit) if table.shape[1] > 1 else None
+    rests = f"undecided: {found.lost}" if found.lost else over(found) if not math.isnan(ends.low) else ""
+    return found.value, ends, len(seeds), rests
 
 
 def _differences(first: Study, row: Row, second: Study, other: Row) -> tuple[str, ...]:
@@ -198,8 +188,10 @@ def _data_hash(study: Study) -> str:
 
 
 def merge(study_dirs: Sequence[str | Path], out: str | Path) -> Path:
-    """Writes one study folder with the tables, seeds and records of several, trials renumbered. StudyError unless procedure, preset and
-    data agree."""
+    """Writes one study folder with the tables, seeds, records and predictions of several, trials renumbered. StudyError unless procedure,
+    preset, data and settings agree, and each arm's seed was trained by one code.
+
+    Data of one hash are the same images with the same patients, so predictions of one study can stand beside those of another."""
     studies = [load(d) for d in study_dirs]
     for word, value in (
         ("procedure", lambda s: s.procedure),
@@ -212,6 +204,7 @@ def merge(study_dirs: Sequence[str | Path], out: str | Path) -> Path:
                 f"the studies differ in their {word} ({', '.join(v[:12] or 'none' for v in found)}) and cannot be merged; --compare takes two"
             )
     _refuse_other_settings(studies)
+    _refuse_two_codes(studies)
     if (Path(out) / "study.json").exists() and any(
         (Path(out) / "study.json").samefile(s.folder / "study.json") for s in studies if (s.folder / "study.json").exists()
     ):
@@ -236,9 +229,60 @@ def merge(study_dirs: Sequence[str | Path], out: str | Path) -> Path:
     asked = dict(studies[0].asked)
     asked |= {"study": _name(studies), "tables": list(tables.values()), "seeds": seeds, "repeats": len(seeds)}
     asked["trials"] = sum(whole(s.asked.get("trials")) or 0 for s in studies)
+    asked["data"] = dict(mapping(asked.get("data"))) | {"external": list(_external_sets(studies).values())}
+    asked["aside"] = list(dict.fromkeys(word for s in studies for word in map(text_of, listed(s.asked.get("aside"))) if word))
+    _carry(studies, Path(out))
     write_file(Path(out) / "records.jsonl", encoded("".join(lines)))
     write_file(Path(out) / "study.json", encoded(json.dumps(asked, indent=1)))
     return Path(out)
+
+
+def _external_sets(studies: Sequence[Study]) -> dict[str, dict[str, Any]]:
+    """By slug. StudyError where two studies call different images by one name."""
+    found: dict[str, dict[str, Any]] = {}
+    for study in studies:
+        for given in map(mapping, listed(mapping(study.asked.get("data")).get("external"))):
+            slug = text_of(given.get("slug"))
+            if found.setdefault(slug, given).get("hash") != given.get("hash"):
+                raise StudyError(f"the studies have different images as external set {slug} and cannot be merged; --compare takes two")
+    return found
+
+
+def _carry(studies: Sequence[Study], out: Path) -> None:
+    """What the runs said of single images, and whose images they are. Of a run that stands in two studies, from where it ended first, whose
+    record counts."""
+    for slug in ("", *_external_sets(studies)):
+        where = Path("external", slug) if slug else Path("data")
+        if there := [study.folder / where / "data.json" for study in studies if (study.folder / where / "data.json").is_file()]:
+            write_file(out / where / "data.json", there[0].read_bytes())
+    for path in {path.name: path for study in reversed(studies) for path in (study.folder / "splits").glob("*.csv")}.values():
+        write_file(out / "splits" / path.name, path.read_bytes())
+    ended: dict[str, tuple[str, Path]] = {}
+    for study in studies:
+        for key, when in zip(study.records["key"], study.records["ended"], strict=True):
+            folder = run_folder(study, str(key))
+            if folder is not None and (folder / "result.json").is_file() and (key not in ended or (when or "") < ended[key][0]):
+                ended[key] = when or "", folder / "result.json"
+    for key, (_, path) in ended.items():
+        write_file(out / "checkpoints" / key / "result.json", path.read_bytes())
+
+
+def _refuse_two_codes(studies: Sequence[Study]) -> None:
+    """StudyError where a configuration's seed was trained by two codes: one run of a seed counts, and which one would be chance."""
+    runs = pd.concat([study.usable[["config_hash", "seed", "codes", "arms"]] for study in studies])
+    runs = runs.drop_duplicates(["config_hash", "seed", "codes"]).sort_values(["config_hash", "seed", "codes"])
+    twice = runs[runs.duplicated(["config_hash", "seed"], keep=False)]
+    if twice.empty:
+        return
+    of = twice[(twice["config_hash"] == twice["config_hash"].iloc[0]) & (twice["seed"] == twice["seed"].iloc[0])]
+    what = "; ".join(of["arms"].iloc[0]) or f"configuration {of['config_hash'].iloc[0][:8]}"
+    codes = " and ".join(codes[:8] or "unknown" for codes in of["codes"])
+    count = len(twice[["config_hash", "seed"]].drop_duplicates())
+    raise StudyError(
+        f"{what}, seed {of['seed'].iloc[0]}, was trained by code {codes} in the studies"
+        + (f", and so were {plural(count - 1, 'more run')}" if count > 1 else "")
+        + ": which one counts would be chance, so they cannot be merged; --compare takes two, or repeat one study by the other's code"
+    )
 
 
 def _refuse_other_settings(studies: Sequence[Study]) -> None:

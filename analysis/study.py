@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.mixture import mixture
-from analysis.records import SCHEMA, Columns, merge, read_lines, read_records
+from analysis.records import RANK, SCHEMA, Columns, merge, read_lines, read_records
 from analysis.values import BROKEN as BROKEN
 from analysis.values import STATUSES as STATUSES
 from analysis.values import finite as finite
@@ -76,7 +76,8 @@ class Study:
     """What a study folder says. `asked` is study.json; `records` has one row per run, sorted by configuration and seed:
 
     key, status, reason, seed, trial, config_hash, arms, seconds, gpu_seconds, ..., every metric under its own name (fractions, nan where
-    a run has none) and every parameter as `param.<name>`. `known` is False for runs of another data set or procedure: shown, never used."""
+    a run has none) and every parameter as `param.<name>`. `known` is False for runs of another data set or procedure, and for those beside
+    which another of the same configuration and seed counts: shown, never used."""
 
     folder: Path
     asked: Mapping[str, Any]
@@ -136,7 +137,7 @@ class Study:
 
     @cached_property
     def usable(self) -> pd.DataFrame:
-        """The rows of `records` of this procedure and data set."""
+        """The rows of `records` of this procedure and data set, one for each configuration and seed."""
         return self.records[self.records["known"]]
 
     # Typed tables for a notebook. The modules that make them read a Study, so they are imported where they are wanted.
@@ -199,7 +200,7 @@ class Study:
         """The runs of an arm: its configuration, the study's seeds, the study's data; sorted by seed."""
         first, end = (int(np.searchsorted(self._hashes, arm.config_hash, side)) for side in ("left", "right"))
         rows: pd.DataFrame = self.usable.iloc[first:end]
-        return rows[rows["seed"].isin(self.seeds)].drop_duplicates("seed")
+        return rows[rows["seed"].isin(self.seeds)]
 
     def detail(self, key: str) -> dict[str, Any]:
         """A run's whole record, with its history, confusion matrices and error; {} for an unknown key."""
@@ -331,9 +332,14 @@ def _check_arms(study: Study, warnings: list[str]) -> None:
                 if len(done) and (metric not in done or done[metric].isna().any()):
                     missing[metric] |= set(done["key"] if metric not in done else done.loc[done[metric].isna(), "key"])
             if len(done) == 1 and len(study.seeds) > 1:
-                warnings.append(f"table {table.number}: {arm.name} has one completed seed of {len(study.seeds)}: no spread and no interval")
-    for metric, keys in sorted(missing.items()):
-        warnings.append(f"{plural(len(keys), 'completed run')} of the tables without a finite {metric}: left out of its mean")
+                warnings.append(
+                    f"table {table.number}: {arm.name} has one completed seed of {len(study.seeds)}: nothing is known of other seeds"
+                )
+    if missing:
+        from analysis.summary import phrase  # it reads a Study
+
+        for metric, keys in sorted(missing.items()):
+            warnings.append(f"{plural(len(keys), 'completed run')} of the tables without a finite {phrase(metric)}: left out of its mean")
 
 
 def _frame(columns: Columns, asked: Mapping[str, Any], warnings: list[str]) -> pd.DataFrame:
@@ -345,4 +351,24 @@ def _frame(columns: Columns, asked: Mapping[str, Any], warnings: list[str]) -> p
         if strange.any():
             warnings.append(f"{plural(int(strange.sum()), 'run')} of another {word} left out of all tables and figures")
             frame.loc[strange, "known"] = False
+    return _one_a_seed(frame, warnings)
+
+
+def _one_a_seed(frame: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
+    """Of several runs of one configuration and seed (by several codes, say) the most final one counts, of those the one that ended last; the
+    others are known no more."""
+    known = frame[frame["known"]]
+    twice = known[known.duplicated(["config_hash", "seed"], keep=False)]
+    said, dropped = [], []
+    for (config_hash, seed), rows in twice.groupby(["config_hash", "seed"], sort=True):
+        runs = zip(rows["status"], rows["ended"], rows["key"], rows["codes"], rows["arms"], strict=True)
+        *others, last = sorted((RANK[status], ended or "", key, codes, arms) for status, ended, key, codes, arms in runs)
+        dropped += [key for _, _, key, *_ in others]
+        what = "; ".join(last[4]) or f"configuration {str(config_hash)[:8]}"
+        codes = " and ".join(sorted({code[:8] for *_, codes, _ in (*others, last) for code in codes.split()} or {"unknown"}))
+        said.append(
+            f"{what} has {len(rows)} runs of seed {seed} (code {codes}): run {last[2][:8]}, the last that ended, is the one that counts"
+        )
+    frame.loc[frame["key"].isin(dropped), "known"] = False
+    warnings += said[:5] + ([f"{len(said) - 5} more seeds have several runs, of which the last that ended counts"] if len(said) > 5 else [])
     return frame

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics as st
-from analysis.claims import claims, how_known
-from analysis.crossed import Crossed, Estimate, clip, split_metric
+from analysis.claims import claims, commands, how_known
+from analysis.crossed import Crossed, Estimate, split_metric
 from analysis.mixture import mixture
 from analysis.numbers import number
 from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
@@ -40,14 +40,15 @@ class Cell:
     runs: Mapping[int, tuple[str, float]]  # by seed: key and value
     mean: float
     std: float
-    level: Estimate  # of the mean, over seeds and patients where predictions are there, else over seeds
+    level: Estimate  # of the mean, over seeds and patients where predictions are there, else over seeds; of one run over patients
     interval: Interval
     published: Published | None
     difference_to: Estimate | None = None  # of the mean difference to the baseline arm, over the seeds that both have completed
     comparisons: int = 0  # with the baseline arm in this table and metric; their intervals hold together
     verdict: str = ""  # what became of the published difference to the baseline arm
     bold: bool = False  # the best mean of the table
-    some_broke: bool = False  # of the arm's seeds: nothing is shown of what went well
+    ranks: bool = False  # whether the table's claims rest on this metric
+    some_broke: bool = False  # of the arm's seeds or the baseline's: nothing is shown of what went well
 
     @property
     def n(self) -> int:
@@ -73,14 +74,27 @@ class Cell:
         return self.difference_to.interval(max(1, self.comparisons)) if self.difference_to else NONE
 
     @property
+    def tested(self) -> Estimate | None:
+        """The difference where it is tested, which is decided here for every output: one test a claim, so by the metric that ranks the table
+        alone; none where seeds of either arm diverged or collapsed, or without a standard error."""
+        given = self.difference_to
+        return given if given is not None and self.ranks and not self.some_broke and given.error > 0 else None
+
+    @property
     def p(self) -> float:
-        """That the true gain is 0, adjusted for all arms of the table; below 0.05 where the interval excludes 0, and only there."""
-        return self.difference_to.p(max(1, self.comparisons)) if self.difference_to else math.nan
+        """That the true gain is 0, adjusted for all arms of the table; below 0.05 where the interval excludes 0, and only there. nan where
+        that is not tested."""
+        return self.tested.p(max(1, self.comparisons)) if self.tested else math.nan
+
+    @property
+    def wrong(self) -> float:
+        """Probability that the true gain has the other sign; nan where it is not tested."""
+        return self.tested.wrong if self.tested else math.nan
 
     @property
     def shown(self) -> str:
-        """`better` or `worse` than the baseline arm where that is shown, else ''; '' too where seeds of either arm diverged or collapsed."""
-        return ("better" if self.gain > 0 else "worse") if self.p < 1 - st.LEVEL and not self.some_broke else ""
+        """`better` or `worse` than the baseline arm where that is shown, else ''."""
+        return ("better" if self.gain > 0 else "worse") if self.p < 1 - st.LEVEL else ""
 
     @property
     def difference(self) -> float:
@@ -134,6 +148,7 @@ class Summary:
     ranked: int  # arms that have both a published and a measured mean
     notes: tuple[str, ...]
     claims: tuple[str, ...] = ()  # for each arm what may be said of it against the baseline arm
+    commands: tuple[str, ...] = ()  # that would decide what is undecided
 
 
 def title(metric: str) -> str:
@@ -148,6 +163,12 @@ def title(metric: str) -> str:
     word = TITLES.get(name, name.replace("_", " "))
     word = f"Validation {word}" if part == "val" else word
     return word[:1].upper() + word[1:]
+
+
+def phrase(metric: str) -> str:
+    """A metric within a sentence: `test_accuracy` -> `test accuracy`, `val_f1` -> `validation F1`."""
+    words = f"test {title(metric)}" if metric.startswith("test_") else title(metric)
+    return " ".join(word if (len(word) > 1 and word.upper() == word) or word == "kNN" else word.lower() for word in words.split())
 
 
 def of_external(metric: str) -> tuple[str, str] | None:
@@ -169,10 +190,10 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
     if baseline is not None:
         rows = [_against(row, baseline, crossed) for row in rows]
     for metric in table.metrics:
-        rows = _with_comparisons(rows, metric)
+        rows = _with_comparisons(rows, metric, metric == table.metric)
         rows = _with_bold(rows, metric)
     if baseline is not None:
-        rows = [_with_verdicts(row, baseline, REPEATS.get(study.procedure)) for row in rows]
+        rows = [_with_verdict(row, baseline, table.metric, REPEATS.get(study.procedure)) for row in rows]
     both = [r for r in rows if (c := r.cells[table.metric]).n and c.published and not c.published.word]
     cells = [r.cells[table.metric] for r in both]
     tau = st.kendall([c.published.mean for c in cells if c.published], [c.array for c in cells])
@@ -189,6 +210,7 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
             *_of_code(study, table),
         ),
         claims(study, table, rows, baseline),
+        () if any(max(row.ratio, baseline.ratio if baseline else 0.0) for row in rows) else commands(study, table, rows),
     )
 
 
@@ -343,8 +365,7 @@ def _cell(done: pd.DataFrame, metric: str, published: Published | None, ratio: f
     runs = {seed: (str(key), value) for (seed, value), key in zip(values, given["key"], strict=True)}
     array = np.array([v for _, v in values])
     mean, std = st.mean_std(array)
-    level = crossed.mean(metric, runs, ratio=ratio)
-    return Cell(metric, values, runs, mean, std, level, clip(metric, level.interval()), published)
+    return Cell(metric, values, runs, mean, std, *crossed.level(metric, runs, ratio), published)
 
 
 def _reasons(runs: pd.DataFrame, waiting: int) -> tuple[str, ...]:
@@ -366,10 +387,10 @@ def _against(row: Row, baseline: Row, crossed: Crossed) -> Row:
     return replace(row, cells=cells)
 
 
-def _with_comparisons(rows: list[Row], metric: str) -> list[Row]:
-    """How many differences of the column have an interval: all of them are to hold together."""
+def _with_comparisons(rows: list[Row], metric: str, ranks: bool) -> list[Row]:
+    """How many differences of the column have an interval: all of them are to hold together. ranks: whether they are tested too."""
     count = sum(r.cells[metric].pairs > 1 for r in rows)
-    return [_with(row, metric, comparisons=count) for row in rows]
+    return [_with(row, metric, comparisons=count, ranks=ranks) for row in rows]
 
 
 def _with_bold(rows: list[Row], metric: str) -> list[Row]:
@@ -381,19 +402,16 @@ def _with_bold(rows: list[Row], metric: str) -> list[Row]:
     return [_with(r, metric, bold=r.cells[metric].n > 0 and not r.broken[0] and round(r.cells[metric].mean, 9) == max(means)) for r in rows]
 
 
-def _with_verdicts(row: Row, baseline: Row, repeats: int | None) -> Row:
-    """The row with what became of the paper's differences."""
+def _with_verdict(row: Row, baseline: Row, metric: str, repeats: int | None) -> Row:
+    """The row with what became of the paper's difference, a test like any other: of the metric that ranks the table."""
+    cell, theirs, word = row.cells[metric], baseline.cells[metric].published, ""
     if row.is_baseline:
         return row
-    cells = {}
-    for metric, cell in row.cells.items():
-        theirs, word = baseline.cells[metric].published, ""
-        if cell.published and cell.published.word:
-            word = verdict_of_words(cell.published, row.counts["completed"], row.counts["diverged"])
-        elif cell.published and theirs:
-            word = verdict(cell.difference_to, cell.gain_interval, *published_gain(cell.published, theirs, repeats))
-        cells[metric] = replace(cell, verdict=word)
-    return replace(row, cells=cells)
+    if cell.published and cell.published.word:
+        word = verdict_of_words(cell.published, row.counts["completed"], row.counts["diverged"])
+    elif cell.published and theirs:
+        word = verdict(cell.difference_to, cell.gain_interval, *published_gain(cell.published, theirs, repeats))
+    return _with(row, metric, verdict=word)
 
 
 def _with(row: Row, metric: str, **changes: Any) -> Row:

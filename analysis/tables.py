@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.beside import ClassRow, Pairing
-from analysis.frames import shown, slug
+from analysis.frames import slug
 from analysis.numbers import interval, number
 from analysis.summary import Cell, Row, Summary, title
 
@@ -45,7 +45,7 @@ def to_markdown(summary: Summary) -> str:
         cells = [
             markdown(row.arm.name),
             str(row.counts["completed"]),
-            *(_marked(summary, row.cells[m]) or markdown(row.state) or "–" for m in metrics),
+            *(_marked(row.cells[m]) or markdown(row.state) or "–" for m in metrics),
         ]
         lines += _markdown_row([*cells, *([markdown("; ".join(row.reasons))] if _any_reason(summary) else [])])
     name = markdown(title(summary.table.metric))
@@ -72,6 +72,8 @@ def to_markdown(summary: Summary) -> str:
         )
     said = [*(f"- {markdown(words)}" for words in summary.claims), ""] if summary.claims else []
     said = ["What may be said:", "", *said] if said else []
+    if summary.commands:
+        said += ["More seeds, from the folder that holds the study:", "", "```", *summary.commands, "```", ""]
     return "\n".join([*lines, "", *said, *(f"- {markdown(note)}" for note in summary.notes), *([""] if summary.notes else [])])
 
 
@@ -80,7 +82,7 @@ def to_tex(summary: Summary, cells: pd.DataFrame, metric: str) -> str:
     the rows of `results` of this table. Needs booktabs, siunitx (numbers stand under each other) and threeparttable (notes)."""
     cells = cells[cells["metric"] == metric]
     ranks = metric == summary.table.metric
-    marked = ["\\tnote{$\\dagger$}" if ranks and isinstance(mark, str) else "" for mark in cells["shown"]]
+    marked = ["\\tnote{$\\dagger$}" if isinstance(mark, str) else "" for mark in cells["shown"]]
     name, over_baseline = tex(title(metric)), f"Gain over {tex(summary.baseline or '')}"
     body = pd.DataFrame(
         {
@@ -147,9 +149,9 @@ def _how_known(cells: pd.DataFrame) -> tuple[str, ...]:
     return (" ".join([*said, "Not tested: the table's claims rest on another metric."]),) if said else ()
 
 
-def _marked(summary: Summary, cell: Cell) -> str:
+def _marked(cell: Cell) -> str:
     words = f"**{plus_minus(cell)}**" if cell.bold else plus_minus(cell)
-    return words + (" †" if shown(summary, cell) else "")
+    return words + (" †" if cell.shown else "")
 
 
 def heading(summary: Summary) -> str:

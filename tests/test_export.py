@@ -71,7 +71,7 @@ def test_the_card_s_headline_is_the_test_score_with_its_interval_and_the_seed_of
     exact = scipy.stats.binomtest(hits, len(test)).proportion_ci(0.95, method="exact")
     line = (best / "README.md").read_text().splitlines()[2]
     for words in (
-        f"**Test accuracy {100 * hits / len(test):.2f} % (95 % interval {100 * exact.low:.2f} to {100 * exact.high:.2f}; 1 seed, ",
+        f"**Test accuracy {100 * hits / len(test):.2f} % (95 % interval {100 * exact.low:.2f} to {100 * exact.high:.2f}; by image, one training: ",
         f"{len(test)} test images, patients not known",
         f"of seed {record['seed']}, the only one",
     ):

@@ -158,7 +158,7 @@ if (ledgerHost && data.ledger) {
       el("th", { className: "left" }, "Truth"),
       el("th", { className: "left" }, "Said most"),
       el("th", { className: "left" }, "Mark"),
-      ...given.arms.map((name) => el("th", { scope: "col", title: name, className: "hits" }, clip(name, 14))),
+      ...given.arms.map((name) => el("th", { scope: "col", title: name, className: "hits" }, el("bdi", {}, clip(name, 14)))),
     );
     hold.replaceChildren(
       el(
@@ -239,7 +239,7 @@ if (ledgerHost && data.ledger) {
       el(
         "tr",
         {},
-        el("th", { scope: "row" }, name),
+        el("th", { scope: "row" }, named(name)),
         ...[
           two(mean(armRuns[arm].map((r) => before[r]))),
           two(mean(armRuns[arm].map((r) => after[r]))),

@@ -18,7 +18,7 @@ if (explorer && count) {
   const chips = el("div", { className: "chips", role: "group" });
   chips.setAttribute("aria-label", "Arms shown");
   runs.groups.forEach((name, group) => {
-    const chip = el("button", { type: "button", className: "chip" }, swatch(group), name);
+    const chip = el("button", { type: "button", className: "chip" }, swatch(group), named(name));
     chip.addEventListener("click", () => {
       state.off[state.off.has(group) ? "delete" : "add"](group);
       changed();

@@ -36,6 +36,8 @@ const clip = (text, most) => {
   const tail = Math.floor((most - 1) / 2);
   return text.slice(0, Math.max(1, most - 1 - tail)) + "…" + (tail > 0 ? text.slice(-tail) : "");
 };
+// A name that somebody gave, in its own direction; whole at the pointer where it is long.
+const named = (name, most = 60) => el("bdi", name.length > most ? { title: name } : {}, clip(name, most));
 const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
 
 // --- what is chosen -----------------------------------------------------------------------------------------------------------------

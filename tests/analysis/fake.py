@@ -48,6 +48,18 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def scores(part: str, matrix: np.ndarray) -> dict[str, float]:
+    """The metrics of a part that a confusion matrix gives, as fractions: macro means over classes."""
+    hit, truth, guessed, whole = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0), matrix.sum()
+    each = {
+        "precision": hit / np.maximum(guessed, 1),
+        "sensitivity": hit / truth,
+        "specificity": (whole - truth - guessed + hit) / (whole - truth),
+        "f1": 2 * hit / (truth + guessed),
+    }
+    return {f"{part}_accuracy": float(hit.sum() / whole)} | {f"{part}_{name}": float(v.mean()) for name, v in each.items()}
+
+
 def record(
     overrides: dict[str, Any],
     seed: int,
@@ -74,14 +86,7 @@ def record(
                 images // classes,
                 np.full((classes, classes), (1 - accuracy) / (classes - 1)) + np.eye(classes) * (accuracy - (1 - accuracy) / (classes - 1)),
             )
-            right = float(np.trace(matrix) / matrix.sum())
-            metrics |= {
-                f"{part}_accuracy": right,
-                f"{part}_precision": right - 0.01,
-                f"{part}_sensitivity": right - 0.015,
-                f"{part}_specificity": 1 - (1 - right) / 3,
-                f"{part}_f1": right - 0.02,
-            }
+            metrics |= scores(part, matrix)
             confusion[part] = matrix.tolist()
     ran = {"completed": epochs, "pruned": epochs // 2, "diverged": 2, "failed": 0}[status]
     knn = [0.3 + (accuracy - 0.35) * (1 - np.exp(-(e + 1) / 3)) + rng.normal(0, 0.01) for e in range(ran)]
@@ -262,7 +267,8 @@ def leave(
     np.save(folder / "data/images.npy", pixels)
     files = [f"{classes[label]}/cell{i:04d}.png" for i, label in enumerate(labels)]
     (folder / "data/data.json").write_text(json.dumps({"files": files, "labels": labels.tolist(), "classes": classes}))
-    test = np.sort(rng.permutation(images)[: max(180, 4 * count)])
+    sizes = next(np.sum(r["confusion"]["test"], axis=1) for r in records if "test_accuracy" in r["metrics"])
+    test = np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:size] for c, size in enumerate(sizes)]))
     shown = test[rng.permutation(len(test))[:150]]
     for record_ in records:
         if "test_accuracy" not in record_["metrics"]:
@@ -271,7 +277,9 @@ def leave(
         made = folder / "checkpoints" / record_["key"]
         made.mkdir(parents=True, exist_ok=True)
         sure = record_["metrics"]["test_accuracy"]
-        guess = np.where(draw.random(len(test)) < sure, labels[test], draw.integers(0, count, len(test)))
+        guess = np.zeros(len(test), dtype=int)
+        for c, row in enumerate(record_["confusion"]["test"]):  # as the record has it
+            guess[labels[test] == c] = draw.permutation(np.resize(np.repeat(np.arange(count), row), (labels[test] == c).sum()))
         top = draw.uniform(max(0.4, 1 / count), 0.99, len(test))
         probability = np.repeat((1 - top)[:, None] / (count - 1), count, axis=1)
         probability[np.arange(len(test)), guess] = top
@@ -303,7 +311,8 @@ def leave(
 
 
 def doubt(folder: Path, count: int = 5) -> None:
-    """Gives each image of a study that `leave` has filled one of 40 patients, and has every run get the first test images wrong."""
+    """Gives each image of a study that `leave` has filled one of 40 patients, and has every run get the first test images wrong; the records
+    are of it."""
     data = json.loads((folder / "data/data.json").read_text())
     data["patients"] = [f"p{i % 40:02d}" for i in range(len(data["files"]))]
     (folder / "data/data.json").write_text(json.dumps(data))
@@ -316,6 +325,16 @@ def doubt(folder: Path, count: int = 5) -> None:
             row[(test["label"][i] + 1) % classes] = 0.94
             test["probability"][i] = row
         path.write_text(json.dumps(given))
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    for r in records:
+        path = folder / "checkpoints" / r["key"] / "result.json"
+        if path.exists():
+            test = json.loads(path.read_text())["predictions"]["test"]
+            matrix = np.zeros((len(test["probability"][0]),) * 2, dtype=int)
+            np.add.at(matrix, (test["label"], np.argmax(test["probability"], axis=1)), 1)
+            r["confusion"]["test"] = matrix.tolist()
+            r["metrics"] |= {name: value for name, value in scores("test", matrix).items() if name in r["metrics"]}
+    (folder / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
 
 
 def many_classes(count: int = 24, external: str = "qband") -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -337,8 +356,11 @@ def many_classes(count: int = 24, external: str = "qband") -> tuple[dict[str, An
         rng = np.random.default_rng(int(r["key"][:8], 16))
         for part, share in (("test", r["metrics"]["test_accuracy"]), (f"external_{external}", r["metrics"]["test_accuracy"] - 0.1)):
             rates = np.full((count, count), (1 - share) / (count - 1)) + np.eye(count) * (share - (1 - share) / (count - 1))
-            r["confusion"][part] = rng.multinomial(10, rates).tolist()
-            r["metrics"] |= {f"{part}_accuracy": share, f"{part}_f1": share - 0.02}
+            matrix = rng.multinomial(10, rates)
+            r["confusion"][part] = matrix.tolist()
+            r["metrics"] |= {
+                name: value for name, value in scores(part, matrix).items() if not name.endswith("y") or name.endswith("accuracy")
+            }
         r["confusion"].pop("val")
         r["metrics"]["test_accuracy_kmeans_std"] = 0.004
         for entry in r["history"]:

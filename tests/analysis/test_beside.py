@@ -265,7 +265,7 @@ def test_a_table_of_24_classes_has_a_sortable_row_for_each(many):
     table = text[text.index("(recall)") :]
     table = table[: table.index("</table>")]
     assert table.count("<tr>") == 25
-    assert re.findall(r'scope="row">([^<]+)<', table) == MANY[0]["data"]["classes"]
+    assert re.findall(r'scope="row"><bdi>([^<]+)<', table) == MANY[0]["data"]["classes"]
 
 
 # --- external sets and baselines ------------------------------------------------------------------------------------------------------
@@ -378,7 +378,7 @@ def test_a_search_that_found_nothing_better_is_a_sentence_and_no_table(tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     part = text[text.index('id="table-search"') :]
     part = part[: part.index("</section>")]
-    assert "found nothing better than <strong>baseline settings</strong>" in part
+    assert "found nothing better than <strong><bdi>baseline settings</bdi></strong>" in part
     assert "<table" not in part
 
 

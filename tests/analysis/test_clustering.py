@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import fake
 import numpy as np
@@ -136,10 +137,15 @@ def _short(entry):
     entry["tile"] = entry["tile"][:-1]
 
 
-@pytest.mark.parametrize("spoil", [_without_tiles, _negative, _short])
-def test_clusters_that_are_damaged_or_of_before_tiles_were_kept_leave_the_seeds_alone(tmp_path, spoil):
-    cell = study(tmp_path, spoil=spoil).rows[2].cells["test_ami"]
+def test_clusters_of_before_tiles_were_kept_leave_the_seeds_alone(tmp_path):
+    cell = study(tmp_path, spoil=_without_tiles).rows[2].cells["test_ami"]
     assert cell.level.cases == 0 and cell.interval == pytest.approx(stats.t.interval(0.95, 2, cell.mean, stats.sem(cell.array)))
+
+
+@pytest.mark.parametrize("spoil", [_negative, _short])
+def test_clusters_that_are_damaged_leave_no_interval(tmp_path, spoil):
+    cell = study(tmp_path, spoil=spoil).rows[2].cells["test_ami"]
+    assert math.isnan(cell.interval.low) and "are damaged" in cell.level.lost
 
 
 def test_the_report_of_clusters_names_no_damage_where_there_are_no_probabilities(tmp_path):

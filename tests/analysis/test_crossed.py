@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import fake
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from scipy import stats
 
 import analysis
-from analysis import crossed
+from analysis import beside, crossed, headline, levels
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
 
 
@@ -113,7 +114,7 @@ def test_the_two_way_table_is_worked_out_as_an_analysis_of_variance():
     found = crossed.two_way(table)
     total = ms_s + ms_c - ms_e
     assert (found.value, found.error) == (pytest.approx(mean), pytest.approx(math.sqrt(total / 44)))
-    assert found.free == pytest.approx(total**2 / (ms_s**2 / 3 + ms_c**2 / 10 + ms_e**2 / 30))
+    assert found.free == pytest.approx(1 / (ms_s / total / 3 + (total - ms_s) / total / 10))
     half = stats.t.ppf(0.975, found.free) * found.error
     assert found.interval() == pytest.approx((mean - half, mean + half))
 
@@ -143,6 +144,15 @@ def test_nominal_95_per_cent_cover_the_truth_in_about_95(seeds, patients):
     assert 0.91 <= share <= 0.985
 
 
+def test_three_seeds_that_spread_more_than_patients_cover_the_truth_in_95_per_cent():
+    rng, held = np.random.default_rng(7), []
+    for _ in range(4000):
+        table = 2.4 * rng.normal(size=(3, 1)) + 3.4 * rng.normal(size=(1, 30)) + 3 * rng.normal(size=(3, 30))
+        low, high = crossed.two_way(table).interval()
+        held.append(low <= 0 <= high)
+    assert 0.94 <= np.mean(held) <= 0.97
+
+
 def test_seeds_to_tell_shrinks_with_the_difference_and_is_none_where_the_patients_leave_too_much_open():
     table = np.random.default_rng(5).normal(size=(3, 40)) + 3 * np.random.default_rng(6).normal(size=(3, 1))
     found = crossed.two_way(table)
@@ -163,8 +173,9 @@ def study(folder, patients=None, change=None):
         file = folder / "checkpoints" / r["key"] / "result.json"
         if file.exists():
             given = json.loads(file.read_text())["predictions"]["test"]
-            right = np.mean(np.argmax(given["probability"], axis=1) == np.array(given["label"]))
-            r["metrics"]["test_accuracy"] = float(right)
+            guess = np.argmax(given["probability"], axis=1)
+            r["metrics"]["test_accuracy"] = float(np.mean(guess == np.array(given["label"])))
+            r["confusion"]["test"] = confusion_matrix(np.array(given["label"]), guess, 4).tolist()
             if change:
                 change(r, file)
     fake.write(folder, asked, records)
@@ -192,6 +203,8 @@ def test_without_patients_images_are_cases_and_it_is_said(tmp_path):
 def spoil(kind):
     def change(r, file):
         given = json.loads(file.read_text())
+        if kind == "absent of an arm" and r["arms"] == ["2/MoCo"]:
+            file.unlink()
         if r["seed"] != 1:
             return
         if kind == "absent":
@@ -203,15 +216,69 @@ def spoil(kind):
             file.write_text(json.dumps(given))
         elif kind == "another score":
             r["metrics"]["test_accuracy"] -= 0.05
+        elif kind == "another truth":
+            test = given["predictions"]["test"]
+            test["label"][0] = (test["label"][0] + 1) % 4
+            file.write_text(json.dumps(given))
+            r["metrics"]["test_accuracy"] = float(np.mean(np.argmax(test["probability"], axis=1) == np.array(test["label"])))
+        elif kind == "whose images":
+            (file.parents[2] / "data/data.json").unlink(missing_ok=True)
 
     return change
 
 
-@pytest.mark.parametrize("kind", ["absent", "damaged", "other images", "another score"])
-def test_predictions_that_are_not_those_of_the_records_leave_the_seeds_alone_and_it_is_said(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [
+        ("absent", "no predictions (seed 1, run "),
+        ("absent of an arm", "no predictions (seed 0, run "),
+        ("damaged", "result.json cannot be read"),
+        ("other images", "judged on other images (seed 1, run "),
+        ("another score", "and not the recorded"),
+        ("another truth", "another truth of 1 image (seed 1, run "),
+        ("whose images", "predictions without data.json"),
+    ],
+)
+def test_predictions_that_are_lost_or_contradict_leave_no_interval_no_claim_and_the_reason(tmp_path, kind, word):
     summary = study(tmp_path, lambda i: f"p{i % 31}", spoil(kind))
     cell = summary.rows[2].cells["test_accuracy"]
-    assert cell.level.cases == 0
-    assert cell.interval == pytest.approx(stats.t.interval(0.95, 2, cell.mean, stats.sem(cell.array)))
-    assert any("over seeds alone" in note for note in summary.notes)
-    assert all("says nothing of other patients" in words for words in summary.claims)
+    assert cell.level.value == pytest.approx(cell.mean) and math.isnan(cell.interval.low)
+    assert math.isnan(cell.gain_interval.low) and math.isnan(cell.p) and cell.shown == ""
+    assert any(f"No interval of {summary.rows[2].arm.name}: " in note and word in note for note in summary.notes)
+    claim = next(words for words in summary.claims if words.startswith("MoCo against"))
+    assert "undecided" in claim and word in claim and "interval, since" in claim
+
+
+def test_the_changes_of_classes_have_no_interval_where_predictions_of_one_run_are_lost(tmp_path):
+    study(tmp_path, lambda i: f"p{i % 31}")
+    whole = analysis.load(tmp_path)
+    assert all(math.isfinite(row.interval.low) for row in beside.look(whole).classes)
+    (tmp_path / "checkpoints" / whole.winner.keys[1] / "result.json").unlink()
+    assert all(math.isnan(row.interval.low) for row in beside.look(analysis.load(tmp_path)).classes)
+
+
+def test_of_one_seed_table_page_and_card_have_one_interval_by_patient(tmp_path):
+    study(tmp_path, lambda i: f"p{i % 31}")
+    whole = analysis.load(tmp_path)
+    fake.write(tmp_path, {**whole.asked, "seeds": [0]}, [whole.detail(key) for key in whole.records["key"]])
+    one = analysis.load(tmp_path)
+    name = one.winner.config_hash
+    cell = next(row for summary in one.summaries for row in summary.rows if row.arm.config_hash == name).cells["test_accuracy"]
+    card, page = levels.levels(one, name)["test_accuracy"], headline.headline(one)
+    assert cell.interval == card.interval == page.interval and math.isfinite(cell.interval.low)
+    assert page.rests == "by patient, one training: 31 patients" and card.words.endswith(page.rests)
+    assert set(one.results["interval_over"].dropna()) == {"patients, one training"}
+    assert any("intervals are by patient, of that one training" in note for note in one.summaries[0].notes)
+    assert not any("no interval" in words for words in (*one.warnings, *one.summaries[0].notes))
+
+
+def test_the_headline_s_difference_is_the_one_of_its_table_s_cell(tmp_path):
+    study(tmp_path, lambda i: f"p{i % 31}")
+    whole, told = analysis.load(tmp_path), crossed.Estimate(7.0, 1.0, 9.0, 3)
+
+    def marked(row):
+        return replace(row, cells={m: replace(c, difference_to=c.difference_to and told) for m, c in row.cells.items()})
+
+    whole.__dict__["summaries"] = tuple(replace(s, rows=tuple(map(marked, s.rows))) for s in whole.summaries)
+    found = headline.headline(whole)
+    assert found.over and (found.gain, found.gain_interval) == (7.0, told.interval(3))

@@ -100,7 +100,9 @@ def test_a_study_without_predictions_has_no_ledger_and_one_without_images_has_on
     study = analysis.load(made)
     found = ledger.ledger(study)
     view = ledger.view(study, found)
-    assert (view["sheet"], view["pictures"]) == ("", {}) and found.files[0].startswith("image ")
+    assert (view["sheet"], view["pictures"]) == ("", {}) and found.files[0].endswith(".png")
+    (made / "data/data.json").unlink()
+    assert ledger.ledger(analysis.load(made)).files[0].startswith("image ")
 
 
 def test_more_predictions_than_the_page_can_hold_leave_out_the_last_seeds(folder, monkeypatch):

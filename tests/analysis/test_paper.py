@@ -85,6 +85,17 @@ def test_a_number_typed_by_hand_that_no_record_gives_is_refused_with_its_line(fo
         r"33 points",
         r"($-98.76$ to 2)",
         r"98.76\%.",
+        r"98,76 \%",
+        r"98,76~Prozent erreicht es.",
+        r"$98{,}7$",
+        r"\num{98,76}",
+        r"a & 98,76 & b \\",
+        r"98,7 percentage points",
+        r"accuracy of .9876",
+        r"\newcommand{\acc}{98.76}\acc\,\%",
+        r"\newcommand\acc{199}It has \acc{}~\%.",
+        r"\def\acc#1{#1,76~\%}It has \acc{98}.",
+        r"\newcommand{\best}{\acc}\newcommand{\acc}{98.76}\best",
     ],
 )
 def test_a_result_is_seen_however_it_is_written(folder, tmp_path, text):
@@ -100,10 +111,37 @@ def test_a_result_is_seen_however_it_is_written(folder, tmp_path, text):
         r"% 98.76 \% in a comment",
         r"Luo reports 98.76 \%. % not a result",
         r"The temperature is 0.07 and the margin 0.2, at a rate of 0.03.",
+        r"\renewcommand{\arraystretch}{1.25}\newcommand{\unused}{98.76}\newcommand{\ours}{SupCAM}\ours{} in 4,000 images, 12,500 points.",
+        r"Refs [12,13], Eqs. (12,13), seeds 0,1,2, tables 2,5, $x \in \{10,20\}$, 1,024 keys, \foreach \x in {10,20}.",
+        r"at $p < .05$, $\alpha = 0.05$, a level of 0.05",
+        "\\newcommand{\\luo}{98.76} % not a result\nLuo reports \\luo.",
     ],
 )
 def test_what_is_no_result_and_what_is_a_setting_is_not_refused(folder, tmp_path, text):
     assert said(folder, tmp_path, text).refused == ()
+
+
+def test_a_sign_that_is_written_must_be_the_record_s_and_a_dash_of_a_range_is_none(folder, tmp_path):
+    rows = analysis.load(folder).results.dropna(subset=["gain_simultaneous95_low"])
+    gain = next(v for v in rows["gain_over_baseline"] if v > 3)
+    low, high = (f"{v:.2f}" for v in rows.iloc[-1][["ci95_low", "ci95_high"]])
+    sound = rf"It gains {gain:.2f}, $+{gain:.2f}$ points ({low}--{high}, {low} - {high}, ${low}-{high}$, {low}$-${high})."
+    assert said(folder, tmp_path, sound).refused == ()
+    for wrong in (rf"$-{gain:.2f}$", rf"a & -{gain:.2f} \\", rf"$-${gain:.2f}", rf"(−{gain:.2f} points)"):
+        refused = said(folder, tmp_path, wrong).refused
+        assert len(refused) == 1 and f"-{gain:.2f} is typed" in refused[0], wrong
+    loss = next(v for v in rows["gain_over_baseline"] if v < 0)
+    assert said(folder, tmp_path, f"It loses {-loss:.2f} points, ${loss:.2f}$.").refused == ()
+    assert len(said(folder, tmp_path, f"It has $+{-loss:.2f}$ points.").refused) == 1
+
+
+def test_a_right_number_in_a_command_or_with_a_comma_or_without_a_zero_is_found(folder, tmp_path):
+    value = mean(folder)
+    comma, fraction = f"{value:.2f}".replace(".", ","), f"{value / 100:.4f}"[1:]
+    found = said(folder, tmp_path, rf"\acc\,\%, {comma} \%, {fraction}.", rf"\newcommand{{\acc}}{{{value:.2f}}}")
+    assert (found.refused, found.typed) == ((), 3)
+    found = said(folder, tmp_path, r"\acc{} points", r"\newcommand{\acc}{\kt{2/mocko/accuracy/mean}}")
+    assert "did you mean" in found.refused[0]
 
 
 def test_a_whole_number_is_not_backed_by_the_end_of_some_interval(folder, tmp_path):

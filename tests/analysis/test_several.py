@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import math
 from pathlib import Path
 
 import fake
@@ -15,6 +16,7 @@ from scipy import stats
 import analysis
 from analysis.__main__ import main
 from analysis.crossed import two_way
+from analysis.levels import runs_of
 from analysis.several import compare, merge
 
 ASKED, RECORDS = fake.study_and_records()
@@ -249,6 +251,71 @@ def test_a_merged_study_says_in_its_name_what_its_parts_differ_in(tmp_path):
         merge([fake.make(tmp_path / "a"), fake.write(tmp_path / "b", {**ASKED, "seeds": [3, 4, 5]}, records)], tmp_path / "out")
     )
     assert study.name.endswith("(different code, seeds)")
+
+
+def test_an_arm_s_seed_that_two_codes_have_trained_is_not_merged_and_it_is_named(tmp_path, capsys):
+    a, b = fake.make(tmp_path / "a"), changed(tmp_path / "b", other_code)
+    assert main([str(a), str(b), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "seed 0, was trained by code beefbeef and c0dec0de in the studies" in said and "34 more runs" in said and "--compare" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_two_runs_of_one_seed_in_one_study_the_last_completed_counts_everywhere_and_is_named(tmp_path):
+    asked, records = copy.deepcopy(ASKED), copy.deepcopy(RECORDS)
+    own = asked["tables"][0]["arms"][2]["config_hash"]
+    first = [r for r in records if r["config_hash"] == own]
+    for code, day, by in (("beef" * 8, "22", 0.01), ("fa11" * 8, "23", None), ("0dd0" * 8, "20", 0.02)):
+        for r in map(copy.deepcopy, first):
+            r |= {"code": code, "key": fake.digest([r["key"], code]), "ended": r["ended"].replace("-21T", f"-{day}T")}
+            r["metrics"] = {k: v + (by or 0.0) for k, v in r["metrics"].items()}
+            if by is None:
+                r |= {"status": "failed", "metrics": {}, "error": {"kind": "x", "message": "x"}}
+            records.append(r)
+    study = analysis.load(fake.write(tmp_path, asked, records))
+    cell = study.summaries[0].rows[2].cells["test_accuracy"]
+    assert [key for key, _ in cell.runs.values()] == [fake.digest([r["key"], "beef" * 8]) for r in first]
+    assert runs_of(study, own, "test_accuracy") == cell.runs and study.winner.seeds == (0, 1, 2)
+    assert (study.summaries[0].rows[2].counts["completed"], sum(study.summaries[0].rows[2].counts.values())) == (3, 3)
+    named = [
+        words for words in study.warnings if words.startswith("2/MoCo has 4 runs of seed 0 (code 0dd00dd0 and beefbeef and c0dec0de and")
+    ]
+    assert len(named) == 1 and f"run {cell.runs[0][0][:8]}, the last that ended, is the one that counts" in named[0]
+
+
+def later(asked, r):
+    asked["seeds"] = [3, 4, 5]
+    r["seed"] += 3
+    r["key"] = fake.digest([r["key"], "later"])
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_merged_study_keeps_predictions_and_patients_or_says_whose_are_lost(tmp_path, lost):
+    a, b = changed(tmp_path / "a", lambda *_: None), changed(tmp_path / "b", later)
+    for path in (b / "checkpoints").glob("*/result.json") if lost else ():
+        path.unlink()
+    study = analysis.load(merge([a, b], tmp_path / "out"))
+    summary = study.summaries[0]
+    cell = next(r for r in summary.rows if r.arm.name == "MoCo").cells["test_accuracy"]
+    if lost:
+        assert math.isnan(cell.interval.low)
+        assert any("No interval of MoCo" in n and "no predictions (seed 3, run " in n for n in summary.notes)
+    else:
+        assert (cell.level.seeds, cell.level.cases, cell.level.unit) == (6, 31, "patients") and math.isfinite(cell.gain_interval.low)
+        assert not any("seeds alone" in note for note in summary.notes)
+        assert set(study.predictions["patient"].dropna()) == {f"p{i}" for i in range(31)} and study.predictions["file"].notna().all()
+
+
+def test_different_images_under_one_external_name_are_not_merged_and_other_sets_stand_side_by_side(tmp_path, capsys):
+    def external(slug, digest):
+        asked = copy.deepcopy(ASKED)
+        asked["data"]["external"] = [{"slug": slug, "source": slug, "hash": digest * 64, "images": 240}]
+        return asked
+
+    a, b, c = (fake.write(tmp_path / n, external(*of), RECORDS) for n, of in (("a", ("q", "e")), ("b", ("q", "f")), ("c", ("r", "f"))))
+    assert main([str(a), str(b), "--out", str(tmp_path / "out")]) == 2
+    assert "different images as external set q" in capsys.readouterr().err
+    assert analysis.load(merge([a, c], tmp_path / "out")).external_images == {"q": 240, "r": 240}
 
 
 REFUSED = [["a", "b", "--light"], ["--compare", "a", "b", "--light"], ["--compare", "a", "b", "--price-per-hour", "2"]]

@@ -9,6 +9,7 @@ import fake
 import pytest
 
 import analysis
+from analysis import methods
 from analysis.standing import standing
 
 ASKED, RECORDS = fake.study_and_records()
@@ -35,6 +36,10 @@ def test_an_unfinished_study_says_how_many_of_how_many_runs_have_ended_and_shows
     assert "leads so far" in text and "this is no answer yet" in text and 'class="score"' not in text
     assert text.index(said) < text.index("<h1>")
     assert "leads so far" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    study = analysis.load(tmp_path)
+    assert f"{len(some)} of {len(some) + standing(study).waiting} runs have ended, {standing(study).waiting} are missing" in said
+    for text in (methods.methods_md(study), *(methods.checklist_md(study, name) for name in methods.CHECKLISTS)):
+        assert text.splitlines()[2] == f"**{said}**"
 
 
 def test_a_study_of_which_all_failed_says_why_and_its_exit_status(tmp_path):
@@ -57,6 +62,7 @@ def test_a_finished_study_of_which_some_failed_says_which_and_one_that_went_well
     well = [r for r in RECORDS if r["status"] != "failed"]
     assert first(tmp_path / "well", well, asked) == ""
     assert 'class="standing"' not in page(tmp_path / "well")
+    assert not methods.methods_md(analysis.load(tmp_path / "well")).splitlines()[2].startswith("**Unfinished")
 
 
 @pytest.mark.parametrize(("kind", "left", "live"), [("light", 5, True), ("full", 5, False), ("light", 0, False)])

@@ -88,8 +88,9 @@ NONE = (math.nan, math.nan)
     [
         (1.0, 0.1, (0.5, 1.5), 1.2, (0.9, 1.5), "order kept; size compatible"),
         (1.0, 0.1, (0.5, 1.5), 5.0, (4.0, 6.0), "order kept; another size"),
-        (1.0, math.nan, NONE, 5.0, (4.0, 6.0), "order undecided"),
-        (-0.2, 0.3, (-1, 0.6), 0.4, (0.2, 0.6), "order undecided, ours includes 0; size compatible"),
+        (1.0, math.nan, NONE, 5.0, (4.0, 6.0), "undecided: no interval of ours"),
+        (1.0, math.nan, NONE, 0.0, (-1, 1), "undecided: no interval of ours"),
+        (-0.2, 0.3, (-1, 0.6), 0.4, (0.2, 0.6), "order undecided, ours includes 0; size undecided"),
         (-0.2, 0.1, (-1, 0.6), 4.0, (3.0, 5.0), "order undecided, ours includes 0; another size"),
         (-2.0, 0.2, (-3, -1), 1.0, (0.5, 1.5), "order reversed; another size"),
         (-2.0, 0.2, (-3, -1), 0.0, (-1, 1), "the paper has no difference, ours excludes 0"),

@@ -61,7 +61,7 @@ def test_lines_that_are_no_records_are_named_by_their_line(tmp_path):
     assert any("are not records" in w and f"line {first + 1}, {first + 2}" in w for w in study.warnings)
 
 
-_LINE = json.dumps({**RECORDS[0], "key": "odd"}).encode()
+_LINE = json.dumps({**RECORDS[0], "key": "odd", "config_hash": "odd"}).encode()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_metric_that_is_no_finite_number_is_left_out_and_said(tmp_path, value)
     records[0]["metrics"]["test_f1"] = value
     study = load(tmp_path, records)
     assert math.isnan(study.records.set_index("key").loc[records[0]["key"], "test_f1"])
-    assert any("1 completed run of the tables without a finite test_f1" in w for w in study.warnings)
+    assert any("1 completed run of the tables without a finite test F1" in w for w in study.warnings)
 
 
 def test_runs_on_other_data_are_never_counted(tmp_path):

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import fake
@@ -15,6 +16,8 @@ import pytest
 from scipy import stats
 
 import analysis
+from analysis.headline import headline
+from analysis.summary import phrase
 from analysis.tables import tex, to_tex
 
 ASKED, RECORDS = fake.study_and_records(seeds=10, trials=0)
@@ -70,10 +73,16 @@ def test_one_seed_has_no_interval_and_the_claim_says_that_nothing_can_be_said(tm
 
 
 def test_an_undecided_row_says_how_many_more_seeds_would_tell_and_their_price(tmp_path):
+    tmp_path.joinpath("request.toml").touch()
     summary = summaries(tmp_path, *fake.study_and_records(seeds=3))["2"]
     undecided = [words for words in summary.claims if "undecided" in words]
     assert undecided and all("in four of five" in words for words in undecided)
-    assert any("worker-minutes for the two arms (the study's command with --repeats" in words for words in undecided)
+    assert any(words.endswith("worker-minutes for the two arms.") for words in undecided) and "--repeats" not in "".join(undecided)
+    more = sorted({3 + int(words.split(" more seed")[0].split()[-1]) for words in undecided if " more seed" in words})
+    assert list(summary.commands) == [f"karyotune supcam --request {tmp_path.name}/request.toml --repeats {n}" for n in more] and more
+    analysis.write_report(tmp_path)
+    assert all(f'<pre class="command">{line}</pre>' in (tmp_path / "report.html").read_text() for line in summary.commands)
+    assert all(f"\n{line}\n" in (tmp_path / "report.md").read_text() for line in summary.commands)
     shown = [r.arm.name for r in summary.rows if r.cells["test_accuracy"].shown]
     assert {words.partition(" gains")[0] for words in summary.claims if " gains " in words} == set(shown)
 
@@ -132,7 +141,7 @@ def test_an_arm_of_which_seeds_broke_is_first_a_failure_rate_and_neither_bold_no
     row = summary.rows[5]
     cell = row.cells["test_accuracy"]
     assert cell.mean == max(r.cells["test_accuracy"].mean for r in summary.rows if r.cells["test_accuracy"].n) and cell.n == 6
-    assert not cell.bold and cell.p < 0.05 and cell.shown == ""
+    assert not cell.bold and cell.difference_to.p(cell.comparisons) < 0.05 and math.isnan(cell.p) and cell.shown == ""
     low, high = stats.binomtest(4, 10).proportion_ci(method="exact")
     rate = f"4 of 10 runs {status} (40 %, 95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
     claim = next(words for words in summary.claims if row.arm.name in words)
@@ -163,6 +172,41 @@ def test_the_order_of_the_paper_is_compared_over_arms_that_have_both_numbers(tmp
 
 def test_a_diverged_arm_confirms_a_paper_that_says_it_did_not_converge(tmp_path):
     assert cells(summaries(tmp_path)["5"])["m = 0.5"].verdict.startswith("confirmed")
+
+
+def test_what_is_not_tested_has_no_p_no_mark_and_no_verdict_in_any_output(tmp_path):
+    analysis.write_report(fake.write(tmp_path, ASKED, RECORDS))
+    frame = analysis.load(tmp_path).results
+    other = frame[frame["metric"] != "test_accuracy"]
+    assert other["gain_over_baseline"].notna().any()
+    for column in ("p_adjusted", "probability_of_other_sign", "shown", "verdict"):
+        assert other[column].isna().all() and frame.loc[frame["metric"] == "test_accuracy", column].notna().any(), column
+    macros = re.findall(r"kt@(.*)/p}", (tmp_path / "tables/numbers.tex").read_text(encoding="utf-8"))
+    assert macros and {name.split("/")[2] for name in macros} == {"accuracy"}
+    assert "dagger" in (tmp_path / "tables/table-2.tex").read_text() and "dagger" not in (tmp_path / "tables/table-2-f1.tex").read_text()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    heads = [part for part in page.split('<table class="tight">') if "gain over Training from scratch" in part.split("</caption>")[0]]
+    said = [('scope="col">p</th>' in part.split("</thead>")[0], "Not tested" in part.split("</caption>")[0]) for part in heads]
+    assert said == [(True, False)] + 4 * [(False, True)]
+
+
+def test_sentences_name_metrics_in_words_and_say_below_of_a_loss(tmp_path):
+    study = analysis.load(fake.write(tmp_path, ASKED, RECORDS))
+    assert study.winner.words.startswith("highest mean validation accuracy over 10 seeds")
+    assert [phrase(m) for m in ("test_f1", "val_knn_accuracy", "external_qband_auc")] == [
+        "test F1",
+        "validation kNN accuracy",
+        "external qband: AUC",
+    ]
+    told = headline(study)
+    for gain, words in ((1.2, "1.20 points above"), (-0.94, "0.94 points below")):
+        beside = replace(told, gain=gain).beside
+        assert beside == f"{words} {told.over}"
+    analysis.write_report(tmp_path)
+    for name in ("report.html", "report.md", "methods.md"):
+        text = (tmp_path / name).read_text(encoding="utf-8").partition('<script type="application/json"')[0]
+        assert told.beside in text or name == "methods.md"
+        assert not re.findall(r"[^`\w](?:val|test)\\?_(?:accuracy|f1)", text), name
 
 
 def test_a_best_marked_in_a_table_of_one_arm_would_say_nothing(tmp_path):

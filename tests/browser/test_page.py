@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 import fake
@@ -386,6 +387,43 @@ def test_a_figure_is_saved_as_an_svg_file_that_opens_on_its_own(browser, opened,
     page.goto((tmp_path / "figure.svg").as_uri())
     assert page.locator("text", has_text="gain over Training from scratch, points").count() == 1
     assert page.evaluate("document.documentElement.getBoundingClientRect().width") > 100
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_name_of_any_length_and_direction_fits_the_page_and_turns_nothing_beside_it(browser, tmp_path, width):
+    asked, records = fake.study_and_records(seeds=2, trials=0)
+    names = ["A" * 300, "many words " * 28, "\u05e9\u05dc\u05d5\u05dd (2) x", "\u0627\u0644\u0639"]
+    for arm, name in zip(asked["tables"][0]["arms"], names, strict=False):
+        arm["name"] = name
+    asked["tables"][0]["baseline_arm"] = names[0]
+    asked["data"]["classes"] = ["C" * 300, names[2], *asked["data"]["classes"][2:]]
+    fake.write(tmp_path, asked, records)
+    fake.leave(tmp_path, asked, records)
+    analysis.write_report(tmp_path)
+    page = Opened(browser, tmp_path, viewport={"width": width, "height": 900}).page
+    page.eval_on_selector_all("details", "all => all.forEach(one => (one.open = true))")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.locator(f"#table-2 tbody th bdi[title='{names[0]}']").first.text_content() == "A" * 40 + "…" + "A" * 39
+    assert page.locator("#table-2 tbody th bdi", has_text=names[2]).count() > 1
+    assert page.eval_on_selector("#table-2 svg .arm text", "text => getComputedStyle(text).unicodeBidi") == "plaintext"
+    assert f"\u2068{names[2][:4]}" in page.locator("#table-2 .claims").text_content()
+    page.close()
+
+
+def test_a_table_that_does_not_fit_a_phone_is_shaded_at_the_edge_where_it_goes_on(browser, folder):
+    page = Opened(browser, folder, viewport={"width": 390, "height": 900}).page
+    table = page.locator("#table-2 .wide").first
+    assert table.evaluate("one => one.scrollWidth > one.clientWidth")
+
+    def shade() -> int:
+        """How much darker the right edge is than the paper, at its middle pixel by brightness."""
+        image = Image.open(io.BytesIO(table.screenshot())).convert("L")
+        return 254 - sorted(image.getpixel((image.width - 2, y)) for y in range(image.height))[image.height // 2]
+
+    assert shade() > 25
+    table.evaluate("one => one.scrollTo(1e4, 0)")
+    assert shade() < 5
     page.close()
 
 
