@@ -124,7 +124,7 @@ def inspect_folder(
     found.duplicates = [tuple(files[i] for i in members) for members in same]
     found.conflicts = [tuple(f"{files[i]} ({labels[i]})" for i in members) for members in same if len({labels[i] for i in members}) > 1]
     shapes, keys, turns = [s.shape for s in seen], [s.key for s in seen], [s.turns for s in seen]
-    close = near_pairs([s.upright for s in seen], [s.turned for s in seen], shapes, keys, turns, files)
+    close = near_pairs([s.upright for s in seen], [s.turned for s in seen], shapes, keys, turns, files, [s.frame for s in seen])
     found.near = [NearPair(files[i], files[j], value, turned) for i, j, value, turned in close]
     doubled = {name for members in found.duplicates for name in members[1:]} | {pair.second for pair in found.near}
     if len(doubled) > DOUBLED * len(seen):
