@@ -16,7 +16,8 @@ FLAT = 0.5  # and at least this part of the border is within the tolerance of it
 SEEN = 0.1  # an extreme is ground where it is at least this part of the border
 FEW_LEVELS = 6  # gray levels of an object, below which it is no picture any more
 LOST = 0.1  # of what differs from the ground: more than this on the ground's other side is no speck that may be cut off
-UNEVEN = 0.1  # of the border: more than this hardly apart from the ground is ground that is tilted or noisy
+UNEVEN = 0.03  # of the border: more than this hardly apart from the ground is ground that is tilted or noisy,
+ONE_LEVEL = 0.65  # unless so much of the border is within one gray level of it: then it is an object's glow
 NO_GROUND = "no flat ground, white or black, at its border"
 
 
@@ -112,8 +113,9 @@ def _doubt(black: np.ndarray, away: np.ndarray, tolerance: int) -> str:
         return f"{lost / (lost + object_part):.0%} of what differs from its ground lies on the ground's other side and was cut off"
     if not object_part:
         return ""
-    border = _border(black)
-    if np.count_nonzero((border > 0) & (border <= 3 * tolerance)) > UNEVEN * border.size:
+    border = _border(away)
+    faint = np.count_nonzero((border > tolerance) & (border <= 3 * tolerance))
+    if faint > UNEVEN * border.size and np.count_nonzero(np.abs(border) <= 1) < ONE_LEVEL * border.size:
         return "its ground is tilted or noisy, part of it was taken as object"
     if object_part > 0.98:
         return "no ground to be seen"

@@ -101,7 +101,10 @@ def said_of(good: dict[str, Decoded]) -> list[str]:
             f"{count(len(paged))} with several pages: the first was taken ({few(paged, 3)}); to have another, save it as a file of its own"
         )
     if unsure := [f"{name} ({g.unsure})" for name, g in good.items() if g.unsure]:
-        found.append(f"{count(len(unsure))} whose ground is unsure: {few(unsure, 3)}; look at them, and give them a margin of plain ground")
+        found.append(
+            f"{count(len(unsure))} whose ground is unsure: {few(unsure, 3)}; look at them (data check --html), "
+            "and even their ground out, or cut the objects out on plain black or white"
+        )
     return found
 
 
