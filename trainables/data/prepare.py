@@ -4,6 +4,7 @@ patients and faults of each kind are told in one way."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -132,7 +133,7 @@ def _what_lies(source: Path) -> str:
     found = f"it holds {count(len(names), 'file')} ({few(kinds)}) in {few([shown(name) for name in tree.folders], 3) or 'no folders'}"
     for kind, name in ((".npy", "pannuke"), (".geojson", "qupath")):
         if kind in kinds:
-            found += f": to be read as {name}? python -m search data prepare {name} {shown(str(source))} OUT"
+            found += f": to be read as {name}? python -m search data prepare {name} {shlex.quote(shown(str(source)))} OUT"
     return found
 
 
