@@ -38,8 +38,8 @@ def label_column(columns: Sequence[str]) -> int | None:
 
 
 def row_an_image(rows: Sequence[Sequence[str]], images: Sequence[str], patients: Sequence[str]) -> tuple[list[list[str]], str]:
-    """The table with a row for each image, and what was taken for what in words; as it is, and '', where it does not name folders. patients:
-    words for columns of patients. Where none is called so, a folder counts as a patient if there are more folders than labels."""
+    """The table with a row for each image, and what was taken for what in words; as it is, and '', where it does not name folders.
+    patients: words for columns of patients. Where none is called so, a folder counts as a patient if there are more of them than labels."""
     place = folder_column(rows, images) if rows else None
     label = label_column(heads(rows[0])) if place is not None else None
     if place is None or label is None or label == place:

@@ -126,9 +126,9 @@ def class_indices(listing: Listing, classes: Sequence[str] | None, folder: str |
 
 
 def said_first(listing: Listing) -> list[str]:
-    """What the levels of folders or a table's columns were taken for, where that is more than a folder per class; then warnings and
-    notes."""
-    taken = [] if listing.layout in ("", "class", "manifest.csv") else [f"taken as {'; '.join(listing.levels)}"]
+    """What was taken for class, patient and part, and from where; then warnings and notes."""
+    without = [word for word, column in (("patient", listing.patients), ("part", listing.parts)) if column is None]
+    taken = [f"taken as {'; '.join([*listing.levels, *(f'{word}: not named' for word in without)])}"] if listing.levels else []
     return [*taken, *listing.warnings, *listing.notes]
 
 

@@ -224,9 +224,9 @@ def _two_things(names: set[str]) -> str:
     words = [re.sub(r"[\W_]+", " ", name).strip().casefold().split() for name in names]
     for first, rest in (([w[0] for w in words], [w[1:] for w in words]), ([w[-1] for w in words], [w[:-1] for w in words])):
         kinds = {re.sub(r"\d+", "", word) for word in first}
-        if all(re.fullmatch(r"[a-z]+\d+", word) for word in first) and len(kinds) == 1 and kinds <= PATIENT_WORDS and len(set(first)) > 1:
-            if all(re.search(r"[a-z]", " ".join(word)) for word in rest):
-                return "patient and class in one name"
+        numbered = all(re.fullmatch(r"[a-z]+\d+", word) for word in first) and len(kinds) == 1 and kinds <= PATIENT_WORDS
+        if numbered and len(set(first)) > 1 and all(re.search(r"[a-z]", " ".join(word)) for word in rest):
+            return "patient and class in one name"
     return ""
 
 

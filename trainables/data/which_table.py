@@ -1,6 +1,6 @@
 """Which of the tables at a folder's root names the images, or the folders that they lie in.
-Comes in: the names of a folder's files. Goes out: the one table; faults for tables that look like it. Exists so that labels and patients that
-somebody wrote down are never passed over without a word."""
+Comes in: the names of a folder's files. Goes out: the one table; faults for tables that look like it. Exists so that labels and patients
+that somebody wrote down are never passed over without a word."""
 
 from __future__ import annotations
 
