@@ -240,3 +240,28 @@ def test_an_overexposed_object_is_no_padding():
     gray[30:50, 30:50] = np.random.default_rng(0).integers(20, 120, (20, 20))
     found = on_black(gray)
     assert not found.framed and not found.inverted and np.count_nonzero(found.black) > 0.9 * inside.sum()
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "words"),
+    [
+        ((30, 20, 3), np.float32, "3 bands of 32 bits \\(floating point\\)"),
+        ((30, 20, 5), np.uint8, "5 bands of 8 bits \\(whole numbers\\)"),
+        ((30, 20), np.float64, "1 band of 64 bits \\(floating point\\)"),
+    ],
+)
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_that_is_not_read_is_called_what_it_is(tmp_path, shape, kind, words, big):
+    import tifffile
+
+    how = {"photometric": "rgb"} if shape[2:] == (3,) else {"photometric": "minisblack", "planarconfig": "contig" if shape[2:] else None}
+    tifffile.imwrite(tmp_path / "x.tif", np.ones(shape, kind), bigtiff=big, **how)
+    with pytest.raises(UnreadableError, match=f"a TIFF of {words}, which is not read; save it as gray or RGB of 8 or 16 bits"):
+        decode(tmp_path / "x.tif")
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_damaged_tiff_of_a_kind_that_is_read_is_no_other_kind(tmp_path, gray):
+    (tmp_path / "x.tif").write_bytes(b"II*\0junkjunkjunk")
+    with pytest.raises(UnreadableError, match="not an image"):
+        decode(tmp_path / "x.tif")

@@ -150,7 +150,7 @@ def _unknown_tiff(path: Path) -> str:
             directory = TiffImagePlugin.ImageFileDirectory_v2(head + (stream.read(8) if 43 in head[2:4] else b""))  # 43: BigTIFF
             stream.seek(directory.next)
             directory.load(stream)
-    except (*DAMAGE, struct.error, UserWarning):  # a warning where these are errors
+    except (*DAMAGE, struct.error):
         return ""
     kinds = {2: "whole numbers with a sign", 3: "floating point", 5: "complex integers", 6: "complex numbers"}
     bits, kind = _sample_of(directory)

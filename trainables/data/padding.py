@@ -18,13 +18,16 @@ SAVED_AGAIN = 0.02  # of the padding is near its level and not at it, after JPEG
 
 def unpadded(gray: np.ndarray, tolerance: int) -> np.ndarray | None:
     """float32 (h, w) with padding replaced by the ground of the picture inside; None where there is none. Padding is flat, white or black,
-    fills at least three corners, has straight edges, and what lies inside of these is flat too, and the other extreme."""
+    fills at least two corners, leaves a rectangle, and what lies at the edge of this is flat too, and the other extreme."""
     if min(gray.shape) <= 4 * BLURRED:
         return None
     corners = gray[[0, 0, -1, -1], [0, -1, 0, -1]]
-    fill = 0 if np.count_nonzero(corners <= tolerance) >= 3 else 255
-    if np.count_nonzero(np.abs(corners - fill) <= tolerance) < 3:
-        return None
+    found = (_without(gray, fill, tolerance) for fill in (0, 255) if np.count_nonzero(np.abs(corners - fill) <= tolerance) >= 2)
+    return next((picture for picture in found if picture is not None), None)
+
+
+def _without(gray: np.ndarray, fill: int, tolerance: int) -> np.ndarray | None:
+    """The same for padding of one gray level."""
     if np.count_nonzero(gray >= 192 if fill == 0 else gray < 64) < OPPOSITE * gray.size:
         return None
     apart = np.abs(gray - fill)
