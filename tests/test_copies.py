@@ -10,6 +10,8 @@ from trainables.data.copies import named_pairs, near_duplicates, near_pairs, sha
 from trainables.data.look import look
 from trainables.data.normal import Normal
 from trainables.data.pack import make_pack
+from trainables.data.read import read_folder
+from trainables.data.readers import each
 from trainables.data.scale import foreground_box, on_canvas
 from trainables.data.synthetic_clusters import cluster_set
 from trainables.data.synthetic_karyotypes import karyotype_set
@@ -121,7 +123,7 @@ def test_copies_that_were_turned_in_their_frame_are_found_whatever_it_cut_off(tm
     tight(own, ground, tmp_path / "a")
     tight(own, ground, tmp_path / "b", how, np.random.default_rng(0))
     names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))
-    seen = [look(tmp_path / name, 8) for name in names]
+    seen = each(lambda name: look(tmp_path / name, 8), names)
     columns = zip(*((s.upright, s.turned, s.shape, s.key, s.turns) for s in seen), strict=True)
     found = {(names[i], names[j]) for i, j, _, _ in near_pairs(*columns, names, [s.frame for s in seen])}
     true = {(f"a/{i}.png", f"b/tu{i}.{'jpg' if 'saved' in how else 'png'}") for i in range(len(own))}
@@ -136,3 +138,12 @@ def test_an_external_folder_that_is_the_own_one_turned_in_its_frame_or_saved_aga
     tight(images[12:], "white", tmp_path / "other" / "a")
     assert "near duplicates of images in the study's own set" in shared_files(tmp_path / "own", tmp_path / "again").refused
     assert not shared_files(tmp_path / "own", tmp_path / "other").refused
+
+
+def test_a_study_keeps_copies_that_were_turned_in_their_frame_on_one_side(tmp_path):
+    images = cluster_set(6, size=224, canvas=224, seed=4).images
+    for label, some in (("a", images[:12]), ("b", images[12:])):
+        tight(some, "black", tmp_path / label)
+    Image.open(tmp_path / "a" / "3.png").rotate(35).save(tmp_path / "a" / "other.png")
+    pack = read_folder(tmp_path, 224, 64)
+    assert [{pack.files[i], pack.files[j]} for i, j in pack.ties] == [{"a/3.png", "a/other.png"}]

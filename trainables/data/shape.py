@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainables.data.besides import DATE, PATIENT_WORDS, said_besides
 from trainables.data.listing import MANIFEST, Listing
 from trainables.data.words import as_karyotype, class_order, count, few, is_missing, part_of, same, shown, them
 
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     from trainables.data.find import Tree
 
 LEVELS = ("class", "patient", "part", "-")
-PATIENT_WORDS = {
-    "p", "pat", "patient", "patients", "case", "subject", "sub", "subj", "id", "slide", "donor", "sample", "individual", "ind",
-    "person", "karyotype", "metaphase", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal",
-}  # fmt: skip
 SURELY_PATIENTS = {
     "pat",
     "patient",
@@ -48,7 +45,6 @@ NO_CLASSES = {
 }  # fmt: skip
 MOST_OF_A_KARYOTYPE = 12
 MAGNIFICATIONS = {"4", "5", "10", "20", "40", "60", "63", "100", "200", "400", "630", "1000"}  # of objectives, and with eyepieces
-DATE = re.compile(r"(?:19|20)\d\d([-_. ]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])|(?:[0-3]?\d)([-_. ])(?:[0-3]?\d)\2(?:19|20)\d\d")
 FOLD = re.compile(r"(?:fold|folds|split|cv|kfold|round|rep|repeat)[ ]?\d+")
 
 
@@ -182,7 +178,7 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
                 f"else says what the classes are; put a folder per class into each, {_write_down(root, _fill(chosen, free, ('class',)))}"
             ]
         some = few([shown(name) for name in class_order(names_of)], 3)
-        if fault := _two_things(names_of):
+        if fault := said_besides(names_of):
             return [], [
                 f"the folders are called {some}, {fault}; put a folder per class into one per patient, or write a {MANIFEST} "
                 f"(file,label,patient); or each is a class: {_say(root, _fill(chosen, free, ('class',)))}"
@@ -213,21 +209,6 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
             f"no level of the folders of '{root}' can be the classes: {few([shown(name) for name in names[0]])}; make a folder per class"
         ]
     return chosen, []
-
-
-def _two_things(names: set[str]) -> str:
-    """What else than a class all names of a level say: a date, or a patient beside the class; ''."""
-    if all(DATE.fullmatch(name) for name in names):
-        return "as days are, perhaps of recordings, and nothing else says what the classes are"
-    if all(re.fullmatch(rf"(?:{DATE.pattern})[\W_]+[^\W\d].*", name) for name in names):
-        return "day and class in one name"
-    words = [re.sub(r"[\W_]+", " ", name).strip().casefold().split() for name in names]
-    for first, rest in (([w[0] for w in words], [w[1:] for w in words]), ([w[-1] for w in words], [w[:-1] for w in words])):
-        kinds = {re.sub(r"\d+", "", word) for word in first}
-        numbered = all(re.fullmatch(r"[a-z]+\d+", word) for word in first) and len(kinds) == 1 and kinds <= PATIENT_WORDS
-        if numbered and len(set(first)) > 1 and all(re.search(r"[a-z]", " ".join(word)) for word in rest):
-            return "patient and class in one name"
-    return ""
 
 
 def _first_part(name: str) -> str:
