@@ -9,14 +9,19 @@ from collections.abc import Sequence
 from trainables.data.table import LABEL_WORDS, heads
 from trainables.data.words import same
 
+LOOKED_AT = 100  # cells of a column, of which one must name a folder, before all are looked at
+
 
 def _by_folder(images: Sequence[str]) -> dict[str, list[str]]:
     """Each folder, by its path and by its name alone in any spelling -> the images at or below it."""
-    found: dict[str, list[str]] = {}
+    inside: dict[str, list[str]] = {}
     for image in images:
-        names = image.split("/")[:-1]
+        inside.setdefault(image.rpartition("/")[0], []).append(image)
+    found: dict[str, list[str]] = {}
+    for folder, own in inside.items():
+        names = folder.split("/") if folder else []
         for key in dict.fromkeys([*map(same, names), *(same("/".join(names[: i + 1])) for i in range(len(names)))]):
-            found.setdefault(key, []).append(image)
+            found.setdefault(key, []).extend(own)
     return found
 
 
@@ -24,7 +29,10 @@ def folder_column(rows: Sequence[Sequence[str]], images: Sequence[str]) -> int |
     """The column that names folders, each in one row and most of its cells; None where there is none."""
     folders = _by_folder(images)
     for i in range(len(rows[0]) if rows else 0):
-        cells = [same(row[i]) for row in rows[1:] if i < len(row) and row[i].strip()]
+        given = [row[i] for row in rows[1:] if i < len(row) and row[i].strip()]
+        if not any(same(cell) in folders for cell in given[:LOOKED_AT]):
+            continue
+        cells = [same(cell) for cell in given]
         hits = [cell for cell in cells if cell in folders]
         if len(hits) > 1 and len(set(hits)) == len(hits) >= len(cells) / 2:
             return i
