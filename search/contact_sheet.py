@@ -16,7 +16,7 @@ from trainables.data.open import UnreadableError, decode, open_image
 from trainables.data.words import count
 
 EACH = 6  # images of a class, of as many patients as there are
-PAIRS = 12  # of copies
+PAIRS = 12  # of copies, and of images whose ground is unsure
 SIDE = 96  # pixels of a thumbnail
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222; background: #fff }
@@ -47,6 +47,9 @@ def page(found: Findings, report: str) -> str:
         body.append("<p>Each image stands beside what was read: gray on black, the ground (red) cut away.</p>")
         for name in found.counts:
             body += [f"<h2>{html.escape(name)}: {count(found.counts[name])}</h2>", _row(found, [paths[n] for n in _some(found, name)])]
+        if found.unsure:
+            body.append(f"<h2>Ground unsure: {count(len(found.unsure))}, the first {min(PAIRS, len(found.unsure))}</h2>")
+            body.append(_row(found, [paths[name] for name in found.unsure[:PAIRS]]))
         pairs = [*found.duplicates, *((pair.first, pair.second) for pair in found.near)]
         if pairs:
             body.append(f"<h2>Copies: {count(len(pairs), 'set')}, the first {min(PAIRS, len(pairs))}</h2>")

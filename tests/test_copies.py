@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.data.copies import named_pairs, near_duplicates, shared_images, ties_of
+from trainables.data.copies import named_pairs, near_duplicates, near_pairs, shared_files, shared_images, ties_of
+from trainables.data.look import look
 from trainables.data.normal import Normal
 from trainables.data.pack import make_pack
-from trainables.data.scale import on_canvas
+from trainables.data.read import read_folder
+from trainables.data.readers import each
+from trainables.data.scale import foreground_box, on_canvas
 from trainables.data.synthetic_clusters import cluster_set
 from trainables.data.synthetic_karyotypes import karyotype_set
 
@@ -97,3 +100,50 @@ def test_two_patients_are_tied_by_what_is_surely_one_image_alone():
     close = [(0, 1, 0.999, False), (0, 2, 0.991, True), (2, 3, 0.991, True)]
     assert ties_of(close, ("a", "b", "c", "c")) == ((0, 1), (2, 3))
     assert ties_of(close, None) == ((0, 1), (0, 2), (2, 3))
+
+
+def tight(images, ground, folder, how="", rng=None):
+    """Images cut to their object's box and three pixels, on a ground, as PNG; turned as Pillow turns without being asked for more: by the
+    nearest pixel, within the frame, its corners black; or saved as JPEG."""
+    folder.mkdir(parents=True)
+    for i, image in enumerate(images):
+        gray = np.pad(foreground_box(image), 3)
+        picture = Image.fromarray(255 - gray if ground == "white" else gray)
+        if "turned" in how:
+            picture = picture.rotate(float(rng.uniform(5, 85)) + 90 * int(rng.integers(4)))
+        if "saved" in how:
+            picture.save(folder / f"{how[:2]}{i}.jpg", quality=80)
+        else:
+            picture.save(folder / f"{how[:2]}{i}.png")
+
+
+@pytest.mark.parametrize(("ground", "how"), [("white", "turned"), ("white", "turned, saved"), ("black", "turned")])
+def test_copies_that_were_turned_in_their_frame_are_found_whatever_it_cut_off(tmp_path, ground, how):
+    own = cluster_set(8, size=224, canvas=224, seed=4).images
+    tight(own, ground, tmp_path / "a")
+    tight(own, ground, tmp_path / "b", how, np.random.default_rng(0))
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))
+    seen = each(lambda name: look(tmp_path / name, 8), names)
+    columns = zip(*((s.upright, s.turned, s.shape, s.key, s.turns) for s in seen), strict=True)
+    found = {(names[i], names[j]) for i, j, _, _ in near_pairs(*columns, names, [s.frame for s in seen])}
+    true = {(f"a/{i}.png", f"b/tu{i}.{'jpg' if 'saved' in how else 'png'}") for i in range(len(own))}
+    assert len(found & true) >= 0.95 * len(true) and not found - true
+
+
+@pytest.mark.parametrize("how", ["turned", "saved"])
+def test_an_external_folder_that_is_the_own_one_turned_in_its_frame_or_saved_again_is_refused(tmp_path, how):
+    images = cluster_set(6, size=224, canvas=224, seed=4).images
+    tight(images[:12], "white", tmp_path / "own" / "a")
+    tight(images[:12], "white", tmp_path / "again" / "a", how, np.random.default_rng(0))
+    tight(images[12:], "white", tmp_path / "other" / "a")
+    assert "near duplicates of images in the study's own set" in shared_files(tmp_path / "own", tmp_path / "again").refused
+    assert not shared_files(tmp_path / "own", tmp_path / "other").refused
+
+
+def test_a_study_keeps_copies_that_were_turned_in_their_frame_on_one_side(tmp_path):
+    images = cluster_set(6, size=224, canvas=224, seed=4).images
+    for label, some in (("a", images[:12]), ("b", images[12:])):
+        tight(some, "black", tmp_path / label)
+    Image.open(tmp_path / "a" / "3.png").rotate(35).save(tmp_path / "a" / "other.png")
+    pack = read_folder(tmp_path, 224, 64)
+    assert [{pack.files[i], pack.files[j]} for i, j in pack.ties] == [{"a/3.png", "a/other.png"}]

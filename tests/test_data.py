@@ -80,13 +80,13 @@ def test_a_white_background_is_inverted_and_gives_the_same_pack_as_a_black_one(t
     black = read_folder(two_classes(tmp_path / "black"), 64, 64)
     white = read_folder(two_classes(tmp_path / "white", background=255), 64, 64)
     assert black.hash == white.hash
-    assert black.notes == () and white.notes == ("6 images with a white background inverted",)
+    assert black.notes[:-1] == () and white.notes[:-1] == ("6 images with a white background inverted",)
 
 
 def test_polarity_is_decided_for_each_image(tmp_path):
     two_classes(tmp_path)
     write(tmp_path / "a" / "0.png", blob(0, background=255))
-    assert read_folder(tmp_path, 64, 64).notes == ("1 image with a white background inverted, 5 with a black one kept",)
+    assert read_folder(tmp_path, 64, 64).notes[:-1] == ("1 image with a white background inverted, 5 with a black one kept",)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".PNG", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg"])
@@ -157,7 +157,7 @@ def test_an_image_larger_than_the_canvas_is_scaled_down_whole_and_said_so(tmp_pa
     pack = read_folder(tmp_path, canvas=64, size=64)
     rows, columns = np.flatnonzero(pack.images[0].any(1)), np.flatnonzero(pack.images[0].any(0))
     assert (rows[0], rows[-1], columns[0], columns[-1]) == (18, 45, 2, 61)  # 32 x 64 less 4 px of 128 on each side
-    assert pack.notes == ("1 image larger than 64 px scaled down",)
+    assert pack.notes[:-1] == ("1 image larger than 64 px scaled down",)
     assert pack.areas[0].tolist() == [64 * 128, 56 * 120]
 
 
@@ -179,13 +179,13 @@ def test_hidden_files_are_passed_over_and_others_are_counted(tmp_path):
     (tmp_path / "a" / "._0.png").write_bytes(b"x")
     (tmp_path / "__MACOSX").mkdir()
     (tmp_path / "a" / "readme.txt").write_text("x")
-    assert read_folder(tmp_path, 64, 64).notes == ("1 other file skipped (.txt)",)
+    assert read_folder(tmp_path, 64, 64).notes[1:] == ("1 other file skipped (.txt)",)
 
 
 def test_expected_classes_give_the_order_and_may_be_missing_but_not_unknown(tmp_path):
     two_classes(tmp_path, n=1)
     pack = read_folder(tmp_path, 64, 64, classes=("b", "c", "a"))
-    assert pack.classes == ("b", "c", "a") and pack.labels.tolist() == [2, 0] and pack.notes == ("no image of class c",)
+    assert pack.classes == ("b", "c", "a") and pack.labels.tolist() == [2, 0] and pack.notes[1:] == ("no image of class c",)
     assert faults(tmp_path, classes=("a", "z")) == ["classes must be among a, z, unknown: b; rename or remove it"]
 
 
@@ -288,7 +288,7 @@ def test_a_manifest_brings_patients_and_its_label_wins_over_the_folder(tmp_path)
     )
     pack = read_folder(tmp_path, 64, 64)
     assert pack.labels.tolist() == [1, 0, 0, 1, 1, 1] and pack.patients == ("p0", "p1", "p2") * 2
-    assert pack.notes == ("1 image with a label in manifest.csv unlike the folder's name: the manifest's was taken",)
+    assert pack.notes[1:] == ("1 image with a label in manifest.csv unlike the folder's name: the manifest's was taken",)
 
 
 def test_a_manifest_needs_no_class_folders_and_may_come_from_a_spreadsheet(tmp_path):
@@ -311,7 +311,7 @@ def test_an_image_without_a_patient_counts_as_a_patient_of_its_own(tmp_path):
     two_classes(tmp_path)
     manifest(tmp_path, [(f"{c}/{i}.png", c, "p" if i else "") for c in "ab" for i in range(3)])
     pack = read_folder(tmp_path, 64, 64)
-    assert len(set(pack.patients)) == 3 and pack.notes == ("2 images without a patient: each counts as a patient of its own",)
+    assert len(set(pack.patients)) == 3 and pack.notes[1:] == ("2 images without a patient: each counts as a patient of its own",)
 
 
 def test_all_faults_of_a_manifest_come_at_once(tmp_path):
@@ -349,17 +349,17 @@ def test_a_missing_or_misspelt_column_is_named(tmp_path, columns, words):
 def test_a_manifest_whose_patients_may_stand_under_another_name_is_said(tmp_path):
     two_classes(tmp_path)
     manifest(tmp_path, [(f"{c}/{i}.png", c, f"p{i}") for c in "ab" for i in range(3)], ("file", "label", "slide"))
-    (note,) = read_folder(tmp_path, 64, 64).notes
+    _, note = read_folder(tmp_path, 64, 64).notes
     assert "no column patient" in note and "(slide)" in note
     manifest(tmp_path, [(f"{c}/{i}.png", c) for c in "ab" for i in range(3)], ("file", "label"))
-    assert read_folder(tmp_path, 64, 64).notes == ()
+    assert len(read_folder(tmp_path, 64, 64).notes) == 1
 
 
 def test_the_extra_columns_of_real_manifests_are_no_fault(tmp_path):
     two_classes(tmp_path)
     columns = ("file", "label", "patient", "metaphase", "width", "height", "area", "n_chromosomes")
     manifest(tmp_path, [(f"{c}/{i}.png", c, f"p{i}", 1, 2, 3, 4, 5) for c in "ab" for i in range(3)], columns)
-    assert read_folder(tmp_path, 64, 64).notes == ()
+    assert len(read_folder(tmp_path, 64, 64).notes) == 1
 
 
 @pytest.mark.parametrize(

@@ -174,3 +174,94 @@ def test_tiffs_that_pillow_reads_as_other_values_are_refused_with_what_to_do(tmp
     for name, words in (("signed.tif", "8 bits with signs"), ("planes.tif", "planes of one colour")):
         with pytest.raises(UnreadableError, match=f"{words}.*save it"):
             decode(tmp_path / name)
+
+
+def disc(radius=12, side=80):
+    """bool (side, side), and the columns' numbers."""
+    y, x = np.mgrid[:side, :side]
+    return (y - 40) ** 2 + (x - 40) ** 2 < radius * radius, x
+
+
+@pytest.mark.parametrize("ground", [30, 100, 128, 150, 230])
+def test_an_object_half_brighter_and_half_darker_than_its_ground_is_said_to_have_lost_a_half(ground):
+    gray = np.full((80, 80), float(ground), np.float32)
+    inside, x = disc()
+    gray[inside & (x < 40)], gray[inside & (x >= 40)] = max(ground - 70, 0), min(ground + 70, 255)
+    assert "of what differs from its ground lies on the ground's other side and was cut off" in on_black(gray).unsure
+
+
+@pytest.mark.parametrize("ground", [100, 128, 200])
+@pytest.mark.parametrize("dark", [True, False])
+def test_a_halo_is_no_object(ground, dark):
+    gray = np.full((80, 80), float(ground), np.float32)
+    gray[disc(15)[0]] += 55
+    inside, _ = disc()
+    gray[inside] = (ground - 80) + np.random.default_rng(0).normal(0, 6, inside.sum())
+    found = on_black(gray if dark else 255 - gray)
+    np.testing.assert_array_equal(found.black > 0, inside)
+
+
+@pytest.mark.parametrize("how", ["tilted by 20", "tilted by 60", "tilted by 120", "darker to its corners", "noisy", "cloudy"])
+@pytest.mark.parametrize("white", [True, False])
+def test_ground_that_is_not_even_is_warned_of_where_it_is_taken_as_object(how, white):
+    from scipy.ndimage import gaussian_filter
+
+    rng, (inside, x) = np.random.default_rng(0), disc()
+    y, columns = np.mgrid[-1:1:80j, -1:1:80j]
+    clouds = gaussian_filter(rng.normal(0, 1, x.shape), 2)
+    away = {
+        "darker to its corners": 10 * (y * y + columns * columns), "noisy": rng.normal(0, 8, x.shape), "cloudy": clouds * (8 / clouds.std())
+    }.get(how)  # fmt: skip
+    gray = 240 - (float(how.split()[-1]) * x / 80 if away is None else away)
+    gray[inside] = 90 + rng.normal(0, 6, inside.sum())
+    gray = np.clip(gray if white else 255 - gray, 0, 255).astype(np.float32)
+    found = on_black(gray)
+    assert np.count_nonzero((found.black > 0) & ~inside) > 0.5 * inside.sum() and found.unsure
+
+
+@pytest.mark.parametrize("fill", ["black", "white"])
+@pytest.mark.parametrize("expand", [True, False])
+@pytest.mark.parametrize("saved", [True, False])
+def test_the_corners_that_a_turn_leaves_are_no_object(tmp_path, fill, expand, saved):
+    gray, inside = crop(fill == "black")
+    ground = 255 if fill == "black" else 0
+    gray = np.pad(gray, ((14, 14), (37, 37)), constant_values=ground).astype(np.uint8)
+    turned = Image.fromarray(gray).rotate(30, expand=expand, fillcolor=255 - ground)
+    path = tmp_path / ("x.jpg" if saved else "x.png")
+    turned.save(path, **({"quality": 90} if saved else {}))
+    found = decode(path)
+    assert found.framed and found.inverted == (fill == "black")
+    assert abs(np.count_nonzero(found.gray) / inside.sum() - 1) < 0.06
+
+
+def test_an_overexposed_object_is_no_padding():
+    inside, _ = disc(38)
+    gray = np.where(inside, 255, 0).astype(np.float32)
+    gray[30:50, 30:50] = np.random.default_rng(0).integers(20, 120, (20, 20))
+    found = on_black(gray)
+    assert not found.framed and not found.inverted and np.count_nonzero(found.black) > 0.9 * inside.sum()
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "words"),
+    [
+        ((30, 20, 3), np.float32, "3 bands of 32 bits \\(floating point\\)"),
+        ((30, 20, 5), np.uint8, "5 bands of 8 bits \\(whole numbers\\)"),
+        ((30, 20), np.float64, "1 band of 64 bits \\(floating point\\)"),
+    ],
+)
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_that_is_not_read_is_called_what_it_is(tmp_path, shape, kind, words, big):
+    import tifffile
+
+    how = {"photometric": "rgb"} if shape[2:] == (3,) else {"photometric": "minisblack", "planarconfig": "contig" if shape[2:] else None}
+    tifffile.imwrite(tmp_path / "x.tif", np.ones(shape, kind), bigtiff=big, **how)
+    with pytest.raises(UnreadableError, match=f"a TIFF of {words}, which is not read; save it as gray or RGB of 8 or 16 bits"):
+        decode(tmp_path / "x.tif")
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_damaged_tiff_of_a_kind_that_is_read_is_no_other_kind(tmp_path, gray):
+    (tmp_path / "x.tif").write_bytes(b"II*\0junkjunkjunk")
+    with pytest.raises(UnreadableError, match="not an image"):
+        decode(tmp_path / "x.tif")

@@ -183,3 +183,26 @@ def test_a_folder_without_objects_says_what_lies_there(tmp_path, capsys):
 )
 def test_a_classification_is_known_by_its_words(name, kind):
     assert kind_of(name) == kind
+
+
+def test_annotations_that_are_regions_are_no_cells(tmp_path, capsys):
+    large = [feature((0, 0, 40, 40), kind="annotation"), feature((30, 10, 62, 60), "Stroma", kind="annotation")]
+    status, _, _, err = prepared("qupath", drawn(tmp_path / "q", large), tmp_path, capsys)
+    assert status == 2 and "a: no cell: 2 annotations of more than 256 pixels, of more than 25% of the image, or around others" in err
+    small = [feature((4 * i, 4, 4 * i + 3, 7), kind="annotation") for i in range(3)]
+    around = feature((0, 0, 16, 16), "Stroma", kind="annotation")
+    status, pack, out, _ = prepared("qupath", drawn(tmp_path / "q", [*small, around]), tmp_path, capsys)
+    assert status == 0 and len(pack) == 3 and "1 annotation left out as regions" in out and "labels: Tumor 3 = epithelial" in out
+    assert "a: annotations and no detection, each taken as a cell" in out
+
+
+def test_two_files_of_objects_for_one_image_are_refused(tmp_path, capsys):
+    source = drawn(tmp_path / "q", FOUR)
+    drawn(source, FOUR[:1], "a_detections.geojson")
+    status, _, _, err = prepared("qupath", source, tmp_path, capsys)
+    assert status == 2 and "a: 2 files of objects for one image, a.geojson, a_detections.geojson; keep the one" in err
+
+
+def test_objects_that_are_no_cells_are_counted(tmp_path, capsys):
+    status, _, out, _ = prepared("qupath", drawn(tmp_path / "q", [*FOUR, *[feature(BOXES[0], kind="tile")] * 5]), tmp_path, capsys)
+    assert status == 0 and "objects that are no cells left out: tile 5" in out

@@ -643,7 +643,7 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
         )
     if found:
         raise RequestError(*found)
-    ties = ties_of(near_duplicates(pack.images, pack.files), pack.patients)
+    ties = tuple(dict.fromkeys((*pack.ties, *ties_of(near_duplicates(pack.images, pack.files), pack.patients))))
     note = (
         "individuals are not known: one may stand in two parts of the split, which makes test results better than they are"
         if pack.patients is None

@@ -686,7 +686,7 @@ def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = N
     pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal=normal_of(vars(config)))
     if classes is not None:
         return pack
-    ties = ties_of(near_duplicates(pack.images, pack.files), pack.patients)
+    ties = tuple(dict.fromkeys((*pack.ties, *ties_of(near_duplicates(pack.images, pack.files), pack.patients))))
     note = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
     return replace(pack, ties=ties, notes=(*pack.notes, note) if ties else pack.notes)
 

@@ -44,6 +44,7 @@ class Findings:
     black: int = 0
     deep: int = 0  # images of more than 8 bits
     unreadable: list[str] = field(default_factory=list)
+    unsure: list[str] = field(default_factory=list)  # files whose ground is unsure
     duplicates: list[tuple[str, ...]] = field(default_factory=list)  # files with the same pixels
     conflicts: list[tuple[str, ...]] = field(default_factory=list)  # those of them that have two labels: "file (label)"
     near: list[NearPair] = field(default_factory=list)
@@ -104,6 +105,7 @@ def inspect_folder(
         found.class_sizes[name] = [(float(min(v)), float(np.median(v)), float(max(v))) for v in columns if v]
     found.white, found.deep = sum(s.said.inverted for s in seen), sum(s.said.deep for s in seen)
     found.black = len(seen) - found.white
+    found.unsure = [name for name, s in zip(files, seen, strict=True) if s.said.unsure]
     for words in said_of(dict(zip(files, [s.said for s in seen], strict=True))):
         (found.notes if "more than 8 bits" in words and "differ" not in words else found.warnings).append(words)
     middle = float(np.median([s.width * s.height for s in seen]))
@@ -124,7 +126,7 @@ def inspect_folder(
     found.duplicates = [tuple(files[i] for i in members) for members in same]
     found.conflicts = [tuple(f"{files[i]} ({labels[i]})" for i in members) for members in same if len({labels[i] for i in members}) > 1]
     shapes, keys, turns = [s.shape for s in seen], [s.key for s in seen], [s.turns for s in seen]
-    close = near_pairs([s.upright for s in seen], [s.turned for s in seen], shapes, keys, turns, files)
+    close = near_pairs([s.upright for s in seen], [s.turned for s in seen], shapes, keys, turns, files, [s.frame for s in seen])
     found.near = [NearPair(files[i], files[j], value, turned) for i, j, value, turned in close]
     doubled = {name for members in found.duplicates for name in members[1:]} | {pair.second for pair in found.near}
     if len(doubled) > DOUBLED * len(seen):

@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from trainables.data.find import list_folder
-from trainables.data.open import UnreadableError, decode
+from trainables.data.open import Decoded, UnreadableError, decode
 from trainables.data.pack import Pack, pixel_keys
 from trainables.data.readers import each
-from trainables.data.rotation import agree, polar, turned_pairs
+from trainables.data.rotation import agree, polar, polar_frame, turned_pairs
 from trainables.data.scale import area_weights, foreground_box
 from trainables.data.words import count, few
 
@@ -41,6 +41,36 @@ COPY = (
     re.compile(r"(?P<of>.+)_\d+_\d{2,5}"),
     re.compile(r".*?_original_(?P<of>.+?)\.(?:png|jpe?g|tiff?|bmp)_[0-9a-f-]{6,}", re.IGNORECASE),
 )
+
+
+@dataclass(frozen=True)
+class Framed:
+    """An image as its own frame shows it, for copies that were turned in it."""
+
+    turns: np.ndarray  # float16, see `rotation.polar_frame`
+    cut: bool  # its object reaches the frame, or lay in one that was cut away: a turn may have taken its ends
+    shape: float  # how much longer one side is than the other, as a logarithm
+
+    @classmethod
+    def of(cls, decoded: Decoded) -> Framed:
+        gray = decoded.gray
+        reaches = any(side.any() for side in (gray[0], gray[-1], gray[:, 0], gray[:, -1]))
+        return cls(polar_frame(gray), decoded.framed or reaches, abs(float(np.log(gray.shape[0] / gray.shape[1]))))
+
+
+def framed_pairs(frames: Sequence[Framed], others: Sequence[Framed] | None = None) -> list[tuple[int, int, float]]:
+    """(i, j, correlation) of images of which one is the other turned in its frame: of alike frames, and at least one of them cut."""
+    second = frames if others is None else others
+    cut, against = ([i for i, frame in enumerate(some) if frame.cut and frame.turns.any()] for some in (frames, second))
+    found: dict[tuple[int, int], float] = {}
+    for mine, theirs in ((cut, range(len(second))), *(() if others is None else ((range(len(frames)), against),))):
+        if not len(mine) or not len(theirs):
+            continue
+        for a, b, value in turned_pairs(np.stack([frames[i].turns for i in mine]), np.stack([second[j].turns for j in theirs])):
+            i, j = mine[a], theirs[b]
+            if abs(frames[i].shape - second[j].shape) < PROPORTION and (others is not None or i != j):
+                found.setdefault((min(i, j), max(i, j)) if others is None else (i, j), value)
+    return [(i, j, value) for (i, j), value in found.items()]
 
 
 @dataclass(frozen=True)
@@ -110,12 +140,13 @@ def near_pairs(
     keys: Sequence[bytes],
     turns: Sequence[np.ndarray],
     files: Sequence[str] = (),
+    frames: Sequence[Framed] = (),
     block: int = 2048,
 ) -> list[tuple[int, int, float, bool]]:
     """Boxes of the foreground, reduced to SIDE x SIDE and correlated, as they stand and in a position chosen by their moments; blind
     to gray level, contrast, padding and scale. The sides of two boxes may differ in proportion by 10 %. Then their pictures in polar
-    coordinates (`rotation`), at every turn; and those that are copies by their names, where they agree by NAMED. Of exact duplicates
-    (equal keys) only the first takes part."""
+    coordinates (`rotation`), at every turn, those of their frames too where these are given; and those that are copies by their names,
+    where they agree by NAMED. Of exact duplicates (equal keys) only the first takes part."""
     chosen = np.array(sorted({key: i for i, key in reversed(list(enumerate(keys)))}.values()), np.int64)
     tall = np.log([shapes[i][0] / shapes[i][1] for i in chosen])
     pairs: dict[tuple[int, int], tuple[float, bool]] = {}
@@ -133,6 +164,8 @@ def near_pairs(
                 pairs.setdefault((min(i, j), max(i, j)), (min(1.0, v), is_turned))
     pictures = np.stack([turns[i] for i in chosen])
     for i, j, value in turned_pairs(pictures):
+        pairs.setdefault((int(chosen[i]), int(chosen[j])), (value, True))
+    for i, j, value in framed_pairs([frames[i] for i in chosen]) if frames else ():
         pairs.setdefault((int(chosen[i]), int(chosen[j])), (value, True))
     for i, j in named_pairs(files):
         if keys[i] != keys[j] and (i, j) not in pairs and (value := agree(turns[i], turns[j])) >= NAMED:
@@ -155,20 +188,28 @@ def shared_files(one: str | Path, other: str | Path) -> Shared:
     for folder in (Path(one), Path(other)):
         listing = list_folder(folder)
         looks = each(_foreground, [folder / name for name in listing.files])
-        sets.append([(name, *look) for name, look in zip(listing.names, looks, strict=True) if look is not None])
+        sets.append([_Look(name, *look) for name, look in zip(listing.names, looks, strict=True) if look is not None])
     return _shared(*sets)
 
 
-def _foreground(path: Path) -> tuple[bytes, np.ndarray] | None:
-    """A key, equal where the foreground is, and the picture in polar coordinates; None for an image without any, or one that cannot be
-    read."""
+@dataclass(frozen=True)
+class _Look:
+    name: str
+    key: bytes  # equal where the foreground is
+    turns: np.ndarray  # see `rotation.polar`
+    frame: Framed | None = None  # None where it is not known any more
+
+
+def _foreground(path: Path) -> tuple[bytes, np.ndarray, Framed] | None:
+    """What `_Look` holds of a file; None for an image without any foreground, or one that cannot be read."""
     try:
-        gray = foreground_box(decode(path).gray)
+        decoded = decode(path)
     except UnreadableError:
         return None
+    gray = foreground_box(decoded.gray)
     head = f"{gray.shape}".encode()
     key = hashlib.blake2b(head + np.ascontiguousarray(gray).tobytes(), digest_size=16).digest()
-    return (key, polar(gray)) if gray.any() else None
+    return (key, polar(gray), Framed.of(decoded)) if gray.any() else None
 
 
 def shared_images(one: Pack, other: Pack) -> Shared:
@@ -179,18 +220,21 @@ def shared_images(one: Pack, other: Pack) -> Shared:
         shown = [i for i in range(len(pack)) if pack.images[i].any()]
         looks = each(lambda i, gray=gray: polar(foreground_box(np.asarray(gray[i]))), shown)
         keys = pixel_keys(pack.images)
-        sets.append([(pack.files[i], keys[i], look) for i, look in zip(shown, looks, strict=True)])
+        sets.append([_Look(pack.files[i], keys[i], look) for i, look in zip(shown, looks, strict=True)])
     return _shared(*sets)
 
 
-def _shared(mine: Sequence[tuple[str, bytes, np.ndarray]], theirs: Sequence[tuple[str, bytes, np.ndarray]]) -> Shared:
-    known = {key: name for name, key, _ in mine}
-    both = [f"{known[key]} = {name}" for name, key, _ in theirs if key in known]
+def _shared(mine: Sequence[_Look], theirs: Sequence[_Look]) -> Shared:
+    known = {look.key: look.name for look in mine}
+    both = [f"{known[look.key]} = {look.name}" for look in theirs if look.key in known]
     if both:
         return Shared(f"{count(len(both))} in both sets: {few(both, 3)}")
     if not mine or not theirs:
         return Shared()
-    pairs = turned_pairs(np.stack([look for _, _, look in theirs]), np.stack([look for _, _, look in mine]))
-    near = sorted({i: f"{mine[j][0]} ~ {theirs[i][0]}" for i, j, _ in pairs}.values())
+    pairs = turned_pairs(np.stack([look.turns for look in theirs]), np.stack([look.turns for look in mine]))
+    frames = [[look.frame for look in some if look.frame is not None] for some in (theirs, mine)]
+    if all(frames):
+        pairs += framed_pairs(*frames)
+    near = sorted({i: f"{mine[j].name} ~ {theirs[i].name}" for i, j, _ in pairs}.values())
     words = f"{count(len(near))} of {len(theirs):,} are near duplicates of images in the study's own set: {few(near, 3)}" if near else ""
     return Shared(words) if len(near) >= max(2, SAME_SET * len(theirs)) else Shared("", words)

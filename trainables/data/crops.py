@@ -3,6 +3,7 @@ Comes in: a tile's pixels and a cell's box. Goes out: crops. Exists so that ever
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +41,7 @@ class Tile:
     untyped: int = 0  # cells without a type, or too small to show one, left out
     clipped: int = 0  # boxes that reached beyond the tile
     regions: int = 0  # outlines around many cells, left out
+    others: Counter[str] = field(default_factory=Counter)  # objects of kinds that are no cells, left out
     types: dict[str, int] = field(default_factory=dict)  # how its file calls them, where names are free: cells
     found: bool = False  # whether its file holds what a program found as cells, so that a person's outlines are regions
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing, settled
-from trainables.data.manifest import choose_table, from_manifest
+from trainables.data.manifest import from_manifest
 from trainables.data.open import SUFFIXES, text_link
-from trainables.data.shape import MASKS, from_folders
+from trainables.data.shape import MASKS, MASKS_OR_CLASS, from_folders
+from trainables.data.which_table import choose_table
 from trainables.data.words import class_order, count, few, same, shown, them
 
 SYSTEM = {"lost+found", "$recycle.bin", "system volume information", "@eadir", "#recycle", "#snapshot", "thumbnails", "thumbs", "found.000"}
@@ -104,13 +106,13 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
     tree = walk(folder)
     listing = Listing()
     _odd(tree, listing)
-    images = _without_masks(tree.images, listing)
     _text_links(folder, tree, listing)
-    table = choose_table(folder, tree.others, images, listing)
+    table = choose_table(folder, tree.others, tree.images, listing)
+    images = _without_masks(tree.images, shown(str(folder)), bool(layout or table), listing)
     if table is None and not layout and (kind := prepared_as(tree)):
         listing.faults.append(
             f"'{shown(str(folder))}' holds whole tiles with their cells ({kind}), and no folder per class; "
-            f"cut the cells out first: python -m search data prepare {kind} {shown(str(folder))} OUT"
+            f"cut the cells out first: python -m search data prepare {kind} {shlex.quote(shown(str(folder)))} OUT"
         )
         return listing
     if not images and table is None:
@@ -208,17 +210,21 @@ def _odd(tree: Tree, listing: Listing) -> None:
         listing.notes.append(f"{count(len(odd), 'folder')} of the system passed over: {few(odd)}")
 
 
-def _without_masks(images: list[str], listing: Listing) -> list[str]:
+def _without_masks(images: list[str], root: str, decided: bool, listing: Listing) -> list[str]:
     """The images without masks, overlays and thumbnails that lie beside them, by name (x_mask.png beside x.png) or in a folder of their own
-    (masks/x.png)."""
+    (masks/x.png). A folder whose word is a class's too is refused, unless a layout or a table decides."""
     stems = Counter(_stem(name) for name in images)
     there = {PurePosixPath(name).with_suffix("").as_posix().casefold() for name in images}
-    kept, dropped, lonely = [], [], []
+    kept, dropped, lonely, doubtful = [], [], [], set()
     for name in images:
         path = PurePosixPath(name)
         beside = BESIDE.fullmatch(path.stem)
         level = next((i for i, word in enumerate(path.parts[:-1]) if same(word) in MASKS), None)
-        if level is not None:
+        if level == 0 and same(path.parts[0]) in MASKS_OR_CLASS:
+            kept.append(name)
+            if not decided:
+                doubtful.add(path.parts[0])
+        elif level is not None:
             known = stems[_stem(name)] > 1 or (beside is not None and stems[beside[1].casefold()] > 0)
             (dropped if known else lonely).append(name)
         elif beside and (path.parent / beside[1]).as_posix().casefold() in there:
@@ -229,6 +235,12 @@ def _without_masks(images: list[str], listing: Listing) -> list[str]:
         listing.warnings.append(
             f"{count(len(dropped))} taken as masks, overlays or thumbnails of others and passed over: "
             f"{few([shown(name) for name in dropped], 3)}"
+        )
+    if doubtful:
+        listing.faults.append(
+            f"the folder {few([shown(name) for name in sorted(doubtful)])} may hold masks of the images beside it, or a class (segmented "
+            f"cells); call it masks, or say that it is a class: python -m search data check {shlex.quote(root)} --layout class --fix "
+            f"{shlex.quote(f'{root}/{MANIFEST}')}"
         )
     if lonely:
         listing.faults.append(

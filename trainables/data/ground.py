@@ -4,16 +4,21 @@ object's own box has a border of object: the guess by the border is checked on a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from trainables.data.padding import unpadded
 
 TOLERANCE = 8  # grey levels of 255 above the background that still count as background: JPEG's ringing on a flat field stays below it
 BEYOND = 0.05  # a ground is an extreme: at most this part of the pixels is brighter than white ground, or darker than black
 FLAT = 0.5  # and at least this part of the border is within the tolerance of it
 SEEN = 0.1  # an extreme is ground where it is at least this part of the border
-WITHIN = 0.35  # of an image: what a frame encloses is at least so much, or it is an object
 FEW_LEVELS = 6  # gray levels of an object, below which it is no picture any more
+LOST = 0.1  # of what differs from the ground: more than this on the ground's other side is no speck that may be cut off
+UNEVEN = 0.03  # of the border: more than this hardly apart from the ground is ground that is tilted or noisy,
+ONE_LEVEL = 0.65  # unless so much of the border is within one gray level of it: then it is an object's glow
+NO_GROUND = "no flat ground, white or black, at its border"
 
 
 @dataclass(frozen=True)
@@ -27,39 +32,14 @@ class Grounded:
 
 
 def on_black(gray: np.ndarray, alpha: np.ndarray | None = None, tolerance: int = TOLERANCE) -> Grounded:
-    """The object on black, see `_on_black`. Where what is left is a full rectangle with a flat ground of its own, the border was a frame,
-    as figures, scanners and padding to a square leave it: the ground is then looked for inside."""
-    found = _on_black(gray, alpha, tolerance)
-    box = _rectangle(found.black)
-    if alpha is not None or box is None or not _has_ground(gray[box], tolerance):
-        return found
-    inside = _on_black(gray[box], None, tolerance)
-    part = np.count_nonzero(inside.black) / inside.black.size
-    if inside.unsure or not 0.005 < part < 0.9:
-        return found
-    black = np.zeros_like(found.black)
-    black[box] = inside.black
-    return Grounded(black, inside.inverted, "", True)
-
-
-def _rectangle(black: np.ndarray) -> tuple[slice, slice] | None:
-    """The box of the foreground, without the blurred pixel at a frame's edge, where it is a full rectangle that is not the whole image."""
-    rows, columns = np.flatnonzero(black.any(1)), np.flatnonzero(black.any(0))
-    if not len(rows):
-        return None
-    box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-    part = black[box]
-    if part.size == black.size or part.size < WITHIN * black.size or np.count_nonzero(part) < 0.97 * part.size:
-        return None
-    inner = tuple(slice(side.start + 2, side.stop - 2) for side in box)
-    return (inner[0], inner[1]) if min(black[inner].shape) > 2 else None
-
-
-def _has_ground(gray: np.ndarray, tolerance: int) -> bool:
-    """Whether nearly the whole border is one level, and an extreme one: white or black, as paper and the dark field are."""
-    border = _border(gray)
-    level = float(np.median(border))
-    return bool((np.abs(border - level) <= tolerance).mean() >= 0.9 and not 64 <= level < 192)
+    """The object on black, see `_on_black`. Where a frame, padding to a square or the corners that a turn leaves surround the picture, its
+    own ground takes their place first."""
+    picture = unpadded(gray, tolerance) if alpha is None else None
+    if picture is not None:
+        inside = _on_black(picture, None, tolerance)
+        if not inside.unsure and 0.005 * gray.size < np.count_nonzero(inside.black) < 0.9 * gray.size:
+            return replace(inside, framed=True)
+    return _on_black(gray, alpha, tolerance)
 
 
 def _on_black(gray: np.ndarray, alpha: np.ndarray | None, tolerance: int) -> Grounded:
@@ -78,37 +58,38 @@ def _on_black(gray: np.ndarray, alpha: np.ndarray | None, tolerance: int) -> Gro
             visible = gray[alpha >= 0.5]
             level = 255.0 if visible.size and np.median(visible) < 128 else 0.0
         gray = alpha * gray + (1 - alpha) * level
+        inverted = level >= 128
     else:
-        level, unsure = _level(gray, border, tolerance)
-    inverted = level >= 128
-    if inverted:
-        gray, level = 255 - gray, 255 - level
-    black = np.rint(np.where(gray <= level + tolerance, 0, gray - level)).astype(np.uint8)
-    if not unsure:
-        unsure = _doubt(black)
-    return Grounded(black, inverted, unsure)
+        level, inverted, unsure = _level(gray, border, tolerance)
+    away = level - gray if inverted else gray - level
+    black = np.rint(np.where(away <= tolerance, 0, away)).astype(np.uint8)
+    return Grounded(black, inverted, unsure or _doubt(black, away, tolerance))
 
 
 def _border(values: np.ndarray) -> np.ndarray:
     return np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
 
 
-def _level(gray: np.ndarray, border: np.ndarray, tolerance: int) -> tuple[float, str]:
-    """The ground's gray level, and why it is unsure."""
+def _level(gray: np.ndarray, border: np.ndarray, tolerance: int) -> tuple[float, bool, str]:
+    """The ground's gray level, whether the object is darker than it, and why that is unsure."""
     median = float(np.median(border))
-    sign = 1 if median >= 128 else -1
     flat = float((np.abs(border - median) <= tolerance).mean())
     numbers = np.bincount(np.rint(gray).astype(np.uint8).ravel(), minlength=256) / gray.size
-    edge = round(median) + sign * (tolerance + 1)
-    beyond = float(numbers[max(edge, 0) :].sum() if sign > 0 else numbers[: max(edge + 1, 0)].sum())
+    darker, brighter = numbers[: max(round(median) - tolerance, 0)], numbers[round(median) + tolerance + 1 :]
+    beyond = float((brighter if median >= 128 else darker).sum())
+    # On a ground of middle gray the object is where more differs from it, and by more: a halo is paler than what it surrounds.
+    weights = np.abs(np.arange(256) - median) * numbers
+    is_dark = median >= 128
+    if 64 <= median < 192:
+        is_dark = bool(weights[: len(darker)].sum() >= weights[256 - len(brighter) :].sum())
     if flat >= FLAT and beyond <= BEYOND:
-        return median, ""
+        return median, is_dark, ""
     found = [(_extreme(numbers, border, side, tolerance), side) for side in (1, -1)]
     (best, level), _ = max(found)
     (other, _), _ = min(found)
     if best >= SEEN and best >= 2 * other:
-        return level, ""
-    return median, "no flat ground, white or black, at its border"
+        return level, level >= 128, ""
+    return (median, is_dark, "") if flat >= FLAT else (median, median >= 128, NO_GROUND)
 
 
 def _extreme(numbers: np.ndarray, border: np.ndarray, side: int, tolerance: int) -> tuple[float, float]:
@@ -123,11 +104,19 @@ def _extreme(numbers: np.ndarray, border: np.ndarray, side: int, tolerance: int)
     return there if share >= 0.02 else 0.0, float(level)  # an extreme inside of the object alone is no ground
 
 
-def _doubt(black: np.ndarray) -> str:
-    """What makes a guess unlikely once it is carried out."""
+def _doubt(black: np.ndarray, away: np.ndarray, tolerance: int) -> str:
+    """What makes a guess unlikely once it is carried out. away (h, w): by how much each pixel differs from the ground, towards the
+    object."""
     object_part = np.count_nonzero(black) / black.size
+    lost = np.count_nonzero(away < -tolerance) / black.size
+    if lost > LOST * (lost + object_part):
+        return f"{lost / (lost + object_part):.0%} of what differs from its ground lies on the ground's other side and was cut off"
     if not object_part:
         return ""
+    border = _border(away)
+    faint = np.count_nonzero((border > tolerance) & (border <= 3 * tolerance))
+    if faint > UNEVEN * border.size and np.count_nonzero(np.abs(border) <= 1) < ONE_LEVEL * border.size:
+        return "its ground is tilted or noisy, part of it was taken as object"
     if object_part > 0.98:
         return "no ground to be seen"
     levels = np.count_nonzero(np.bincount(black[black > 0].ravel(), minlength=256))

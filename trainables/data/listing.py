@@ -54,7 +54,7 @@ def class_faults(labels: Sequence[str], folder: str | Path) -> list[str]:
 def settled(listing: Listing, group: str = "patient") -> Listing:
     """The listing with printable names, one spelling for each class and patient, and parts that are train, val or test. What was done is
     noted; what keeps it from being used is a fault."""
-    listing.labels = [shown(name) for name in listing.labels]
+    listing.labels = [shown(name).strip() for name in listing.labels]
     listing.labels, several = united(listing.labels)
     if several:
         listing.warnings.append(
@@ -67,7 +67,7 @@ def settled(listing: Listing, group: str = "patient") -> Listing:
     _chromosomes(listing)
     if listing.patients is not None:
         unknown = [is_missing(name) for name in listing.patients]
-        named = [shown(name) for name, gone in zip(listing.patients, unknown, strict=True) if not gone]
+        named = [shown(name).strip() for name, gone in zip(listing.patients, unknown, strict=True) if not gone]
         one, several = united(named)
         rest = iter(one)
         files = listing.names
@@ -79,7 +79,7 @@ def settled(listing: Listing, group: str = "patient") -> Listing:
     if listing.parts is not None:
         given = [part_of(name) for name in listing.parts]
         names = listing.names
-        odd = [f"{names[i]} ('{shown(listing.parts[i])}')" for i, part in enumerate(given) if not part]
+        odd = [f"{names[i]} ({repr(shown(listing.parts[i])) if listing.parts[i] else 'empty'})" for i, part in enumerate(given) if not part]
         if odd:
             listing.faults.append(f"the manifest's split must be train, val or test, {len(odd)} are not: {few(odd)}; correct them")
         listing.parts = given

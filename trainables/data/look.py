@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.copies import in_one_position, reduced
+from trainables.data.copies import Framed, in_one_position, reduced
 from trainables.data.open import Decoded, UnreadableError, decode
 from trainables.data.rotation import polar
 from trainables.data.scale import foreground_box
@@ -27,6 +27,7 @@ class Seen:
     turned: np.ndarray  # the same of the image in the one of its 8 positions that its moments choose
     turns: np.ndarray  # float16, see `rotation.polar`
     shape: tuple[int, ...]  # of the foreground's box
+    frame: Framed
 
 
 def look(path: Path, tolerance: int) -> Seen | str | None:
@@ -42,6 +43,6 @@ def look(path: Path, tolerance: int) -> Seen | str | None:
     key = hashlib.blake2b(f"{gray.shape}".encode() + gray.tobytes(), digest_size=16).digest()
     box = foreground_box(gray)
     height, width = gray.shape
-    return Seen(
-        height, width, foreground, replace(decoded, gray=gray[:0]), key, reduced(box), reduced(in_one_position(box)), polar(box), box.shape
-    )
+    said = replace(decoded, gray=gray[:0])
+    turned = reduced(in_one_position(box))
+    return Seen(height, width, foreground, said, key, reduced(box), turned, polar(box), box.shape, Framed.of(decoded))

@@ -5,106 +5,39 @@ the command stops: patients are never dropped because a spreadsheet has a habit 
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from trainables.data.listing import MANIFEST, Listing
+from trainables.data.beside import said_by_folders
+from trainables.data.folder_rows import row_an_image
+from trainables.data.listing import Listing
 from trainables.data.open import SUFFIXES
-from trainables.data.table import KNOWN, LARGEST, SHEETS, TEXT, TableError, heads, read_table
+from trainables.data.table import KNOWN, TableError, heads, plain, read_cells
 from trainables.data.words import class_order, count, few, is_missing, part_of, same, shown, them
 
-DEEP = 50  # tables below the root that are looked into
-FILE_WORDS = ("file", "files", "filename", "file name", "filepath", "file path", "path", "image", "image name", "image id", "img", "name")
 PATIENT_WORDS = (
     "patient id", "patientid", "patients", "patient no", "patient number", "patient name", "pat id", "pid", "case", "case id", "subject",
     "subject id", "donor", "donor id", "individual", "individual id", "person", "participant",
     "participant id", "animal", "mouse", "proband",
 )  # fmt: skip
-LABEL_WORDS = ("label", "labels", "class", "type", "category", "target", "diagnosis", "class name", "kind")
-
-
-def choose_table(folder: Path, others: Sequence[str], images: Sequence[str], listing: Listing) -> str | None:
-    """The one table at the root that names files and labels; None where there is none. More than one, or one that cannot be read, is a
-    fault; so is one that names images in columns of other names, in whatever language."""
-    known = {word for name in images for word in (_plain(PurePosixPath(name).name), _plain(PurePosixPath(name).stem))}
-    tables = [name for name in others if name.lower().endswith((*TEXT, *SHEETS)) and not PurePosixPath(name).name.startswith("~$")]
-    root = [name for name in tables if "/" not in name]
-    named = [name for name in root if same(Path(name).stem) == "manifest" and name.lower().endswith((*TEXT, *SHEETS))]
-    found = list(named)
-    for name in (name for name in root if name not in named):
-        try:
-            if (folder / name).stat().st_size > LARGEST:
-                continue
-            rows = read_table(folder / name)
-        except (TableError, OSError) as fault:
-            if not named and not name.lower().endswith((".tab", ".txt")):
-                listing.faults.append(f"{shown(name)} {fault}, or move it out of the data")
-            continue
-        columns = heads(rows[0]) if rows else []
-        words = {same(column) for column in columns}
-        if {"file", "label"} <= set(columns):
-            found.append(name)
-        elif not named and rows:
-            meant = words & set(FILE_WORDS) and (words & set(LABEL_WORDS) or "patient" in columns)
-            if meant or _names_images(rows, known):
-                listing.faults.append(
-                    f"{shown(name)} looks like a table of the images and has no columns file and label, it has {few(rows[0], 8)}; "
-                    "rename these two, or move it out of the data"
-                )
-    _tables_not_read(folder, [name for name in tables if "/" in name], known, listing)
-    if len(found) > 1:
-        if len(named) == 1:
-            listing.warnings.append(
-                f"{few([shown(name) for name in found if name not in named])} is not read: {shown(named[0])} names the images"
-            )
-            return named[0]
-        listing.faults.append(
-            f"one table may name the images, there are {len(found)}: {few([shown(n) for n in found])}; keep one at the root"
-        )
-        return None
-    return found[0] if found else None
-
-
-def _names_images(rows: Sequence[Sequence[str]], known: set[str]) -> bool:
-    """Whether a column holds names of images, most of them: a table of them, whatever its head is called."""
-    some = rows[:200]
-    for i in range(max(map(len, some))):
-        cells = [_plain(PurePosixPath(row[i].replace("\\", "/")).name) for row in some if i < len(row)]
-        if len(hits := set(cells) & known) >= 2 and sum(cell in hits for cell in cells) >= len(cells) / 2:
-            return True
-    return False
-
-
-def _tables_not_read(folder: Path, deep: Sequence[str], known: set[str], listing: Listing) -> None:
-    """Warns of tables of images where none is looked for: below the root."""
-    naming = [name for name in deep if PurePosixPath(name).name.casefold() == MANIFEST]
-    for name in (name for name in deep[:DEEP] if name not in naming):
-        try:
-            if (folder / name).stat().st_size < LARGEST >> 4 and _names_images(read_table(folder / name) or [[]], known):
-                naming.append(name)
-        except (TableError, OSError):
-            continue  # no table, whatever it is called
-    if naming:
-        listing.warnings.append(
-            f"a table of images is read at the root alone, {few([shown(name) for name in naming])} is not read; "
-            f"move it there, with files named from there and the columns file, label, patient"
-        )
+SPLIT_WORDS = ("set", "subset", "data set", "dataset", "partition")
+FOLD_WORDS = ("fold", "folds", "cv", "cv fold", "cvfold", "kfold", "k fold", "fold id", "fold no")
 
 
 def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, listing: Listing) -> None:
     """Fills the listing from a table. found: the images below the folder."""
     faults, title = listing.faults, shown(table)
     try:
-        rows = read_table(folder / table)
+        rows = read_cells(folder / table)
     except TableError as error:
         faults.append(f"{title} {error}")
         return
     if not rows:
         faults.append(f"{title} must name the images, it is empty; write file,label,patient and a line per image, or remove it")
         return
-    columns = _meant(heads(rows[0], group), rows[1:], group, listing)
-    used = max((i + 1 for row in rows for i, cell in enumerate(row) if cell), default=0)
+    rows, of_folders = row_an_image(rows, found, PATIENT_WORDS)
+    columns = _meant(heads(rows[0], group), rows[1:], group, title, listing)
+    used = max((i + 1 for row in rows for i, cell in enumerate(row) if cell.strip()), default=0)
     columns = columns[:used] + [""] * (used - len(columns))  # a spreadsheet leaves columns without a head or a cell
     listing.columns = [column for column in columns if column]
     if not _sound_head(title, columns, group, listing):
@@ -113,10 +46,10 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
     rows = [row[:used] for row in rows]
     ragged = [str(i + 1) for i, row in enumerate(rows) if len(row) < width]
     if ragged or used > width:
-        wrong = ragged or [str(i + 1) for i, row in enumerate(rows) if len(row) > width and any(row[width:])]
+        wrong = ragged or [str(i + 1) for i, row in enumerate(rows) if any(cell.strip() for cell in row[width:])]
         faults.append(f"{title}: every line must have {width} cells, {len(wrong)} have not: line {few(wrong)}; correct {them(wrong)}")
         return
-    entries = [{column: row[i] for i, column in enumerate(columns) if column} for row in rows[1:]]
+    entries = [{column: row[i] if column == "file" else row[i].strip() for i, column in enumerate(columns) if column} for row in rows[1:]]
     if not entries:
         faults.append(f"{title} must name the images, it has a head and no line; write a line per image, or remove it")
         return
@@ -125,22 +58,30 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
     listing.files = [name for name, _ in kept]
     listing.labels = [entry["label"] for _, entry in kept]
     listing.layout = title
-    listing.levels = [f"class: the column label of {title} ({len(set(listing.labels))})"]
+    of = of_folders or "the column label"
+    listing.levels = [f"class: {of} of {title} ({len(set(listing.labels))})"]
     tops = {same(label) for label in listing.labels}
     other = sum(1 for name, entry in kept if "/" in name and (top := same(name.split("/")[0])) in tops and top != same(entry["label"]))
     if other:
         listing.notes.append(f"{count(other)} with a label in {title} unlike the folder's name: the manifest's was taken")
     if group in columns:
         listing.patients = [entry[group] for _, entry in kept]
-        listing.levels.append(f"patient: its column {rows[0][columns.index(group)]}")
+        listing.levels.append(f"patient: its column {rows[0][columns.index(group)].strip()}")
         if all(is_missing(name) for name in listing.patients):
             listing.patients = None
     if "split" in columns:
         listing.parts = [entry["split"] for _, entry in kept]
-        listing.levels.append(f"part: its column {rows[0][columns.index('split')]}")
+        listing.levels.append(f"part: its column {rows[0][columns.index('split')].strip()}")
+    said_by_folders(title, group, listing)
+    unused = [column for column in columns if column and column not in ("file", "label", "split")]
+    if unused and group not in columns and listing.patients is None:  # a patient under another name would be parted without a word
+        listing.notes.append(
+            f"{title} has no column {group}, so that a split may part a patient; "
+            f"if one of its other columns ({few(unused)}) names the patient, call it {group}"
+        )
 
 
-def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, listing: Listing) -> list[str]:
+def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, title: str, listing: Listing) -> list[str]:
     """The columns with `patient` where one is called so in other words, and `split` where one holds nothing but parts."""
     found = list(columns)
     if group == "patient" and group not in found:
@@ -153,18 +94,29 @@ def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, li
                 "others otherwise"
             )
     if "split" not in found:
-        holds = [i for i, c in enumerate(found) if c and c not in (*KNOWN, group) and _are_parts({r[i] for r in rows if i < len(r)})]
+        values = {i: {row[i].strip() for row in rows if i < len(row)} - {""} for i, c in enumerate(found) if c and c not in (*KNOWN, group)}
+        holds = [i for i, words in values.items() if words and all(map(part_of, words)) and (len(words) > 1 or _called(found[i]))]
         if len(holds) == 1:
             found[holds[0]] = "split"
         elif holds:
             listing.faults.append(
                 f"one column may hold the split, {few([found[i] for i in holds])} do; call one of them split, and remove the others"
             )
+        for name, words in ((found[i], words) for i, words in values.items() if words and i not in holds and _called(found[i])):
+            said = f"{title}: its column {name} holds {few(class_order(words))}"
+            if same(name) in FOLD_WORDS:
+                listing.faults.append(
+                    f"{said}: a study has one split and no folds; write train, val or test of each image into a column split, "
+                    "or call this one otherwise if it means no folds"
+                )
+            else:
+                listing.warnings.append(f"{said} and not only train, val and test, and is not taken as the split")
     return found
 
 
-def _are_parts(values: set[str]) -> bool:
-    return len(values) > 1 and all(map(part_of, values))
+def _called(column: str) -> bool:
+    """Whether a column is called as one that divides the images is."""
+    return same(column) in (*SPLIT_WORDS, *FOLD_WORDS)
 
 
 def _sound_head(title: str, columns: Sequence[str], group: str, listing: Listing) -> bool:
@@ -187,12 +139,6 @@ def _sound_head(title: str, columns: Sequence[str], group: str, listing: Listing
     twice = class_order(name for name in present if present.count(name) > 1)
     if twice:
         faults.append(f"{title}: a column may stand once, {', '.join(twice)} stand{'s' if len(twice) == 1 else ''} twice; remove one")
-    unused = [column for column in present if column not in ("file", "label", "split")]
-    if unused and group not in columns:  # a patient under another name would be parted without a word
-        listing.notes.append(
-            f"{title} has no column {group}, so that a split may part a patient; "
-            f"if one of its other columns ({few(unused)}) names the patient, call it {group}"
-        )
     return not (missing or twice)
 
 
@@ -202,11 +148,11 @@ def _matched(
     """(image, its line) of all lines that name one, and faults for the others. A name is taken as it stands, in another case or Unicode
     form, or without its folders, where that leaves one image alone."""
     faults = listing.faults
-    known, loose, bare = set(found), _unique(found, _plain), _unique(found, lambda name: _plain(PurePosixPath(name).name))
-    without = _unique(found, lambda name: _plain(PurePosixPath(name).with_suffix("").as_posix()))  # as spreadsheets name images
-    stems = _unique(found, lambda name: _plain(PurePosixPath(name).stem))
-    names = [entry["file"].replace("\\", "/").removeprefix("./") for entry in entries]
-    outside = [name for name in names if name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name.split("/")[0]]
+    known, loose, bare = set(found), _unique(found, plain), _unique(found, lambda name: plain(PurePosixPath(name).name))
+    without = _unique(found, lambda name: plain(PurePosixPath(name).with_suffix("").as_posix()))  # as spreadsheets name images
+    stems = _unique(found, lambda name: plain(PurePosixPath(name).stem))
+    names = [raw if (raw := entry["file"]) in known else raw.strip().replace("\\", "/").removeprefix("./") for entry in entries]
+    outside = [name for name in names if name not in known and _is_outside(name)]
     if outside:
         faults.append(
             f"{title}: a file is named relative to the folder, {len(outside)} are not: {few(outside)}; write for example class/image.png"
@@ -215,10 +161,10 @@ def _matched(
     absent, again, nameless, spelt = [], [], [], 0
     seen: set[str] = set()
     for name, entry in zip(names, entries, strict=True):
-        plain = _plain(name)
-        image = name if name in known else loose.get(plain) or (None if "/" in name else bare.get(plain))
+        word = plain(name)
+        image = name if name in known else loose.get(word) or (None if "/" in name else bare.get(word))
         if image is None and not name.lower().endswith(SUFFIXES):
-            image = without.get(plain) or (None if "/" in name else stems.get(plain))
+            image = without.get(word) or (None if "/" in name else stems.get(word))
         spelt += image is not None and image != name
         key = image or name
         if key in seen:
@@ -228,7 +174,7 @@ def _matched(
         if image is None:
             if name not in outside:
                 absent.append(name or "(no name)")
-        elif is_missing(entry["label"]):
+        elif is_missing(entry["label"]) and not _is_folder(entry["label"], image):
             nameless.append(f"{shown(image)} ('{entry['label']}')" if entry["label"] else shown(image))
         else:
             kept.append((image, entry))
@@ -260,8 +206,13 @@ def _matched(
     return kept
 
 
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", shown(name)).casefold()
+def _is_outside(name: str) -> bool:
+    return name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name.split("/")[0]
+
+
+def _is_folder(label: str, image: str) -> bool:
+    """Whether an image lies in a folder of its label's name: a class that is called None is one."""
+    return bool(label) and any(same(label) == same(part) for part in image.split("/")[:-1])
 
 
 def _unique(names: Sequence[str], key) -> dict[str, str]:  # type: ignore[no-untyped-def]

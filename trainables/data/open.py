@@ -5,6 +5,7 @@ all readers see a file in the same way: its orientation, its pages, its depth, i
 from __future__ import annotations
 
 import re
+import struct
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from trainables.data.ground import TOLERANCE, on_black
-from trainables.data.words import few, shown, them
+from trainables.data.words import count, few, shown, them
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LARGEST = 40_000_000  # pixels of one file; a frame of a microscope's camera has up to 25 million, a whole-slide image thousands of millions
@@ -100,7 +101,9 @@ def open_image(path: Path) -> Opened:
             raise UnreadableError(f"a link that was copied as text, to {target}") from None
         if _is_pointer(path):
             raise UnreadableError("a pointer of Git LFS; git lfs pull brings the image") from None
-        reason = "not an image" if "cannot identify" in str(error) else (str(error).splitlines() or ["damaged"])[0][:80]
+        reason = (
+            (_unknown_tiff(path) or "not an image") if "cannot identify" in str(error) else (str(error).splitlines() or ["damaged"])[0][:80]
+        )
         raise UnreadableError(reason) from None
 
 
@@ -120,7 +123,10 @@ def text_link(path: Path) -> str:
 
 def _sample(opened: Image.Image) -> tuple[int, int]:
     """A TIFF's bits of a band, and what they are: 1 whole numbers without a sign, 2 with one, 3 floating point; 0 where it does not say."""
-    tags = getattr(opened, "tag_v2", {})
+    return _sample_of(getattr(opened, "tag_v2", {}))
+
+
+def _sample_of(tags: Any) -> tuple[int, int]:
     bits, kind = (int(np.max(tags.get(number, 0))) for number in (258, 339))  # BitsPerSample, SampleFormat
     return bits, kind
 
@@ -134,6 +140,27 @@ def _scrambled(opened: Image.Image) -> str:
     if bits == 16 and tags.get(284) == 2 and tags.get(277, 1) > 1:  # PlanarConfiguration, SamplesPerPixel
         return "16 bits in planes of one colour each, which are read mixed up; save it with the colours of a pixel together"
     return ""
+
+
+def _unknown_tiff(path: Path) -> str:
+    """What a TIFF holds that Pillow cannot read, by its tags; '' for what is no TIFF."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(8)
+            directory = TiffImagePlugin.ImageFileDirectory_v2(head + (stream.read(8) if 43 in head[2:4] else b""))  # 43: BigTIFF
+            stream.seek(directory.next)
+            directory.load(stream)
+    except (*DAMAGE, struct.error):
+        return ""
+    kinds = {2: "whole numbers with a sign", 3: "floating point", 5: "complex integers", 6: "complex numbers"}
+    bits, kind = _sample_of(directory)
+    bands = int(np.max(directory.get(277, 1)))
+    if not bits or (bits in (1, 8, 16) and bands in (1, 3, 4) and kind in (0, 1)):
+        return ""  # these are read: it is damaged
+    return (
+        f"a TIFF of {count(bands, 'band')} of {bits} bits ({kinds.get(kind, 'whole numbers')}), which is not read; "
+        "save it as gray or RGB of 8 or 16 bits"
+    )
 
 
 def _is_pointer(path: Path) -> bool:

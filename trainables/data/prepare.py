@@ -4,6 +4,7 @@ patients and faults of each kind are told in one way."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -97,16 +98,34 @@ def prepare_qupath(source: Path, out: Path) -> int:
             file=sys.stderr,
         )
         return 2
-    tiles = _apart(partial(cut_tile, qupath.OBJECT_FILES), found)
+    files: dict[Path, list[str]] = {}
+    for _, image, objects in found:
+        if image is not None and objects is not None:
+            files.setdefault(image, []).append(shown(objects.relative_to(source).as_posix()))
+    twice = {image: names for image, names in files.items() if len(names) > 1}
+    tiles = _apart(partial(cut_tile, qupath.OBJECT_FILES), [job for job in found if job[1] not in twice])
+    tiles += [
+        Tile(
+            shown(image.relative_to(source).with_suffix("").as_posix()),
+            faults=[
+                f"{len(names)} files of objects for one image, {few(names)}; keep the one that holds its cells, or join them in QuPath"
+            ],
+        )
+        for image, names in twice.items()
+    ]
     types = sum((Counter(tile.types) for tile in tiles), Counter())
     known = [(name, number, kind) for name, number in types.most_common() if (kind := qupath.kind_of(name)) is not None]
     print(f"labels: {', '.join(f'{shown(name)} {number:,} = {CONSEP_CLASSES[kind]}' for name, number, kind in known) or 'none'}")
     notes = ["the patient of an image is the TCGA participant in its name, else each image counts as a patient of its own"]
     if regions := sum(tile.regions for tile in tiles):
-        notes.append(f"{count(regions, 'annotation')} left out as regions, for detections or cells lie beside them")
-    if any(tile.found for tile in tiles) and (drawn := [tile for tile in tiles if tile.cells and not tile.found]):
         notes.append(
-            f"{few([tile.name for tile in drawn])}: annotations and no detection, taken as cells; remove the file if they are regions"
+            f"{count(regions, 'annotation')} left out as regions: detections or cells lie beside them, or they are too large for one"
+        )
+    if others := sum((tile.others for tile in tiles), Counter()):
+        notes.append(f"objects that are no cells left out: {', '.join(f'{shown(kind)} {number:,}' for kind, number in others.items())}")
+    if drawn := [tile for tile in tiles if tile.cells and not tile.found]:
+        notes.append(
+            f"{few([tile.name for tile in drawn])}: annotations and no detection, each taken as a cell; remove the file if they are regions"
         )
     if untyped := sum(tile.untyped for tile in tiles):
         notes.append(f"{count(untyped, 'object')} without a class, or of a class that QuPath ignores (*), left out")
@@ -132,7 +151,7 @@ def _what_lies(source: Path) -> str:
     found = f"it holds {count(len(names), 'file')} ({few(kinds)}) in {few([shown(name) for name in tree.folders], 3) or 'no folders'}"
     for kind, name in ((".npy", "pannuke"), (".geojson", "qupath")):
         if kind in kinds:
-            found += f": to be read as {name}? python -m search data prepare {name} {shown(str(source))} OUT"
+            found += f": to be read as {name}? python -m search data prepare {name} {shlex.quote(shown(str(source)))} OUT"
     return found
 
 

@@ -8,6 +8,7 @@ import gzip
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,11 +19,12 @@ from PIL import Image, ImageDraw
 from trainables.data.crops import Cell, Tile
 from trainables.data.downloads import Download
 from trainables.data.find import walk
-from trainables.data.words import same, shown
+from trainables.data.words import count, same, shown
 
 ENDINGS = (".geojson", ".geojson.gz", ".json")
 FACTOR = 2  # the window's side in sides of the cell, as CoNSeP's
 OBJECTS = ("cell", "detection", "annotation")
+WIDEST, PART = 256, 0.25  # pixels of its longer side, part of the image: what is larger is a region of many cells and no cell
 CELLS = ("cell", "detection")  # what QuPath found or imported; an annotation is a region wherever one of these is there
 OLD_IDS = {"pathcellobject": "cell", "pathdetectionobject": "detection", "pathannotationobject": "annotation", "pathtileobject": "tile"}
 # What the words of a classification mean, as an index of CONSEP_CLASSES; the first word that is known decides ("Tumor: Positive").
@@ -131,7 +133,10 @@ def qupath_cells(path: Path, height: int, width: int, typed: bool = True) -> Til
     except (OSError, ValueError, EOFError, RecursionError) as fault:
         tile.faults.append(f"not a readable GeoJSON file ({(str(fault).splitlines() or ['damaged'])[0][:80]})")
         return tile
-    objects = [(i, f) for i, f in enumerate(features, 1) if isinstance(f, dict) and object_type(f) in OBJECTS]
+    known = [(i, f) for i, f in enumerate(features, 1) if isinstance(f, dict)]
+    objects = [(i, f) for i, f in known if object_type(f) in OBJECTS]
+    tile.others = Counter(object_type(f) for _, f in known if object_type(f) not in OBJECTS)
+    names: list[str] = []  # of the classes, as they stand
     tile.found = any(object_type(feature) in CELLS for _, feature in objects)
     for number, feature in objects:
         properties = feature.get("properties") if isinstance(feature.get("properties"), dict) else {}
@@ -157,18 +162,42 @@ def qupath_cells(path: Path, height: int, width: int, typed: bool = True) -> Til
         except (TypeError, ValueError, KeyError, IndexError) as fault:
             tile.faults.append(f"object {number}: {fault if isinstance(fault, ValueError) and str(fault) else 'its outline is damaged'}")
             continue
+        longer = max(right - left, bottom - top)
+        if not tile.found and (longer > WIDEST or (right - left) * (bottom - top) > PART * width * height):
+            tile.regions += 1
+            continue
         if right <= 0 or bottom <= 0 or left >= width or top >= height:
             tile.faults.append(
                 f"object {number}: {left:g}, {top:g} to {right:g}, {bottom:g} lies outside of the image ({width} x {height}); was "
                 "it drawn on another one?"
             )
             continue
-        tile.types[name] = tile.types.get(name, 0) + 1
+        names.append(name)
         tile.clipped += left < 0 or top < 0 or right > width or bottom > height
         box = (math.floor(max(top, 0)), math.floor(max(left, 0)), math.ceil(min(bottom, height)), math.ceil(min(right, width)))
         box = (*box[:2], max(box[2], box[0] + 1), max(box[3], box[1] + 1))
         tile.cells.append(Cell(str(number), kind, *box, _area(rings), _mask(rings, *box)))
+    kept = range(len(tile.cells)) if tile.found else _without_regions(tile)
+    tile.types = dict(Counter(names[i] for i in kept))
     return tile
+
+
+def _without_regions(tile: Tile) -> list[int]:
+    """Takes out of annotations those in which the middles of two others lie: an outline around cells is none. Which are left."""
+    middles = np.array([((c.top + c.bottom) / 2, (c.left + c.right) / 2) for c in tile.cells]).reshape(-1, 2)
+    kept = [
+        i
+        for i, cell in enumerate(tile.cells)
+        if np.count_nonzero((middles > (cell.top, cell.left)).all(1) & (middles < (cell.bottom, cell.right)).all(1)) <= 2  # and its own
+    ]
+    tile.regions += len(tile.cells) - len(kept)
+    tile.cells = [tile.cells[i] for i in kept]
+    if not tile.cells and tile.regions:
+        tile.faults.append(
+            f"no cell: {count(tile.regions, 'annotation')} of more than {WIDEST} pixels, of more than {PART:.0%} of the image, or around "
+            "others are regions; detect the cells in QuPath and export these"
+        )
+    return kept
 
 
 def _rings(geometry: Any) -> Iterator[tuple[list[tuple[float, float]], bool]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainables.data.copies import Framed, framed_pairs, ties_of
 from trainables.data.find import list_folder
 from trainables.data.ground import TOLERANCE
 from trainables.data.listing import Listing, class_faults, part_faults
@@ -31,9 +32,11 @@ def read_images(
     tolerance: int = TOLERANCE,
     names: Sequence[str] | None = None,
     normal: Normal = AS_IT_IS,
+    frames: list[Framed] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files. normal: what each image is
-    brought to by itself: what becomes of one image depends on no other."""
+    brought to by itself: what becomes of one image depends on no other. frames: filled with what each file's own frame shows, which its
+    packed image does not know any more."""
     if not 1 <= size <= canvas:
         raise RequestError(f"size must lie between 1 and the canvas ({canvas}), got {size}; choose a smaller size or a larger canvas")
     names = [shown(str(path)) for path in paths] if names is None else names
@@ -41,6 +44,7 @@ def read_images(
     areas = np.zeros((len(paths), 2))
     factors = np.zeros(len(paths))
     large, straight = np.zeros(len(paths), bool), np.zeros(len(paths), bool)
+    looks: dict[int, Framed] = {}
 
     def one(i: int) -> Decoded | str:
         try:
@@ -49,12 +53,16 @@ def read_images(
             return str(error)
         gray = decoded.gray
         areas[i] = gray.size, np.count_nonzero(gray)
+        if frames is not None:
+            looks[i] = Framed.of(decoded)
         if normal.straight:
             gray, straight[i] = straightened(gray)
         images[i], factors[i], large[i] = brought(gray, replace(normal, straight=False), canvas, size)
         return replace(decoded, gray=gray[:0])
 
     results = each(one, range(len(paths)))
+    if frames is not None:
+        frames += [looks[i] for i in sorted(looks)]
     unreadable = [(names[i], result) for i, result in enumerate(results) if isinstance(result, str)]
     blank = [names[i] for i, result in enumerate(results) if isinstance(result, Decoded) and not images[i].any()]
     faults = [*unreadable_fault(unreadable), *blank_fault(blank, tolerance)]
@@ -101,7 +109,10 @@ def said_of(good: dict[str, Decoded]) -> list[str]:
             f"{count(len(paged))} with several pages: the first was taken ({few(paged, 3)}); to have another, save it as a file of its own"
         )
     if unsure := [f"{name} ({g.unsure})" for name, g in good.items() if g.unsure]:
-        found.append(f"{count(len(unsure))} whose ground is unsure: {few(unsure, 3)}; look at them, and give them a margin of plain ground")
+        found.append(
+            f"{count(len(unsure))} whose ground is unsure: {few(unsure, 3)}; look at them (data check --html), "
+            "and even their ground out, or cut the objects out on plain black or white"
+        )
     return found
 
 
@@ -123,9 +134,9 @@ def class_indices(listing: Listing, classes: Sequence[str] | None, folder: str |
 
 
 def said_first(listing: Listing) -> list[str]:
-    """What the levels of folders or a table's columns were taken for, where that is more than a folder per class; then warnings and
-    notes."""
-    taken = [] if listing.layout in ("", "class", "manifest.csv") else [f"taken as {'; '.join(listing.levels)}"]
+    """What was taken for class, patient and part, and from where; then warnings and notes."""
+    without = [word for word, column in (("patient", listing.patients), ("part", listing.parts)) if column is None]
+    taken = [f"taken as {'; '.join([*listing.levels, *(f'{word}: not named' for word in without)])}"] if listing.levels else []
     return [*taken, *listing.warnings, *listing.notes]
 
 
@@ -168,11 +179,13 @@ def read_folder(
         faults += part_faults(listing)
         notes.append("the split that comes with the data is used as it is")
     paths = [Path(folder) / name for name in listing.files]
-    images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.names, normal)
+    frames: list[Framed] = []
+    images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.names, normal, frames)
     faults += broken
     if faults:
         raise RequestError(*faults)
     pack = make_pack(images, labels, order, listing.names, listing.patients, areas, [*said, *notes], parts)
     if torn := torn_copies(pack):
         raise RequestError(*torn)
-    return pack
+    turned = [(i, j, value, True) for i, j, value in framed_pairs(frames)] if classes is None else []
+    return replace(pack, ties=ties_of(turned, pack.patients))

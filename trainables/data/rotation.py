@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 RINGS, ANGLES = 24, 96
 REACH = 2.4  # root mean square radii of the object that the rings cover
 LARGEST = 128  # pixels: a larger object is reduced to this side
+SMALLEST = 16  # pixels of an image's side, below which the circle within it tells nothing
 SMOOTH, PARTS = 1.0, 64  # sigma in pixels, at most this part of the longer side: what resampling changes tells no object from another
 FINER = 4  # of the turns compared: 0.9 degrees apart
 ORDERS = 12  # of the angular spectrum that candidates are found by
@@ -29,22 +30,41 @@ def polar(box: np.ndarray) -> np.ndarray:
     """uint8 (h, w) on black -> float16 (RINGS, ANGLES) about the object's middle, at a scale set by its spread; blind to place, scale and,
     but for a shift along the angles, to turns. Gray values are replaced by their ranks among the object's, so that neither brightness nor
     contrast nor gamma changes the picture, its middle or its spread."""
-    numbers = np.bincount(box.ravel(), minlength=256).astype(np.float64)
-    numbers[0] = 0
-    if not numbers.any():
+    if not box.any():
         return np.zeros((RINGS, ANGLES), np.float16)
-    rank = ((np.cumsum(numbers) - numbers / 2) / numbers.sum()).astype(np.float32)
-    rank[0] = 0
-    values = rank[box]
-    if max(values.shape) > LARGEST:
-        values = zoom(values, LARGEST / max(values.shape), order=1)
+    values = _ranks(box)
     values = gaussian_filter(np.pad(values, 2), min(SMOOTH, max(values.shape) / PARTS), truncate=2)
     total = float(values.sum())
     y, x = np.arange(values.shape[0]), np.arange(values.shape[1])
     down, across = values.sum(1), values.sum(0)
     cy, cx = float(down @ y) / total, float(across @ x) / total
     spread = float(np.sqrt((down @ (y - cy) ** 2 + across @ (x - cx) ** 2) / total)) or 1.0
-    radii = (np.arange(RINGS) + 0.5) / RINGS * REACH * spread
+    return _about(values, cy, cx, REACH * spread)
+
+
+def polar_frame(gray: np.ndarray) -> np.ndarray:
+    """The same of a whole image about its own middle, within the circle that no turn about it cuts off: a picture that was turned in its
+    frame has lost its object's ends, and with them the object's middle and spread. All 0 where the image is too small."""
+    if min(gray.shape) < SMALLEST or not gray.any():
+        return np.zeros((RINGS, ANGLES), np.float16)
+    values = _ranks(gray)
+    values = gaussian_filter(values, min(SMOOTH, max(values.shape) / PARTS), truncate=2)
+    return _about(values, (values.shape[0] - 1) / 2, (values.shape[1] - 1) / 2, min(values.shape) / 2 - 1.5)
+
+
+def _ranks(gray: np.ndarray) -> np.ndarray:
+    """float32: of each pixel of the object the part of the object that is darker, 0 elsewhere; reduced to LARGEST."""
+    numbers = np.bincount(gray.ravel(), minlength=256).astype(np.float64)
+    numbers[0] = 0
+    rank = ((np.cumsum(numbers) - numbers / 2) / numbers.sum()).astype(np.float32)
+    rank[0] = 0
+    values: np.ndarray = rank[gray]
+    return zoom(values, LARGEST / max(values.shape), order=1) if max(values.shape) > LARGEST else values
+
+
+def _about(values: np.ndarray, cy: float, cx: float, reach: float) -> np.ndarray:
+    """(h, w) -> float16 (RINGS, ANGLES) up to `reach` pixels from a point, with mean 0 and length 1."""
+    radii = (np.arange(RINGS) + 0.5) / RINGS * reach
     turns = np.arange(ANGLES) * (2 * np.pi / ANGLES)
     rows = cy + radii[:, None] * np.sin(turns)
     columns = cx + radii[:, None] * np.cos(turns)

@@ -5,10 +5,12 @@ fit. Exists because train/, a patient's folder and a fold are no classes, and a 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainables.data.besides import DATE, PATIENT_WORDS, said_besides
 from trainables.data.listing import MANIFEST, Listing
 from trainables.data.words import as_karyotype, class_order, count, few, is_missing, part_of, same, shown, them
 
@@ -16,10 +18,6 @@ if TYPE_CHECKING:
     from trainables.data.find import Tree
 
 LEVELS = ("class", "patient", "part", "-")
-PATIENT_WORDS = {
-    "p", "pat", "patient", "patients", "case", "subject", "sub", "subj", "id", "slide", "donor", "sample", "individual", "ind",
-    "person", "karyotype", "metaphase", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal",
-}  # fmt: skip
 SURELY_PATIENTS = {
     "pat",
     "patient",
@@ -39,6 +37,7 @@ MASKS = {
     "mask", "masks", "seg", "segs", "segmentation", "segmentations", "segmentation masks", "overlay", "overlays", "preview", "previews",
     "label", "labels", "annotation", "annotations", "gt", "ground truth", "groundtruth",
 }  # fmt: skip
+MASKS_OR_CLASS = {"seg", "segs"}  # segmented granulocytes are called so
 NO_CLASSES = {
     "image", "images", "img", "imgs", "picture", "pictures", "original", "originals", "orig", "augmented", "aug", "augmentation",
     "raw", "processed", "preprocessed", "cropped", "crops", "resized", "data", "dataset", "input", "output", "results", "png",
@@ -86,25 +85,31 @@ def from_folders(folder: Path, images: Sequence[str], tree: Tree, layout: str, l
     listing.layout = "/".join(chosen)
     for word in (word for word in chosen if word != "-"):
         found = class_order(map(shown, columns[word]))
-        listing.levels.append(f"{word}: the {_ORDINAL[chosen.index(word)]} folder ({len(found)}: {few(found, 4)})")
+        listing.levels.append(f"{word}: the {ORDINAL[chosen.index(word)]} folder ({len(found)}: {few(found, 4)})")
     if depth > 1 and "-" in chosen:
         listing.notes.append(
             f"folders that were taken to mean nothing: level {', '.join(str(i + 1) for i, w in enumerate(chosen) if w == '-')}"
         )
     classes = set(columns["class"])
-    if "patient" not in chosen and not layout and _kind(classes) == "patient" and any(re.search(r"[^\W\d]", name) for name in classes):
+    if (
+        "patient" not in chosen
+        and not layout
+        and kind_of_level(classes) == "patient"
+        and any(re.search(r"[^\W\d]", name) for name in classes)
+    ):
         listing.warnings.append(
-            f"classes are called {few([shown(name) for name in class_order(classes)], 3)}, as patients or cells are: if they are "
-            "no classes, "
-            f"{_write_down(root, 'patient/class')}"
+            f"classes are called {few([shown(name) for name in class_order(classes)], 3)}, as patients or cells are; if they are patients, "
+            f"put a folder per class into each, or write a {MANIFEST} (file,label,patient); if they are classes, {_say(root, 'class')}"
         )
+    if "patient" in columns and not layout and all(DATE.fullmatch(name) for name in columns["patient"]):
+        listing.warnings.append("folders are called as days are and taken as the patients: what was recorded on one day stays on one side")
     if words := [shown(name) for name in class_order(columns["class"]) if is_missing(name)]:
         listing.warnings.append(
             f"a class is called {few(words)}, as if nothing was known: it is taken as a class; move it away if it is none"
         )
 
 
-_ORDINAL = ("first", "second", "third", "fourth", "fifth", "sixth")
+ORDINAL = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
 def _asked(layout: str, levels: Sequence[tuple[str, ...]]) -> tuple[list[str], list[str]]:
@@ -172,6 +177,12 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
                 f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}, as patients are, and nothing "
                 f"else says what the classes are; put a folder per class into each, {_write_down(root, _fill(chosen, free, ('class',)))}"
             ]
+        some = few([shown(name) for name in class_order(names_of)], 3)
+        if fault := said_besides(names_of):
+            return [], [
+                f"the folders are called {some}, {fault}; put a folder per class into one per patient, or write a {MANIFEST} "
+                f"(file,label,patient); or each is a class: {_say(root, _fill(chosen, free, ('class',)))}"
+            ]
         if all(same(name) in NO_CLASSES for name in names_of):
             return [], [
                 f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}, which are no classes of objects; "
@@ -218,7 +229,8 @@ def _write_down(root: str, *ways: str) -> str:
 
 def _say(root: str, *ways: str) -> str:
     options = " or ".join(f"--layout {way}" for way in ways)
-    return f"say what they are and write it down: python -m search data check {root} {options} --fix {root}/{MANIFEST}"
+    place = shlex.quote(root)
+    return f"say what they are and write it down: python -m search data check {place} {options} --fix {shlex.quote(f'{root}/{MANIFEST}')}"
 
 
 def _uneven(levels: Sequence[tuple[str, ...]], fewest: int, most: int, root: str) -> str:
@@ -235,7 +247,7 @@ def _two(levels: Sequence[tuple[str, ...]], a: int, b: int) -> tuple[str, str] |
     """(what level a is, what level b is): class and patient in some order, or None where both fit or neither does."""
     first, second = ({level[i] for level in levels} for i in (a, b))
     repeats = len({(level[a], level[b]) for level in levels}) > len(second)  # a name of the second level stands in two of the first
-    kinds = _kind(first), _kind(second)
+    kinds = kind_of_level(first), kind_of_level(second)
     if "class" not in kinds and not any(re.search(r"[^\W\d]", name) for name in first | second):
         return None  # numbers within numbers
     if kinds[0] != "patient" and kinds[1] == "patient":
@@ -249,7 +261,7 @@ def _two(levels: Sequence[tuple[str, ...]], a: int, b: int) -> tuple[str, str] |
     return None
 
 
-def _kind(names: set[str]) -> str:
+def kind_of_level(names: set[str]) -> str:
     """`patient` or `class`, where the names of a level say so; ''."""
     if len(names) > 1 and as_karyotype(names):  # bare numbers are as well those of patients, cells or repeats, unless most of a karyotype
         return "class" if len(names) >= MOST_OF_A_KARYOTYPE or any(re.search(r"[^\W\d]", name) for name in names) else ""
@@ -265,7 +277,7 @@ def _kind(names: set[str]) -> str:
 
 def _named_patients(names: set[str]) -> bool:
     """Whether all names of a level say that they are patients: `Patient 3`, `TCGA-A1-A0SP`; P01 might be a class."""
-    return _kind(names) == "patient" and all(set(re.findall(r"[a-z]+", same(name))) & SURELY_PATIENTS for name in names)
+    return kind_of_level(names) == "patient" and all(set(re.findall(r"[a-z]+", same(name))) & SURELY_PATIENTS for name in names)
 
 
 def _ids(names: set[str]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from trainables.data.words import few, same, shown
 TEXT = (".csv", ".tsv", ".tab", ".txt")
 SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 KNOWN = ("file", "label", "patient", "split")
+FILE_WORDS = ("file", "files", "filename", "file name", "filepath", "file path", "path", "image", "image name", "image id", "img", "name")
+LABEL_WORDS = ("label", "labels", "class", "type", "category", "target", "diagnosis", "class name", "kind")
 HEAD_WITHIN = 20  # rows: titles and dates that stand above a table's head are fewer
 LARGEST = 256 << 20  # bytes of a table that is looked into
 
@@ -27,8 +30,13 @@ class TableError(ValueError):
 
 
 def read_table(path: Path) -> list[list[str]]:
-    """Rows of stripped cells, those without any left out, from the head on: commas, semicolons, tabs or bars; UTF-8 or UTF-16; with `sep=`
-    or without; or the one sheet of a spreadsheet that names files, by its content and not by its ending."""
+    """Rows of stripped cells, those without any left out, from the head on: commas, semicolons, tabs, bars or spaces; UTF-8 or UTF-16; with
+    `sep=` or without; or the one sheet of a spreadsheet that names files, by its content and not by its ending."""
+    return [[cell.strip() for cell in row] for row in read_cells(path)]
+
+
+def read_cells(path: Path) -> list[list[str]]:
+    """The same with cells as they stand, for a file's name may begin with a space."""
     try:
         raw = path.read_bytes()
     except OSError as fault:
@@ -49,6 +57,9 @@ def read_table(path: Path) -> list[list[str]]:
     if given:
         lines = lines[given.end() :]
     head = lines.lstrip("\n").partition("\n")[0]
+    spaced = [line.split() for line in lines.splitlines() if line.strip()]
+    if not given and not re.search(r"[,;\t|]", head) and len({len(row) for row in spaced}) == 1 and len(spaced[0]) > 1:
+        return _headed(spaced)  # every line has as many words: no text
     separator = given[1] if given else max(",;\t|", key=lambda mark: (_names_both(head, mark), head.count(mark), mark == ","))
     try:
         table = list(csv.reader(io.StringIO(lines, newline=""), delimiter=separator))
@@ -63,7 +74,7 @@ def _names_both(head: str, mark: str) -> bool:
 
 
 def _filled(table: Sequence[Sequence[str]]) -> list[list[str]]:
-    return [row for row in ([cell.strip() for cell in row] for row in table) if any(row)]
+    return [list(row) for row in table if any(cell.strip() for cell in row)]
 
 
 def _headed(rows: list[list[str]]) -> list[list[str]]:
@@ -101,4 +112,9 @@ def _cell(value: object) -> str:
 def heads(columns: Sequence[str], group: str = "patient") -> list[str]:
     """A table's columns with those that have a meaning in our spelling."""
     meant = {same(name): name for name in (*KNOWN, group)}
-    return [meant.get(same(name), name) for name in columns]
+    return [meant.get(same(name), name.strip()) for name in columns]
+
+
+def plain(name: str) -> str:
+    """A file's name as tables may spell it: in another case, in another Unicode form."""
+    return unicodedata.normalize("NFC", shown(name)).casefold()

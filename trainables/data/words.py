@@ -48,10 +48,11 @@ def shown(name: str) -> str:
 
 def same(name: str) -> str:
     """What two spellings of one name have in common: Unicode's form, case, spaces, hyphens and underscores, zeros before a number, .0
-    behind it, and `chr` before a chromosome."""
-    text = re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFKC", shown(name)).casefold()).strip()
+    behind it, and `chr` before a chromosome. A sign stays: -1 is not 1, and CD4- is not CD4."""
+    text = unicodedata.normalize("NFKC", shown(name)).casefold().replace("\u2212", "-").strip()
+    text = re.sub(r"(?<=[^\W_])[\s_\-]+(?=[^\W_])|[\s_]+", " ", text).strip()
     text = re.sub(rf"^{_BESIDE_CHROMOSOME}[ .]*(?=(?:\d{{1,2}}(?:\.0+)?|x|y)$)", "", text)
-    text = re.sub(r"^(\d+)\.0+$", r"\1", text)
+    text = re.sub(r"^(-?\d+)\.0+$", r"\1", text)
     return re.sub(r"(?<!\d)(?<!\d[.,])0+(?=\d)", "", text)
 
 
@@ -68,7 +69,7 @@ def part_of(name: str) -> str:
 
 def class_order(names: Iterable[str]) -> list[str]:
     """Numbers by value, then names: 1 .. 22, X, Y."""
-    return sorted(set(names), key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
+    return sorted(set(names), key=lambda name: (0, int(name), name) if name.removeprefix("-").isdecimal() else (1, 0, name))
 
 
 def united(names: Sequence[str]) -> tuple[list[str], list[str]]:

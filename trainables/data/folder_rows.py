@@ -1,0 +1,69 @@
+"""Tables with a row for each folder of images, as a list of patients is.
+Comes in: a table's rows and the images. Goes out: a row for each image. Exists because a diagnosis belongs to a patient, and whoever
+writes a table of patients has written down the labels of all their images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainables.data.table import LABEL_WORDS, heads
+from trainables.data.words import same
+
+LOOKED_AT = 100  # cells of a column, of which one must name a folder, before all are looked at
+
+
+def _by_folder(images: Sequence[str]) -> dict[str, list[str]]:
+    """Each folder, by its path and by its name alone in any spelling -> the images at or below it."""
+    inside: dict[str, list[str]] = {}
+    for image in images:
+        inside.setdefault(image.rpartition("/")[0], []).append(image)
+    found: dict[str, list[str]] = {}
+    for folder, own in inside.items():
+        names = folder.split("/") if folder else []
+        for key in dict.fromkeys([*map(same, names), *(same("/".join(names[: i + 1])) for i in range(len(names)))]):
+            found.setdefault(key, []).extend(own)
+    return found
+
+
+def folder_column(rows: Sequence[Sequence[str]], images: Sequence[str]) -> int | None:
+    """The column that names folders, each in one row and most of its cells; None where there is none."""
+    folders = _by_folder(images)
+    for i in range(len(rows[0]) if rows else 0):
+        given = [row[i] for row in rows[1:] if i < len(row) and row[i].strip()]
+        if not any(same(cell) in folders for cell in given[:LOOKED_AT]):
+            continue
+        cells = [same(cell) for cell in given]
+        hits = [cell for cell in cells if cell in folders]
+        if len(hits) > 1 and len(set(hits)) == len(hits) >= len(cells) / 2:
+            return i
+    return None
+
+
+def label_column(columns: Sequence[str]) -> int | None:
+    """The one column of labels; None where there is none, or more than one."""
+    found = [i for i, name in enumerate(columns) if name == "label"] or [i for i, name in enumerate(columns) if same(name) in LABEL_WORDS]
+    return found[0] if len(found) == 1 else None
+
+
+def row_an_image(rows: Sequence[Sequence[str]], images: Sequence[str], patients: Sequence[str]) -> tuple[list[list[str]], str]:
+    """The table with a row for each image, and what was taken for what in words; as it is, and '', where it does not name folders.
+    patients: words for columns of patients. Where none is called so, a folder counts as a patient if there are more of them than labels."""
+    place = folder_column(rows, images) if rows else None
+    label = label_column(heads(rows[0])) if place is not None else None
+    if place is None or label is None or label == place:
+        return [list(row) for row in rows], ""
+    head = heads(rows[0])
+    said = f"the column {rows[0][label].strip()}, a row for each folder of its column {rows[0][place].strip()}"
+    owns = head[place] == "patient" or same(head[place]) in patients
+    own = owns or (
+        not any(name == "patient" or same(name) in patients for name in head)
+        and len(rows) - 1 > len({same(row[label]) for row in rows[1:] if label < len(row)})
+    )
+    folders = _by_folder(images)
+    rest = [i for i in range(len(head)) if i not in (place, label)]
+    found = [["file", "label", *(["patient"] if own else []), *(head[i] for i in rest)]]
+    for row in rows[1:]:
+        cells = [row[i] if i < len(row) else "" for i in range(len(head))]
+        for image in folders.get(same(cells[place]), [cells[place]]):
+            found.append([image, cells[label], *([cells[place]] if own else []), *(cells[i] for i in rest)])
+    return found, said
