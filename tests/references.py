@@ -437,3 +437,28 @@ def gradients_of_divergence(codes, centers, p):
             of_codes[i] += pull
             of_centers[j] -= pull
     return of_codes, of_centers
+
+
+# ---- Varifocal-Net's square: what is cut of an image and enlarged
+
+
+def enlarged_square(image, x, y, half):
+    """The square of an image (rows of numbers) about (x, y) with this half side, in sides of the image, enlarged to its size: bilinear
+    between the middles of its own pixels, 0 beyond them."""
+    side = len(image)
+    low, high = [(c - half) * side for c in (y, x)], [(c + half) * side for c in (y, x)]
+
+    def at(row, column):
+        inside = 0 <= row < side and 0 <= column < side
+        kept = inside and low[0] < row + 0.5 < high[0] and low[1] < column + 0.5 < high[1]
+        return float(image[row][column]) if kept else 0.0
+
+    found = np.zeros((side, side))
+    for i in range(side):
+        for j in range(side):
+            down, right = low[0] + 2 * half * (i + 0.5) - 0.5, low[1] + 2 * half * (j + 0.5) - 0.5
+            row, column = math.floor(down), math.floor(right)
+            for r, share in ((row, 1 - (down - row)), (row + 1, down - row)):
+                for c, part in ((column, 1 - (right - column)), (column + 1, right - column)):
+                    found[i, j] += share * part * at(r, c)
+    return found
