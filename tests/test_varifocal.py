@@ -196,6 +196,7 @@ def straight(setting, tmp_path_factory):
     return load_state(folder / MODEL)[0], [{**row, "seconds": 0} for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [("part", 1), ("both", 1)], ids=["between two phases", "in the third"])
 def test_a_run_that_is_stopped_ends_with_the_weights_and_rows_of_the_straight_run(setting, straight, place, tmp_path):
     wanted, rows = straight
