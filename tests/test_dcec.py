@@ -149,6 +149,7 @@ def test_the_target_is_that_of_all_training_cells_and_is_renewed_when_its_steps_
     q = references.student(codes.tolist(), task.centers.tolist())
     assert task.target.numpy() == pytest.approx(np.array(references.target_of(q)), rel=1e-4)
     assert task.clusters.tolist() == np.argmax(q, 1).tolist()
+    assert torch.equal(task.result()[CENTERS], task.centers.detach())  # its own, not those of K-means on the codes as they are now
 
 
 def test_a_training_whose_clusters_stay_is_at_its_end_and_moves_no_more(setting):
