@@ -28,6 +28,7 @@ from search.registry import load
 from trainables.data.pack import Pack, make_pack
 from trainables.parts import replay
 from trainables.parts.encoders import move_towards
+from trainables.parts.execution import stages_of
 from trainables.parts.loop import Fitting
 from trainables.parts.procedure import Setting, Stage, config_from, config_values
 
@@ -114,9 +115,8 @@ def cases(device: torch.device) -> Iterator[Case]:
         config = config_from(entry.procedure.config, config_values(entry.procedure.config()) | dict(entry.study.presets[preset].overrides))
         pack = pack_of(name, 32 if name == "ccrl" else config.input_size, classes[name], images)
         parts = {"train": np.arange(images), "val": np.arange(8), "test": np.arange(8)}
-        for stage in entry.procedure.stages:
-            if getattr(config, stage.epochs) > 0:
-                yield Case(name, preset, stage, config, Setting(pack, parts, 0, device))
+        for stage in stages_of(entry.procedure, config):
+            yield Case(name, preset, stage, config, Setting(pack, parts, 0, device))
 
 
 def synchronise() -> None:

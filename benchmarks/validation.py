@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from search.registry import load, names
 from trainables.parts.batch_norm import AT_THE_END, ON_THE_WAY, renew_statistics
+from trainables.parts.execution import stages_of
 from trainables.parts.loop import Fitting
 from trainables.parts.procedure import Setting, config_from, config_values
 
@@ -42,7 +43,7 @@ def measure(procedure: str, folder: Path | None, preset: str, given: dict[str, A
     source = folder.name if folder else "built-in set"
     print(f"{procedure}, {preset}, {source}, {len(parts['train'])} training images, {len(parts['val'])} validation images", flush=True)
     previous = None
-    for stage in entry.procedure.stages:
+    for stage in stages_of(entry.procedure, config):
         setting = Setting(pack, parts, 0, device, previous=previous)
         fitting, shares, off = Fitting(stage.build(config, setting), setting), [], []
         for epoch in range(getattr(config, stage.epochs)):

@@ -9,6 +9,7 @@ from search_spaces._declare import Arm, Dimension, Preset, Study, Table
 INTERNAL = "OGH-Fudan (internal)"
 EXTERNAL = "ChrmNet (external)"
 WITHOUT = {"lambda1": 0.0}
+VARIFOCAL = {"method": "varifocal"}  # Qin et al. 2019; from one network of a backbone like the others'
 LITERAL = {"lambda1": 1.0, "contrast_sum": "equation", "contrast_balance": 0.0}  # Eq. 3 and 4 as they are printed
 RECIPE = {  # of the authors' program (MIT, github.com/RuijiaChang/Chromosome-SCL-Encoder) beside its proportions
     "head": "code",
@@ -67,6 +68,7 @@ TABLES = (
                 WITHOUT | {"backbone": "hrnet_w18"},
                 "hr_net",
             ),
+            Arm("Varifocal-Net, re-implemented from its description", VARIFOCAL | {"backbone": "resnet50"}, "varifocal_net"),
         ),
         external_dataset=EXTERNAL,
     ),
@@ -141,6 +143,17 @@ TABLES = (
             Arm("HRNet backbone (not the interleaved network), without SCL", WITHOUT | {"backbone": "hrnet_w18_small"}),
         ),
     ),
+    Table(
+        "S6",
+        "Varifocal-Net's two networks and phases on this preset's network",
+        "",
+        "without SCL",
+        (
+            Arm("without SCL", WITHOUT),
+            Arm("with SCL", {}),
+            Arm("Varifocal-Net, re-implemented from its description", VARIFOCAL),
+        ),
+    ),
 )
 
 SPACE = {
@@ -187,6 +200,9 @@ STUDY = Study(
                 "schedule": "cosine",
                 "rotation": 0.0,  # degrees: each image is seen about eight times, and all stand upright
                 "contrast_balance": 0.3,  # Eq. 3 and 4 with weights of 1 cost 8 to 10 points in 2,000 steps: see docs/results.md
+                "part_epochs": 10,
+                "both_epochs": 5,
+                "fusion_epochs": 3,
             },
             trials=4,
             repeats=3,
@@ -216,6 +232,9 @@ STUDY = Study(
                 "learning_rate": 3e-4,
                 "schedule": "cosine",
                 "contrast_balance": 0.3,  # as quick's
+                "part_epochs": 30,
+                "both_epochs": 15,
+                "fusion_epochs": 5,
             },
             trials=20,
             repeats=5,
@@ -233,6 +252,9 @@ STUDY = Study(
                 "normal_gray": 190.0,
                 "epochs": 100,
                 "steps_per_epoch": 3000,
+                "part_epochs": 100,
+                "both_epochs": 50,
+                "fusion_epochs": 10,
             }
             | PROPORTIONS
             | RECIPE,

@@ -401,3 +401,64 @@ def balanced_weights(of_contrast, of_classification, part, memory):
 def scl_classification(first, second, gamma):
     """Eq. 5 of the class scores of the two batches: (C, C) each, row k of an image of class k."""
     return sum(sum(focal_loss(row, k, gamma) for k, row in enumerate(scores)) / len(scores) for scores in (first, second))
+
+
+# ---- DCEC (Guo et al. 2017), written from its Eq. 2, 3 and 6 and the gradients of DEC (Xie et al. 2016, Eq. 4 and 5 with one degree of freedom)
+
+
+def student(codes, centers):
+    """q_ij = (1 + |z_i - mu_j|^2)^-1 / sum over j'."""
+    near = [[1 / (1 + sum((float(a) - float(b)) ** 2 for a, b in zip(code, center, strict=True))) for center in centers] for code in codes]
+    return [[value / sum(row) for value in row] for row in near]
+
+
+def target_of(q):
+    """p_ij = (q_ij^2 / f_j) / sum over j', f_j = sum_i q_ij."""
+    f = [sum(row[j] for row in q) for j in range(len(q[0]))]
+    rows = [[row[j] ** 2 / f[j] for j in range(len(f))] for row in q]
+    return [[value / sum(row) for value in row] for row in rows]
+
+
+def kullback_leibler(p, q):
+    """Mean over the rows of sum_j p_ij log(p_ij / q_ij)."""
+    return sum(a * math.log(a / b) for first, second in zip(p, q, strict=True) for a, b in zip(first, second, strict=True) if a > 0) / len(
+        p
+    )
+
+
+def gradients_of_divergence(codes, centers, p):
+    """Of the mean KL(P || Q), P as given: by codes and by centres. 2 / n times sum (1 + |z_i - mu_j|^2)^-1 (p_ij - q_ij) (z_i - mu_j)."""
+    n, q = len(codes), student(codes, centers)
+    of_codes, of_centers = np.zeros(np.shape(codes)), np.zeros(np.shape(centers))
+    for i, code in enumerate(codes):
+        for j, center in enumerate(centers):
+            apart = np.asarray(code, float) - np.asarray(center, float)
+            pull = 2 / n * (p[i][j] - q[i][j]) / (1 + float((apart**2).sum())) * apart
+            of_codes[i] += pull
+            of_centers[j] -= pull
+    return of_codes, of_centers
+
+
+# ---- Varifocal-Net's square: what is cut of an image and enlarged
+
+
+def enlarged_square(image, x, y, half):
+    """The square of an image (rows of numbers) about (x, y) with this half side, in sides of the image, enlarged to its size: bilinear
+    between the middles of its own pixels, 0 beyond them."""
+    side = len(image)
+    low, high = [(c - half) * side for c in (y, x)], [(c + half) * side for c in (y, x)]
+
+    def at(row, column):
+        inside = 0 <= row < side and 0 <= column < side
+        kept = inside and low[0] < row + 0.5 < high[0] and low[1] < column + 0.5 < high[1]
+        return float(image[row][column]) if kept else 0.0
+
+    found = np.zeros((side, side))
+    for i in range(side):
+        for j in range(side):
+            down, right = low[0] + 2 * half * (i + 0.5) - 0.5, low[1] + 2 * half * (j + 0.5) - 0.5
+            row, column = math.floor(down), math.floor(right)
+            for r, share in ((row, 1 - (down - row)), (row + 1, down - row)):
+                for c, part in ((column, 1 - (right - column)), (column + 1, right - column)):
+                    found[i, j] += share * part * at(r, c)
+    return found

@@ -380,7 +380,7 @@ def test_a_folder_per_type_of_crops_is_read_in_colour(tmp_path):
         Image.fromarray(picture(32, 32, number)).save(path)
     pack = read_cells(tmp_path / "crops")
     assert pack.classes == ("a", "b") and np.array_equal(pack.images[1], picture(32, 32, 2)) and pack.areas[0].tolist() == [1024, 1024]
-    assert read_cells(tmp_path / "crops", ("b", "a", "c")).notes[0] == "no cell of type c"
+    assert read_cells(tmp_path / "crops", ("b", "a", "c")).notes[1] == "no cell of type c"
     (tmp_path / "crops" / "b" / "1.png").write_bytes(b"")
     with pytest.raises(RequestError) as caught:
         read_cells(tmp_path / "crops", ("b",))

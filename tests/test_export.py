@@ -32,7 +32,7 @@ def test_the_export_holds_the_best_run_s_weights_metrics_and_card(exported):
         "README.md", "config.json", "confusion_test.csv", "karyotune.json", "loader.py", "metrics.json", "model.safetensors",
     ]  # fmt: skip
     told = json.loads((best / "metrics.json").read_text())
-    assert told["metrics"] == record["metrics"] and told["confusion"] == record["confusion"] and "val_accuracy" in told["chosen_by"]
+    assert told["metrics"] == record["metrics"] and told["confusion"] == record["confusion"] and "validation accuracy" in told["chosen_by"]
     rows = (best / "confusion_test.csv").read_text().splitlines()
     assert rows[0].split(",")[1:] == ["dark", "bright"] and len(rows) == 3
     assert [[int(cell) for cell in row.split(",")[1:]] for row in rows[1:]] == record["confusion"]["test"]

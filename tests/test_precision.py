@@ -73,11 +73,27 @@ def kinds(cases):
 
 
 KINDS = kinds(arms())
-EVERY = [pytest.param(name, config, id=title) for (name, title, config), *_ in KINDS.values()]  # the first of each kind
-FIRST = [next(case for case in EVERY if case.values[0] == name) for name in SMALL]
-ARMS = [  # the first of each procedure, and for CI every fourth of the others: the steps of all are looked at in test_steady
-    *FIRST, *(pytest.param(*case.values, id=case.id, marks=pytest.mark.slow) for case in EVERY[::4] if case not in FIRST),
-]  # fmt: skip
+FIRST = {}  # (procedure, method): its first case
+for case, *_ in KINDS.values():
+    FIRST.setdefault((case[0], getattr(case[2], "method", case[0])), case)
+
+
+def param(case, quick):
+    name, title, config = case
+    return pytest.param(name, config, id=title, marks=() if quick else pytest.mark.slow)
+
+
+def is_own(case):
+    """Whether it is of the procedure's own method: others have more stages."""
+    return getattr(case[2], "method", case[0]) == case[0]
+
+
+# The first of each kind; of another method, which has more stages, its first alone: what its kinds differ in (networks, views) the
+# procedure's own differ in too.
+EVERY = [param(case, True) for case, *_ in KINDS.values() if is_own(case) or case in FIRST.values()]
+# the first of each procedure; for CI the first of each method and every fourth of the others: the steps of all are looked at in test_steady
+ARMS = [param(case, is_own(case)) for case in FIRST.values()]
+ARMS += [param(case, False) for case, *_ in list(KINDS.values())[::4] if case not in FIRST.values() and is_own(case)]
 FULL = {
     name: config_from(
         load(name).procedure.config,

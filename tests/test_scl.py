@@ -688,6 +688,7 @@ FAULTS = {
     "embedding_dim": 1, "epochs": 0, "steps_per_epoch": 0, "groups": 0, "learning_rate": 0.0, "schedule": "steps", "weight_decay": -0.1,
     "lambda1": -1.0, "lambda2": 0.0, "focal_gamma": -1.0, "temperature": 0.001, "rotation": 200.0, "flip": 1.5, "contrast": -0.1,
     "brightness": 1.5, "flips": "sideways", "head": "wide", "classifier": "forest", "contrast_sum": "all", "contrast_balance": -1.0, "first_epochs": -1, "keep": "first",
+    "method": "gan", "part_epochs": -1, "both_epochs": -1, "fusion_epochs": -1,
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """CCRL: cells without labels (Nakhli, Darbandsari, Farahani, Bashashati: Contrastive Cell Representation Learning).
 Comes in: colour crops of one cell each. Goes out: an encoder whose embeddings K-means groups by type. One stage: momentum contrast of
 local and global views with a predictor on the query's side. Types are looked at for scores alone. Beside it what is free: the same scores
-of plain numbers that nothing was trained for (`features`). Equation numbers are the paper's."""
+of plain numbers that nothing was trained for (`features`); and another's way of training (`method`). Equation numbers are the paper's."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -17,6 +17,7 @@ from timm.models.resnetv2 import ResNetV2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.baselines import dcec
 from trainables.baselines.morphology import morphological
 from trainables.baselines.texture import textures
 from trainables.data.cells import read_any, read_cells
@@ -31,10 +32,11 @@ from trainables.parts.collapse import one_direction, said
 from trainables.parts.encoders import create_backbone, key_encoder_of, move_towards, standardise, start_faults
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import knn_accuracy
+from trainables.parts.fitted import BANK, CLUSTER_SEED, EARLY, FITTED, OWN, fitted, on_the_way, some_of, types_of
 from trainables.parts.key_queue import KeyQueue
 from trainables.parts.libraries import missing
 from trainables.parts.pretext import Health
-from trainables.parts.probe import fit_probe, probed
+from trainables.parts.probe import probed
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
@@ -42,16 +44,11 @@ from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
 from trainables.parts.weights import pinned
 
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}  # section 3
-CLUSTER_SEED = 0  # of the K-means that is reported
 OTHER_SEEDS = range(1, 11)  # of those that tell how far the clusters depend on it
-OWN = "ccrl."  # before the names of what an exported file holds beside the backbone, which has timm's
 CENTERS = OWN + "centers"
-FITTED = ("centers", "mean", "scale", "probe", "bank", "bank_labels")  # what the rows of the training part give
 CLASSIC = ("morphology", "texture")  # features of table 2 that others had, see trainables/baselines
 PLAIN = ("colours", "histograms", "pixels", "area", "tile", *CLASSIC)  # features that need no network
 UNSEEN = ("area", "tile", "morphology")  # of them, those that a crop alone does not show
-EARLY = 2000  # validation cells that are looked at on the way
-BANK = 1000  # training cells that probe and neighbours learn from on the way; with it a validation of `quick` is a tenth of an epoch
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class CcrlConfig:
     backbone: str = "cell_preact_resnet18"  # pre-activation ResNet-18 with a 3 x 3 stem; or any timm name
     weights: str = "random"  # where the backbone starts: random | imagenet | another published or own start, see `weights.KNOWN`
     projector_hidden: int = 128  # projector: features - hidden - dim
-    embedding_dim: int = 64  # of queries and keys
+    embedding_dim: int = 64  # of queries and keys; dcec: of codes, theirs: 10
     predictor: bool = True  # the predictor dim - hidden - dim, on the query's side alone
     predictor_hidden: int = 32
     head_norm: bool = False  # batch normalisation between the layers of both heads [decided]
@@ -103,11 +100,18 @@ class CcrlConfig:
     kmeans_starts: int = 10  # of K-means [decided]
     kmeans_fit: str = "scored"  # scored | train: the cells that K-means is fitted on; scores of the other fit are recorded beside [decided]
     whiten: float = 0.0  # share of the variance whose principal components K-means sees, each at deviation 1; 0: features as they are
+    # another's method in its place
+    method: str = "ccrl"  # ccrl | dcec (clusters by an auto-encoder, see trainables/baselines): who trains the encoder
+    reconstruct_epochs: int = 0  # dcec: of reconstruction alone; theirs: 200
+    cluster_epochs: int = 0  # dcec: of reconstruction and clusters, at most; theirs: 100 [decided]
+    target_steps: int = 140  # dcec: between two renewals of the clusters' target, rounded up to whole epochs
+    cluster_weight: float = 0.1  # dcec: of the clusters' divergence beside the squared error
 
 
 CHOICES = {
     "local_side": ("query", "key", "both"), "scoring_encoder": ("key", "query"),
     "features": ("encoder", "untrained", "backbone", *PLAIN), "statistics": ("imagenet", "set"), "kmeans_fit": ("scored", "train"),
+    "method": ("ccrl", "dcec"),
 }  # fmt: skip
 RANGES = {  # (low, high), inclusive
     "split_seed": (0, 2**31 - 1),
@@ -115,7 +119,7 @@ RANGES = {  # (low, high), inclusive
     "projector_hidden": (1, 65536),
     "embedding_dim": (2, 65536),
     "predictor_hidden": (1, 65536),
-    "pretrain_epochs": (1, 100000),
+    "pretrain_epochs": (0, 100000),
     "pretrain_batch": (2, 65536),
     "warmup_epochs": (0, 100000),
     "weight_decay": (0, 1),
@@ -131,9 +135,21 @@ RANGES = {  # (low, high), inclusive
     "whiten": (0, 1),
     "rotation": (0, 180),
     "kmeans_starts": (1, 1000),
+    "reconstruct_epochs": (0, 100000),
+    "cluster_epochs": (0, 100000),
+    "target_steps": (1, 1 << 24),
+    "cluster_weight": (0, 1000),
 }
 POSITIVE = ("temperature", "pretrain_rate")
-PRETRAIN_FIELDS = tuple(entry.name for entry in fields(CcrlConfig) if entry.name not in ("scoring_encoder", "kmeans_fit"))
+OF_DCEC = ("reconstruct_epochs", "cluster_epochs", "target_steps", "cluster_weight")
+RECONSTRUCT_FIELDS = (
+    "split", "split_seed", "split_per_seed", "method", "embedding_dim", "pretrain_batch", "pretrain_rate", "kmeans_starts",
+    "reconstruct_epochs",
+)  # fmt: skip
+CLUSTER_FIELDS = (*RECONSTRUCT_FIELDS, "cluster_epochs", "target_steps", "cluster_weight")
+PRETRAIN_FIELDS = tuple(
+    entry.name for entry in fields(CcrlConfig) if entry.name not in ("scoring_encoder", "kmeans_fit", "method", *OF_DCEC)
+)
 ALL_FEATURES = (
     "split",
     "split_seed",
@@ -154,7 +170,10 @@ def canonical(config: CcrlConfig) -> CcrlConfig:
         )
         config = typed(config, {entry.name for entry in fields(CcrlConfig)} - kept)
         return replace(config, pretrain_epochs=1)  # of no steps
-    moot = {"feature_side"} if config.predictor else {"feature_side", "predictor_hidden"}
+    if config.method == "dcec":
+        kept = {*CLUSTER_FIELDS, "kmeans_fit"} - (set() if config.cluster_epochs else {"target_steps", "cluster_weight"})
+        return replace(typed(config, {entry.name for entry in fields(CcrlConfig)} - kept), pretrain_epochs=0)
+    moot = {"feature_side", *OF_DCEC} | (set() if config.predictor else {"predictor_hidden"})
     if config.jitter and config.jitter_strength:
         return typed(config, moot)
     return replace(typed(config, moot | {"jitter_strength"}), jitter=0.0)
@@ -164,6 +183,9 @@ def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.
     """All that is wrong with the configuration, alone and for a data set: one line each."""
     found = setting_faults(config, CHOICES, RANGES, POSITIVE)
     found += start_faults(config.backbone, config.weights)
+    needed = "reconstruct_epochs" if config.method == "dcec" and config.features == "encoder" else "pretrain_epochs"
+    if getattr(config, needed) == 0:
+        found.append(f"{needed} must be above 0 where method is {config.method}, got 0: nothing would be trained; presets set it")
     if config.features in CLASSIC and (words := missing()):
         found.append(f"features={config.features}: {words}")
     if config.features == "morphology" and pack is not None and pack.masks is None:
@@ -381,30 +403,20 @@ class Pretrain(Task):
             self.predictor(query)
 
     def validate(self) -> dict[str, float]:
-        """On up to 2,000 validation cells, the same ones each time, with the key encoder: AMI of two K-means starts and the silhouette of
-        these clusters, which needs no type. With the types of up to 1,000 training cells: a linear probe and the neighbours' vote, which
-        tell what is learned where AMI cannot. Beside them how old the queue's keys are, in steps, and how many it can hold."""
+        """On up to 2,000 validation cells, the same ones each time, with the key encoder; clusters are of two K-means starts. Beside them
+        how old the queue's keys are, in steps, and how many it can hold."""
         pack, parts = self.setting.pack, self.setting.parts
-        chosen, known = (
-            np.sort(np.random.default_rng(0).permutation(parts[name])[:most]) for name, most in (("val", EARLY), ("train", BANK))
-        )
+        chosen, known = some_of(parts["val"], EARLY), some_of(parts["train"], BANK)
         rows, bank = (self._embed(self.key, some) for some in (chosen, known))
-        clusters, fitted = cluster(rows, types_of(pack), CLUSTER_SEED, starts=2, whiten=self.config.whiten)
-        probe = fit_probe(bank, pack.labels[known], len(pack.classes))
+        clusters, found = cluster(rows, types_of(pack), CLUSTER_SEED, starts=2, whiten=self.config.whiten)
         ages = torch.arange(int(self.queue.present.sum()), dtype=torch.float64) // self.config.pretrain_batch
-        return {
-            "val_early_ami": clustering_metrics(pack.labels[chosen], clusters)["ami"],
-            "val_silhouette": silhouette(fitted.scaled(rows), clusters),
-            "val_probe_accuracy": float((probed(probe, rows) == pack.labels[chosen]).mean()),
-            "val_knn_accuracy": knn_accuracy(
-                *(torch.from_numpy(values) for values in (bank, pack.labels[known], rows, pack.labels[chosen]))
-            ),
+        return on_the_way(pack, chosen, rows, known, bank, clusters, found.scaled(rows)) | {
             "queue_age": float(ages.mean()) if len(ages) else 0.0,
             "queue_size": float(len(self.queue.keys)),
         }
 
     def collapse(self) -> str:
-        chosen = np.sort(np.random.default_rng(0).permutation(self.setting.parts["val"])[:EARLY])
+        chosen = some_of(self.setting.parts["val"], EARLY)
         rows = torch.from_numpy(self._embed(self.key, chosen))
         return said(one_direction(rows, "validation embeddings"), one_direction(self.queue.keys[self.queue.present], "keys of the queue"))
 
@@ -455,7 +467,7 @@ class Yardstick(Task):
     def validate(self) -> dict[str, float]:
         """As `Pretrain.validate`, for what a search and the report look at."""
         pack, parts = self.setting.pack, self.setting.parts
-        chosen = np.sort(np.random.default_rng(0).permutation(parts["val"])[:EARLY])
+        chosen = some_of(parts["val"], EARLY)
         judged = evaluate(self.config, self.result(), pack, chosen, self.setting.device).metrics
         return {f"val_{new}": judged[name] for new, name in (("early_ami", "ami"), ("silhouette", "silhouette"))}
 
@@ -482,11 +494,6 @@ def build(config: CcrlConfig, setting: Setting) -> Task:
 
 
 # ---------------------------------------------------------------------------------------------------------------- scoring
-
-
-def types_of(pack: Pack) -> int:
-    """K of K-means: how many types the data set has cells of."""
-    return len(np.unique(pack.labels))
 
 
 def tiles_of(pack: Pack) -> np.ndarray:
@@ -585,12 +592,7 @@ def fitted_on(config: CcrlConfig, pack: Pack, chosen: np.ndarray, rows: np.ndarr
     _, found = clustered(config, rows, types_of(pack))
     if config.features == "tile":  # other parts have other tiles: there it says nothing, and the commonest type is all that is left
         rows, found = np.zeros((len(rows), 1)), Clusters(np.zeros((1, 1)))
-    values = {"centers": found.centers, "probe": fit_probe(rows, pack.labels[chosen], len(pack.classes))}
-    values |= {} if found.mean is None or found.scale is None else {"mean": found.mean, "scale": found.scale}
-    if config.features != "tile":
-        some = np.sort(np.random.default_rng(0).permutation(len(rows))[:BANK])
-        values |= {"bank": rows[some], "bank_labels": pack.labels[chosen][some]}
-    return {name: torch.from_numpy(value).float() for name, value in values.items()}
+    return fitted(pack, chosen, rows, found, bank=config.features != "tile")
 
 
 def exported(config: CcrlConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -635,16 +637,19 @@ def scorer(config: CcrlConfig, tensors: Mapping[str, Tensor], device: torch.devi
     own = exported(config, tensors)
     beside = {name.removeprefix(OWN): own.pop(name) for name in list(own) if name.startswith(OWN)}
     arrays = {name: beside[name].cpu().numpy() for name in FITTED if name in beside}
-    fitted = Clusters(arrays["centers"], arrays.get("mean"), arrays.get("scale"))
-    model = None
+    found = Clusters(arrays["centers"], arrays.get("mean"), arrays.get("scale"))
+    model: nn.Module | None = None
     if config.features not in PLAIN:
         side = config.feature_side if config.features == "backbone" else SIDE
-        model = create_backbone(config.backbone, channels=3, classes=0, weights="random", seed=0, input_size=side)
+        if config.method == "dcec":
+            model = dcec.AutoEncoder(config.embedding_dim, seed=0)
+        else:
+            model = create_backbone(config.backbone, channels=3, classes=0, weights="random", seed=0, input_size=side)
         model.load_state_dict(own)
         model.to(device, memory_format=torch.channels_last).eval()
     statistics = beside["statistics"].to(device) if "statistics" in beside else None
     bank = (beside["bank"].cpu(), beside["bank_labels"].cpu().long()) if "bank" in beside else None
-    return Scorer(config, model, statistics, fitted, arrays["probe"], bank)
+    return Scorer(config, model, statistics, found, arrays["probe"], bank)
 
 
 def evaluate(config: CcrlConfig, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
@@ -696,12 +701,12 @@ def artefacts(
     score = scorer(config, tensors, device)
     rows = score.rows(pack, indices, device)
     labels = np.asarray(pack.labels[indices])
-    clusters, fitted = clustered(config, rows, types_of(pack))
+    clusters, found = clustered(config, rows, types_of(pack))
     if config.kmeans_fit == "train" and config.features != "tile":
-        clusters, fitted = score.fitted.assign(rows), score.fitted
-    centers = fitted.centers
+        clusters, found = score.fitted.assign(rows), score.fitted
+    centers = found.centers
     shown = np.sort(np.random.default_rng(0).permutation(len(indices))[:1000])
-    scaled = np.asarray(fitted.scaled(rows), np.float64)
+    scaled = np.asarray(found.scaled(rows), np.float64)
     far = np.stack([((scaled - center) ** 2).sum(1) for center in centers], 1)  # (N, K)
     nearest = indices[np.argsort(far, axis=0, kind="stable")[: min(8, len(indices))].T]  # (K, m)
     return {
@@ -757,7 +762,11 @@ def timm_settings(config: CcrlConfig, classes: tuple[str, ...]) -> None:
 PROCEDURE = Procedure(
     name="ccrl",
     config=CcrlConfig,
-    stages=(Stage("pretrain", "pretrain_epochs", "pretrain_batch", PRETRAIN_FIELDS, build, shared=True),),
+    stages=(
+        Stage("pretrain", "pretrain_epochs", "pretrain_batch", PRETRAIN_FIELDS, build, shared=True),
+        Stage("reconstruct", "reconstruct_epochs", "pretrain_batch", RECONSTRUCT_FIELDS, dcec.Reconstruct, shared=True),
+        Stage("cluster", "cluster_epochs", "pretrain_batch", CLUSTER_FIELDS, dcec.Cluster),
+    ),
     canonical=canonical,
     faults=faults,
     synthesize=synthesize,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.baselines import varifocal
 from trainables.data.alone import image_settings
 from trainables.data.copies import near_duplicates, ties_of
 from trainables.data.normal import normal_of
@@ -30,18 +31,18 @@ from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
 from trainables.parts.frozen import HEADS, Frozen, Voting, voting_of
 from trainables.parts.libraries import missing
+from trainables.parts.pairs import draw_pairs, rate_of, views_of
 from trainables.parts.pretext import Health
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed
-from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
+from trainables.parts.views import Draw, apply_views, draw_views
 from trainables.parts.weights import architecture_of, pinned
 
 LEAST_TEMPERATURE = 0.01  # the paper's t, which multiplies, is at most 100 [decided: CLIP's]
 PRIVATE = "scl."  # stored tensors that timm does not know
 WIDE, HIDDEN = 4096, 1024  # of the authors' head: before E, and between E and the scores
 EASY = 0.1  # of the contrast in the first epochs, as the authors' code has it
-RATE_DECAY = 0.95  # an epoch, likewise
 MEMORY = 0.98  # a step, of the running sizes of the two losses' gradients: they are those of the last 50 steps
 
 
@@ -89,6 +90,11 @@ class SclConfig:
     flips: str = "both"  # both | vertical: which flips there are
     contrast: float = 0.4  # factor of contrast, uniform within 1 -+ this [decided]
     brightness: float = 0.0  # factor of brightness, likewise
+    # another's method in its place
+    method: str = "scl"  # scl | varifocal (Qin et al. 2019, see trainables/baselines): who trains the classifier
+    part_epochs: int = 0  # varifocal: of the second network alone, after `epochs` of the first; how many theirs are is not known
+    both_epochs: int = 0  # varifocal: of both, at a tenth of the rate
+    fusion_epochs: int = 0  # varifocal: of the layers on both networks' features
 
 
 CHOICES = {
@@ -99,6 +105,7 @@ CHOICES = {
     "contrast_sum": tuple(losses.CONTRAST_SUMS),
     "keep": ("last", "best"),
     "flips": ("both", "vertical"),
+    "method": ("scl", "varifocal"),
 }
 RANGES = {  # (low, high), inclusive
     "canvas": (16, 2048),
@@ -120,12 +127,19 @@ RANGES = {  # (low, high), inclusive
     "flip": (0, 1),
     "contrast": (0, 1),
     "brightness": (0, 1),
+    "part_epochs": (0, 100000),
+    "both_epochs": (0, 100000),
+    "fusion_epochs": (0, 100000),
 }
 POSITIVE = ("learning_rate", "lambda2")
 FROZEN = {  # fields that matter where nothing is trained
     "canvas", "input_size", "normal_width", "normal_gray", "upright", "split", "split_seed", "split_per_seed", "patients",
     "whole_karyotype", "backbone", "weights", "normalise", "classifier",
 }  # fmt: skip
+PHASES = ("part_epochs", "both_epochs", "fusion_epochs")  # of varifocal, after the first
+OF_SCL = (  # fields that varifocal has not
+    "embedding_dim", "head", "lambda1", "lambda2", "contrast_sum", "contrast_balance", "first_epochs", "focal_gamma", "temperature",
+)  # fmt: skip
 FIELDS = tuple(entry.name for entry in fields(SclConfig))
 
 
@@ -135,9 +149,11 @@ def canonical(config: SclConfig) -> SclConfig:
     config = replace(config, weights=pinned(config.weights))
     if config.classifier != "trained":
         return replace(typed(config, {entry.name for entry in fields(SclConfig)} - FROZEN), epochs=1)  # of no steps
+    if config.method == "varifocal":
+        return typed(config, OF_SCL)
     if config.lambda1 == 0:
-        return typed(config, ("temperature", "contrast_sum", "contrast_balance"))
-    return typed(config, ("lambda1",) if config.contrast_balance else ())
+        return typed(config, (*PHASES, "temperature", "contrast_sum", "contrast_balance"))
+    return typed(config, (*PHASES, *(("lambda1",) if config.contrast_balance else ())))
 
 
 def faults(config: SclConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
@@ -148,6 +164,10 @@ def faults(config: SclConfig, pack: Pack | None = None, parts: Mapping[str, np.n
             f"lambda1 must be 1, or 0 for none, where the contrast is balanced (contrast_balance={config.contrast_balance:g}), "
             f"got {config.lambda1:g}; a weight of its own takes contrast_balance=0"
         )
+    if config.method == "varifocal" and (none := [name for name in PHASES if getattr(config, name) == 0]):
+        found.append(f"{', '.join(none)} must be above 0 where method is varifocal, got 0: nothing would be trained; presets set them")
+    if config.method == "varifocal" and config.classifier != "trained":
+        found.append(f"method varifocal trains its own layers, classifier is {config.classifier}: set classifier=trained or method=scl")
     if config.straighten and (words := missing()):
         found.append(f"straighten: {words}")
     if unknown := start_faults(config.backbone, config.weights):
@@ -222,10 +242,14 @@ def _timm_model(config: SclConfig, outputs: int, weights: str, seed: int) -> nn.
 
 
 def _network(config: SclConfig, outputs: int, tensors: Mapping[str, Tensor], device: torch.device, embeds: bool = False) -> nn.Module:
-    """The timm model with these weights, ready to judge; the authors' head stands where its classifier was. embeds: it gives E, and the
-    tensors hold the layer that does as its classifier."""
+    """The network with these weights, ready to judge: the timm model, with the authors' head where its classifier was. embeds: it gives E,
+    and the tensors hold the layer that does as its classifier."""
     if config.classifier == "neighbours":
         return voting_of(lambda count: _timm_model(config, count, "random", 0), dict(tensors), outputs).to(device).eval()
+    if config.method == "varifocal":
+        both = varifocal.Network(config, outputs, "random", 0)
+        both.load_state_dict(dict(tensors))
+        return both.to(device).eval()
     code = config.head == "code" and not embeds
     classes = config.embedding_dim if code else outputs
     model = _timm_model(config, classes, "random", 0)
@@ -237,40 +261,14 @@ def _network(config: SclConfig, outputs: int, tensors: Mapping[str, Tensor], dev
     return model.to(device).eval()
 
 
+def _normalises(config: SclConfig) -> bool:
+    """Whether the network is given normalised images; another's normalises what it has cut."""
+    return config.normalise and config.method == "scl"
+
+
 def exported(config: SclConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of all that a run stores, what timm loads: the backbone with the folded classifier."""
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(PRIVATE)}
-
-
-# ---------------------------------------------------------------------------------------------------------------- the sampler
-
-
-def deck(seed: int, label: int, number: int, size: int) -> Tensor:
-    """(size,) the order in which the images of a class are shown for the `number`-th time; its first is not the last of the deck before,
-    so that no two images in a row are the same where there are three or more (of two, each deck is one pair)."""
-
-    def shuffled(which: int) -> Tensor:
-        return torch.randperm(size, generator=generator(seed, "deck", label, which))
-
-    order = shuffled(number)
-    if size > 2 and number and order[0] == shuffled(number - 1)[-1]:
-        order[:2] = order[:2].flip(0)
-    return order
-
-
-def draw_pairs(members: list[Tensor], seed: int, first_step: int, steps: int, groups: int) -> Tensor:
-    """(steps, groups, 2, C) positions of the images that steps first_step, ... show: two of each class in each group, in class order.
-    members: for each class the positions of its images; a class of one shows it twice, under two views. Each class is dealt from its own
-    decks, 2 x groups a step, so that every image is seen before any is seen again; where a draw stands follows from the step's number
-    alone."""
-    draws = torch.arange(first_step * groups * 2, (first_step + steps) * groups * 2)
-    columns = []
-    for label, positions in enumerate(members):
-        size = len(positions)
-        first, last = int(draws[0]) // size, int(draws[-1]) // size
-        dealt = torch.cat([deck(seed, label, number, size) for number in range(first, last + 1)])
-        columns.append(positions[dealt[draws - first * size]])
-    return torch.stack(columns, 1).view(steps, groups, 2, len(members))
 
 
 # ---------------------------------------------------------------------------------------------------------------- training
@@ -332,10 +330,7 @@ class Train(Task):
         self.members = [torch.from_numpy(np.flatnonzero(labels == label)) for label in range(self.classes)]
         if faults := _part_faults(setting.pack, setting.parts):
             raise RequestError(*faults)
-        self.views = ViewSet(
-            horizontal_flip=config.flip if config.flips == "both" else 0.0, vertical_flip=config.flip, rotation=config.rotation,
-            brightness=config.brightness, contrast=config.contrast, jitter=1.0 if config.contrast or config.brightness else 0.0,
-        )  # fmt: skip
+        self.views = views_of(config)
         self.sums = torch.zeros(3, device=setting.device)  # of an epoch: the two losses, and its steps
 
     def steps(self) -> int:
@@ -417,12 +412,7 @@ class Train(Task):
         return self.contrast_health.read(self.workers)
 
     def learning_rate(self, epoch: float) -> float:
-        """Constant, a cosine to 0 at the last epoch, or 0.95 times that of the epoch before."""
-        if self.config.schedule == "constant":
-            return self.config.learning_rate
-        if self.config.schedule == "decay":
-            return float(self.config.learning_rate * RATE_DECAY ** math.floor(epoch))
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(epoch / self.config.epochs, 1.0)))
+        return rate_of(self.config, epoch, self.config.epochs)
 
     def validate_at(self, epoch: int) -> bool:
         return bool(self.keeps) or epoch % max(1, self.config.epochs // 10) == 0
@@ -482,7 +472,7 @@ class Train(Task):
 def build(config: SclConfig, setting: Setting) -> Task:
     """The stage as the configuration has it."""
     if config.classifier == "trained":
-        return Train(config, setting)
+        return Train(config, setting) if config.method == "scl" else varifocal.Whole(config, setting)
     seed = derive_seed(setting.seed, "train")
     return Frozen(
         setting, config.classifier, lambda outputs: _timm_model(config, outputs, config.weights, seed), config.backbone,
@@ -502,7 +492,7 @@ def evaluate(config: SclConfig, tensors: Mapping[str, Tensor], pack: Pack, chose
     """Accuracy, macro recall and macro AUC (one against the rest) on the chosen images; classes that they lack are left out of both
     means."""
     network = _network(config, len(pack.classes), tensors, device)
-    logits = predict_logits(network, pack.images, chosen, device, normalise=config.normalise)
+    logits = predict_logits(network, pack.images, chosen, device, normalise=_normalises(config))
     labels = np.asarray(pack.labels[chosen])
     confusion = confusion_matrix(labels, logits.argmax(1).numpy(), len(pack.classes))
     judged = classification_metrics(confusion)
@@ -524,7 +514,7 @@ def predict(
 ) -> dict[str, list[Any]]:
     """The class of each image and the probability of each class."""
     network = _network(config, len(classes), tensors, device)
-    return prediction_columns(predict_logits(network, images, np.arange(len(images)), device, normalise=config.normalise), classes)
+    return prediction_columns(predict_logits(network, images, np.arange(len(images)), device, normalise=_normalises(config)), classes)
 
 
 # ---------------------------------------------------------------------------------------------------------------- for the report
@@ -540,8 +530,9 @@ def artefacts(
     shown = np.array([rng.choice(those) for those in of_class if len(those)][:24])
     found: dict[str, np.ndarray] = {}
     network = _network(config, len(pack.classes), tensors, device)
-    if isinstance(network, Voting):  # its scores have no layer of one class
-        rows = predict_logits(network.backbone, pack.images, some, device, normalise=config.normalise).numpy()
+    if isinstance(network, Voting | varifocal.Network):  # their scores have no layer of one class
+        of_rows = network.backbone if isinstance(network, Voting) else varifocal.Features(network)
+        rows = predict_logits(of_rows, pack.images, some, device, normalise=_normalises(config)).numpy()
         return {"embedding": rows.astype(np.float16), "index": some.astype(np.int64), "label": pack.labels[some].astype(np.int64)}
     if (layer := _embedding_layer(config, tensors)) is not None:
         embedder = _network(config, config.embedding_dim, layer, device, embeds=True)
@@ -661,8 +652,8 @@ def read_files(paths: list[Path], config: SclConfig) -> tuple[np.ndarray, dict[s
 
 def timm_settings(config: SclConfig, classes: tuple[str, ...]) -> dict[str, Any] | None:
     """What timm needs to build this classifier again, as its config.json has it; None with the authors' head, for timm has none with a
-    ReLU, and for neighbours."""
-    if config.head == "code" or config.classifier == "neighbours":
+    ReLU, for neighbours, and for another's networks."""
+    if config.head == "code" or config.classifier == "neighbours" or config.method == "varifocal":
         return None
     side, more = config.input_size, model_arguments(config.backbone, config.input_size)
     return {
@@ -699,7 +690,12 @@ def synthesize_external(config: SclConfig, *, images: int, seed: int) -> dict[st
 PROCEDURE = Procedure(
     name="scl",
     config=SclConfig,
-    stages=(Stage("train", "epochs", "groups", FIELDS, build),),
+    stages=(
+        Stage("train", "epochs", "groups", FIELDS, build),
+        Stage("part", "part_epochs", "groups", FIELDS, varifocal.Part),
+        Stage("both", "both_epochs", "groups", FIELDS, varifocal.Both),
+        Stage("fusion", "fusion_epochs", "groups", FIELDS, varifocal.Fusion),
+    ),
     canonical=canonical,
     faults=faults,
     synthesize=synthesize,

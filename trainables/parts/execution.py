@@ -78,7 +78,8 @@ def config_hash(procedure: Procedure, config: Any) -> str:
 
 
 def stages_of(procedure: Procedure, config: Any) -> list[Stage]:
-    """The stages that this configuration has."""
+    """The stages that this configuration has: another method's have epochs too, until `canonical` says that they cannot matter."""
+    config = procedure.canonical(config)
     return [stage for stage in procedure.stages if getattr(config, stage.epochs) > 0]
 
 
