@@ -102,19 +102,20 @@ def test_what_is_no_start_is_a_fault_that_lists_the_forms(weights):
     assert fault.startswith("weights must be random, imagenet, a timm name") and repr(weights) in fault and "hf-hub:OWNER/NAME" in fault
 
 
-def trained(tmp_path, name="supcam", **changes):
-    """A run with its stages kept, and the folder that they lie in."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A shared stage and the folder of a run of ours."""
     from search.stages import Stages
 
-    config, given = replace(FULL[name], **changes), setting_of(name, FULL[name])
-    store = Stages(tmp_path / "study")
-    execute(load(name).procedure, config, seed=0, pack=given.pack, folder=tmp_path / "run", store=store)
-    return tmp_path / "study" / "stages", tmp_path / "run"
+    folder, config = tmp_path_factory.mktemp("trained"), replace(FULL["supcam"], pretrain_epochs=1, finetune_epochs=1)
+    pack = setting_of("supcam", config).pack
+    execute(supcam.PROCEDURE, config, seed=0, pack=pack, folder=folder / "run", store=Stages(folder / "study"))
+    [stage] = (folder / "study" / "stages").iterdir()
+    return stage, folder / "run"
 
 
-def test_a_stage_and_a_model_of_ours_begin_another_training(tmp_path):
-    stages, run = trained(tmp_path, pretrain_epochs=1, finetune_epochs=1)
-    [stage] = stages.iterdir()
+def test_a_stage_and_a_model_of_ours_begin_another_training(trained):
+    stage, run = trained
     tensors = load_file(stage / "stage.safetensors")
     for which, given in (("query", f"{stage}"), ("query", f"{stage}:query"), ("key", f"{stage}:key")):
         loaded = begin(given)
@@ -123,12 +124,6 @@ def test_a_stage_and_a_model_of_ours_begin_another_training(tmp_path):
     loaded = begin(str(run))
     assert all(torch.equal(loaded[name], model[name]) for name in loaded if not name.startswith("fc."))
     assert not torch.equal(loaded["fc.weight"], model["fc.weight"])  # the classifier is new
-    with pytest.raises(RequestError, match=r"hold no key encoder"):
-        begin(f"{run}:key")
-    with pytest.raises(RequestError, match=r"not of backbone test_efficientnet with these images: \d+ of \d+ tensors"):
-        begin(str(run), "test_efficientnet")
-    with pytest.raises(RequestError, match=r"not of backbone test_resnet with these images: 1 of \d+ tensors.*conv1\.0\.weight"):
-        begin(str(run), channels=3)
 
 
 def test_a_path_is_a_configuration_by_what_lies_there(tmp_path):
@@ -145,6 +140,121 @@ def test_a_path_is_a_configuration_by_what_lies_there(tmp_path):
         begin(once.weights)
     for name in ("random", "imagenet", "hf-hub:a/b", "resnet18.a1_in1k", "/no/such"):
         assert pinned(name) == name
+
+
+def hub(no_network, repository="lab--small"):  # noqa: F811
+    """A folder in the hub's cache."""
+    place = no_network / "hub" / f"models--{repository}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("0" * 40)
+    return place / "snapshots" / ("0" * 40)
+
+
+def rewrite(file, change):
+    tensors = load_file(file)
+    save_file(change(tensors), file, metadata={"format": "pt"})
+
+
+def start(kind, folder, no_network, change):  # noqa: F811
+    """Weights of one kind whose file has been changed."""
+    if kind == "timm":
+        cache(no_network, "test_resnet.r160_in1k")
+        [file] = no_network.rglob("model.safetensors")
+    else:
+        place = hub(no_network) if kind == "hub" else folder / "m"
+        made(place)
+        file = place / "model.safetensors"
+    rewrite(file, change)
+    if kind == "own":
+        (file.parent / "config.json").unlink()
+    return {"timm": "test_resnet.r160_in1k", "hub": "hf-hub:lab/small", "folder": f"local-dir:{folder / 'm'}", "own": str(folder / "m")}[
+        kind
+    ]
+
+
+@pytest.mark.parametrize("kind", ["folder", "hub", "timm", "own"])
+def test_weights_that_leave_a_tensor_of_the_body_as_it_was_drawn_are_refused_by_its_name(kind, tmp_path, no_network):  # noqa: F811
+    def gray(tensors):
+        return tensors | {"conv1.0.weight": tensors["conv1.0.weight"].sum(1, keepdim=True)} if kind == "own" else tensors
+
+    def less(tensors):
+        return {name: tensor for name, tensor in gray(tensors).items() if name not in ("layer4.0.bn2.weight", "fc.weight")}
+
+    weights = start(kind, tmp_path, no_network, less)
+    with pytest.raises(
+        RequestError, match=r"not of backbone test_resnet with these images: 1 of 90 tensors .* layer4\.0\.bn2\.weight among"
+    ):
+        begin(weights)
+    if kind != "timm":  # what the hub may have to send first is not asked for before the run
+        [fault] = start_faults(TINY, weights)
+        assert "1 of 90 tensors" in fault
+
+
+@pytest.mark.parametrize("prefix", ["module.", "encoder_q.", "module.encoder_q.", "backbone."])
+@pytest.mark.parametrize("kind", ["folder", "hub", "own"])
+def test_what_wrappers_put_before_names_is_taken_off_where_all_then_fits(kind, prefix, tmp_path, no_network):  # noqa: F811
+    def wrapped(tensors):
+        if kind == "own":
+            tensors = tensors | {"conv1.0.weight": tensors["conv1.0.weight"].sum(1, keepdim=True)}
+        return {prefix + name: tensor for name, tensor in tensors.items()} | {"queue": torch.zeros(3)}
+
+    weights = start(kind, tmp_path, no_network, wrapped)
+    assert start_faults(TINY, weights) == []
+    torch.manual_seed(1)
+    assert same(begin(weights), timm.create_model(TINY, num_classes=10).state_dict())
+    model = create_backbone(TINY, channels=1, classes=4, weights=weights, seed=0)
+    assert not model.pretrained_cfg.get("state_dict")  # which every copy of the model would carry
+    file = next((no_network if kind == "hub" else tmp_path).rglob("model.safetensors"))
+    rewrite(file, lambda tensors: {name: tensor for name, tensor in tensors.items() if not name.endswith("layer1.0.conv1.weight")})
+    with pytest.raises(RequestError, match=r"1 of 90 tensors .* layer1\.0\.conv1\.weight among"):
+        begin(weights)
+
+
+def test_a_resampled_transformer_behind_a_prefix_is_loaded_as_without(tmp_path):
+    wanted = made(tmp_path / "m", "test_vit")
+    for_size = begin(f"local-dir:{tmp_path / 'm'}", "test_vit", input_size=96)
+    rewrite(tmp_path / "m" / "model.safetensors", lambda tensors: {f"encoder_q.{name}": tensor for name, tensor in tensors.items()})
+    assert start_faults("test_vit", f"local-dir:{tmp_path / 'm'}", 1, 96) == []
+    loaded = begin(f"local-dir:{tmp_path / 'm'}", "test_vit", input_size=96)
+    assert loaded["pos_embed"].shape != wanted["pos_embed"].shape
+    assert all(torch.equal(loaded[name], for_size[name]) for name in loaded)
+
+
+def test_a_plan_says_of_files_what_a_run_would(tmp_path, trained):
+    stage, run = trained
+    assert start_faults(TINY, str(run)) == start_faults(TINY, f"{stage}:key") == []
+    bad = tmp_path / "bad"
+    made(bad)
+    whole = (bad / "model.safetensors").read_bytes()
+    (bad / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    made(tmp_path / "none")
+    (tmp_path / "none" / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "old.pth")
+    for weights, more, words in (
+        (str(run), {"channels": 3}, r"1 of 90 tensors .*conv1\.0\.weight"),
+        (f"{run}:key", {}, "hold no key encoder"),
+        (str(bad), {}, "cannot be read"),
+        (f"local-dir:{bad}", {}, "cannot be loaded"),
+        (f"local-dir:{tmp_path / 'none'}", {}, "cannot be loaded: No suitable checkpoints"),
+        (str(tmp_path / "old.pth"), {}, r"must be a safetensors file, this ends in \.pth"),
+    ):
+        [fault] = start_faults(TINY, weights, **more)
+        with pytest.raises(RequestError, match=words) as told:
+            begin(weights, **more)
+        assert told.value.faults == [fault]
+    [fault] = start_faults("test_efficientnet", str(run))
+    assert "not of backbone test_efficientnet with these images: " in fault
+    made(tmp_path / "xcit", "xcit_nano_12_p16_224")
+    [fault] = start_faults("xcit_nano_12_p16_224", f"local-dir:{tmp_path / 'xcit'}", 1, 33)
+    assert fault.startswith("images of side 33 must be such as backbone xcit_nano_12_p16_224 takes: `patch_size`")
+
+
+def test_a_damaged_file_in_the_hubs_cache_is_a_fault_of_the_machine(no_network):  # noqa: F811
+    place = hub(no_network)
+    made(place)
+    (place / "model.safetensors").write_bytes(b"x" * 50)
+    with pytest.raises(WeightsUnreachable, match="damaged in this machine's cache"):
+        begin("hf-hub:lab/small")
 
 
 # ------------------------------------------------------------------------------------------------------ features as they are
@@ -187,13 +297,11 @@ def test_frozen_features_are_classified_by_a_probe_or_by_neighbours_and_an_expor
     assert (settings is None) == (head == "neighbours")
 
 
-def test_a_pre_training_is_probed_and_its_weights_stay_as_they_are(tmp_path):
+def test_a_pre_training_is_probed_and_its_weights_stay_as_they_are(tmp_path, trained):
     config = replace(FULL["supcam"], pretrain_epochs=1, classifier="probe", finetune_encoder="key")
     given = setting_of("supcam", config)
     execute(supcam.PROCEDURE, config, seed=0, pack=given.pack, folder=tmp_path / "run")
-    stages, _ = trained(tmp_path / "again", pretrain_epochs=1, finetune_epochs=1)
-    [stage] = stages.iterdir()
-    handed, found = load_file(stage / "stage.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
+    handed, found = load_file(trained[0] / "stage.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(found[name], handed[f"key.{name}"]) for name in found if not name.startswith("fc."))
 
 

@@ -163,7 +163,8 @@ def canonical(config: CcrlConfig) -> CcrlConfig:
 def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
     """All that is wrong with the configuration, alone and for a data set: one line each."""
     found = setting_faults(config, CHOICES, RANGES, POSITIVE)
-    found += start_faults(config.backbone, config.weights)
+    side = config.feature_side if config.features == "backbone" else SIDE
+    found += start_faults(config.backbone, config.weights, 3, side)
     if config.features in CLASSIC and (words := missing()):
         found.append(f"features={config.features}: {words}")
     if config.features == "morphology" and pack is not None and pack.masks is None:

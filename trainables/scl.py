@@ -25,7 +25,7 @@ from trainables.data.words import KARYOTYPE, few, shown
 from trainables.parts import losses
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.collapse import one_class, one_direction, said
-from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, create_backbone, model_arguments, standardise, start_faults
+from trainables.parts.encoders import BUILDING, GRAY_MEAN, GRAY_STD, create_backbone, model_arguments, standardise, start_faults
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
 from trainables.parts.frozen import HEADS, Frozen, Voting, voting_of
@@ -150,7 +150,7 @@ def faults(config: SclConfig, pack: Pack | None = None, parts: Mapping[str, np.n
         )
     if config.straighten and (words := missing()):
         found.append(f"straighten: {words}")
-    if unknown := start_faults(config.backbone, config.weights):
+    if unknown := start_faults(config.backbone, config.weights, 1, config.input_size):
         found += unknown
     elif not any(fault.startswith("input_size") for fault in found):
         found += _network_faults(config.backbone, int(config.input_size))
@@ -173,7 +173,7 @@ def _network_faults(backbone: str, input_size: int) -> tuple[str, ...]:
                     "choose another, such as resnet50 or vit_small_patch8_224",
                 )
             model(torch.zeros(2, 1, input_size, input_size))
-    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError) as fault:
+    except BUILDING as fault:
         reason = (str(fault).splitlines() or [type(fault).__name__])[0].rstrip(".")
         return (f"input_size must be one that backbone {backbone} takes, got {input_size} ({reason}); choose another size or backbone",)
     return ()

@@ -214,7 +214,7 @@ def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, n
     tables = ("off", "no", *load_tables())
     if config.composition not in tables:
         found.append(f"composition must be one of {', '.join(dict.fromkeys(tables))}, got {config.composition!r}")
-    found += start_faults(config.backbone, config.weights)
+    found += start_faults(config.backbone, config.weights, 1, config.input_size)
     if config.method == "lin2021" and config.classifier != "trained":
         found.append(f"method lin2021 trains its own head, classifier is {config.classifier}: set classifier=trained or method=supcam")
     apart = config.pretrain_epochs and config.key_batch in ("split", "shuffled")

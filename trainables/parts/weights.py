@@ -7,13 +7,14 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.parts.errors import RequestError
 
@@ -24,6 +25,7 @@ KNOWN = (
     "random, imagenet, a timm name with its tag (resnet50.a1_in1k), hf-hub:OWNER/NAME, local-dir:FOLDER, "
     "or what was trained here: RUN/best, RUN/stages/HASH, :key or :query behind it"
 )
+PREFIXES = ("module.", "_orig_mod.", "model.", "encoder_q.", "base_encoder.", "backbone.", "encoder.")  # of wrappers, MoCo's among them
 NOT_OURS = ("in_chans", "num_classes", "img_size")  # arguments of a published model that follow from the images and classes here
 
 
@@ -140,6 +142,63 @@ def _differs(weights: str, model: str, arguments: Mapping[str, Any], backbone: s
     return [f"weights must be of backbone {backbone}, got {weights!r}; set backbone={model}{f'({told})' if told else ''}"]
 
 
+def _body(model: nn.Module, whole_head: bool = False) -> dict[str, Tensor]:
+    """All tensors but the classifier's, which is of other classes. whole_head: and but what stands beside it in its module, such as
+    `head.norm` before `head.fc`, which some published weights lack."""
+    head: Any = model.pretrained_cfg.get("classifier")  # type: ignore[union-attr,operator]
+    names = (head,) if isinstance(head, str) else head or ()
+    heads = tuple(f"{name.partition('.')[0] if whole_head else name}." for name in names)
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(heads)}
+
+
+def _unfit(what: str, backbone: str, names: list[str], of: int) -> RequestError:
+    return RequestError(
+        f"weights {what} are not of backbone {backbone} with these images: {len(names)} of {of} tensors are missing or of another shape, "
+        f"{', '.join(names[:3])} among them; nothing of it was used"
+    )
+
+
+@contextmanager
+def complete(weights: str, backbone: str) -> Iterator[None]:
+    """What timm loads in here fills the whole model but for its classifier, or RequestError names what it would leave as it was drawn; timm
+    says so in its log alone. Asked of torch itself, for timm renames and resamples tensors on their way."""
+    what, plain = weights.partition("#")[0], nn.Module.load_state_dict
+
+    def load(model: nn.Module, tensors: Mapping[str, Any], *args: Any, **more: Any) -> Any:
+        body = _body(model, whole_head=True)
+        try:
+            result = plain(model, tensors, *args, **more)
+        except RuntimeError as fault:  # strict, or of another shape
+            wrong = [name for name, tensor in body.items() if name not in tensors or tensors[name].shape != tensor.shape]
+            raise (_unfit(what, backbone, wrong, len(body)) if wrong else RequestError(f"weights {what}: {fault}")) from fault
+        if missing := [name for name in result.missing_keys if name in body]:
+            raise _unfit(what, backbone, missing, len(body))
+        return result
+
+    nn.Module.load_state_dict = load  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.load_state_dict = plain  # type: ignore[method-assign]
+
+
+def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """What stands behind the prefixes of wrappers, outer ones first; None: no name has one."""
+    found = dict(tensors)
+    while prefix := next((one for one in PREFIXES if any(name.startswith(one) for name in found)), None):
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
+    return found if found.keys() != tensors.keys() else None
+
+
+def tensors_of(weights: str) -> dict[str, Tensor]:
+    """As they stand in a hub's or a folder's file."""
+    from timm.models._hub import load_state_dict_from_hf, load_state_dict_from_path
+
+    if kind_of(weights) == "hub":
+        return dict(load_state_dict_from_hf(weights.removeprefix("hf-hub:")))
+    return dict(load_state_dict_from_path(_split(weights)[0]))
+
+
 def timm_name(weights: str) -> str:
     """As timm's `create_model` takes a hub's or a folder's model."""
     return weights if kind_of(weights) == "hub" else f"local-dir:{_split(weights)[0]}"
@@ -159,6 +218,11 @@ def fill(model: nn.Module, weights: str, backbone: str) -> None:
     file = _file(path)
     if file is None:
         raise RequestError(f"weights must be {KNOWN}; got {weights!r}, where there is none")
+    if file.suffix != ".safetensors":
+        raise RequestError(
+            f"weights {file} must be a safetensors file, this ends in {file.suffix or 'nothing'}; write its tensors with "
+            "safetensors.torch.save_file, or put it beside a config.json and take local-dir:FOLDER"
+        )
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError) as fault:
@@ -168,12 +232,9 @@ def fill(model: nn.Module, weights: str, backbone: str) -> None:
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     elif which:
         raise RequestError(f"weights {file} hold no {which} encoder; leave :{which} out")
-    head: Any = model.pretrained_cfg.get("classifier")  # type: ignore[union-attr,operator]
-    heads = tuple(f"{name}." for name in ((head,) if isinstance(head, str) else head or ()))
-    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(heads)}
+    own = _body(model)
+    if not own.keys() <= tensors.keys():
+        tensors = unwrapped(tensors) or tensors
     if wrong := [name for name, tensor in own.items() if name not in tensors or tensors[name].shape != tensor.shape]:
-        raise RequestError(
-            f"weights {file} are not of backbone {backbone} with these images: {len(wrong)} of {len(own)} tensors are missing or of "
-            f"another shape, {', '.join(wrong[:3])} among them"
-        )
+        raise _unfit(str(file), backbone, wrong, len(own))
     model.load_state_dict({name: tensors[name] for name in own}, strict=False)
