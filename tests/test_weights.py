@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from search.registry import load
 from trainables import scl, supcam
+from trainables.data.normal import normal_of
 from trainables.parts.encoders import create_backbone, start_faults
-from trainables.parts.errors import RequestError, WeightsUnreachable
+from trainables.parts.errors import Collapsed, RequestError, WeightsUnreachable
 from trainables.parts.evaluation import knn_accuracy
 from trainables.parts.execution import config_hash, execute
 from trainables.parts.probe import fit_probe, probed
@@ -313,6 +314,36 @@ def test_nothing_of_the_training_counts_where_features_stay_as_they_are():
     for changes in ({"lambda1": 0.0}, {"epochs": 9}, {"learning_rate": 0.5}, {"head": "code"}):
         assert config_hash(scl.PROCEDURE, replace(frozen, **changes)) == config_hash(scl.PROCEDURE, frozen)
     assert config_hash(scl.PROCEDURE, replace(frozen, normalise=False)) != config_hash(scl.PROCEDURE, frozen)
+
+
+@pytest.mark.parametrize("head", ["trained", "probe", "neighbours"])
+@pytest.mark.parametrize("name", ["supcam", "scl"])
+def test_whatever_images_are_read_by_counts_in_what_is_trained_and_exported(name, head, tmp_path):
+    procedure, asked = load(name).procedure, set()
+
+    class Asked(dict):
+        def get(self, field, default=None):
+            asked.add(field)
+            return super().get(field, default)
+
+    normal_of(Asked())
+    fields = [field for field in sorted(asked | {"canvas", "input_size"}) if hasattr(procedure.config(), field)]
+    config = replace(procedure.config(), classifier=head)
+    for field in fields:
+        other = not getattr(config, field) if isinstance(getattr(config, field), bool) else getattr(config, field) + 1
+        assert getattr(procedure.canonical(replace(config, **{field: other})), field) == other, field
+    assert {"normal_width", "normal_gray"} <= set(fields) and (name == "supcam" or "straighten" in fields)
+
+
+@pytest.mark.parametrize("head", ["probe", "neighbours"])
+def test_features_that_are_the_same_for_every_image_have_collapsed(head, tmp_path):
+    made(tmp_path / "m")
+    rewrite(tmp_path / "m" / "model.safetensors", lambda tensors: {name: torch.zeros_like(tensor) for name, tensor in tensors.items()})
+    weights = f"local-dir:{tmp_path / 'm'}"
+    config = replace(FULL["supcam"], pretrain_epochs=0, classifier=head, weights=weights, split=(0.4, 0.4, 0.2))
+    given = setting_of("supcam", config)
+    with pytest.raises(Collapsed, match=r"validation images is taken for"):
+        execute(supcam.PROCEDURE, config, seed=0, pack=given.pack, folder=tmp_path / "run")
 
 
 def test_the_vote_is_that_of_the_nearest_by_cosine(tmp_path):

@@ -123,7 +123,7 @@ RANGES = {  # (low, high), inclusive
 }
 POSITIVE = ("learning_rate", "lambda2")
 FROZEN = {  # fields that matter where nothing is trained
-    "canvas", "input_size", "normal_width", "normal_gray", "upright", "split", "split_seed", "split_per_seed", "patients",
+    "canvas", "input_size", "normal_width", "normal_gray", "upright", "straighten", "split", "split_seed", "split_per_seed", "patients",
     "whole_karyotype", "backbone", "weights", "normalise", "classifier",
 }  # fmt: skip
 FIELDS = tuple(entry.name for entry in fields(SclConfig))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.parts.classification import PartImages, predict_logits
+from trainables.parts.collapse import one_class
 from trainables.parts.encoders import standardise
 from trainables.parts.errors import RequestError
 from trainables.parts.probe import fit_probe
@@ -125,6 +126,11 @@ class Frozen(Task):
         chosen = self.setting.parts["val"]
         right = self._logits(self.classifier(), chosen).argmax(1).numpy() == self.setting.pack.labels[chosen]
         return {"val_accuracy": float(right.mean())}
+
+    def collapse(self) -> str:
+        chosen = self.setting.parts["val"]
+        labels = torch.from_numpy(np.asarray(self.setting.pack.labels[chosen]))
+        return one_class(self._logits(self.classifier(), chosen).argmax(1), labels, self.setting.pack.classes)
 
     def result(self) -> dict[str, Tensor]:
         return dict(self.classifier().state_dict())
