@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from search.registry import load
 from trainables import scl, supcam
 from trainables.data.normal import normal_of
-from trainables.parts.encoders import create_backbone, start_faults
+from trainables.parts.encoders import create_backbone, start_faults, statistics_of
 from trainables.parts.errors import Collapsed, RequestError, WeightsUnreachable
 from trainables.parts.evaluation import knn_accuracy
 from trainables.parts.execution import config_hash, execute
@@ -25,13 +25,14 @@ from trainables.parts.weights import architecture_of, pinned
 TINY, CPU = "test_resnet", torch.device("cpu")
 
 
-def made(folder, name=TINY, seed=1, **arguments):
-    """A model in timm's form in a folder: three channels, ten classes."""
+def made(folder, name=TINY, seed=1, expects=None, **arguments):
+    """A model in timm's form in a folder: three channels, ten classes. expects: mean and deviation of each channel of its images."""
     torch.manual_seed(seed)
     model = timm.create_model(name, num_classes=10, **arguments)
     folder.mkdir(parents=True)
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     cfg = {"architecture": name, "num_classes": 10, "pretrained_cfg": {"num_classes": 10, "classifier": model.pretrained_cfg["classifier"]}}
+    cfg["pretrained_cfg"] |= dict(zip(("mean", "std"), expects, strict=True)) if expects else {}
     (folder / "config.json").write_text(json.dumps(cfg | ({"model_args": arguments} if arguments else {})))
     return model.state_dict()
 
@@ -314,6 +315,61 @@ def test_nothing_of_the_training_counts_where_features_stay_as_they_are():
     for changes in ({"lambda1": 0.0}, {"epochs": 9}, {"learning_rate": 0.5}, {"head": "code"}):
         assert config_hash(scl.PROCEDURE, replace(frozen, **changes)) == config_hash(scl.PROCEDURE, frozen)
     assert config_hash(scl.PROCEDURE, replace(frozen, normalise=False)) != config_hash(scl.PROCEDURE, frozen)
+
+
+HALF = ([0.5] * 3, [0.5] * 3)
+
+
+def test_a_network_knows_what_input_its_published_weights_expect_and_random_ones_expect_imagenets(tmp_path, no_network):  # noqa: F811
+    def of(weights, channels=1):
+        return statistics_of(create_backbone(TINY, channels=channels, classes=0, weights=weights, seed=0))
+
+    cache(no_network, "test_resnet.r160_in1k")
+    made(hub(no_network), expects=([0.7, 0.5, 0.6], [0.2, 0.3, 0.1]))
+    made(tmp_path / "usual", expects=([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    assert timm.get_pretrained_cfg(TINY).mean == (0.5, 0.5, 0.5) and of("random") is None
+    assert torch.equal(of("test_resnet.r160_in1k"), torch.tensor([[0.5], [0.5]])) and torch.equal(of("imagenet", 3), torch.tensor(HALF))
+    assert torch.allclose(of("hf-hub:lab/small"), torch.tensor([[0.6], [0.2]]))
+    assert of(f"local-dir:{tmp_path / 'usual'}") is None and of(f"local-dir:{tmp_path / 'usual'}", 3) is None
+
+
+CASES = {
+    "supcam": ("supcam", {}), "supcam, probe": ("supcam", {"classifier": "probe", "pretrain_epochs": 0}),
+    "supcam, pre-trained, neighbours": ("supcam", {"classifier": "neighbours", "finetune_encoder": "key"}),
+    "lin2021": ("supcam", {"method": "lin2021", "frozen_epochs": 1}), "scl": ("scl", {}), "scl, neighbours": ("scl", {"classifier": "neighbours"}),
+    "scl, 0 to 1": ("scl", {"normalise": False, "classifier": "probe"}), "ccrl": ("ccrl", {}), "ccrl, backbone": ("ccrl", {"features": "backbone", "feature_side": 48}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_from_its_first_step_to_its_use_a_network_sees_images_as_its_weights_expect_them(case, tmp_path):
+    name, changes = CASES[case]
+    made(tmp_path / "m", expects=HALF)
+    config = replace(FULL[name], backbone=TINY, weights=f"local-dir:{tmp_path / 'm'}", **changes)
+    given, procedure, low, high = setting_of(name, config), load(name).procedure, [], []
+
+    def look(module, inputs):
+        if isinstance(module, torch.nn.Conv2d) and module.in_channels in (1, 3) and not inputs[0].is_meta:  # the first layer
+            low.append(float(inputs[0].detach().min()))
+            high.append(float(inputs[0].detach().max()))
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        outcome = execute(procedure, config, seed=0, pack=given.pack, folder=tmp_path / "run", evaluate_test=True)
+        tensors, test = load_file(tmp_path / "run" / "model.safetensors"), given.parts["test"]
+        tensors = tensors if procedure.exported is None else procedure.exported(config, tensors)
+        save_file(tensors, tmp_path / "again.safetensors")
+        said = procedure.predict(procedure.canonical(config), tensors, np.asarray(given.pack.images[test]), given.pack.classes, CPU)
+    finally:
+        hook.remove()
+    bottom = 0 if case == "scl, 0 to 1" else -1  # of black; ImageNet's mean and deviation would make it -2
+    assert len(low) > 3 and min(low) >= bottom and max(high) <= 1 + 1e-6
+    assert name == "ccrl" or min(low) == bottom
+    if name != "ccrl":
+        assert outcome.predictions["test"]["probability"] == [list(row) for row in zip(*list(said.values())[1:], strict=True)]
+    if case in ("supcam", "ccrl, backbone"):  # which begins another training, as it is
+        again = create_backbone(TINY, channels=1 if name == "supcam" else 3, classes=0, weights=str(tmp_path / "again.safetensors"), seed=0)
+        assert torch.equal(statistics_of(again), torch.tensor(HALF)[:, : again.conv1[0].in_channels])
 
 
 @pytest.mark.parametrize("head", ["trained", "probe", "neighbours"])

@@ -25,7 +25,17 @@ from trainables.data.words import KARYOTYPE, few, shown
 from trainables.parts import losses
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.collapse import one_class, one_direction, said
-from trainables.parts.encoders import BUILDING, GRAY_MEAN, GRAY_STD, create_backbone, model_arguments, standardise, start_faults
+from trainables.parts.encoders import (
+    BUILDING,
+    GRAY_MEAN,
+    GRAY_STD,
+    create_backbone,
+    model_arguments,
+    restore,
+    standardise,
+    start_faults,
+    statistics_of,
+)
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
 from trainables.parts.frozen import HEADS, Frozen, Voting, voting_of
@@ -35,7 +45,7 @@ from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Ta
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed
 from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
-from trainables.parts.weights import architecture_of, pinned
+from trainables.parts.weights import STATISTICS, architecture_of, pinned
 
 LEAST_TEMPERATURE = 0.01  # the paper's t, which multiplies, is at most 100 [decided: CLIP's]
 PRIVATE = "scl."  # stored tensors that timm does not know
@@ -66,7 +76,9 @@ class SclConfig:
     weights: str = "random"  # where the backbone starts: random | imagenet | another published or own start, see `weights.KNOWN` [decided]
     embedding_dim: int = 1024  # D
     head: str = "linear"  # linear: backbone, E, scores, each one layer | code: the authors', backbone, 4096, E, 1024, ReLU, scores
-    normalise: bool = True  # images by ImageNet's mean and deviation; False: 0 to 1, as the authors' code
+    normalise: bool = (
+        True  # images by the mean and deviation that the weights expect, random ones ImageNet's; False: 0 to 1, as the authors
+    )
     # trained: SCL | probe: a linear one on the backbone's features as they begin | neighbours: a vote of the nearest training images
     classifier: str = "trained"
     # training
@@ -233,7 +245,7 @@ def _network(config: SclConfig, outputs: int, tensors: Mapping[str, Tensor], dev
         name = _classifier_name(model)
         assert name is not None
         model.set_submodule(name, nn.Sequential(model.get_submodule(name), *_head(config, outputs, 0).children()))
-    model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(PRIVATE)})
+    restore(model, exported(config, tensors))
     return model.to(device).eval()
 
 
@@ -352,7 +364,7 @@ class Train(Task):
             yield PairedBatch(chosen, draw[number * size : (number + 1) * size], easy)
 
     def _seen(self, images: Tensor) -> Tensor:
-        return standardise(images) if self.config.normalise else images
+        return standardise(images, statistics_of(self.model)) if self.config.normalise else images
 
     def loss(self, batch: PairedBatch) -> Tensor:
         """Eq. 4, the mean over this worker's groups."""
@@ -476,6 +488,8 @@ class Train(Task):
             }
             weight, bias = _folded(head["weight"], head["bias"], weight, bias)
             folded = {f"{self.embedding}.weight": weight, f"{self.embedding}.bias": bias}
+        expected = statistics_of(self.model) if self.config.normalise else None
+        folded |= {} if expected is None else {STATISTICS: expected}
         return state | folded | {PRIVATE + name: tensor for name, tensor in own.items()}
 
 
@@ -594,7 +608,7 @@ def grad_cam(
     try:
         gray = torch.from_numpy(np.ascontiguousarray(images)).to(device).float()[:, None]
         with torch.enable_grad():
-            logits = network((standardise(gray / 255) if normalise else gray / 255).requires_grad_())
+            logits = network((standardise(gray / 255, statistics_of(network)) if normalise else gray / 255).requires_grad_())
             logits.gather(1, torch.from_numpy(labels).to(device)[:, None]).sum().backward()
     finally:
         hook.remove()

@@ -9,7 +9,7 @@ import os
 import pickle  # noqa: TID251  for the exception alone with which torch refuses a file
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlparse
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from trainables.parts.errors import RequestError, WeightsUnreachable
 from trainables.parts.numbers import constant
 from trainables.parts.weights import (
+    STATISTICS,
     architecture_of,
     check,
     complete,
@@ -37,7 +38,7 @@ from trainables.parts.weights import (
 
 COLOUR_MEAN, COLOUR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as timm's IMAGENET_DEFAULT_MEAN and _STD
 BUILDING = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError)  # of timm, for a size that it does not take
-GRAY_MEAN, GRAY_STD = 0.449, 0.226  # mean over channels of ImageNet's, so that published weights see what they expect
+GRAY_MEAN, GRAY_STD = 0.449, 0.226  # mean over channels of ImageNet's
 
 
 def _hub_answers() -> bool:
@@ -131,22 +132,27 @@ def create_backbone(name: str, *, channels: int, classes: int, weights: str, see
     """A timm model with `classes` outputs (0: pooled features, (N, F)). input_size: side of the images, in pixels; None: the model's own.
 
     weights: `random` (initialised from `seed`), `imagenet` (timm's default published weights), or another start, see `weights.KNOWN`;
-    timm's loader adapts the first layer to `channels`. RequestError for an unknown name or weights of another backbone,
-    WeightsUnreachable when published weights are neither cached nor reachable."""
-    import timm
-
+    timm's loader adapts the first layer to `channels`. The model knows what input its weights expect, see `statistics_of`. RequestError
+    for an unknown name or weights of another backbone, WeightsUnreachable when published weights are neither cached nor reachable."""
     if faults := _name_faults(name, weights):
         raise RequestError(*faults)
     check(weights)
+    made, statistics = _filled(name, channels, classes, weights, seed, input_size)
+    made.register_buffer(STATISTICS, statistics, persistent=False)  # it is no weight: timm's own model has none
+    return made
+
+
+def _filled(name: str, channels: int, classes: int, weights: str, seed: int, input_size: int | None) -> tuple[nn.Module, Tensor | None]:
+    """See `create_backbone`; and the statistics of the input that the weights expect."""
+    import timm
+
     kind, model = kind_of(weights), architecture_of(name)[0]
     more = {"in_chans": channels, "num_classes": classes} | model_arguments(name, input_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind in ("random", "own"):
             made: nn.Module = timm.create_model(model, **more)
-            if kind == "own":
-                fill(made, weights, name)
-            return made
+            return made, fill(made, weights, name) if kind == "own" else None
         if kind in ("folder", "hub"):  # whose settings may lack what timm's own have, and whose classifier is of other classes, if as many
             usual = timm.get_pretrained_cfg(model)
             names = {} if usual is None else {"first_conv": usual.first_conv, "classifier": usual.classifier}
@@ -157,7 +163,8 @@ def create_backbone(name: str, *, channels: int, classes: int, weights: str, see
                 raise RequestError(*faults)
             try:
                 with complete(weights, name):
-                    return timm.create_model(source, pretrained=True, **more)
+                    made = timm.create_model(source, pretrained=True, **more)
+                return made, _expected(made.pretrained_cfg, channels)
             except RequestError:  # of `complete`: does it fit without what wrappers put before names?
                 bare = unwrapped(tensors_of(weights)) if kind in ("folder", "hub") else None
                 if bare is None:
@@ -167,7 +174,47 @@ def create_backbone(name: str, *, channels: int, classes: int, weights: str, see
             with complete(weights, name):
                 made = timm.create_model(source, pretrained=True, **more)
             made.pretrained_cfg["state_dict"] = None
-            return made
+            return made, _expected(made.pretrained_cfg, channels)
+
+
+def _expected(settings: Mapping[str, Any], channels: int) -> Tensor | None:
+    """(2, C) by what published weights say of themselves; of gray images the mean over channels, as their first layer is summed. None:
+    ImageNet's."""
+    usual = ([GRAY_MEAN], [GRAY_STD]) if channels == 1 else (list(COLOUR_MEAN), list(COLOUR_STD))
+    found = []
+    for name in ("mean", "std"):
+        values = list(settings[name])
+        found.append([sum(values) / len(values)] if channels == 1 else values * (channels if len(values) == 1 else 1))
+    same = all(abs(a - b) < 1e-6 for own, other in zip(found, usual, strict=True) for a, b in zip(own, other, strict=False))
+    return None if same else torch.tensor(found, dtype=torch.float32)
+
+
+def _expecting(network: nn.Module) -> nn.Module | None:
+    """The timm model in a network."""
+    return next((module for module in network.modules() if hasattr(module, STATISTICS)), None)
+
+
+def statistics_of(network: nn.Module) -> Tensor | None:
+    """(2, C) mean and deviation of each channel that a network's weights expect, for `standardise`; None: ImageNet's."""
+    return getattr(_expecting(network), STATISTICS, None)
+
+
+def expect(network: nn.Module, statistics: Tensor | None) -> None:
+    """Have a network's `statistics_of` be these."""
+    if (model := _expecting(network)) is not None:
+        setattr(model, STATISTICS, statistics)
+
+
+def kept(network: nn.Module) -> dict[str, Tensor]:
+    """All that `restore` needs to put into a fresh network of the same form."""
+    statistics = statistics_of(network)
+    return dict(network.state_dict()) | ({} if statistics is None else {STATISTICS: statistics})
+
+
+def restore(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `kept`."""
+    network.load_state_dict({name: tensor for name, tensor in tensors.items() if name != STATISTICS})
+    expect(network, tensors.get(STATISTICS))
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -20,6 +21,9 @@ from trainables.parts.errors import RequestError
 
 Kind = Literal["random", "imagenet", "timm", "hub", "folder", "own", ""]
 FILES = ("model.safetensors", "stage.safetensors")  # of an export, of a shared stage
+STATISTICS = (
+    "input_statistics"  # (2, C): mean and deviation of each channel that a network expects; there is none where they are ImageNet's
+)
 DIGITS = 16
 KNOWN = (
     "random, imagenet, a timm name with its tag (resnet50.a1_in1k), hf-hub:OWNER/NAME, local-dir:FOLDER, "
@@ -211,9 +215,17 @@ def check(weights: str) -> None:
         raise RequestError(f"weights {weights.partition('#')[0]} are not there any more, or are others than when the study was asked for")
 
 
-def fill(model: nn.Module, weights: str, backbone: str) -> None:
-    """Put what was trained here into a timm model, its classifier left as it is. A shared stage holds two encoders: the query's is taken
-    unless `:key` stands behind the path. RequestError where the file cannot be read or is of another backbone."""
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """A model's, and the statistics of its input under their name: an export, which timm loads, has them beside its tensors."""
+    with safe_open(str(file), framework="pt") as opened:
+        told = (opened.metadata() or {}).get(STATISTICS)
+    return load_file(file) | ({STATISTICS: torch.tensor(json.loads(told), dtype=torch.float32, device="cpu")} if told else {})
+
+
+def fill(model: nn.Module, weights: str, backbone: str) -> Tensor | None:
+    """Put what was trained here into a timm model, its classifier left as it is; the statistics of its input, where the file has some. A
+    shared stage holds two encoders: the query's is taken unless `:key` stands behind the path. RequestError where the file cannot be read
+    or is of another backbone."""
     path, which, _ = _split(weights)
     file = _file(path)
     if file is None:
@@ -224,9 +236,10 @@ def fill(model: nn.Module, weights: str, backbone: str) -> None:
             "safetensors.torch.save_file, or put it beside a config.json and take local-dir:FOLDER"
         )
     try:
-        tensors = load_file(file)
+        tensors = read_tensors(file)
     except (SafetensorError, OSError) as fault:
         raise RequestError(f"weights {file} cannot be read: {fault}") from fault
+    statistics = next((tensor for name, tensor in tensors.items() if name.rpartition(".")[2] in (STATISTICS, "statistics")), None)
     prefix = f"{which or 'query'}."
     if any(name.startswith(prefix) for name in tensors):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
@@ -238,3 +251,4 @@ def fill(model: nn.Module, weights: str, backbone: str) -> None:
     if wrong := [name for name, tensor in own.items() if name not in tensors or tensors[name].shape != tensor.shape]:
         raise _unfit(str(file), backbone, wrong, len(own))
     model.load_state_dict({name: tensors[name] for name in own}, strict=False)
+    return statistics
