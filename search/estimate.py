@@ -20,7 +20,8 @@ from trainables.parts.procedure import Setting, Stage
 from trainables.parts.replay import WARM
 
 STEPS = 5  # timed, after some that are not; their median counts
-MATTERS = ("backbone", "input_size", "features")  # beside the batch: what a step's time depends on most; features may need no step
+# beside the batch: what a step's time depends on most, what may need no step, and what may not be had from here
+MATTERS = ("backbone", "input_size", "features", "classifier", "weights")
 
 
 @dataclass(frozen=True)

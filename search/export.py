@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from search import loader
@@ -32,6 +32,7 @@ from trainables.parts.execution import MODEL, device_name, read_outcome
 from trainables.parts.failpoints import failpoint
 from trainables.parts.procedure import Evaluation, config_from
 from trainables.parts.sealing import set_mode
+from trainables.parts.weights import STATISTICS, read_tensors
 
 EQUAL = 1e-9  # of two metrics of the same predictions
 ROUNDING = 0.005  # by which a metric of probabilities or distances may move though no image changes its class
@@ -58,21 +59,36 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     if entry.procedure.exported is not None:
         tensors = entry.procedure.exported(config, tensors)
     temporary = folder / ".best.tmp"
-    _write_model(temporary, tensors, entry.procedure.timm_settings(config, pack.classes))
+    _write_model(temporary, tensors, _timm(entry, config, pack.classes, tensors))
     outcome = read_outcome(source.parent)
     notes = prove(temporary, entry, record, sets, device, outcome.predictions if outcome else {})
-    _describe(temporary, _described(entry, folder, study, pack, record, why, notes, None))
+    _describe(temporary, _described(entry, folder, study, pack, record, why, notes, None, tensors))
     return _put(temporary, folder)
 
 
 def _write_model(folder: Path, tensors: Mapping[str, Tensor], timm_settings: Mapping[str, Any] | None) -> None:
-    """The files that a model is loaded from, into a fresh folder."""
+    """The files that a model is loaded from, into a fresh folder. What input it expects stands beside its tensors: timm loads no others."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(folder / MODEL_FILE), metadata={"format": "pt"})
+    own = {name: tensor.contiguous() for name, tensor in tensors.items() if name != STATISTICS}
+    expected = {STATISTICS: json.dumps(_rounded(tensors[STATISTICS]))} if STATISTICS in tensors else {}
+    save_file(own, str(folder / MODEL_FILE), metadata={"format": "pt"} | expected)
     set_mode(folder / MODEL_FILE, 0o644)  # safetensors writes for the owner alone; the model is to be shared
     if timm_settings is not None:
         (folder / "config.json").write_text(json.dumps(timm_settings, indent=1) + "\n")
+
+
+def _rounded(statistics: Tensor) -> list[list[float]]:
+    """As their source has written them, before they became float32."""
+    return [[round(value, 6) for value in row] for row in statistics.tolist()]
+
+
+def _timm(entry: Entry, config: Any, classes: tuple[str, ...], tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """config.json, with the input that the weights expect where it is not ImageNet's."""
+    settings = entry.procedure.timm_settings(config, classes)
+    if settings is not None and STATISTICS in tensors:
+        settings["pretrained_cfg"] |= dict(zip(("mean", "std"), _rounded(tensors[STATISTICS]), strict=True))
+    return settings
 
 
 def _described(
@@ -84,6 +100,7 @@ def _described(
     why: str,
     notes: Sequence[str],
     copies: Copies | None,
+    tensors: Mapping[str, Tensor],
 ) -> Described:
     """What there is to say of the model of a run, by the records and predictions of its configuration's seeds as they are now."""
     import analysis
@@ -95,7 +112,7 @@ def _described(
     shares = by_class(Crossed(told).read(record["key"], "test"), pack.classes)
     return Described(
         study, record, why, pack, procedure.parts(config, pack, record["seed"]), procedure.headline,
-        procedure.timm_settings(config, pack.classes), notes, copies, levels(told, record["config_hash"]), shares,
+        _timm(entry, config, pack.classes, tensors), notes, copies, levels(told, record["config_hash"]), shares,
     )  # fmt: skip
 
 
@@ -156,7 +173,7 @@ def renew(
     if copies is None and had.get("same_class") is not None:
         of = had.get("copies_of") or dict.fromkeys(("images", "wanted"), SAMPLE if had["same_class"] else 0)
         copies = Copies(had["same_class"], of["images"], of["wanted"])
-    told = _described(entry, folder, study, pack, record, why, had.get("differs_here", []), copies)
+    told = _described(entry, folder, study, pack, record, why, had.get("differs_here", []), copies, read_tensors(best / MODEL_FILE))
     if all((best / name).is_file() and (best / name).read_text(encoding="utf-8") == text for name, text in _texts(told).items()):
         return
     shutil.rmtree(temporary, ignore_errors=True)
@@ -180,7 +197,7 @@ def measure_copies(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     test = entry.procedure.parts(config, pack, record["seed"])["test"]
     say(f"looking at copies of test images, {SECONDS:g} s at most; the report is written")
-    copies = invariances(entry.procedure, config, load_file(str(best / MODEL_FILE)), pack, test, source_of(study), device)
+    copies = invariances(entry.procedure, config, read_tensors(best / MODEL_FILE), pack, test, source_of(study), device)
     renew(entry, folder, study, pack, record, _told(folder)["chosen_by"], copies)
     return True
 
@@ -257,13 +274,14 @@ def prove(
     """Load what was written, by timm's one documented line (where timm has the model) and as plain tensors, and compare metrics with the
     record. before: what the run itself predicted. Words for each part in which this machine classes a few images otherwise: a GPU rounds
     otherwise than a CPU, and one CPU than another. NotProven where that does not explain it."""
-    tensors = load_file(str(best / MODEL_FILE))
+    tensors = read_tensors(best / MODEL_FILE)
     if (best / "config.json").exists():
         import timm  # three seconds, which a command with nothing to export can do without
 
         model = timm.create_model(f"local-dir:{best}", pretrained=True)
         state: dict[str, Tensor] = model.state_dict()
-        if set(state) != set(tensors) or any(not torch.equal(state[name].cpu(), tensor) for name, tensor in tensors.items()):
+        own = {name: tensor for name, tensor in tensors.items() if name != STATISTICS}
+        if set(state) != set(own) or any(not torch.equal(state[name].cpu(), tensor) for name, tensor in own.items()):
             raise NotProven("the exported file, loaded by timm, does not hold the trained weights; nothing was exported")
     config = config_from(entry.procedure.config, record["params"])
     here = f"{device_name(device)} of {socket.gethostname()}"

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from search.registry import Entry, load
 from trainables.parts.errors import RequestError
 from trainables.parts.procedure import config_from
+from trainables.parts.weights import read_tensors
 
 SCHEMA = "karyotune-export-1"
 MODEL_FILE, SETTINGS = "model.safetensors", "karyotune.json"
@@ -61,7 +61,7 @@ def open_export(best: Path) -> Exported:
         raise RequestError(f"{best} is no export: {', '.join(missing)} missing; give the `best` folder of a study")
     try:
         settings = json.loads((best / SETTINGS).read_text())
-        tensors = load_file(str(best / MODEL_FILE))
+        tensors = read_tensors(best / MODEL_FILE)
     except (ValueError, OSError, SafetensorError) as fault:
         raise RequestError(f"{best} is damaged ({fault}); export it again: python -m search PROCEDURE export") from fault
     if not isinstance(settings, dict) or settings.get("schema") != SCHEMA:

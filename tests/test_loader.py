@@ -10,13 +10,14 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from search import loader
+from search.export import _timm, _write_model
 from search.registry import load
 from trainables import scl, supcam
 from trainables.data import alone
-from trainables.parts.encoders import create_backbone
+from trainables.parts.encoders import create_backbone, expect, kept
+from trainables.parts.weights import read_tensors
 
 CPU = torch.device("cpu")
 
@@ -57,6 +58,7 @@ CASES = {
         "supcam",
         supcam.SupcamConfig(backbone="test_resnet", canvas=96, input_size=32, normal_width=9.0, normal_gray=190.0, every_turn=True),
     ),
+    "half": ("supcam", supcam.SupcamConfig(backbone="test_resnet", canvas=96, input_size=32)),
     "upright, 0 to 1": (
         "scl",
         scl.SclConfig(backbone="test_resnet", canvas=64, input_size=32, normal_width=9.0, upright=True, normalise=False, head="paper"),
@@ -73,9 +75,12 @@ def test_timm_and_the_export_s_loader_give_the_answers_of_predict(name, files, t
         network.fc.weight.mul_(100)
         seen = alone.load(files, procedure.timm_settings(config, classes))
         network.fc.bias.sub_(torch.stack([network.eval()(seen.rot90(turn, (2, 3))) for turn in range(4)]).mean((0, 1)))
-    tensors = network.state_dict()
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, str(tmp_path / "model.safetensors"))
-    (tmp_path / "config.json").write_text(json.dumps(procedure.timm_settings(config, classes)))
+    if "half" in name:  # as of weights whose mean and deviation are 0.5 and 0.3
+        expect(network, torch.tensor([[0.5], [0.3]]))
+    settings = _timm(load(word), config, classes, kept(network))
+    _write_model(tmp_path, kept(network), settings)
+    tensors = read_tensors(tmp_path / "model.safetensors")
+    assert settings["pretrained_cfg"]["mean"] == [0.5 if "half" in name else 0.0 if "0 to 1" in name else 0.449]
     (tmp_path / loader.NAME).write_text(loader.source())
     images, _, _, faults = procedure.read_images(files, config)
     ours = procedure.predict(config, tensors, images, classes, CPU)

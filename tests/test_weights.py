@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from search.registry import load
 from trainables import scl, supcam
-from trainables.parts.encoders import create_backbone, start_faults
-from trainables.parts.errors import RequestError, WeightsUnreachable
+from trainables.data.normal import normal_of
+from trainables.parts.encoders import create_backbone, start_faults, statistics_of
+from trainables.parts.errors import Collapsed, RequestError, WeightsUnreachable
 from trainables.parts.evaluation import knn_accuracy
 from trainables.parts.execution import config_hash, execute
 from trainables.parts.probe import fit_probe, probed
@@ -24,13 +25,14 @@ from trainables.parts.weights import architecture_of, pinned
 TINY, CPU = "test_resnet", torch.device("cpu")
 
 
-def made(folder, name=TINY, seed=1, **arguments):
-    """A model in timm's form in a folder: three channels, ten classes."""
+def made(folder, name=TINY, seed=1, expects=None, **arguments):
+    """A model in timm's form in a folder: three channels, ten classes. expects: mean and deviation of each channel of its images."""
     torch.manual_seed(seed)
     model = timm.create_model(name, num_classes=10, **arguments)
     folder.mkdir(parents=True)
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     cfg = {"architecture": name, "num_classes": 10, "pretrained_cfg": {"num_classes": 10, "classifier": model.pretrained_cfg["classifier"]}}
+    cfg["pretrained_cfg"] |= dict(zip(("mean", "std"), expects, strict=True)) if expects else {}
     (folder / "config.json").write_text(json.dumps(cfg | ({"model_args": arguments} if arguments else {})))
     return model.state_dict()
 
@@ -102,19 +104,20 @@ def test_what_is_no_start_is_a_fault_that_lists_the_forms(weights):
     assert fault.startswith("weights must be random, imagenet, a timm name") and repr(weights) in fault and "hf-hub:OWNER/NAME" in fault
 
 
-def trained(tmp_path, name="supcam", **changes):
-    """A run with its stages kept, and the folder that they lie in."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A shared stage and the folder of a run of ours."""
     from search.stages import Stages
 
-    config, given = replace(FULL[name], **changes), setting_of(name, FULL[name])
-    store = Stages(tmp_path / "study")
-    execute(load(name).procedure, config, seed=0, pack=given.pack, folder=tmp_path / "run", store=store)
-    return tmp_path / "study" / "stages", tmp_path / "run"
+    folder, config = tmp_path_factory.mktemp("trained"), replace(FULL["supcam"], pretrain_epochs=1, finetune_epochs=1)
+    pack = setting_of("supcam", config).pack
+    execute(supcam.PROCEDURE, config, seed=0, pack=pack, folder=folder / "run", store=Stages(folder / "study"))
+    [stage] = (folder / "study" / "stages").iterdir()
+    return stage, folder / "run"
 
 
-def test_a_stage_and_a_model_of_ours_begin_another_training(tmp_path):
-    stages, run = trained(tmp_path, pretrain_epochs=1, finetune_epochs=1)
-    [stage] = stages.iterdir()
+def test_a_stage_and_a_model_of_ours_begin_another_training(trained):
+    stage, run = trained
     tensors = load_file(stage / "stage.safetensors")
     for which, given in (("query", f"{stage}"), ("query", f"{stage}:query"), ("key", f"{stage}:key")):
         loaded = begin(given)
@@ -123,12 +126,6 @@ def test_a_stage_and_a_model_of_ours_begin_another_training(tmp_path):
     loaded = begin(str(run))
     assert all(torch.equal(loaded[name], model[name]) for name in loaded if not name.startswith("fc."))
     assert not torch.equal(loaded["fc.weight"], model["fc.weight"])  # the classifier is new
-    with pytest.raises(RequestError, match=r"hold no key encoder"):
-        begin(f"{run}:key")
-    with pytest.raises(RequestError, match=r"not of backbone test_efficientnet with these images: \d+ of \d+ tensors"):
-        begin(str(run), "test_efficientnet")
-    with pytest.raises(RequestError, match=r"not of backbone test_resnet with these images: 1 of \d+ tensors.*conv1\.0\.weight"):
-        begin(str(run), channels=3)
 
 
 def test_a_path_is_a_configuration_by_what_lies_there(tmp_path):
@@ -145,6 +142,121 @@ def test_a_path_is_a_configuration_by_what_lies_there(tmp_path):
         begin(once.weights)
     for name in ("random", "imagenet", "hf-hub:a/b", "resnet18.a1_in1k", "/no/such"):
         assert pinned(name) == name
+
+
+def hub(no_network, repository="lab--small"):  # noqa: F811
+    """A folder in the hub's cache."""
+    place = no_network / "hub" / f"models--{repository}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("0" * 40)
+    return place / "snapshots" / ("0" * 40)
+
+
+def rewrite(file, change):
+    tensors = load_file(file)
+    save_file(change(tensors), file, metadata={"format": "pt"})
+
+
+def start(kind, folder, no_network, change):  # noqa: F811
+    """Weights of one kind whose file has been changed."""
+    if kind == "timm":
+        cache(no_network, "test_resnet.r160_in1k")
+        [file] = no_network.rglob("model.safetensors")
+    else:
+        place = hub(no_network) if kind == "hub" else folder / "m"
+        made(place)
+        file = place / "model.safetensors"
+    rewrite(file, change)
+    if kind == "own":
+        (file.parent / "config.json").unlink()
+    return {"timm": "test_resnet.r160_in1k", "hub": "hf-hub:lab/small", "folder": f"local-dir:{folder / 'm'}", "own": str(folder / "m")}[
+        kind
+    ]
+
+
+@pytest.mark.parametrize("kind", ["folder", "hub", "timm", "own"])
+def test_weights_that_leave_a_tensor_of_the_body_as_it_was_drawn_are_refused_by_its_name(kind, tmp_path, no_network):  # noqa: F811
+    def gray(tensors):
+        return tensors | {"conv1.0.weight": tensors["conv1.0.weight"].sum(1, keepdim=True)} if kind == "own" else tensors
+
+    def less(tensors):
+        return {name: tensor for name, tensor in gray(tensors).items() if name not in ("layer4.0.bn2.weight", "fc.weight")}
+
+    weights = start(kind, tmp_path, no_network, less)
+    with pytest.raises(
+        RequestError, match=r"not of backbone test_resnet with these images: 1 of 90 tensors .* layer4\.0\.bn2\.weight among"
+    ):
+        begin(weights)
+    if kind != "timm":  # what the hub may have to send first is not asked for before the run
+        [fault] = start_faults(TINY, weights)
+        assert "1 of 90 tensors" in fault
+
+
+@pytest.mark.parametrize("prefix", ["module.", "encoder_q.", "module.encoder_q.", "backbone."])
+@pytest.mark.parametrize("kind", ["folder", "hub", "own"])
+def test_what_wrappers_put_before_names_is_taken_off_where_all_then_fits(kind, prefix, tmp_path, no_network):  # noqa: F811
+    def wrapped(tensors):
+        if kind == "own":
+            tensors = tensors | {"conv1.0.weight": tensors["conv1.0.weight"].sum(1, keepdim=True)}
+        return {prefix + name: tensor for name, tensor in tensors.items()} | {"queue": torch.zeros(3)}
+
+    weights = start(kind, tmp_path, no_network, wrapped)
+    assert start_faults(TINY, weights) == []
+    torch.manual_seed(1)
+    assert same(begin(weights), timm.create_model(TINY, num_classes=10).state_dict())
+    model = create_backbone(TINY, channels=1, classes=4, weights=weights, seed=0)
+    assert not model.pretrained_cfg.get("state_dict")  # which every copy of the model would carry
+    file = next((no_network if kind == "hub" else tmp_path).rglob("model.safetensors"))
+    rewrite(file, lambda tensors: {name: tensor for name, tensor in tensors.items() if not name.endswith("layer1.0.conv1.weight")})
+    with pytest.raises(RequestError, match=r"1 of 90 tensors .* layer1\.0\.conv1\.weight among"):
+        begin(weights)
+
+
+def test_a_resampled_transformer_behind_a_prefix_is_loaded_as_without(tmp_path):
+    wanted = made(tmp_path / "m", "test_vit")
+    for_size = begin(f"local-dir:{tmp_path / 'm'}", "test_vit", input_size=96)
+    rewrite(tmp_path / "m" / "model.safetensors", lambda tensors: {f"encoder_q.{name}": tensor for name, tensor in tensors.items()})
+    assert start_faults("test_vit", f"local-dir:{tmp_path / 'm'}", 1, 96) == []
+    loaded = begin(f"local-dir:{tmp_path / 'm'}", "test_vit", input_size=96)
+    assert loaded["pos_embed"].shape != wanted["pos_embed"].shape
+    assert all(torch.equal(loaded[name], for_size[name]) for name in loaded)
+
+
+def test_a_plan_says_of_files_what_a_run_would(tmp_path, trained):
+    stage, run = trained
+    assert start_faults(TINY, str(run)) == start_faults(TINY, f"{stage}:key") == []
+    bad = tmp_path / "bad"
+    made(bad)
+    whole = (bad / "model.safetensors").read_bytes()
+    (bad / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    made(tmp_path / "none")
+    (tmp_path / "none" / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "old.pth")
+    for weights, more, words in (
+        (str(run), {"channels": 3}, r"1 of 90 tensors .*conv1\.0\.weight"),
+        (f"{run}:key", {}, "hold no key encoder"),
+        (str(bad), {}, "cannot be read"),
+        (f"local-dir:{bad}", {}, "cannot be loaded"),
+        (f"local-dir:{tmp_path / 'none'}", {}, "cannot be loaded: No suitable checkpoints"),
+        (str(tmp_path / "old.pth"), {}, r"must be a safetensors file, this ends in \.pth"),
+    ):
+        [fault] = start_faults(TINY, weights, **more)
+        with pytest.raises(RequestError, match=words) as told:
+            begin(weights, **more)
+        assert told.value.faults == [fault]
+    [fault] = start_faults("test_efficientnet", str(run))
+    assert "not of backbone test_efficientnet with these images: " in fault
+    made(tmp_path / "xcit", "xcit_nano_12_p16_224")
+    [fault] = start_faults("xcit_nano_12_p16_224", f"local-dir:{tmp_path / 'xcit'}", 1, 33)
+    assert fault.startswith("images of side 33 must be such as backbone xcit_nano_12_p16_224 takes: `patch_size`")
+
+
+def test_a_damaged_file_in_the_hubs_cache_is_a_fault_of_the_machine(no_network):  # noqa: F811
+    place = hub(no_network)
+    made(place)
+    (place / "model.safetensors").write_bytes(b"x" * 50)
+    with pytest.raises(WeightsUnreachable, match="damaged in this machine's cache"):
+        begin("hf-hub:lab/small")
 
 
 # ------------------------------------------------------------------------------------------------------ features as they are
@@ -187,13 +299,11 @@ def test_frozen_features_are_classified_by_a_probe_or_by_neighbours_and_an_expor
     assert (settings is None) == (head == "neighbours")
 
 
-def test_a_pre_training_is_probed_and_its_weights_stay_as_they_are(tmp_path):
+def test_a_pre_training_is_probed_and_its_weights_stay_as_they_are(tmp_path, trained):
     config = replace(FULL["supcam"], pretrain_epochs=1, classifier="probe", finetune_encoder="key")
     given = setting_of("supcam", config)
     execute(supcam.PROCEDURE, config, seed=0, pack=given.pack, folder=tmp_path / "run")
-    stages, _ = trained(tmp_path / "again", pretrain_epochs=1, finetune_epochs=1)
-    [stage] = stages.iterdir()
-    handed, found = load_file(stage / "stage.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
+    handed, found = load_file(trained[0] / "stage.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(found[name], handed[f"key.{name}"]) for name in found if not name.startswith("fc."))
 
 
@@ -205,6 +315,91 @@ def test_nothing_of_the_training_counts_where_features_stay_as_they_are():
     for changes in ({"lambda1": 0.0}, {"epochs": 9}, {"learning_rate": 0.5}, {"head": "code"}):
         assert config_hash(scl.PROCEDURE, replace(frozen, **changes)) == config_hash(scl.PROCEDURE, frozen)
     assert config_hash(scl.PROCEDURE, replace(frozen, normalise=False)) != config_hash(scl.PROCEDURE, frozen)
+
+
+HALF = ([0.5] * 3, [0.5] * 3)
+
+
+def test_a_network_knows_what_input_its_published_weights_expect_and_random_ones_expect_imagenets(tmp_path, no_network):  # noqa: F811
+    def of(weights, channels=1):
+        return statistics_of(create_backbone(TINY, channels=channels, classes=0, weights=weights, seed=0))
+
+    cache(no_network, "test_resnet.r160_in1k")
+    made(hub(no_network), expects=([0.7, 0.5, 0.6], [0.2, 0.3, 0.1]))
+    made(tmp_path / "usual", expects=([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    assert timm.get_pretrained_cfg(TINY).mean == (0.5, 0.5, 0.5) and of("random") is None
+    assert torch.equal(of("test_resnet.r160_in1k"), torch.tensor([[0.5], [0.5]])) and torch.equal(of("imagenet", 3), torch.tensor(HALF))
+    assert torch.allclose(of("hf-hub:lab/small"), torch.tensor([[0.6], [0.2]]))
+    assert of(f"local-dir:{tmp_path / 'usual'}") is None and of(f"local-dir:{tmp_path / 'usual'}", 3) is None
+
+
+CASES = {
+    "supcam": ("supcam", {}), "supcam, probe": ("supcam", {"classifier": "probe", "pretrain_epochs": 0}),
+    "supcam, pre-trained, neighbours": ("supcam", {"classifier": "neighbours", "finetune_encoder": "key"}),
+    "lin2021": ("supcam", {"method": "lin2021", "frozen_epochs": 1}), "scl": ("scl", {}), "scl, neighbours": ("scl", {"classifier": "neighbours"}),
+    "scl, 0 to 1": ("scl", {"normalise": False, "classifier": "probe"}), "ccrl": ("ccrl", {}), "ccrl, backbone": ("ccrl", {"features": "backbone", "feature_side": 48}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_from_its_first_step_to_its_use_a_network_sees_images_as_its_weights_expect_them(case, tmp_path):
+    name, changes = CASES[case]
+    made(tmp_path / "m", expects=HALF)
+    config = replace(FULL[name], backbone=TINY, weights=f"local-dir:{tmp_path / 'm'}", **changes)
+    given, procedure, low, high = setting_of(name, config), load(name).procedure, [], []
+
+    def look(module, inputs):
+        if isinstance(module, torch.nn.Conv2d) and module.in_channels in (1, 3) and not inputs[0].is_meta:  # the first layer
+            low.append(float(inputs[0].detach().min()))
+            high.append(float(inputs[0].detach().max()))
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        outcome = execute(procedure, config, seed=0, pack=given.pack, folder=tmp_path / "run", evaluate_test=True)
+        tensors, test = load_file(tmp_path / "run" / "model.safetensors"), given.parts["test"]
+        tensors = tensors if procedure.exported is None else procedure.exported(config, tensors)
+        save_file(tensors, tmp_path / "again.safetensors")
+        said = procedure.predict(procedure.canonical(config), tensors, np.asarray(given.pack.images[test]), given.pack.classes, CPU)
+    finally:
+        hook.remove()
+    bottom = 0 if case == "scl, 0 to 1" else -1  # of black; ImageNet's mean and deviation would make it -2
+    assert len(low) > 3 and min(low) >= bottom and max(high) <= 1 + 1e-6
+    assert name == "ccrl" or min(low) == bottom
+    if name != "ccrl":
+        assert outcome.predictions["test"]["probability"] == [list(row) for row in zip(*list(said.values())[1:], strict=True)]
+    if case in ("supcam", "ccrl, backbone"):  # which begins another training, as it is
+        again = create_backbone(TINY, channels=1 if name == "supcam" else 3, classes=0, weights=str(tmp_path / "again.safetensors"), seed=0)
+        assert torch.equal(statistics_of(again), torch.tensor(HALF)[:, : again.conv1[0].in_channels])
+
+
+@pytest.mark.parametrize("head", ["trained", "probe", "neighbours"])
+@pytest.mark.parametrize("name", ["supcam", "scl"])
+def test_whatever_images_are_read_by_counts_in_what_is_trained_and_exported(name, head, tmp_path):
+    procedure, asked = load(name).procedure, set()
+
+    class Asked(dict):
+        def get(self, field, default=None):
+            asked.add(field)
+            return super().get(field, default)
+
+    normal_of(Asked())
+    fields = [field for field in sorted(asked | {"canvas", "input_size"}) if hasattr(procedure.config(), field)]
+    config = replace(procedure.config(), classifier=head)
+    for field in fields:
+        other = not getattr(config, field) if isinstance(getattr(config, field), bool) else getattr(config, field) + 1
+        assert getattr(procedure.canonical(replace(config, **{field: other})), field) == other, field
+    assert {"normal_width", "normal_gray"} <= set(fields) and (name == "supcam" or "straighten" in fields)
+
+
+@pytest.mark.parametrize("head", ["probe", "neighbours"])
+def test_features_that_are_the_same_for_every_image_have_collapsed(head, tmp_path):
+    made(tmp_path / "m")
+    rewrite(tmp_path / "m" / "model.safetensors", lambda tensors: {name: torch.zeros_like(tensor) for name, tensor in tensors.items()})
+    weights = f"local-dir:{tmp_path / 'm'}"
+    config = replace(FULL["supcam"], pretrain_epochs=0, classifier=head, weights=weights, split=(0.4, 0.4, 0.2))
+    given = setting_of("supcam", config)
+    with pytest.raises(Collapsed, match=r"validation images is taken for"):
+        execute(supcam.PROCEDURE, config, seed=0, pack=given.pack, folder=tmp_path / "run")
 
 
 def test_the_vote_is_that_of_the_nearest_by_cosine(tmp_path):

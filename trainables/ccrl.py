@@ -29,7 +29,7 @@ from trainables.parts import losses
 from trainables.parts.classification import PartImages
 from trainables.parts.clustering import Clusters, cluster, clustering_metrics, contingency, kmeans, silhouette, within_tiles
 from trainables.parts.collapse import one_direction, said
-from trainables.parts.encoders import create_backbone, key_encoder_of, move_towards, standardise, start_faults
+from trainables.parts.encoders import create_backbone, key_encoder_of, move_towards, standardise, start_faults, statistics_of
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import knn_accuracy
 from trainables.parts.fitted import BANK, CLUSTER_SEED, EARLY, FITTED, OWN, fitted, on_the_way, some_of, types_of
@@ -92,9 +92,9 @@ class CcrlConfig:
     blur: float = 0.5  # probability of a blur with sigma 0.1 to 2 pixels [decided: MoCo v2's]
     stain: float = 0.0  # density of each stain times 1 +- up to this, plus up to +- this: jitter of H&E itself (Tellez et al. 2018)
     rotation: float = 180.0  # degrees: the view is turned by up to this, either way; with flips the same as 0 to 180
-    statistics: str = (
-        "imagenet"  # imagenet | set: whose mean and deviation of each channel crops are standardised by; set: the training part's
-    )
+    # whose mean and deviation of each channel crops are standardised by: imagenet, or those that published weights expect | set, the
+    # training part's
+    statistics: str = "imagenet"
     # scoring
     scoring_encoder: str = "key"  # key (ensembling) | query: whose embeddings are clustered
     kmeans_starts: int = 10  # of K-means [decided]
@@ -182,7 +182,8 @@ def canonical(config: CcrlConfig) -> CcrlConfig:
 def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.ndarray] | None = None) -> list[str]:
     """All that is wrong with the configuration, alone and for a data set: one line each."""
     found = setting_faults(config, CHOICES, RANGES, POSITIVE)
-    found += start_faults(config.backbone, config.weights)
+    side = config.feature_side if config.features == "backbone" else SIDE
+    found += start_faults(config.backbone, config.weights, 3, side)
     needed = "reconstruct_epochs" if config.method == "dcec" and config.features == "encoder" else "pretrain_epochs"
     if getattr(config, needed) == 0:
         found.append(f"{needed} must be above 0 where method is {config.method}, got 0: nothing would be trained; presets set it")
@@ -309,7 +310,8 @@ class Pretrain(Task):
         seed = derive_seed(setting.seed, "ccrl")
         self.query = Encoder(config, seed)
         self.workers.synchronise(self.query)
-        statistics = channel_statistics(setting.pack.images, setting.parts["train"]) if config.statistics == "set" else None
+        by_set = config.statistics == "set"
+        statistics = channel_statistics(setting.pack.images, setting.parts["train"]) if by_set else statistics_of(self.query)
         self.register_buffer("statistics", statistics)
         self.key = key_encoder_of(self.query)
         if config.predictor:
@@ -473,7 +475,7 @@ class Yardstick(Task):
 
     def look(self, chosen: Tensor) -> None:
         pixels = torch.from_numpy(np.ascontiguousarray(self.setting.pack.images[self.setting.parts["train"][chosen.numpy()]]))
-        self.random(enlarged(pixels.to(self.setting.device), self.config.feature_side))
+        self.random(enlarged(pixels.to(self.setting.device), self.config.feature_side))  # of random weights, which expect ImageNet's
 
     def result(self) -> dict[str, Tensor]:
         self.made = self.made or self._result()  # asked for twice, and nothing moves between
@@ -481,12 +483,14 @@ class Yardstick(Task):
 
     def _result(self) -> dict[str, Tensor]:
         pack, chosen, device = self.setting.pack, self.setting.parts["train"], self.setting.device
+        tensors: dict[str, Tensor] = {}
         if self.start:
-            rows = embed(self.start[0], pack.images, chosen, device, side=self.config.feature_side)
+            own = statistics_of(self.start[0])
+            rows = embed(self.start[0], pack.images, chosen, device, statistics=own, side=self.config.feature_side)
+            tensors |= self.start[0].state_dict() | ({} if own is None else {OWN + "statistics": own})
         else:
             rows = measured(self.config, pack, chosen)
-        own = {OWN + name: tensor for name, tensor in fitted_on(self.config, pack, chosen, rows).items()}
-        return own | (self.start[0].state_dict() if self.start else {})
+        return tensors | {OWN + name: tensor for name, tensor in fitted_on(self.config, pack, chosen, rows).items()}
 
 
 def build(config: CcrlConfig, setting: Setting) -> Task:
@@ -522,24 +526,24 @@ def embed(
     statistics: Tensor | None = None,
     side: int = 0,
 ) -> np.ndarray:
-    """(N, F) float32 features of the chosen crops (uint8, NHWC), unaugmented, before the projector. side above 0: of crops enlarged to
-    this, by ImageNet's statistics, scaled to unit length."""
+    """(N, F) float32 features of the chosen crops (uint8, NHWC), unaugmented, before the projector. statistics: None, ImageNet's.
+    side above 0: of crops enlarged to this, scaled to unit length."""
     batch = max(1, batch * SIDE**2 // max(SIDE, side) ** 2)
     before, rows = backbone.training, []
     backbone.eval()
     for first in range(0, len(chosen), batch):
         pixels = torch.from_numpy(np.ascontiguousarray(images[chosen[first : first + batch]])).to(device)
         if side:
-            rows.append(unit(backbone(enlarged(pixels, side)).float()).cpu())
+            rows.append(unit(backbone(enlarged(pixels, side, statistics)).float()).cpu())
         else:
             rows.append(backbone(standardise(pixels.permute(0, 3, 1, 2).float() / 255, statistics)).float().cpu())
     backbone.train(before)
     return torch.cat(rows).numpy()
 
 
-def enlarged(pixels: Tensor, side: int) -> Tensor:
-    """(N, H, W, 3) uint8 -> (N, 3, side, side), bilinearly, by ImageNet's mean and deviation."""
-    return standardise(F.interpolate(pixels.permute(0, 3, 1, 2).float() / 255, (side, side), mode="bilinear", antialias=True))
+def enlarged(pixels: Tensor, side: int, statistics: Tensor | None = None) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, side, side), bilinearly, standardised."""
+    return standardise(F.interpolate(pixels.permute(0, 3, 1, 2).float() / 255, (side, side), mode="bilinear", antialias=True), statistics)
 
 
 def measured(config: CcrlConfig, pack: Pack, chosen: np.ndarray) -> np.ndarray:

@@ -26,7 +26,17 @@ from trainables.data.words import KARYOTYPE, few, shown
 from trainables.parts import losses
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.collapse import one_class, one_direction, said
-from trainables.parts.encoders import GRAY_MEAN, GRAY_STD, create_backbone, model_arguments, standardise, start_faults
+from trainables.parts.encoders import (
+    BUILDING,
+    GRAY_MEAN,
+    GRAY_STD,
+    create_backbone,
+    model_arguments,
+    restore,
+    standardise,
+    start_faults,
+    statistics_of,
+)
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
 from trainables.parts.frozen import HEADS, Frozen, Voting, voting_of
@@ -37,7 +47,7 @@ from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Ta
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed
 from trainables.parts.views import Draw, apply_views, draw_views
-from trainables.parts.weights import architecture_of, pinned
+from trainables.parts.weights import STATISTICS, architecture_of, pinned
 
 LEAST_TEMPERATURE = 0.01  # the paper's t, which multiplies, is at most 100 [decided: CLIP's]
 PRIVATE = "scl."  # stored tensors that timm does not know
@@ -67,7 +77,9 @@ class SclConfig:
     weights: str = "random"  # where the backbone starts: random | imagenet | another published or own start, see `weights.KNOWN` [decided]
     embedding_dim: int = 1024  # D
     head: str = "linear"  # linear: backbone, E, scores, each one layer | code: the authors', backbone, 4096, E, 1024, ReLU, scores
-    normalise: bool = True  # images by ImageNet's mean and deviation; False: 0 to 1, as the authors' code
+    normalise: bool = (
+        True  # images by the mean and deviation that the weights expect, random ones ImageNet's; False: 0 to 1, as the authors
+    )
     # trained: SCL | probe: a linear one on the backbone's features as they begin | neighbours: a vote of the nearest training images
     classifier: str = "trained"
     # training
@@ -133,7 +145,7 @@ RANGES = {  # (low, high), inclusive
 }
 POSITIVE = ("learning_rate", "lambda2")
 FROZEN = {  # fields that matter where nothing is trained
-    "canvas", "input_size", "normal_width", "normal_gray", "upright", "split", "split_seed", "split_per_seed", "patients",
+    "canvas", "input_size", "normal_width", "normal_gray", "upright", "straighten", "split", "split_seed", "split_per_seed", "patients",
     "whole_karyotype", "backbone", "weights", "normalise", "classifier",
 }  # fmt: skip
 PHASES = ("part_epochs", "both_epochs", "fusion_epochs")  # of varifocal, after the first
@@ -170,7 +182,7 @@ def faults(config: SclConfig, pack: Pack | None = None, parts: Mapping[str, np.n
         found.append(f"method varifocal trains its own layers, classifier is {config.classifier}: set classifier=trained or method=scl")
     if config.straighten and (words := missing()):
         found.append(f"straighten: {words}")
-    if unknown := start_faults(config.backbone, config.weights):
+    if unknown := start_faults(config.backbone, config.weights, 1, config.input_size):
         found += unknown
     elif not any(fault.startswith("input_size") for fault in found):
         found += _network_faults(config.backbone, int(config.input_size))
@@ -193,7 +205,7 @@ def _network_faults(backbone: str, input_size: int) -> tuple[str, ...]:
                     "choose another, such as resnet50 or vit_small_patch8_224",
                 )
             model(torch.zeros(2, 1, input_size, input_size))
-    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError) as fault:
+    except BUILDING as fault:
         reason = (str(fault).splitlines() or [type(fault).__name__])[0].rstrip(".")
         return (f"input_size must be one that backbone {backbone} takes, got {input_size} ({reason}); choose another size or backbone",)
     return ()
@@ -248,7 +260,7 @@ def _network(config: SclConfig, outputs: int, tensors: Mapping[str, Tensor], dev
         return voting_of(lambda count: _timm_model(config, count, "random", 0), dict(tensors), outputs).to(device).eval()
     if config.method == "varifocal":
         both = varifocal.Network(config, outputs, "random", 0)
-        both.load_state_dict(dict(tensors))
+        restore(both, tensors)
         return both.to(device).eval()
     code = config.head == "code" and not embeds
     classes = config.embedding_dim if code else outputs
@@ -257,7 +269,7 @@ def _network(config: SclConfig, outputs: int, tensors: Mapping[str, Tensor], dev
         name = _classifier_name(model)
         assert name is not None
         model.set_submodule(name, nn.Sequential(model.get_submodule(name), *_head(config, outputs, 0).children()))
-    model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(PRIVATE)})
+    restore(model, exported(config, tensors))
     return model.to(device).eval()
 
 
@@ -347,7 +359,7 @@ class Train(Task):
             yield PairedBatch(chosen, draw[number * size : (number + 1) * size], easy)
 
     def _seen(self, images: Tensor) -> Tensor:
-        return standardise(images) if self.config.normalise else images
+        return standardise(images, statistics_of(self.model)) if self.config.normalise else images
 
     def loss(self, batch: PairedBatch) -> Tensor:
         """Eq. 4, the mean over this worker's groups."""
@@ -466,6 +478,8 @@ class Train(Task):
             }
             weight, bias = _folded(head["weight"], head["bias"], weight, bias)
             folded = {f"{self.embedding}.weight": weight, f"{self.embedding}.bias": bias}
+        expected = statistics_of(self.model) if self.config.normalise else None
+        folded |= {} if expected is None else {STATISTICS: expected}
         return state | folded | {PRIVATE + name: tensor for name, tensor in own.items()}
 
 
@@ -585,7 +599,7 @@ def grad_cam(
     try:
         gray = torch.from_numpy(np.ascontiguousarray(images)).to(device).float()[:, None]
         with torch.enable_grad():
-            logits = network((standardise(gray / 255) if normalise else gray / 255).requires_grad_())
+            logits = network((standardise(gray / 255, statistics_of(network)) if normalise else gray / 255).requires_grad_())
             logits.gather(1, torch.from_numpy(labels).to(device)[:, None]).sum().backward()
     finally:
         hook.remove()

@@ -30,11 +30,15 @@ from trainables.parts.encoders import (
     GRAY_STD,
     Encoder,
     create_backbone,
+    expect,
+    kept,
     key_encoder_of,
     model_arguments,
     move_towards,
+    restore,
     standardise,
     start_faults,
+    statistics_of,
 )
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import classification_metrics, confusion_matrix, knn_accuracy
@@ -46,7 +50,7 @@ from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Ta
 from trainables.parts.randomness import derive_seed, generator
 from trainables.parts.settings import setting_faults, split_of, typed, warm_cosine
 from trainables.parts.views import Draw, ViewSet, apply_views, draw_views
-from trainables.parts.weights import architecture_of, pinned
+from trainables.parts.weights import STATISTICS, architecture_of, pinned
 
 CLASSES = CLUSTER_TYPES
 
@@ -214,7 +218,7 @@ def faults(config: SupcamConfig, pack: Pack | None = None, parts: Mapping[str, n
     tables = ("off", "no", *load_tables())
     if config.composition not in tables:
         found.append(f"composition must be one of {', '.join(dict.fromkeys(tables))}, got {config.composition!r}")
-    found += start_faults(config.backbone, config.weights)
+    found += start_faults(config.backbone, config.weights, 1, config.input_size)
     if config.method == "lin2021" and config.classifier != "trained":
         found.append(f"method lin2021 trains its own head, classifier is {config.classifier}: set classifier=trained or method=supcam")
     apart = config.pretrain_epochs and config.key_batch in ("split", "shuffled")
@@ -340,7 +344,7 @@ class Pretrain(Task):
             yield PretrainBatch(primary[some], candidate[some], (first[some], second[some], third[some]), composition[some], order)
 
     def _view(self, gray: Tensor, draw: Draw) -> Tensor:
-        return standardise(apply_views(gray[:, None] / 255, draw, steady=self.setting.is_steady))
+        return standardise(apply_views(gray[:, None] / 255, draw, steady=self.setting.is_steady), statistics_of(self.query))
 
     def _composed(self, batch: PretrainBatch, part: slice, gray: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
         """(I_g, y_g) of this worker's part, or None without category-variant composition."""
@@ -489,7 +493,7 @@ class Pretrain(Task):
         return epoch % max(1, self.config.pretrain_epochs // 10) == 0
 
     def look(self, chosen: Tensor) -> None:
-        images = standardise(self.train_images.gray(chosen)[:, None] / 255)
+        images = standardise(self.train_images.gray(chosen)[:, None] / 255, statistics_of(self.query))
         self.query(images)
         self.key(images)
 
@@ -520,11 +524,13 @@ class Pretrain(Task):
 
     def _encode(self, images: PartImages, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Features (N, F) and embeddings (N, D) of images without views."""
-        features = torch.cat([self.query.backbone(standardise(images.gray(some)[:, None] / 255)) for some in chosen.split(128)])
+        own = statistics_of(self.query)
+        features = torch.cat([self.query.backbone(standardise(images.gray(some)[:, None] / 255, own)) for some in chosen.split(128)])
         return features, self.query.embed(features)
 
     def result(self) -> dict[str, Tensor]:
-        return {
+        own = statistics_of(self.query)
+        return ({} if own is None else {STATISTICS: own}) | {
             f"{which}.{name}": tensor
             for which, encoder in (("query", self.query), ("key", self.key))
             for name, tensor in encoder.backbone.state_dict().items()
@@ -542,6 +548,7 @@ def _start(config: SupcamConfig, setting: Setting, outputs: int, seed: int) -> n
         head = {f"{name}.{kind}" for name in _names(model.pretrained_cfg.get("classifier")) for kind in ("weight", "bias")}
         if unexpected or set(missing) - head:
             raise RuntimeError(f"the pre-trained backbone does not fit: missing {missing}, unexpected {unexpected}")
+        expect(model, setting.previous.get(STATISTICS))
     return model
 
 
@@ -579,7 +586,8 @@ class Finetune(Task):
         part = self.workers.slice(len(batch[0]))
         chosen = batch[0][part]
         gray = self.train_images.pixels(chosen)
-        seen = standardise(apply_views(gray[:, None] / 255, batch[1][part], steady=self.setting.is_steady))
+        views = apply_views(gray[:, None] / 255, batch[1][part], steady=self.setting.is_steady)
+        seen = standardise(views, statistics_of(self.model))
         logits = self.setting.apply(self.model, seen)
         labels = self.train_images.labels[chosen.to(gray.device)]
         return F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
@@ -592,7 +600,7 @@ class Finetune(Task):
         return epoch % max(1, self.config.finetune_epochs // 5) == 0
 
     def look(self, chosen: Tensor) -> None:
-        self.model(standardise(self.train_images.gray(chosen)[:, None] / 255))
+        self.model(standardise(self.train_images.gray(chosen)[:, None] / 255, statistics_of(self.model)))
 
     def validate(self) -> dict[str, float]:
         logits = _logits(self.config, self.model, self.setting.pack.images, self.setting.parts["val"], self.setting.device)
@@ -603,7 +611,7 @@ class Finetune(Task):
         return one_class(logits.argmax(1), self.val_images.labels.cpu(), self.setting.pack.classes)
 
     def result(self) -> dict[str, Tensor]:
-        return dict(self.model.state_dict())
+        return kept(self.model)
 
 
 def build(config: SupcamConfig, setting: Setting) -> Task:
@@ -627,7 +635,7 @@ def _classifier(config: SupcamConfig, tensors: Mapping[str, Tensor], classes: in
     if config.classifier == "neighbours":
         return voting_of(build, dict(tensors), classes).to(device)
     model: nn.Module = lin2021.Network(config.backbone, classes, "random", 0) if config.method == "lin2021" else build(classes)
-    model.load_state_dict(dict(tensors))
+    restore(model, tensors)
     return model.to(device)
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from trainables.parts.classification import PartImages, predict_logits
 from trainables.parts.collapse import one_class
-from trainables.parts.encoders import create_backbone, standardise
+from trainables.parts.encoders import create_backbone, kept, restore, standardise, statistics_of
 from trainables.parts.errors import RequestError
 from trainables.parts.procedure import Setting, Task
 from trainables.parts.randomness import derive_seed, generator
@@ -109,7 +109,7 @@ class _Phase(Task):
         weights = config.weights if setting.previous is None else "random"
         network = Network(config.backbone, len(setting.pack.classes), weights, derive_seed(setting.seed, "lin2021"))
         if setting.previous is not None:
-            network.load_state_dict(dict(setting.previous))
+            restore(network, setting.previous)
         self.workers.synchronise(network).to(setting.device, memory_format=torch.channels_last)
         self.whole = (network,)  # in a tuple no part of the task: of it is trained, saved and renewed what a phase names as its own
         self.train_images = PartImages(setting.pack, setting.parts["train"], setting.device, setting.is_steady)
@@ -135,7 +135,8 @@ class _Phase(Task):
         part = self.workers.slice(len(batch[0]))
         chosen = batch[0][part]
         gray = self.train_images.pixels(chosen)
-        seen = standardise(apply_views(gray[:, None] / 255, batch[1][part], steady=self.setting.is_steady))
+        views = apply_views(gray[:, None] / 255, batch[1][part], steady=self.setting.is_steady)
+        seen = standardise(views, statistics_of(self.whole[0]))
         labels = self.train_images.labels[chosen.to(gray.device)]
         return F.cross_entropy(self.logits(seen), labels, label_smoothing=self.config.label_smoothing)
 
@@ -143,7 +144,7 @@ class _Phase(Task):
         raise NotImplementedError
 
     def look(self, chosen: Tensor) -> None:
-        self.whole[0](standardise(self.train_images.gray(chosen)[:, None] / 255))
+        self.whole[0](standardise(self.train_images.gray(chosen)[:, None] / 255, statistics_of(self.whole[0])))
 
     def validate(self) -> dict[str, float]:
         return {"val_accuracy": float((self._judged().argmax(1) == self.val_images.labels.cpu()).double().mean())}
@@ -155,7 +156,7 @@ class _Phase(Task):
         return predict_logits(self.whole[0], self.setting.pack.images, self.setting.parts["val"], self.setting.device)
 
     def result(self) -> dict[str, Tensor]:
-        return dict(self.whole[0].state_dict())
+        return kept(self.whole[0])
 
 
 class HeadAlone(_Phase):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from trainables.parts.classification import AT_ONCE, PartImages
 from trainables.parts.collapse import one_class
-from trainables.parts.encoders import create_backbone, standardise
+from trainables.parts.encoders import create_backbone, kept, restore, standardise, statistics_of
 from trainables.parts.pairs import draw_pairs, rate_of, views_of
 from trainables.parts.procedure import Setting, Task
 from trainables.parts.randomness import derive_seed, generator
@@ -108,7 +108,7 @@ class Network(nn.Module):
             )
 
     def seen(self, images: Tensor) -> Tensor:
-        return standardise(images) if self.normalise else images
+        return standardise(images, statistics_of(self.whole)) if self.normalise else images
 
     def rows(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scores of the first network, of the second, and the features of both side by side."""
@@ -171,7 +171,7 @@ class _Phase(Task):
         self.seed, self.classes = derive_seed(setting.seed, "varifocal"), len(setting.pack.classes)
         network = Network(config, self.classes, config.weights if setting.previous is None else "random", self.seed)
         if setting.previous is not None:
-            network.load_state_dict(dict(setting.previous))
+            restore(network, setting.previous)
         self.workers.synchronise(network).to(setting.device, memory_format=torch.channels_last)
         network.requires_grad_(False).eval()
         self.all = (network,)  # in a tuple no part of the task
@@ -242,7 +242,7 @@ class _Phase(Task):
         return one_class(self._judged()[self.judged].argmax(1), labels, self.setting.pack.classes)
 
     def result(self) -> dict[str, Tensor]:
-        return dict(self.all[0].state_dict())
+        return kept(self.all[0])
 
 
 class Whole(_Phase):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.data.pack import Pack
-from trainables.parts.encoders import standardise
+from trainables.parts.encoders import standardise, statistics_of
 
 AT_ONCE = 512  # images
 
@@ -49,14 +49,14 @@ class PartImages:
 def predict_logits(
     model: nn.Module, images: np.ndarray, chosen: np.ndarray, device: torch.device, batch: int = 128, normalise: bool = True
 ) -> Tensor:
-    """Outputs (N, C) on the CPU for the chosen gray images (uint8), unaugmented. normalise: by ImageNet's mean and deviation, see
-    `standardise`; else the network sees 0 to 1."""
+    """Outputs (N, C) on the CPU for the chosen gray images (uint8), unaugmented. normalise: by the mean and deviation that
+    the network expects; else it sees 0 to 1."""
     model.eval()
     logits = []
     for first in range(0, len(chosen), batch):
         gray = torch.from_numpy(images[chosen[first : first + batch]]).to(device).float()
         seen = gray[:, None] / 255
-        logits.append(model(standardise(seen) if normalise else seen).float().cpu())
+        logits.append(model(standardise(seen, statistics_of(model)) if normalise else seen).float().cpu())
     return torch.cat(logits)
 
 

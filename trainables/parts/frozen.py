@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.parts.classification import PartImages, predict_logits
-from trainables.parts.encoders import standardise
+from trainables.parts.collapse import one_class
+from trainables.parts.encoders import kept, restore, standardise, statistics_of
 from trainables.parts.errors import RequestError
 from trainables.parts.probe import fit_probe
 from trainables.parts.procedure import Setting, Task
@@ -43,7 +44,7 @@ class Voting(nn.Module):
 def voting_of(build: Callable[[int], nn.Module], tensors: dict[str, Tensor], classes: int) -> Voting:
     """The classifier that `Frozen` with neighbours has handed on. build(outputs): the timm model."""
     model = Voting(build(0), *tensors["rows"].shape, classes)
-    model.load_state_dict(tensors)
+    restore(model, tensors)
     return model
 
 
@@ -88,7 +89,7 @@ class Frozen(Task):
 
     def _seen(self, chosen: Tensor) -> Tensor:
         gray = self.train_images.gray(chosen)[:, None] / 255
-        return standardise(gray) if self.normalise else gray
+        return standardise(gray, statistics_of(self.held[0])) if self.normalise else gray
 
     def classifier(self) -> nn.Module:
         """Fitted on the whole training part, without views, once."""
@@ -126,5 +127,10 @@ class Frozen(Task):
         right = self._logits(self.classifier(), chosen).argmax(1).numpy() == self.setting.pack.labels[chosen]
         return {"val_accuracy": float(right.mean())}
 
+    def collapse(self) -> str:
+        chosen = self.setting.parts["val"]
+        labels = torch.from_numpy(np.asarray(self.setting.pack.labels[chosen]))
+        return one_class(self._logits(self.classifier(), chosen).argmax(1), labels, self.setting.pack.classes)
+
     def result(self) -> dict[str, Tensor]:
-        return dict(self.classifier().state_dict())
+        return kept(self.classifier()) if self.normalise else dict(self.classifier().state_dict())

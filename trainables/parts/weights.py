@@ -7,23 +7,29 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.parts.errors import RequestError
 
 Kind = Literal["random", "imagenet", "timm", "hub", "folder", "own", ""]
 FILES = ("model.safetensors", "stage.safetensors")  # of an export, of a shared stage
+STATISTICS = (
+    "input_statistics"  # (2, C): mean and deviation of each channel that a network expects; there is none where they are ImageNet's
+)
 DIGITS = 16
 KNOWN = (
     "random, imagenet, a timm name with its tag (resnet50.a1_in1k), hf-hub:OWNER/NAME, local-dir:FOLDER, "
     "or what was trained here: RUN/best, RUN/stages/HASH, :key or :query behind it"
 )
+PREFIXES = ("module.", "_orig_mod.", "model.", "encoder_q.", "base_encoder.", "backbone.", "encoder.")  # of wrappers, MoCo's among them
 NOT_OURS = ("in_chans", "num_classes", "img_size")  # arguments of a published model that follow from the images and classes here
 
 
@@ -140,6 +146,63 @@ def _differs(weights: str, model: str, arguments: Mapping[str, Any], backbone: s
     return [f"weights must be of backbone {backbone}, got {weights!r}; set backbone={model}{f'({told})' if told else ''}"]
 
 
+def _body(model: nn.Module, whole_head: bool = False) -> dict[str, Tensor]:
+    """All tensors but the classifier's, which is of other classes. whole_head: and but what stands beside it in its module, such as
+    `head.norm` before `head.fc`, which some published weights lack."""
+    head: Any = model.pretrained_cfg.get("classifier")  # type: ignore[union-attr,operator]
+    names = (head,) if isinstance(head, str) else head or ()
+    heads = tuple(f"{name.partition('.')[0] if whole_head else name}." for name in names)
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(heads)}
+
+
+def _unfit(what: str, backbone: str, names: list[str], of: int) -> RequestError:
+    return RequestError(
+        f"weights {what} are not of backbone {backbone} with these images: {len(names)} of {of} tensors are missing or of another shape, "
+        f"{', '.join(names[:3])} among them; nothing of it was used"
+    )
+
+
+@contextmanager
+def complete(weights: str, backbone: str) -> Iterator[None]:
+    """What timm loads in here fills the whole model but for its classifier, or RequestError names what it would leave as it was drawn; timm
+    says so in its log alone. Asked of torch itself, for timm renames and resamples tensors on their way."""
+    what, plain = weights.partition("#")[0], nn.Module.load_state_dict
+
+    def load(model: nn.Module, tensors: Mapping[str, Any], *args: Any, **more: Any) -> Any:
+        body = _body(model, whole_head=True)
+        try:
+            result = plain(model, tensors, *args, **more)
+        except RuntimeError as fault:  # strict, or of another shape
+            wrong = [name for name, tensor in body.items() if name not in tensors or tensors[name].shape != tensor.shape]
+            raise (_unfit(what, backbone, wrong, len(body)) if wrong else RequestError(f"weights {what}: {fault}")) from fault
+        if missing := [name for name in result.missing_keys if name in body]:
+            raise _unfit(what, backbone, missing, len(body))
+        return result
+
+    nn.Module.load_state_dict = load  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.load_state_dict = plain  # type: ignore[method-assign]
+
+
+def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """What stands behind the prefixes of wrappers, outer ones first; None: no name has one."""
+    found = dict(tensors)
+    while prefix := next((one for one in PREFIXES if any(name.startswith(one) for name in found)), None):
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
+    return found if found.keys() != tensors.keys() else None
+
+
+def tensors_of(weights: str) -> dict[str, Tensor]:
+    """As they stand in a hub's or a folder's file."""
+    from timm.models._hub import load_state_dict_from_hf, load_state_dict_from_path
+
+    if kind_of(weights) == "hub":
+        return dict(load_state_dict_from_hf(weights.removeprefix("hf-hub:")))
+    return dict(load_state_dict_from_path(_split(weights)[0]))
+
+
 def timm_name(weights: str) -> str:
     """As timm's `create_model` takes a hub's or a folder's model."""
     return weights if kind_of(weights) == "hub" else f"local-dir:{_split(weights)[0]}"
@@ -152,28 +215,40 @@ def check(weights: str) -> None:
         raise RequestError(f"weights {weights.partition('#')[0]} are not there any more, or are others than when the study was asked for")
 
 
-def fill(model: nn.Module, weights: str, backbone: str) -> None:
-    """Put what was trained here into a timm model, its classifier left as it is. A shared stage holds two encoders: the query's is taken
-    unless `:key` stands behind the path. RequestError where the file cannot be read or is of another backbone."""
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """A model's, and the statistics of its input under their name: an export, which timm loads, has them beside its tensors."""
+    with safe_open(str(file), framework="pt") as opened:
+        told = (opened.metadata() or {}).get(STATISTICS)
+    return load_file(file) | ({STATISTICS: torch.tensor(json.loads(told), dtype=torch.float32, device="cpu")} if told else {})
+
+
+def fill(model: nn.Module, weights: str, backbone: str) -> Tensor | None:
+    """Put what was trained here into a timm model, its classifier left as it is; the statistics of its input, where the file has some. A
+    shared stage holds two encoders: the query's is taken unless `:key` stands behind the path. RequestError where the file cannot be read
+    or is of another backbone."""
     path, which, _ = _split(weights)
     file = _file(path)
     if file is None:
         raise RequestError(f"weights must be {KNOWN}; got {weights!r}, where there is none")
+    if file.suffix != ".safetensors":
+        raise RequestError(
+            f"weights {file} must be a safetensors file, this ends in {file.suffix or 'nothing'}; write its tensors with "
+            "safetensors.torch.save_file, or put it beside a config.json and take local-dir:FOLDER"
+        )
     try:
-        tensors = load_file(file)
+        tensors = read_tensors(file)
     except (SafetensorError, OSError) as fault:
         raise RequestError(f"weights {file} cannot be read: {fault}") from fault
+    statistics = next((tensor for name, tensor in tensors.items() if name.rpartition(".")[2] in (STATISTICS, "statistics")), None)
     prefix = f"{which or 'query'}."
     if any(name.startswith(prefix) for name in tensors):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     elif which:
         raise RequestError(f"weights {file} hold no {which} encoder; leave :{which} out")
-    head: Any = model.pretrained_cfg.get("classifier")  # type: ignore[union-attr,operator]
-    heads = tuple(f"{name}." for name in ((head,) if isinstance(head, str) else head or ()))
-    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(heads)}
+    own = _body(model)
+    if not own.keys() <= tensors.keys():
+        tensors = unwrapped(tensors) or tensors
     if wrong := [name for name, tensor in own.items() if name not in tensors or tensors[name].shape != tensor.shape]:
-        raise RequestError(
-            f"weights {file} are not of backbone {backbone} with these images: {len(wrong)} of {len(own)} tensors are missing or of "
-            f"another shape, {', '.join(wrong[:3])} among them"
-        )
+        raise _unfit(str(file), backbone, wrong, len(own))
     model.load_state_dict({name: tensors[name] for name in own}, strict=False)
+    return statistics
