@@ -227,10 +227,12 @@ STUDY = Study(
             },
         ),
         "paper": Preset(
-            "the published settings as the authors' program has them: 100 epochs of 3,000 steps at 224 pixels, eight backbones",
+            "the published settings as the authors' program has them: 100 epochs of 3,000 steps at 224 pixels, eight backbones; one size, "
+            "gray and an upright axis of each image are ours, not the paper's",
             {
                 "normal_width": 30.4,  # pixels, as quick's: the same part of the canvas
                 "normal_gray": 190.0,
+                "upright": True,  # as quick's; their views are turned by up to 90 degrees anyway, what is judged lay as its file had it
                 "epochs": 100,
                 "steps_per_epoch": 3000,
             }

@@ -1,0 +1,32 @@
+"""What presets have in common: one look for every image, whatever the laboratory, and words on what of it is not the paper's."""
+
+from dataclasses import fields
+
+import pytest
+
+from search import registry
+from search.describe import page
+from trainables.parts.procedure import config_from
+
+ENTRIES = {name: registry.load(name) for name in ("supcam", "scl")}
+
+
+def preset(name, which):
+    entry = ENTRIES[name]
+    return config_from(entry.procedure.config, dict(entry.study.presets[which].overrides))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_preset_brings_an_image_to_one_size_and_gray_and_judges_it_alike_however_it_lies(name):
+    configs = [preset(name, which) for which in ENTRIES[name].study.presets]
+    widths = [config.normal_width / config.canvas for config in configs]
+    assert widths == pytest.approx(widths[:1] * 3, abs=0.001) and min(widths) > 0  # the same part of the canvas
+    assert all(config.normal_gray == 190 for config in configs)
+    turns = next(field.name for field in fields(configs[0]) if field.name in ("upright", "every_turn"))
+    assert all(getattr(config, turns) for config in configs)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_the_page_of_a_procedure_says_that_the_look_of_its_paper_preset_is_ours(name):
+    [paper] = [one for one in page(ENTRIES[name])["presets"] if one["name"] == "paper"]
+    assert "ours, not the paper's" in paper["title"] and paper["overrides"]["normal_width"]
