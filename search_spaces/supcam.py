@@ -142,7 +142,11 @@ TABLES = (
                 for keys in (128, 1024)
             ),
             *(
-                Arm(f"MoCo {decay:g} x 1024, 24 epochs", MOCO | {"ema_decay": decay, "queue_size": 1024, "pretrain_epochs": 24})
+                Arm(
+                    f"MoCo {decay:g} x 1024, four times the epochs",
+                    MOCO | {"ema_decay": decay, "queue_size": 1024},
+                    times={"pretrain_epochs": 4},
+                )
                 for decay in (0.9, 0.99, 0.999)
             ),
             *(Arm(f"MoCo 0.99 {words}", MOCO | {"ema_decay": 0.99} | overrides) for words, overrides in KEY_BATCHES),
