@@ -22,7 +22,7 @@ from trainables.data.read import read_folder, read_images
 from trainables.data.synthetic_clusters import CLUSTER_TYPES, cluster_set
 from trainables.data.words import shown
 from trainables.parts import losses
-from trainables.parts.classification import AT_ONCE, PartImages, predict_logits, prediction_columns, prediction_rows
+from trainables.parts.classification import AT_ONCE, PartImages, positions, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.collapse import one_class, one_direction, said
 from trainables.parts.composition import Numbers, check_images, compose, draw_composition, load_tables
 from trainables.parts.encoders import (
@@ -633,7 +633,7 @@ def _classifier(config: SupcamConfig, tensors: Mapping[str, Tensor], classes: in
 
 def _logits(config: SupcamConfig, model: nn.Module, images: np.ndarray, chosen: np.ndarray, device: torch.device) -> Tensor:
     """(N, C) on the CPU: the mean over the turns that the configuration asks for."""
-    turns = [predict_logits(model, np.rot90(images, turn, (1, 2)), chosen, device) for turn in range(4 if config.every_turn else 1)]
+    turns = [predict_logits(model, seen, chosen, device) for seen in positions(images, config.every_turn)]
     return torch.stack(turns).mean(0)
 
 
