@@ -114,7 +114,9 @@ def _texts(told: Described) -> dict[str, str]:
         },
         "test_images": len(told.parts["test"]), "test_patients": told.patients or None,
         "differs_here": list(told.notes), "same_class": None if told.copies is None else dict(told.copies.same),
-        "copies_of": None if told.copies is None else {"images": told.copies.images, "wanted": told.copies.wanted},
+        "copies_of": None
+        if told.copies is None
+        else {"images": told.copies.images, "wanted": told.copies.wanted, "keep": told.copies.what},
     }  # fmt: skip
     texts = {"metrics.json": json.dumps(metrics, indent=1, allow_nan=False) + "\n", "README.md": model_card(told)}
     if told.timm is not None:
@@ -155,7 +157,7 @@ def renew(
     best, temporary, had = folder / "best", folder / ".best.tmp", _told(folder)
     if copies is None and had.get("same_class") is not None:
         of = had.get("copies_of") or dict.fromkeys(("images", "wanted"), SAMPLE if had["same_class"] else 0)
-        copies = Copies(had["same_class"], of["images"], of["wanted"])
+        copies = Copies(had["same_class"], of["images"], of["wanted"], of.get("keep", "class"))
     told = _described(entry, folder, study, pack, record, why, had.get("differs_here", []), copies)
     if all((best / name).is_file() and (best / name).read_text(encoding="utf-8") == text for name, text in _texts(told).items()):
         return
