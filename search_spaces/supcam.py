@@ -1,4 +1,4 @@
-"""SupCAM's tables 1-6, S1, S2 (Luo, Wu, Zhao 2023), its search space and its presets.
+"""SupCAM's tables 1-6, own ones S1 to S5 and F (Luo, Wu, Zhao 2023), its search space and its presets.
 Comes in: nothing. Goes out: STUDY. The baseline of `paper` is the full method with the published settings (ResNet-50, middle table,
 m = 0.2) on images of one look, which is ours; expected there: 93.56 +- 0.18 % accuracy on ChrCluster 60/10/30, ten seeds, one Titan Xp."""
 
@@ -188,6 +188,17 @@ TABLES = (
             ),
         ),
     ),
+    Table(
+        "S5",
+        "Scale as an augmentation, and turns in judging",
+        "",
+        "Scratch",
+        (
+            Arm("Scratch", NO_PRETRAIN),
+            *(Arm(f"zoom {factor}", NO_PRETRAIN | {"zoom": factor}) for factor in (1.25, 1.5, 2.0)),
+            Arm("judged in one position", NO_PRETRAIN | {"every_turn": False}),
+        ),
+    ),
 )
 
 SUP_CON = {"contrast": ("sup_con",)}  # a margin is added to Eq. 4 alone
@@ -215,6 +226,7 @@ SPACE = {
     "queue_size": Dimension("queue_size", IntDistribution(256, 4096, log=True)),
     "embedding_dim": Dimension("embedding_dim", CategoricalDistribution((32, 64, 128, 256))),
     "crop_min": Dimension("crop_min", FloatDistribution(0.08, 0.9)),
+    "zoom": Dimension("zoom", FloatDistribution(1.0, 2.0)),
 }
 
 STUDY = Study(

@@ -44,3 +44,13 @@ def test_an_arm_of_more_epochs_has_so_many_times_those_of_its_preset_and_the_pag
     shown = Console(file=io.StringIO(), width=300)
     show(page(ENTRIES["supcam"]), shown)
     assert "pretrain_epochs=4 x the preset's" in shown.file.getvalue()
+
+
+def test_scale_as_an_augmentation_is_searched_over_and_measured_in_a_table():
+    study = ENTRIES["supcam"].study
+    assert "zoom" in {dimension.field for dimension in study.space.values()}
+    assert {arm.overrides["zoom"] for table in study.tables if table.number == "S5" for arm in table.arms if "zoom" in arm.overrides} == {
+        1.25,
+        1.5,
+        2.0,
+    }
