@@ -24,7 +24,7 @@ from search.invariance import SAMPLE, SECONDS, Copies, invariances
 from search.ledger import Ledger, now
 from search.registry import Entry
 from search.study import external_names, external_packs
-from trainables.data.pack import Pack
+from trainables.data.pack import Pack, judged_on
 from trainables.data.size import typical_areas
 from trainables.parts.checkpoint import load_state
 from trainables.parts.errors import NotProven, RequestError
@@ -238,7 +238,7 @@ def _judged(entry: Entry, config: Any, folder: Path, study: Mapping[str, Any], p
     parts = entry.procedure.parts(config, pack, seed)
     others = external_packs(folder, external_names(study))
     return {part: (pack, parts[part]) for part in ("val", "test")} | {
-        f"external_{name}": (other, np.arange(len(other))) for name, other in others.items()
+        f"external_{name}": (other, judged_on(other, pack, parts["test"])) for name, other in others.items()
     }
 
 

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from trainables.baselines import lin2021
 from trainables.data.alone import image_settings
 from trainables.data.copies import near_duplicates, ties_of
+from trainables.data.find import list_folder
 from trainables.data.laboratory import ELSEWHERE
 from trainables.data.normal import normal_of
-from trainables.data.pack import Pack
+from trainables.data.pack import Pack, make_pack
 from trainables.data.read import read_folder, read_images
 from trainables.data.synthetic_clusters import CLUSTER_TYPES, cluster_set
 from trainables.data.words import shown
@@ -706,6 +707,14 @@ def synthesize_external(config: SupcamConfig, *, images: int, seed: int) -> dict
     return {"elsewhere": drawn}
 
 
+def elsewhere(folder: Path, config: SupcamConfig, pack: Pack) -> Pack:
+    """The images of a folder that was read as `pack`, as another laboratory's files would hold them, then brought to the same look."""
+    paths = [folder / name for name in list_folder(folder).files]
+    images, areas, _, _ = read_images(paths, config.canvas, config.input_size, normal=normal_of(vars(config)), laboratory=ELSEWHERE)
+    note = f"simulated: the test images of the study's own set as another laboratory might show them ({ELSEWHERE.words})"
+    return replace(make_pack(images, pack.labels, pack.classes, pack.files, pack.patients, areas, [note]), copy_of=pack.hash)
+
+
 PROCEDURE = Procedure(
     name="supcam",
     config=SupcamConfig,
@@ -718,6 +727,7 @@ PROCEDURE = Procedure(
     faults=faults,
     synthesize=synthesize,
     external=synthesize_external,
+    elsewhere=elsewhere,
     read=read,
     parts=split_of,
     evaluate=evaluate,
