@@ -1,6 +1,7 @@
 """SCL's tables 1, 2 and own ones (Chang et al., supervised contrastive learning for 24 chromosome classes), its search space, its presets.
-Comes in: nothing. Goes out: STUDY. The baseline of `paper` is the published method on ViT-S/8 as its authors' program runs it; expected
-there: 96.17 % accuracy on OGH-Fudan (91.64 without SCL), 84.28 % on ChrmNet (76.62), which no machine has seen before."""
+Comes in: nothing. Goes out: STUDY. The baseline of `paper` is the published method on ViT-S/8 as its authors' program runs it, on images of
+one look, which is ours; expected there: 96.17 % accuracy on OGH-Fudan (91.64 without SCL), 84.28 % on ChrmNet (76.62), which no machine has
+seen before."""
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
