@@ -19,10 +19,18 @@ SHARES = (0.25, 0.5, 1.0)  # of a stage's epochs
 DRAWS = 1000
 
 
-def ways(study: Study, metric: str) -> pd.DataFrame:
-    """A row for each stage, score and share of its epochs of each stage that was trained: the score there, and the mean end of its runs."""
+def trained(study: Study) -> pd.DataFrame:
+    """Completed runs, without those of yardsticks."""
+    yardsticks = {arm.config_hash for table in study.tables for arm in table.arms if arm.yardstick}
     runs = study.usable
-    runs = runs[(runs["status"] == "completed") & runs[metric].notna()] if metric in runs else runs[:0]
+    return runs[(runs["status"] == "completed") & ~runs["config_hash"].isin(yardsticks)]
+
+
+def ways(study: Study, metric: str) -> pd.DataFrame:
+    """A row for each stage, score and share of its epochs of each stage that was trained: the score there, and the mean end of its runs.
+    Yardsticks are left out: they train nothing."""
+    runs = trained(study)
+    runs = runs[runs[metric].notna()] if metric in runs else runs[:0]
     rows = []
     for run in runs.to_dict("records"):
         history = study.history([run["key"]])
@@ -79,7 +87,7 @@ def lines(study: Study, metric: str) -> list[str]:
 
 
 def _lacking(study: Study, metric: str, table: pd.DataFrame) -> str:
-    ended = study.usable[study.usable["status"] == "completed"]
+    ended = trained(study)
     if ended.empty:
         return "no run of it has been completed; ask again when some have"
     if metric not in ended or ended[metric].isna().all():

@@ -1,5 +1,6 @@
 """What foretells a run's end, on made studies: a score that orders runs as their ends do has 1, one of chance about 0."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def test_a_score_that_orders_runs_as_their_ends_do_foretells_them(tmp_path):
     assert row.count("+1.00 (+1.00 to +1.00)") == 3 and "| pretrain | val_knn_accuracy | 7 |" in row
     [probe] = [line for line in table if "val_probe_accuracy" in line]
     assert probe.endswith("| – | – | – |")  # it does not vary
+
+
+def test_yardsticks_train_nothing_and_foretell_nothing(tmp_path):
+    folder = study(tmp_path, np.linspace(0.5, 0.9, 7))
+    asked = json.loads((folder / "study.json").read_text())
+    hashes = [json.loads(line)["config_hash"] for line in (folder / "records.jsonl").read_text().splitlines()]
+    asked["tables"] = [asked["tables"][0] | {"arms": [{"name": "free", "config_hash": hashes[0], "overrides": {}, "yardstick": True}]}]
+    (folder / "study.json").write_text(json.dumps(asked))
+    assert any("| pretrain | val_knn_accuracy | 6 |" in line for line in lines(load(folder), "val_accuracy"))
 
 
 def test_runs_that_share_a_stage_count_once_with_their_mean_end(tmp_path):
