@@ -61,16 +61,20 @@ class Predictions:
         return np.asarray(self.probability.max(axis=1))
 
 
+GROUPS, GUESSES = ("index", "label", "cluster", "tile"), ("probe", "neighbours")  # what a clustering says of each image, and may say
+
+
 @dataclass(frozen=True)
 class Groups:
-    """Of a procedure that clusters: index (n,) into the pack; label (n,): class index of the truth; cluster and tile (n,) from 0; probe (n,):
-    the class that a linear probe gives, None where there was none."""
+    """Of a procedure that clusters: index (n,) into the pack; label (n,): class index of the truth; cluster and tile (n,) from 0; probe and
+    neighbours (n,): the class that a linear probe and the nearest training cells give, None where there was none."""
 
     index: np.ndarray
     label: np.ndarray
     cluster: np.ndarray
     tile: np.ndarray
     probe: np.ndarray | None
+    neighbours: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -102,14 +106,14 @@ def groups(study: Study, key: str, part: str = "test") -> Groups | None:
     if entry is None or not {"cluster", "tile"} <= entry.keys():
         return None
     try:
-        columns = {name: np.asarray(entry[name]) for name in ("index", "label", "cluster", "tile", "probe") if name in entry}
+        columns = {name: np.asarray(entry[name]) for name in (*GROUPS, *GUESSES) if name in entry}
         length = len(columns["index"])
         fits = all(a.ndim == 1 and a.dtype.kind in "iu" and len(a) == length > 0 and a.min() >= 0 for a in columns.values())
         if not fits or max(int(columns[name].max()) for name in ("label", "cluster", "tile")) > _MOST_GROUPS:
             raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError):
         raise Damaged(f"the clusters of run {key[:12]} are damaged") from None
-    return Groups(columns["index"], columns["label"], columns["cluster"], columns["tile"], columns.get("probe"))
+    return Groups(*(columns[name] for name in GROUPS), *(columns.get(name) for name in GUESSES))
 
 
 def predictions(study: Study, key: str, part: str = "test") -> Predictions | None:

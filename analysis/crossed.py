@@ -218,9 +218,11 @@ def _pseudo(whole: float, without: np.ndarray) -> np.ndarray:
 
 
 def cluster_values(name: str, given: artefacts.Groups, case: np.ndarray) -> tuple[float, np.ndarray] | None:
-    """As `pseudo_values`, of clusters: their scores, and the accuracy of the probe beside them. None with fewer than 2 cases too."""
-    if name == "probe_accuracy" and given.probe is not None:
-        return share_values(given.probe == given.label, case)
+    """As `pseudo_values`, of clusters: their scores, and the accuracies of the probe and of the neighbours beside them. None with fewer than
+    2 cases too."""
+    guessed = {"probe_accuracy": given.probe, "knn_accuracy": given.neighbours}.get(name)
+    if guessed is not None:
+        return share_values(guessed == given.label, case)
     found = clustering.jackknife(name, given.label, given.cluster, given.tile, case)
     return None if found is None else (found[0], _pseudo(*found))
 
@@ -290,7 +292,7 @@ def judged(given: artefacts.Predictions | artefacts.Groups, patients: Sequence[s
     return Judged(given, case, "images" if of_images else "tiles" if of_tiles else "patients")
 
 
-SHARES = ("accuracy", "probe_accuracy")  # metrics that are a share of the images
+SHARES = ("accuracy", "probe_accuracy", "knn_accuracy")  # metrics that are a share of the images
 
 
 def of_run(name: str, value: float, said: Judged | None) -> tuple[Estimate, Interval]:

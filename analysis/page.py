@@ -262,14 +262,17 @@ def _images(found: ledger.Ledger) -> Images:
 
 
 def _copies(study: Study) -> tuple[str, ...]:
-    """How many of the test images keep their class when they come in another form, as the export has measured it."""
+    """How many of the test images keep their class or cluster when they come in another form, as the export has measured it."""
     try:
         told = json.loads((study.folder / "best" / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # nothing is exported yet; `data check` names a damaged export
         return ()
     same = mapping(told.get("same_class")) if isinstance(told, Mapping) else {}
     parts = [f"{name} {100 * part:.0f} %" for name, part in same.items() if isinstance(part, float)]
-    return (f"Copies of test images to which the exported model gives the class of the image itself: {', '.join(parts)}.",) if parts else ()
+    what = mapping(told.get("copies_of")).get("keep", "class") if isinstance(told, Mapping) else ""
+    return (
+        (f"Copies of test images to which the exported model gives the {what} of the image itself: {', '.join(parts)}.",) if parts else ()
+    )
 
 
 def provenance(study: Study) -> str:

@@ -59,7 +59,7 @@ def page(entry: Entry) -> dict[str, Any]:
         "tables": [
             {
                 "number": table.number, "title": table.title, "compared_with": table.compare_with,
-                "arms": [{"name": arm.name, "overrides": dict(arm.overrides)} for arm in table.arms],
+                "arms": [{"name": arm.name, "overrides": dict(arm.overrides), "times": dict(arm.times)} for arm in table.arms],
             }
             for table in study.tables
         ],
@@ -95,7 +95,7 @@ def show(found: dict[str, Any], out: Console) -> None:
         _grid(out, "other objectives (--objective)", [(name, metric, "") for name, metric in objective["others"].items()])
     for table in found["tables"]:
         title = f"table {table['number']} (--tables {table['number']}): {table['title']}; compared with {table['compared_with']}"
-        _grid(out, title, [(arm["name"], _overrides(arm["overrides"]), "") for arm in table["arms"]])
+        _grid(out, title, [(arm["name"], _changes(arm), "") for arm in table["arms"]])
     for preset in found["presets"]:
         budget = f"{preset['trials']} trials, {preset['repeats']} seeds, tables {', '.join(preset['tables']) or 'none'}"
         for name, one in preset["space"].items():
@@ -114,6 +114,10 @@ def _grid(out: Console, title: str, rows: list[tuple[str, str, str]]) -> None:
 
 def _plain(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _changes(arm: dict[str, Any]) -> str:
+    return _overrides(arm["overrides"] | {name: f"{factor} x the preset's" for name, factor in arm["times"].items()})
 
 
 def _overrides(values: dict[str, Any]) -> str:

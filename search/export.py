@@ -24,7 +24,7 @@ from search.invariance import SAMPLE, SECONDS, Copies, invariances
 from search.ledger import Ledger, now
 from search.registry import Entry
 from search.study import external_names, external_packs
-from trainables.data.pack import Pack
+from trainables.data.pack import Pack, judged_on
 from trainables.data.size import typical_areas
 from trainables.parts.checkpoint import load_state
 from trainables.parts.errors import NotProven, RequestError
@@ -131,7 +131,9 @@ def _texts(told: Described) -> dict[str, str]:
         },
         "test_images": len(told.parts["test"]), "test_patients": told.patients or None,
         "differs_here": list(told.notes), "same_class": None if told.copies is None else dict(told.copies.same),
-        "copies_of": None if told.copies is None else {"images": told.copies.images, "wanted": told.copies.wanted},
+        "copies_of": None
+        if told.copies is None
+        else {"images": told.copies.images, "wanted": told.copies.wanted, "keep": told.copies.what},
     }  # fmt: skip
     texts = {"metrics.json": json.dumps(metrics, indent=1, allow_nan=False) + "\n", "README.md": model_card(told)}
     if told.timm is not None:
@@ -172,7 +174,7 @@ def renew(
     best, temporary, had = folder / "best", folder / ".best.tmp", _told(folder)
     if copies is None and had.get("same_class") is not None:
         of = had.get("copies_of") or dict.fromkeys(("images", "wanted"), SAMPLE if had["same_class"] else 0)
-        copies = Copies(had["same_class"], of["images"], of["wanted"])
+        copies = Copies(had["same_class"], of["images"], of["wanted"], of.get("keep", "class"))
     told = _described(entry, folder, study, pack, record, why, had.get("differs_here", []), copies, read_tensors(best / MODEL_FILE))
     if all((best / name).is_file() and (best / name).read_text(encoding="utf-8") == text for name, text in _texts(told).items()):
         return
@@ -253,7 +255,7 @@ def _judged(entry: Entry, config: Any, folder: Path, study: Mapping[str, Any], p
     parts = entry.procedure.parts(config, pack, seed)
     others = external_packs(folder, external_names(study))
     return {part: (pack, parts[part]) for part in ("val", "test")} | {
-        f"external_{name}": (other, np.arange(len(other))) for name, other in others.items()
+        f"external_{name}": (other, judged_on(other, pack, parts["test"])) for name, other in others.items()
     }
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from analysis.artefacts import Groups, Predictions, names_tiles
+from analysis.artefacts import GROUPS, GUESSES, Groups, Predictions, names_tiles
 from analysis.crossed import Judged, of_run
 from analysis.crossed import judged as of_images
 from analysis.levels import by_class
@@ -52,8 +52,8 @@ def _said_of(judged: Evaluation, pack: Pack) -> Judged | None:
     """What was said of each image, by patient where patients are known; None where the procedure does not say it."""
     rows = judged.predictions
     if "cluster" in rows and "tile" in rows:
-        columns = {name: np.asarray(rows[name]) for name in ("index", "label", "cluster", "tile")}
-        given: Predictions | Groups = Groups(**columns, probe=np.asarray(rows["probe"]) if "probe" in rows else None)
+        guesses = (np.asarray(rows[name]) if name in rows else None for name in GUESSES)
+        given: Predictions | Groups = Groups(*(np.asarray(rows[name]) for name in GROUPS), *guesses)
     elif "probability" in rows:
         given = Predictions(np.asarray(rows["index"]), np.asarray(rows["label"]), np.asarray(rows["probability"], np.float64))
     else:

@@ -1,13 +1,15 @@
 """What must not change a prediction: copies of the same images, given to an exported model as a user would give them.
 Comes in: an export's procedure, configuration and tensors, a sample of the test part. Goes out: for each kind of copy the part of the
-images that keep their class, of as many images as a limit of time allows. Exists because a classifier that is right on its own files may
-say something else of the same image in another format.
+images that keep their class or cluster, of as many images as a limit of time allows. Exists because a model that is right on its own
+files may say something else of the same image in another format, and of the same cell in another position or a darker stain.
 """
 
 from __future__ import annotations
 
+import struct
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from torch import Tensor
 from trainables.data.laboratory import ELSEWHERE, seen_by
 from trainables.data.open import UnreadableError, decode
 from trainables.data.pack import Pack
+from trainables.parts.errors import RequestError
 from trainables.parts.procedure import Procedure
 
 SAMPLE = 100  # images at most
@@ -29,11 +32,27 @@ LEAST = 10  # and at least, or the measurement says nothing and is left out
 SECONDS = 120.0  # that it may take: a large network on a CPU needs seconds an image
 WANTED = 0.97  # of the images keep their class, or the card says so
 
-Copy = tuple[Callable[[np.ndarray], Image.Image], str, Mapping[str, Any]]  # of a gray image on white, how its file ends, how it is saved
+
+class Deep:
+    """Colours of 16 bits as a PNG, which Pillow does not write."""
+
+    def __init__(self, image: np.ndarray) -> None:
+        self.pixels = (image.astype(np.uint16) * 257).astype(">u2")
+
+    def save(self, path: Path) -> None:
+        height, width = self.pixels.shape[:2]
+        lines = b"".join(b"\0" + line.tobytes() for line in self.pixels)
+        parts = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0), b"IDAT" + zlib.compress(lines), b"IEND")
+        chunks = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts)
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
-def _gray(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], Image.Image]:
-    return lambda white: Image.fromarray(change(white))
+Made = Callable[[np.ndarray], Image.Image | Deep]
+Copy = tuple[Made, str, Mapping[str, Any]]  # of gray on white or of colour, how its file ends, how it is saved
+
+
+def _changed(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], Image.Image]:
+    return lambda image: Image.fromarray(change(image))
 
 
 def _mode(mode: str) -> Callable[[np.ndarray], Image.Image]:
@@ -41,7 +60,7 @@ def _mode(mode: str) -> Callable[[np.ndarray], Image.Image]:
 
 
 def _sized(factor: float, how: Image.Resampling) -> Callable[[np.ndarray], Image.Image]:
-    return lambda white: Image.fromarray(white).resize(tuple(max(1, round(side * factor)) for side in reversed(white.shape)), how)
+    return lambda white: Image.fromarray(white).resize(tuple(max(1, round(side * factor)) for side in white.shape[1::-1]), how)
 
 
 def _padded(white: np.ndarray, side: int) -> np.ndarray:
@@ -50,35 +69,61 @@ def _padded(white: np.ndarray, side: int) -> np.ndarray:
 
 
 COPIES: Mapping[str, Copy] = {
-    "inverted": (_gray(lambda white: 255 - white), ".png", {}),
+    "inverted": (_changed(lambda white: 255 - white), ".png", {}),
     "RGB": (_mode("RGB"), ".png", {}),
     "RGBA": (_mode("RGBA"), ".png", {}),
     "TIFF": (_mode("L"), ".tif", {}),
-    "16 bits": (_gray(lambda white: white.astype(np.uint16) * 257), ".png", {}),
+    "16 bits": (_changed(lambda white: white.astype(np.uint16) * 257), ".png", {}),
     "JPEG 90": (_mode("L"), ".jpg", {"quality": 90}),
-    "padded by 10": (_gray(lambda white: np.pad(white, 10, constant_values=255)), ".png", {}),
-    "padded to 300": (_gray(lambda white: _padded(white, 300)), ".png", {}),
-    "background 240": (_gray(lambda white: np.rint(white * (240 / 255)).astype(np.uint8)), ".png", {}),  # a weaker lamp
-    "clipped at 240": (_gray(lambda white: np.minimum(white, 240)), ".png", {}),
+    "padded by 10": (_changed(lambda white: np.pad(white, 10, constant_values=255)), ".png", {}),
+    "padded to 300": (_changed(lambda white: _padded(white, 300)), ".png", {}),
+    "background 240": (_changed(lambda white: np.rint(white * (240 / 255)).astype(np.uint8)), ".png", {}),  # a weaker lamp
+    "clipped at 240": (_changed(lambda white: np.minimum(white, 240)), ".png", {}),
     "half size": (_sized(0.5, Image.Resampling.BOX), ".png", {}),
     "double size": (_sized(2.0, Image.Resampling.BICUBIC), ".png", {}),
-    "turned by 90 degrees": (_gray(lambda white: np.ascontiguousarray(np.rot90(white))), ".png", {}),
+    "turned by 90 degrees": (_changed(lambda white: np.ascontiguousarray(np.rot90(white))), ".png", {}),
 }
-PASSES = len(COPIES) + 4  # of each image: itself, alone, among its class, another laboratory's
+
+
+def _level(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], Image.Image]:
+    """Of colours in 0..1."""
+    return _changed(lambda image: np.clip(np.rint(255 * change(image / 255)), 0, 255).astype(np.uint8))
+
+
+COLOUR_COPIES: Mapping[str, Copy] = {
+    "RGBA": (_mode("RGBA"), ".png", {}),
+    "TIFF": (_mode("RGB"), ".tif", {}),
+    "16 bits": (Deep, ".png", {}),
+    "JPEG 90": (_mode("RGB"), ".jpg", {"quality": 90}),
+    "double size": (_sized(2.0, Image.Resampling.BICUBIC), ".png", {}),
+    "turned by 90 degrees": (_changed(lambda image: np.ascontiguousarray(np.rot90(image))), ".png", {}),
+    "turned by 180 degrees": (_changed(lambda image: np.ascontiguousarray(np.rot90(image, 2))), ".png", {}),
+    "mirrored": (_changed(lambda image: np.ascontiguousarray(image[:, ::-1])), ".png", {}),
+    "shifted by 2 px": (_changed(lambda image: np.pad(image, ((2, 0), (2, 0), (0, 0)), "reflect")[:-2, :-2]), ".png", {}),
+    "brightness 0.9": (_level(lambda image: 0.9 * image), ".png", {}),
+    "contrast 0.8": (_level(lambda image: image.mean() + 0.8 * (image - image.mean())), ".png", {}),
+    "optical densities 1.2": (_level(lambda image: image**1.2), ".png", {}),  # a longer staining, a thicker section
+}
 ALONE, ONE_CLASS = "alone in its folder", "among its own class only"
-PLAIN: Copy = (_mode("L"), ".png", {})
+PLAIN: Copy = (_changed(lambda image: image), ".png", {})
 ELSEWHERE_COPY: Copy = (lambda white: Image.fromarray(seen_by(ELSEWHERE, 255 - white)), ".png", {})
 LABORATORY = f"another laboratory's ({ELSEWHERE.words})"
+OF_AXES: Mapping[int, Mapping[str, Copy]] = {
+    3: {**COPIES, LABORATORY: ELSEWHERE_COPY},
+    4: COLOUR_COPIES,
+}  # by how many axes a pack's images have: gray, colour
+BESIDE = 3  # of each image: itself, alone, among its class
 
 
 @dataclass(frozen=True)
 class Copies:
-    """What was found. same: kind of copy -> fraction of the images that keep their class; none where there are no such copies of images in
-    colour, or too little time."""
+    """What was found. same: kind of copy -> fraction of the images that keep their class; none where a procedure reads no single images, or
+    there was too little time."""
 
     same: Mapping[str, float] = field(default_factory=dict)
     images: int = 0
     wanted: int = 0  # images that there would have been without a limit of time
+    what: str = "class"  # that they keep: class | cluster
 
     @property
     def words(self) -> str:
@@ -88,9 +133,12 @@ class Copies:
         return f"Of {self.images} test images (the first of a fixed sample of {self.wanted}: as many as {SECONDS:g} s were enough for)"
 
 
-def on_white(pack: Pack, index: int, source: Path | None) -> np.ndarray:
-    """An image as its file has it, uint8 on white with a margin; the packed one where the file is gone."""
+def as_given(pack: Pack, index: int, source: Path | None) -> np.ndarray:
+    """An image as its file has it, uint8 on white with a margin; the packed one where the file is gone. One in colour as it is packed: its
+    file may be a tile of many cells."""
     gray = pack.images[index]
+    if gray.ndim == 3:
+        return np.array(gray)
     if source is not None and (source / pack.files[index]).is_file():
         with suppress(UnreadableError):  # damaged since it was packed
             gray = decode(source / pack.files[index]).gray
@@ -106,10 +154,11 @@ def invariances(
     source: Path | None,
     device: torch.device,
 ) -> Copies:
-    """Which part of up to `SAMPLE` test images, the same for every export of a split, keep the class which they have as 8-bit PNG on white.
-    Fewer images where `SECONDS` are not enough, by the time that ten of them take; none where ten take too long."""
-    if procedure.read_images is None or pack.images.ndim != 3 or not len(test):
+    """Which part of up to `SAMPLE` test images, the same for every export of a split, keep the class or cluster that they have as 8-bit
+    PNG. Fewer images where `SECONDS` are not enough, by the time that ten of them take; none where ten take too long."""
+    if procedure.read_images is None or not len(test):
         return Copies()
+    copies = OF_AXES[pack.images.ndim]
     drawn = np.random.default_rng(0).permutation(test)[:SAMPLE]
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -118,37 +167,41 @@ def invariances(
             return procedure.read_images(list(paths), config)[0]
 
         def said(images: np.ndarray) -> np.ndarray:
-            return np.asarray(procedure.predict(config, tensors, images, pack.classes, device)["prediction"])
+            return np.asarray(procedure.predict(config, tensors, images, pack.classes, device)[column])
 
-        def saved(whites: Sequence[np.ndarray], name: str, copy: Copy) -> list[Path]:
+        def saved(images: Sequence[np.ndarray], copy: Copy) -> list[Path]:
             made, end, how = copy
-            paths = [Path(folder) / f"{name} {number}{end}" for number in range(len(whites))]
-            for path, white in zip(paths, whites, strict=True):
-                made(white).save(path, **how)
+            place = Path(tempfile.mkdtemp(dir=folder))
+            paths = [place / f"{number}{end}" for number in range(len(images))]
+            for path, image in zip(paths, images, strict=True):
+                made(image).save(path, **how)
             return paths
 
         def kept(some: np.ndarray) -> dict[str, np.ndarray]:
             """Kind of copy -> which of the images keep their class."""
-            whites = [on_white(pack, int(index), source) for index in some]
-            plain = saved(whites, "plain", PLAIN)
+            images = [as_given(pack, int(index), source) for index in some]
+            plain = saved(images, PLAIN)
             own = said(read(plain))
-            found = {name: said(read(saved(whites, name, copy))) for name, copy in COPIES.items()}
+            found = {name: said(read(saved(images, copy))) for name, copy in copies.items()}
             found[ALONE] = said(np.concatenate([read([path]) for path in plain]))
             of_class = np.empty_like(own)
             for label in np.unique(pack.labels[some]):
                 those = np.flatnonzero(pack.labels[some] == label)
                 of_class[those] = said(read([plain[place] for place in those]))
             found[ONE_CLASS] = of_class
-            found[LABORATORY] = said(read(saved(whites, "elsewhere", ELSEWHERE_COPY)))
             return {name: other == own for name, other in found.items()}
 
         first, rest = drawn[:LEAST], drawn[LEAST:]
-        plain = read(saved([on_white(pack, int(index), source) for index in first], "plain", PLAIN))
-        said(plain[:1])  # what comes with a first time is no part of an image's time
+        plain = read(saved([as_given(pack, int(index), source) for index in first], PLAIN))
+        try:  # what comes with a first time is no part of an image's time
+            columns = procedure.predict(config, tensors, plain[:1], pack.classes, device)
+        except RequestError:  # of yardsticks that an image alone does not show
+            return Copies()
+        column, what = ("prediction", "class") if "prediction" in columns else ("cluster", "cluster")
         tried = time.monotonic()
         said(plain)
-        if PASSES * (time.monotonic() - tried) > SECONDS:
-            return Copies(wanted=len(drawn))
+        if (len(copies) + BESIDE) * (time.monotonic() - tried) > SECONDS:
+            return Copies(wanted=len(drawn), what=what)
         tried = time.monotonic()
         parts = [kept(first)]
         now = time.monotonic()
@@ -156,7 +209,7 @@ def invariances(
         if some := rest[:more].tolist():
             parts.append(kept(np.array(some)))
     same = {name: float(np.concatenate([part[name] for part in parts]).mean()) for name in parts[0]}
-    return Copies(same, len(first) + len(some), len(drawn))
+    return Copies(same, len(first) + len(some), len(drawn), what)
 
 
 HEADING = "## What does not change a prediction"
@@ -181,6 +234,6 @@ def card_lines(copies: Copies | None) -> list[str]:
     )
     rows = "\n".join(f"| {name} | {100 * part:.0f} % |" for name, part in copies.same.items())
     return [
-        f"{HEADING}\n\n{copies.words}, copies with the same class as the image itself:\n\n"
-        f"| copy | same class |\n|---|---|\n{rows}\n\n{note}"
+        f"{HEADING}\n\n{copies.words}, copies with the same {copies.what} as the image itself:\n\n"
+        f"| copy | same {copies.what} |\n|---|---|\n{rows}\n\n{note}"
     ]

@@ -181,7 +181,9 @@ def _planned(table: Any, baseline: Any, procedure: Any, faults: list[str]) -> Pl
     for arm in table.arms:
         config = arm_config(baseline, arm)
         faults += [f"table {table.number}, arm {arm.name}: {fault}" for fault in procedure.faults(config, None, None)]
-        arms.append(PlannedArm(arm.name, arm.published, dict(arm.overrides), config, config_hash(procedure, config), arm.yardstick))
+        arms.append(
+            PlannedArm(arm.name, arm.published, arm_overrides(baseline, arm), config, config_hash(procedure, config), arm.yardstick)
+        )
     more = (table.external_dataset, table.published_number)
     return PlannedTable(table.number, table.title, table.dataset, table.compare_with, tuple(arms), *more)
 
@@ -204,9 +206,16 @@ def grid_trials(baseline: Any, space: Mapping[str, Dimension], strategy: Strateg
     return count if asked is None else min(asked, count)
 
 
+def arm_overrides(baseline: Any, arm: Arm) -> dict[str, Any]:
+    """What an arm changes of this baseline."""
+    return dict(arm.overrides) | {name: factor * getattr(baseline, name) for name, factor in arm.times.items()}
+
+
 def arm_config(baseline: Any, arm: Arm) -> Any:
-    """The baseline with an arm's overrides."""
-    return config_from(type(baseline), {entry.name: getattr(baseline, entry.name) for entry in fields(baseline)} | dict(arm.overrides))
+    """The baseline with what an arm changes."""
+    return config_from(
+        type(baseline), {entry.name: getattr(baseline, entry.name) for entry in fields(baseline)} | arm_overrides(baseline, arm)
+    )
 
 
 def search_config(baseline: Any, space: Mapping[str, Dimension], point: Mapping[str, Any]) -> Any:

@@ -19,6 +19,8 @@ from trainables.data.pack import Pack, load_pack
 from trainables.parts.errors import RequestError
 from trainables.parts.procedure import config_values
 
+SIMULATED = "simulated_elsewhere"  # the external set that is made of the study's own images
+
 
 @dataclass
 class Source:
@@ -108,6 +110,19 @@ class Reader:
             raise RequestError(*faults)
         if self.request.data is None and not source.external and self.entry.procedure.external is not None:
             source.external = self._with_built_in(source.about["synthetic"])
+        had = external_names({"data": self.data})
+        if self.request.data is not None and not self.request.external and (SIMULATED in had or not self.data):
+            source.external = self._seen_elsewhere(self.request.data, source)
+
+    def _seen_elsewhere(self, data: Path, source: Source) -> dict[str, External]:
+        """Where nobody has named another laboratory's images: the study's own, as one would show them. A study of before has none."""
+        procedure, pack = self.entry.procedure, source.pack
+        if procedure.elsewhere is None:
+            return {}
+        source.signatures[SIMULATED] = source.about["signature"]
+        seen = self._unchanged(SIMULATED, source) or procedure.elsewhere(data, self.config, pack)
+        test = procedure.parts(self.config, pack, self.request.seed)["test"]
+        return {SIMULATED: External("the study's own images", seen, test)}
 
     def _unchanged(self, slug: str, source: Source) -> Pack | None:
         """The packed set of an external folder, where neither it nor the study's own source was touched."""

@@ -185,11 +185,14 @@ class External:
 
     source: str
     pack: Pack
+    judged: np.ndarray | None = None  # positions of its images that a run is judged on; None: all
 
     def json(self, slug: str) -> dict[str, Any]:
         pack = self.pack
+        labels = pack.labels if self.judged is None else pack.labels[self.judged]
+        counts = dict(zip(pack.classes, np.bincount(labels, minlength=len(pack.classes)).tolist(), strict=True))
         return {
-            "slug": slug, "source": self.source, "hash": pack.hash, "images": len(pack), "counts": pack.counts, "notes": list(pack.notes),
+            "slug": slug, "source": self.source, "hash": pack.hash, "images": len(labels), "counts": counts, "notes": list(pack.notes),
         }  # fmt: skip
 
 

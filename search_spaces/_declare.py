@@ -24,12 +24,14 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of a table: the baseline with overrides. `published`: the row's key in the published tables; None: the paper has no such row."""
+    """One row of a table: the baseline with overrides. `published`: the row's key in the published tables; None: the paper has no such row.
+    `times`: fields that are the baseline's, whatever the preset, times so much."""
 
     name: str
     overrides: Overrides
     published: str | None = None
     yardstick: bool = False  # what can be had without the method: a row of the table, never a study's best
+    times: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ TABLES = (
             Arm("own old keys masked", PRINTED | {"mask_own": True}),
             Arm("temperature 0.05", PRINTED | {"temperature": 0.05}),
             Arm("temperature 0.5", PRINTED | {"temperature": 0.5}),
+            Arm("mean over eight positions", PRINTED | {"every_turn": True}),
             Arm("whitened", PRINTED | {"whiten": 0.99}),
             Arm("whitened, no jitter, no gray", PRINTED | {"whiten": 0.99, "jitter": 0.0, "gray": 0.0}),
             *YARDSTICKS,
@@ -139,7 +140,7 @@ STUDY = Study(
     procedure="ccrl",
     objective="val_ami",
     intermediate="val_early_ami",
-    metrics=("ami", "ari", "purity", "ami_within", "ami_given_tile", "probe_accuracy"),
+    metrics=("ami", "ari", "purity", "ami_within", "ami_given_tile", "probe_accuracy", "knn_accuracy"),
     space=SPACE,
     tables=TABLES,
     presets={

@@ -13,6 +13,7 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TV
 
+from search_spaces.ccrl import STUDY
 from trainables import ccrl
 from trainables.ccrl import CENTERS, PROCEDURE, CcrlConfig, Pretrain, canonical, evaluate, exported, faults, predict, standardise, view_sets
 from trainables.data.labels import CONSEP_CLASSES
@@ -510,6 +511,8 @@ def test_the_chosen_encoders_embeddings_are_clustered_and_an_export_gives_the_sa
         within = within_tiles(setting.pack.labels[chosen], judged.predictions["cluster"], tiles)
         assert {name: judged.metrics[name] for name in within} == within
         assert judged.confusion is None and judged.predictions["index"] == chosen.tolist()
+        voted = np.array(judged.predictions["neighbours"]) == setting.pack.labels[chosen]
+        assert judged.metrics["knn_accuracy"] == voted.mean() and set(STUDY.metrics) <= set(judged.metrics)  # each is a column of tables
         file = exported(config, tensors)
         assert evaluate(config, file, setting.pack, chosen, CPU).metrics == judged.metrics
         timm.create_model(TINY.backbone, num_classes=0).load_state_dict({n: t for n, t in file.items() if not n.startswith(ccrl.OWN)})
@@ -681,6 +684,35 @@ def test_the_probe_is_ridge_regression_on_standardised_columns():
     standard = (rows - rows.mean(0)) / np.where(rows.std(0) > 0, rows.std(0), 1)
     wanted = Ridge(alpha=0.2).fit(standard, np.eye(4)[labels]).predict(standard)
     assert rows @ weights[:-1] + weights[-1] == pytest.approx(wanted, abs=1e-9)
+
+
+def test_an_embedding_over_all_positions_is_the_same_for_every_turn_and_mirror_image_of_a_cell(setting):
+    config, images = replace(TINY, every_turn=True), np.asarray(setting.pack.images[:9])
+    tensors = Pretrain(config, setting).result()
+
+    def embedded(config, cells):
+        said = predict(config, tensors, np.ascontiguousarray(cells), setting.pack.classes, CPU)
+        return said["cluster"], np.array([said[name] for name in said if name != "cluster"]).T
+
+    cluster, own = embedded(config, images)
+    one = replace(config, every_turn=False)
+    every = []
+    for seen in (images, images[:, ::-1]):
+        for turn in range(4):
+            lying = np.rot90(seen, turn, (1, 2))
+            other_cluster, other = embedded(config, lying)
+            assert other_cluster == cluster and other == pytest.approx(own, abs=1e-5)
+            every.append(embedded(one, lying)[1])
+    assert own == pytest.approx(np.mean(every, 0), abs=1e-5) and own != pytest.approx(every[0], abs=1e-4)
+    plain = Pretrain(one, setting).result()  # the same network; what is fitted on the training part sees embeddings as they are judged
+    assert all(torch.equal(tensors[name], plain[name]) for name in tensors if name.startswith("key."))
+    assert not torch.equal(tensors["centers.key"], plain["centers.key"])
+
+
+def test_all_positions_matter_to_a_network_alone():
+    for features, matters in (("encoder", True), ("untrained", True), ("backbone", True), ("colours", False), ("tile", False)):
+        config = replace(TINY, features=features)
+        assert (canonical(replace(config, every_turn=True)) != canonical(config)) == matters, features
 
 
 def test_a_whole_run_on_drawn_cells_is_recorded_and_its_arms_share_one_training(setting, tmp_path):

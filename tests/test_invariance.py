@@ -14,12 +14,28 @@ from search import export as exporting
 from search import invariance
 from search.export import measure_copies
 from search.exported import exported_key
-from search.invariance import ALONE, COPIES, ELSEWHERE, LABORATORY, LEAST, ONE_CLASS, SAMPLE, Copies, card_lines, invariances, on_white
+from search.invariance import (
+    ALONE,
+    COLOUR_COPIES,
+    COPIES,
+    ELSEWHERE,
+    LABORATORY,
+    LEAST,
+    ONE_CLASS,
+    SAMPLE,
+    Copies,
+    as_given,
+    card_lines,
+    invariances,
+)
 from search.study import read_study
+from trainables import ccrl
 from trainables.data.normal import Normal
-from trainables.data.pack import make_pack
+from trainables.data.open import read_picture
 from trainables.data.read import read_images
+from trainables.data.synthetic_cells import cell_set
 from trainables.data.synthetic_karyotypes import karyotype_set
+from trainables.parts.procedure import Setting
 
 CPU = torch.device("cpu")
 ALL = Normal(width=12.0, gray=190.0, upright=True)
@@ -72,7 +88,7 @@ def test_a_judgement_by_size_turn_or_neighbours_is_found_out(toy, chromosomes):
 
 def test_the_sample_is_of_the_test_part_the_same_each_time_and_limited(toy, chromosomes, monkeypatch):
     looked = []
-    monkeypatch.setattr(invariance, "on_white", lambda pack, index, source: looked.append(index) or on_white(pack, index, source))
+    monkeypatch.setattr(invariance, "as_given", lambda pack, index, source: looked.append(index) or as_given(pack, index, source))
     test = np.arange(5, 45)
     monkeypatch.setattr(invariance, "SAMPLE", 20)
     for _ in range(2):
@@ -118,17 +134,51 @@ def test_the_file_is_taken_where_it_is_there_and_the_packed_image_where_not(chro
     gray = np.zeros((30, 40), np.uint8)
     gray[5:20, 8:12] = 99
     Image.fromarray(gray).save(path)
-    assert np.array_equal(on_white(chromosomes, 3, tmp_path), np.pad(255 - gray, 2, constant_values=255))
+    assert np.array_equal(as_given(chromosomes, 3, tmp_path), np.pad(255 - gray, 2, constant_values=255))
     path.write_bytes(b"damaged")
     for source in (tmp_path, None):
-        assert np.array_equal(on_white(chromosomes, 3, source)[2:-2, 2:-2], 255 - chromosomes.images[3])
+        assert np.array_equal(as_given(chromosomes, 3, source)[2:-2, 2:-2], 255 - chromosomes.images[3])
 
 
-def test_images_in_colour_have_no_such_copies(toy, chromosomes):
-    colour = make_pack(
-        np.stack([chromosomes.images] * 3, 3), chromosomes.labels, chromosomes.classes, chromosomes.files, None, chromosomes.areas
-    )
-    assert found(toy, colour, lambda images: ["x"] * len(images)) == {} and card_lines(Copies()) == []
+def of_cells(cells, judge):
+    """What is found for a clustering of cells by `judge`."""
+    procedure = replace(ccrl.PROCEDURE, predict=lambda config, tensors, images, classes, device: {"cluster": judge(images / 255)})
+    return invariances(procedure, ccrl.CcrlConfig(), {}, cells, np.arange(0, len(cells), 2), None, CPU)
+
+
+def test_of_cells_a_turn_a_stain_a_shift_and_a_format_are_looked_at_and_each_is_found_out_by_what_depends_on_it():
+    cells = cell_set(60, seed=0)
+    size = of_cells(cells, lambda images: (images.mean(3) < 0.6).mean((1, 2)) > 0.3)
+    assert set(size.same) == {*COLOUR_COPIES, ALONE, ONE_CLASS} and size.what == "cluster" and size.images == size.wanted == 30
+    exact = ("RGBA", "TIFF", "turned by 90 degrees", "turned by 180 degrees", "mirrored", ALONE, ONE_CLASS)
+    assert all(size.same[name] == 1 for name in exact)
+    assert "copies with the same cluster as the image itself" in card_lines(size)[0] and "| mirrored | 100 % |" in card_lines(size)[0]
+    of = {  # a judgement -> the copies that change it
+        "turned by 90 degrees": lambda images: images[:, 0, :, 0].round(3).tolist(),
+        "mirrored": lambda images: images[:, :, 0, 0].round(3).tolist(),
+        "shifted by 2 px": lambda images: images[:, 16, 16].round(3).tolist(),
+        "brightness 0.9": lambda images: (images.mean((1, 2, 3)) * 50).round(),
+        "contrast 0.8": lambda images: (images.std((1, 2, 3)) * 100).round(),
+        "optical densities 1.2": lambda images: (images[..., 1].mean((1, 2)) * 50).round(),
+    }
+    for name, judge in of.items():
+        assert of_cells(cells, lambda images, judge=judge: [str(one) for one in judge(images)]).same[name] < 0.5, name
+
+
+def test_colours_of_16_bits_are_written_as_they_are(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    image[0, 0], image[1, 1] = 0, 255
+    make, ending, how = COLOUR_COPIES["16 bits"]
+    make(image).save(tmp_path / f"deep{ending}", **how)
+    picture, said = read_picture(tmp_path / f"deep{ending}")
+    assert np.array_equal(picture, image) and said.deep
+
+
+def test_a_yardstick_that_an_image_alone_does_not_show_has_no_such_copies():
+    cells = cell_set(60, seed=0)
+    config = ccrl.canonical(ccrl.CcrlConfig(features="area"))
+    tensors = ccrl.exported(config, ccrl.build(config, Setting(cells, ccrl.split_of(config, cells, 0), 0)).result())
+    assert invariances(ccrl.PROCEDURE, config, tensors, cells, np.arange(20), None, CPU) == Copies() and card_lines(Copies()) == []
 
 
 def test_a_procedure_that_reads_no_single_images_has_no_such_copies_and_is_exported_all_the_same(toy, chromosomes):

@@ -961,13 +961,6 @@ def test_the_paper_preset_is_the_authors_program_and_the_equation_read_literally
     assert arms["the authors' program's"] == arms["all of it"] == paper
 
 
-def test_every_preset_brings_a_set_to_one_scale_at_the_same_part_of_the_canvas():
-    from search_spaces.scl import STUDY
-
-    found = [preset.overrides for preset in STUDY.presets.values()]
-    assert [preset["normal_width"] / preset.get("canvas", SclConfig().canvas) for preset in found] == pytest.approx([0.119] * 3, abs=0.001)
-
-
 def test_tables_name_the_papers_rows_and_change_at_most_two_fields():
     import csv
     from pathlib import Path

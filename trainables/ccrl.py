@@ -26,12 +26,12 @@ from trainables.data.pack import Pack
 from trainables.data.prepare import PREPARE
 from trainables.data.synthetic_cells import cell_set
 from trainables.parts import losses
-from trainables.parts.classification import PartImages
+from trainables.parts.classification import PartImages, positions
 from trainables.parts.clustering import Clusters, cluster, clustering_metrics, contingency, kmeans, silhouette, within_tiles
 from trainables.parts.collapse import one_direction, said
 from trainables.parts.encoders import create_backbone, key_encoder_of, move_towards, standardise, start_faults, statistics_of
 from trainables.parts.errors import RequestError
-from trainables.parts.evaluation import knn_accuracy
+from trainables.parts.evaluation import knn_votes
 from trainables.parts.fitted import BANK, CLUSTER_SEED, EARLY, FITTED, OWN, fitted, on_the_way, some_of, types_of
 from trainables.parts.key_queue import KeyQueue
 from trainables.parts.libraries import missing
@@ -97,6 +97,7 @@ class CcrlConfig:
     statistics: str = "imagenet"
     # scoring
     scoring_encoder: str = "key"  # key (ensembling) | query: whose embeddings are clustered
+    every_turn: bool = False  # a cell's embedding is the mean over its eight positions: four turns by 90 degrees, mirrored or not [decided]
     kmeans_starts: int = 10  # of K-means [decided]
     kmeans_fit: str = "scored"  # scored | train: the cells that K-means is fitted on; scores of the other fit are recorded beside [decided]
     whiten: float = 0.0  # share of the variance whose principal components K-means sees, each at deviation 1; 0: features as they are
@@ -165,9 +166,8 @@ def canonical(config: CcrlConfig) -> CcrlConfig:
     config = replace(config, weights=pinned(config.weights))
     if config.features != "encoder":
         kept = {*ALL_FEATURES, *(() if config.features == "tile" else ("whiten",))}
-        kept |= {"untrained": {"backbone", "weights", "statistics"}, "backbone": {"backbone", "weights", "feature_side"}}.get(
-            config.features, set()
-        )
+        of_network = {"backbone", "weights", "every_turn"}
+        kept |= {"untrained": of_network | {"statistics"}, "backbone": of_network | {"feature_side"}}.get(config.features, set())
         config = typed(config, {entry.name for entry in fields(CcrlConfig)} - kept)
         return replace(config, pretrain_epochs=1)  # of no steps
     if config.method == "dcec":
@@ -424,7 +424,8 @@ class Pretrain(Task):
 
     def _embed(self, encoder: nn.Module, chosen: np.ndarray) -> np.ndarray:
         assert isinstance(encoder.backbone, nn.Module)
-        return embed(encoder.backbone, self.setting.pack.images, chosen, self.setting.device, statistics=self.statistics)
+        how = {"statistics": self.statistics, "every_turn": self.config.every_turn}
+        return embed(encoder.backbone, self.setting.pack.images, chosen, self.setting.device, **how)
 
     def result(self) -> dict[str, Tensor]:
         """Both backbones, and of each what the training part gives: the K-means centres, by which `predict` names the cluster of a new
@@ -486,7 +487,8 @@ class Yardstick(Task):
         tensors: dict[str, Tensor] = {}
         if self.start:
             own = statistics_of(self.start[0])
-            rows = embed(self.start[0], pack.images, chosen, device, statistics=own, side=self.config.feature_side)
+            how = {"side": self.config.feature_side, "every_turn": self.config.every_turn}
+            rows = embed(self.start[0], pack.images, chosen, device, statistics=own, **how)
             tensors |= self.start[0].state_dict() | ({} if own is None else {OWN + "statistics": own})
         else:
             rows = measured(self.config, pack, chosen)
@@ -525,18 +527,23 @@ def embed(
     batch: int = 512,
     statistics: Tensor | None = None,
     side: int = 0,
+    every_turn: bool = False,
 ) -> np.ndarray:
     """(N, F) float32 features of the chosen crops (uint8, NHWC), unaugmented, before the projector. statistics: None, ImageNet's.
-    side above 0: of crops enlarged to this, scaled to unit length."""
+    side above 0: of crops enlarged to this, scaled to unit length. every_turn: the mean over a crop's eight positions."""
     batch = max(1, batch * SIDE**2 // max(SIDE, side) ** 2)
+
+    def features(crops: np.ndarray) -> Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(device)
+        if side:
+            return unit(backbone(enlarged(pixels, side, statistics)).float()).cpu()
+        return backbone(standardise(pixels.permute(0, 3, 1, 2).float() / 255, statistics)).float().cpu()
+
     before, rows = backbone.training, []
     backbone.eval()
     for first in range(0, len(chosen), batch):
-        pixels = torch.from_numpy(np.ascontiguousarray(images[chosen[first : first + batch]])).to(device)
-        if side:
-            rows.append(unit(backbone(enlarged(pixels, side, statistics)).float()).cpu())
-        else:
-            rows.append(backbone(standardise(pixels.permute(0, 3, 1, 2).float() / 255, statistics)).float().cpu())
+        crops = images[chosen[first : first + batch]]
+        rows.append(torch.stack([features(seen) for seen in positions(crops, every_turn, mirrored=True)]).mean(0))
     backbone.train(before)
     return torch.cat(rows).numpy()
 
@@ -628,7 +635,8 @@ class Scorer:
         """(N, F) of chosen crops. RequestError for features that a crop does not show."""
         if self.backbone is not None:
             side = self.config.feature_side if self.config.features == "backbone" else 0
-            return embed(self.backbone, images, chosen, device, statistics=self.statistics, side=side)
+            how = {"statistics": self.statistics, "side": side, "every_turn": self.config.every_turn}
+            return embed(self.backbone, images, chosen, device, **how)
         if self.config.features in UNSEEN:
             raise RequestError(
                 f"features={self.config.features} is a yardstick that crops alone do not show: nothing can be predicted by it"
@@ -677,7 +685,9 @@ def evaluate(config: CcrlConfig, tensors: Mapping[str, Tensor], pack: Pack, chos
     metrics["probe_accuracy"] = float((guessed == labels).mean())
     predictions["probe"] = guessed.tolist()
     if score.bank is not None:
-        metrics["knn_accuracy"] = knn_accuracy(*score.bank, torch.from_numpy(np.asarray(rows)), torch.from_numpy(labels))
+        voted = knn_votes(*score.bank, torch.from_numpy(np.asarray(rows))).numpy()
+        metrics["knn_accuracy"] = float((voted == labels).mean())
+        predictions["neighbours"] = voted.tolist()
     if config.kmeans_fit == "scored" and config.features != "tile":
         scaled = of_scored[1].scaled(rows)
         again = [clustering_metrics(labels, kmeans(scaled, k, seed, config.kmeans_starts)[0]) for seed in OTHER_SEEDS]

@@ -15,14 +15,15 @@ from torch.nn import functional as F
 from trainables.baselines import lin2021
 from trainables.data.alone import image_settings
 from trainables.data.copies import near_duplicates, ties_of
+from trainables.data.find import list_folder
 from trainables.data.laboratory import ELSEWHERE
 from trainables.data.normal import normal_of
-from trainables.data.pack import Pack
+from trainables.data.pack import Pack, make_pack
 from trainables.data.read import read_folder, read_images
 from trainables.data.synthetic_clusters import CLUSTER_TYPES, cluster_set
 from trainables.data.words import shown
 from trainables.parts import losses
-from trainables.parts.classification import AT_ONCE, PartImages, predict_logits, prediction_columns, prediction_rows
+from trainables.parts.classification import AT_ONCE, PartImages, positions, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.collapse import one_class, one_direction, said
 from trainables.parts.composition import Numbers, check_images, compose, draw_composition, load_tables
 from trainables.parts.encoders import (
@@ -641,7 +642,7 @@ def _classifier(config: SupcamConfig, tensors: Mapping[str, Tensor], classes: in
 
 def _logits(config: SupcamConfig, model: nn.Module, images: np.ndarray, chosen: np.ndarray, device: torch.device) -> Tensor:
     """(N, C) on the CPU: the mean over the turns that the configuration asks for."""
-    turns = [predict_logits(model, np.rot90(images, turn, (1, 2)), chosen, device) for turn in range(4 if config.every_turn else 1)]
+    turns = [predict_logits(model, seen, chosen, device) for seen in positions(images, config.every_turn)]
     return torch.stack(turns).mean(0)
 
 
@@ -714,6 +715,14 @@ def synthesize_external(config: SupcamConfig, *, images: int, seed: int) -> dict
     return {"elsewhere": drawn}
 
 
+def elsewhere(folder: Path, config: SupcamConfig, pack: Pack) -> Pack:
+    """The images of a folder that was read as `pack`, as another laboratory's files would hold them, then brought to the same look."""
+    paths = [folder / name for name in list_folder(folder).files]
+    images, areas, _, _ = read_images(paths, config.canvas, config.input_size, normal=normal_of(vars(config)), laboratory=ELSEWHERE)
+    note = f"simulated: the test images of the study's own set as another laboratory might show them ({ELSEWHERE.words})"
+    return replace(make_pack(images, pack.labels, pack.classes, pack.files, pack.patients, areas, [note]), copy_of=pack.hash)
+
+
 PROCEDURE = Procedure(
     name="supcam",
     config=SupcamConfig,
@@ -726,6 +735,7 @@ PROCEDURE = Procedure(
     faults=faults,
     synthesize=synthesize,
     external=synthesize_external,
+    elsewhere=elsewhere,
     read=read,
     parts=split_of,
     evaluate=evaluate,

@@ -67,21 +67,22 @@ def test_what_is_no_score_of_clusters_and_what_has_one_case_has_no_pseudo_values
 
 def test_pseudo_values_have_the_score_as_their_mean_and_the_jackknifes_spread():
     label, cluster, case = drawn()
-    given = artefacts.Groups(np.arange(len(label)), label, cluster, case, probe=np.where(case == 1, 0, label))
+    given = artefacts.Groups(np.arange(len(label)), label, cluster, case, np.where(case == 1, 0, label), np.where(case == 2, 0, label))
     value, pseudo = crossed.cluster_values("ami", given, case)
     m = case.max() + 1
     plain = np.array([m * value - (m - 1) * clustering_metrics(label[case != one], cluster[case != one])["ami"] for one in range(m)])
     assert pseudo.mean() == pytest.approx(value) and pseudo.std() == pytest.approx(plain.std())
-    value, pseudo = crossed.cluster_values("probe_accuracy", given, case)
-    right = given.probe == label
-    plain = np.array([m * right.mean() - (m - 1) * right[case != one].mean() for one in range(m)])
-    assert value == pytest.approx(right.mean()) and pseudo == pytest.approx(plain - plain.mean() + value)
+    for name, said in (("probe_accuracy", given.probe), ("knn_accuracy", given.neighbours)):
+        value, pseudo = crossed.cluster_values(name, given, case)
+        right = said == label
+        plain = np.array([m * right.mean() - (m - 1) * right[case != one].mean() for one in range(m)])
+        assert value == pytest.approx(right.mean()) and pseudo == pytest.approx(plain - plain.mean() + value)
 
 
 def study(folder, tiles=True, spoil=None):
     """The made study, its predictions turned into clusters of 600 cells on 12 tiles."""
     asked, records = fake.study_and_records(seeds=3, trials=0)
-    names = [f"test_{name}" for name in ("ami", "ami_within", "probe_accuracy")]
+    names = [f"test_{name}" for name in ("ami", "ami_within", "probe_accuracy", "knn_accuracy")]
     for table in asked["tables"]:
         table |= {"metric": names[0], "metrics": names}
     fake.write(folder, asked, records)
@@ -99,20 +100,21 @@ def study(folder, tiles=True, spoil=None):
         index, label = np.array(entry["index"]), np.array(entry["label"])
         rng = np.random.default_rng(number)
         cluster = np.where(rng.random(len(label)) < 0.6, label, rng.integers(0, 4, len(label)))
-        entry = {"index": index, "label": label, "cluster": cluster, "tile": index % 12, "probe": cluster}
+        entry = {"index": index, "label": label, "cluster": cluster, "tile": index % 12, "probe": cluster, "neighbours": label - label % 2}
         if spoil is not None:
             spoil(entry)
         given["predictions"]["test"] = {name: values.tolist() for name, values in entry.items()}
         file.write_text(json.dumps(given))
         scores = clustering_metrics(label, cluster) | within_tiles(label, cluster, index % 12)
-        r["metrics"] |= {f"test_{name}": value for name, value in (scores | {"probe_accuracy": float((cluster == label).mean())}).items()}
+        scores |= {"probe_accuracy": float((cluster == label).mean()), "knn_accuracy": float((label % 2 == 0).mean())}
+        r["metrics"] |= {f"test_{name}": value for name, value in scores.items()}
     fake.write(folder, asked, records)
     return {s.table.number: s for s in analysis.summarize(analysis.load(folder))}["2"]
 
 
 def test_a_table_of_clusters_has_intervals_over_seeds_and_tiles_and_its_sentences_say_so(tmp_path):
     summary = study(tmp_path)
-    for metric in ("test_ami", "test_ami_within", "test_probe_accuracy"):
+    for metric in ("test_ami", "test_ami_within", "test_probe_accuracy", "test_knn_accuracy"):
         level = summary.rows[2].cells[metric].level
         assert (level.seeds, level.cases, level.unit) == (3, 12, "tiles"), metric
         assert level.value == pytest.approx(summary.rows[2].cells[metric].mean)

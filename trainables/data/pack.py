@@ -69,6 +69,7 @@ class Pack:
     ties: tuple[tuple[int, int], ...] = ()  # pairs that show the same thing: a split keeps them on one side
     parts: tuple[str, ...] | None = None  # train, val or test of each image, where the data come with a split
     masks: Masks | None = None  # None where no outline is known
+    copy_of: str = ""  # hash of the set whose images these are, image by image, seen otherwise; '' of a set of its own
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -148,6 +149,7 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
                 "ties": pack.ties,
                 "parts": pack.parts,
                 "mask_sizes": None if pack.masks is None else pack.masks.sizes.tolist(),
+                "copy_of": pack.copy_of,
             }
             with (building / "data.json").open("w", encoding="utf-8") as stream:
                 json.dump(sealed(about), stream)
@@ -213,6 +215,7 @@ def load_pack(folder: str | Path, verify: bool = False) -> Pack:
         tuple((int(i), int(j)) for i, j in about["ties"]),
         parts=None if about.get("parts") is None else tuple(about["parts"]),  # sets packed before these were kept have none
         masks=masks,
+        copy_of=about.get("copy_of", ""),
     )
     if (
         verify
@@ -233,6 +236,11 @@ def _mapped(path: Path, shape: list[int]) -> np.ndarray:
     if list(array.shape) != shape or array.dtype != np.uint8:
         raise RequestError(f"{path.name} must be uint8 {shape}, '{path}' is {array.dtype} {list(array.shape)}; read the images again")
     return array
+
+
+def judged_on(other: Pack, own: Pack, test: np.ndarray) -> np.ndarray:
+    """Which images of an external set a run is judged on: all, but where it shows the run's own set, of which those of its test part."""
+    return test if other.copy_of == own.hash else np.arange(len(other))
 
 
 def pixel_keys(images: np.ndarray) -> list[bytes]:

@@ -12,7 +12,8 @@ import numpy as np
 
 from trainables.data.copies import Framed, framed_pairs, ties_of
 from trainables.data.find import list_folder
-from trainables.data.ground import TOLERANCE
+from trainables.data.ground import TOLERANCE, on_black
+from trainables.data.laboratory import Laboratory, seen_by
 from trainables.data.listing import Listing, class_faults, part_faults
 from trainables.data.normal import AS_IT_IS, Normal, brought
 from trainables.data.open import Decoded, UnreadableError, blank_fault, decode, unreadable_fault
@@ -33,10 +34,11 @@ def read_images(
     names: Sequence[str] | None = None,
     normal: Normal = AS_IT_IS,
     frames: list[Framed] | None = None,
+    laboratory: Laboratory | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files. normal: what each image is
     brought to by itself: what becomes of one image depends on no other. frames: filled with what each file's own frame shows, which its
-    packed image does not know any more."""
+    packed image does not know any more. laboratory: as whose files they are seen; None: as they are."""
     if not 1 <= size <= canvas:
         raise RequestError(f"size must lie between 1 and the canvas ({canvas}), got {size}; choose a smaller size or a larger canvas")
     names = [shown(str(path)) for path in paths] if names is None else names
@@ -52,6 +54,8 @@ def read_images(
         except UnreadableError as error:
             return str(error)
         gray = decoded.gray
+        if laboratory is not None and gray.any():
+            gray = on_black(seen_by(laboratory, gray).astype(np.float32), tolerance=tolerance).black
         areas[i] = gray.size, np.count_nonzero(gray)
         if frames is not None:
             looks[i] = Framed.of(decoded)

@@ -1,6 +1,7 @@
 """What every classifier of images needs around its network: its part of a data set where it is trained, and its scores on a part.
 Comes in: a `Pack`, indices, a timm model. Goes out: gray images on the device; logits; columns of predictions."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,14 @@ class PartImages:
     def colour(self, chosen: Tensor) -> Tensor:
         """(N,) positions within the part -> (N, 3, H, W) float32 in [0, 1]."""
         return self.pixels(chosen).permute(0, 3, 1, 2).float() / 255
+
+
+def positions(images: np.ndarray, every_turn: bool, mirrored: bool = False) -> Iterator[np.ndarray]:
+    """Images (N, S, S, ...) as they lie; with every_turn in their four turns by 90 degrees, and where `mirrored` in those of their mirror
+    images. Nothing is copied."""
+    for seen in (images, images[:, :, ::-1]) if every_turn and mirrored else (images,):
+        for turn in range(4 if every_turn else 1):
+            yield np.rot90(seen, turn, (1, 2))
 
 
 @torch.no_grad()

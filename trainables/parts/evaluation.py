@@ -67,25 +67,31 @@ def auc_macro(labels: ArrayLike | Tensor, probabilities: ArrayLike | Tensor) -> 
 
 
 @torch.no_grad()
-def knn_accuracy(train_z: Tensor, train_y: Tensor, z: Tensor, y: Tensor, k: int = 20, temperature: float = 0.07) -> float:
-    """Share of z whose weighted nearest-neighbour vote is right (Wu et al. 2018): each of the k training rows of highest cosine votes
-    for its class with e^(cosine / temperature). train_z: (M, D), z: (N, D), any length of row; train_y (M,), y (N,) int64.
+def knn_votes(train_z: Tensor, train_y: Tensor, z: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:
+    """(N,) int64 on the CPU: the class of each row of z by weighted nearest neighbours (Wu et al. 2018): each of the k training rows of
+    highest cosine votes for its class with e^(cosine / temperature). train_z: (M, D), z: (N, D), any length of row; train_y (M,) int64.
     k above M means all M. Runs on the device of z. ValueError if a set is empty, k below 1, temperature not above 0."""
     if k < 1 or not temperature > 0:
         raise ValueError(f"k must be at least 1 and temperature above 0, got k {k}, temperature {temperature}")
-    if len(train_z) == 0 or len(z) == 0 or len(train_z) != len(train_y) or len(z) != len(y):
-        sizes = f"{len(train_z)} rows with {len(train_y)} labels, {len(z)} rows with {len(y)} labels"
-        raise ValueError(f"nearest neighbours need rows with a label each on both sides, got {sizes}")
+    if len(train_z) == 0 or len(z) == 0 or len(train_z) != len(train_y):
+        raise ValueError(
+            f"nearest neighbours need rows with a label each, got {len(train_z)} rows with {len(train_y)} labels, {len(z)} rows"
+        )
     bank, bank_y = F.normalize(train_z.to(z.device).float(), dim=1), train_y.to(z.device)
-    classes = int(max(train_y.max(), y.max())) + 1
-    right = 0
-    for start in range(0, len(z), 1024):  # bounds the (rows, M) table of cosines
-        rows, truth = z[start : start + 1024], y[start : start + 1024].to(z.device)
+    said = []
+    for rows in z.split(1024):  # bounds the (rows, M) table of cosines
         cosine, place = (F.normalize(rows.float(), dim=1) @ bank.T).topk(min(k, len(bank)), dim=1)
         weight = (cosine / temperature).softmax(dim=1)  # the same vote as e^x, which overflows at low temperatures
-        votes = torch.zeros(len(rows), classes, device=z.device).scatter_add_(1, bank_y[place], weight)
-        right += int((votes.argmax(1) == truth).sum())
-    return right / len(z)
+        votes = torch.zeros(len(rows), int(train_y.max()) + 1, device=z.device).scatter_add_(1, bank_y[place], weight)
+        said.append(votes.argmax(1).cpu())
+    return torch.cat(said)
+
+
+def knn_accuracy(train_z: Tensor, train_y: Tensor, z: Tensor, y: Tensor, k: int = 20, temperature: float = 0.07) -> float:
+    """Share of z whose neighbours' vote is right, see `knn_votes`. y: (N,) int64. ValueError if it is of another length too."""
+    if len(z) != len(y):
+        raise ValueError(f"nearest neighbours need rows with a label each, got {len(z)} rows with {len(y)} labels")
+    return float((knn_votes(train_z, train_y, z, k, temperature) == y.cpu()).double().mean())
 
 
 def _integers(values: ArrayLike | Tensor) -> np.ndarray:

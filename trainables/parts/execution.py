@@ -24,7 +24,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from trainables.data.pack import Pack
+from trainables.data.pack import Pack, judged_on
 from trainables.parts.checkpoint import load_state, part, save_state, storage, under, write_atomically
 from trainables.parts.code import fingerprint, origin
 from trainables.parts.errors import Diverged, Interrupted, RequestError
@@ -147,7 +147,7 @@ def execute(
         tensors, _ = load_state(folder / MODEL)
         parts = procedure.parts(config, pack, seed)
         for name in missing:
-            chosen = parts[name] if sets[name] is pack else np.arange(len(sets[name]))
+            chosen = parts[name] if sets[name] is pack else judged_on(sets[name], pack, parts["test"])
             _add(outcome, name, procedure.evaluate(config, tensors, sets[name], chosen, device))
         if "test" in missing and procedure.artefacts is not None:
             arrays = procedure.artefacts(config, tensors, pack, parts["test"], device)
