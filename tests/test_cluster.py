@@ -402,6 +402,7 @@ def test_runs_take_what_a_node_has(
 ) -> None:
     share = share_out(Machines(tuple(nodes)), gpus_per_run, workers)
     assert (share.cpus, share.gpus, share.slots) == expected
+    assert share.held == (share.gpus or 1.0) * workers
 
 
 @pytest.mark.parametrize(
