@@ -205,7 +205,8 @@ def needs(url: str) -> str:
     if scheme not in SCHEMES:
         return f"addresses must be of {' or '.join(f'{one}://' for one in SCHEMES)}, got {url}"
     if find_spec("obstore") is None:
-        return f"{scheme}:// needs a package that is not installed; pip install 'karyotune[{SCHEMES[scheme]}]'"
+        extra = f"pip install -c constraints.txt -e '.[{SCHEMES[scheme]}]'"
+        return f"{scheme}:// needs a package that is not installed; in this project's folder: {extra}"
     if not url.partition("://")[2].strip("/"):
         return f"{scheme}:// must name a bucket, got {url}"
     return _settings() if scheme == "s3" else ""

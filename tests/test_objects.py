@@ -2,7 +2,7 @@
 
 import pytest
 
-from search import cli
+from search import cli, objects
 
 pytest.importorskip("boto3", reason="the extra s3 is not installed")
 
@@ -17,6 +17,13 @@ def plain(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("KARYOTUNE_CACHE", str(tmp_path / "cache"))
     return tmp_path
+
+
+def test_a_package_that_lacks_is_installed_from_this_project(monkeypatch, capsys):
+    """No registry has it: whoever takes its name there could send anything."""
+    monkeypatch.setattr(objects, "find_spec", lambda name: None)
+    assert cli.main(["ls", "--storage", "gs://lab/x"]) == 2
+    assert "in this project's folder: pip install -c constraints.txt -e '.[gcs]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
