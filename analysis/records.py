@@ -42,6 +42,7 @@ _SCALARS = (
     "device",
     "seconds",
     "gpu_seconds",
+    "paid_seconds",
     "peak_memory_bytes",
     "started",
     "ended",
@@ -49,7 +50,7 @@ _SCALARS = (
     "checkpoint",
 )
 _TEXTS = ("study", "procedure", "data_hash", "commit", "device", "started", "ended", "worker", "checkpoint")
-_NUMBERS = ("seconds", "gpu_seconds", "peak_memory_bytes")
+_NUMBERS = ("seconds", "gpu_seconds", "paid_seconds", "peak_memory_bytes")
 _SHARED = ("study", "procedure", "status", "data_hash", "commit", "device", "worker", "reason", "codes", "versions")
 _BULKY = ("arms", "stages_reused", "stage_seconds", "stage_hashes")
 
@@ -166,7 +167,7 @@ def read_records(path: Path, warnings: list[str]) -> tuple[Columns, dict[str, tu
                     if not earlier:
                         record.pop("history", None)
                         record.pop("confusion", None)
-                        columns.add(record)
+                        columns.add(record | {"paid_seconds": paid_seconds([record])})
         if start == 0:
             warnings.append("records.jsonl is empty (0 bytes): no run has ended yet")
     if broken:
@@ -178,8 +179,9 @@ def read_records(path: Path, warnings: list[str]) -> tuple[Columns, dict[str, tu
     clashes = []
     rows = {key: row for row, (key, spans) in enumerate(lines.items()) if len(spans) > 1}
     for key in sorted(rows):
-        record, clash = merge(read_lines(path, lines[key]))
-        columns.replace(rows[key], record)
+        found = read_lines(path, lines[key])
+        record, clash = merge(found)
+        columns.replace(rows[key], record | {"paid_seconds": paid_seconds(found)})
         if clash:
             clashes.append(f"{plural(len(lines[key]), 'record')} share the key {key[:12]} but differ in {clash}; the earliest is used")
     warnings += clashes[:5] + ([f"{len(clashes) - 5} more keys stand in records.jsonl with different values"] if len(clashes) > 5 else [])
@@ -266,6 +268,18 @@ def merge(found: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
     if trials and whole(chosen.get("trial")) is None:
         chosen = {**chosen, "trial": min(trials)}
     return chosen, ", ".join(sorted(clash))
+
+
+def paid_seconds(found: Iterable[Mapping[str, Any]]) -> float:
+    """What a run took of all lines with its key, as a budget counts it: GPU seconds, or those of its workers where it has none, of every
+    try, with what machines' faults cost."""
+    lives: dict[str, float] = {}
+    for record in found:
+        own = next((v for k in ("gpu_seconds", "worker_seconds", "seconds") if (v := finite(record.get(k))) > 0), 0.0)
+        lost = finite(record.get("lost_seconds"))
+        life = str(record.get("started") or "")  # a line that only adds the test part's metrics keeps it
+        lives[life] = max(lives.get(life, 0.0), own + (lost if lost > 0 else 0.0))
+    return sum(lives.values())
 
 
 def _reason(record: Mapping[str, Any]) -> str:

@@ -29,14 +29,14 @@ class Standing:
 
 
 def standing(study: Study, price: float | None = None) -> Standing:
-    """price: of one GPU-hour, or of an hour of a worker where no run used a GPU."""
+    """price: of one GPU-hour, or of an hour of a worker where no run used a GPU. Its product counts what a budget counts: every try."""
     rows = study.usable
     counts = {status: int(count) for status, count in Counter(rows["status"]).items()}
     counts = {status: counts.get(status, 0) for status in STATUSES}
     spent, gpu = float(rows["seconds"].sum()), float(rows["gpu_seconds"].sum())
     money = None
     if price is not None:
-        money = (price * (gpu or spent) / 3600, f"spent at {price:g} per {'GPU' if gpu else 'worker'}-hour")
+        money = (price * float(rows["paid_seconds"].sum()) / 3600, f"spent at {price:g} per {'GPU' if gpu else 'worker'}-hour")
     saved = _saved(study)
     share = saved / (saved + spent) if saved + spent > 0 and any(map(bool, rows["stages_reused"])) else math.nan
     waiting = _waiting(study)

@@ -3,8 +3,9 @@
 # see, with its environment made (`make setup`):
 #
 #   sbatch clusters/slurm-join.sh                       the head: a small job without a GPU that runs `python -m search supcam`
-#   MACHINES=8 sbatch clusters/slurm-join.sh scl        at most eight machines (of 1 GPU each, see GPU below), other words
+#   MACHINES=8 sbatch clusters/slurm-join.sh scl --preset paper     at most eight machines (of 1 GPU each, see below), other words
 #
+# Without --preset the first line takes `quick`, which shows that all works: the head has no GPU to guess another one from. Say `paper` for results.
 # The head asks for its workers itself (this file once more, as a job array) and ends them when the study has ended. A worker whose time limit
 # comes, or that is preempted, costs its runs the work since their last checkpoint and goes back to the queue. The head's time limit must hold
 # the study; when it comes the head goes back to the queue like clusters/slurm.sh, and asks for workers anew.

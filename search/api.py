@@ -26,6 +26,7 @@ from search.faults import told
 from search.folders import at_work
 from search.home import here, home, place_of, ready
 from search.ledger import Ledger
+from search.machines import gpus_of
 from search.outlook import Outlook, look_ahead
 from search.prepare import Prepared, prepare
 from search.request import Request
@@ -134,6 +135,7 @@ def _conduct(work: Work) -> Director:
     budget = Budget(
         deadline=None if request.max_hours is None else time.monotonic() + 3600 * request.max_hours,
         seconds=None if request.max_gpu_hours is None else 3600 * request.max_gpu_hours,
+        held=gpus_of(work.ledger.records, request.gpus_per_run, request.workers_per_run) or float(request.workers_per_run),
         paid=None if request.max_cost is None or request.price_per_hour is None else 3600 * request.max_cost / request.price_per_hour,
     )
     director = Director(
@@ -158,7 +160,7 @@ def _carry_out(work: Work, director: Director) -> None:
         from search.cluster import open_cluster  # first: it sets what Ray reads as it is imported
         from search.admission import admission, gather  # isort: skip
         from search.gpus import free_gpus
-        from search.machines import gpus_of, idle, run_bytes, share_out
+        from search.machines import idle, run_bytes, share_out
         from search.metrics import gauges
         from search.tune import carry_out
 
@@ -186,7 +188,7 @@ def _carry_out(work: Work, director: Director) -> None:
             if gpus == 0 and request.gpus_per_run is None and (words := idle(gpus, machines.here)):
                 told.append(words)
                 say(words)
-            director.slots, director.budget.gpus = share.slots, share.gpus * share.workers or 1.0
+            director.slots, director.budget.held = share.slots, share.held
             stack.enter_context(telling(director, request.price_per_hour, gauges(prepared.name)))
             director.on_change = reporter = Reporter(work.folder)
             director.on_record = loggers = Loggers(prepared.name, work.folder, chosen(request.log), told.append)
@@ -229,7 +231,7 @@ def _finish(work: Work, director: Director, started: float) -> Result:
     for record in records.values():
         runs[record["status"]] = runs.get(record["status"], 0) + 1
     limited = request.max_hours is not None or request.max_gpu_hours is not None
-    why = "" if complete else "stop" if work.asked.by_another else "cost" if director.budget.all_paid() else "limit" if limited else ""
+    why = "" if complete else "stop" if work.asked.by_another else "cost" if director.all_paid() else "limit" if limited else ""
     errors = dict.fromkeys(record["error"]["message"] for record in records.values() if record["error"])
     result = Result(work.folder, work.prepared.name, runs, director.new_records, complete, 0.0, why, reasons=tuple(errors))
     if not runs:

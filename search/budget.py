@@ -11,12 +11,13 @@ from search.queue import Active
 
 @dataclass
 class Budget:
-    """Limits after which nothing is started. spent: seconds of GPUs, or of workers where there is none; gpus: of one run."""
+    """Limits after which nothing is started. spent: seconds of GPUs, or of workers where there is none; held: GPUs of one run, or its
+    workers where it has none."""
 
     deadline: float | None = None  # on the monotonic clock
     seconds: float | None = None
     spent: float = 0.0
-    gpus: float = 1.0
+    held: float = 1.0
     paid: float | None = None  # seconds that --max-cost pays for
 
     def over(self, begun: Sequence[Active]) -> bool:
@@ -29,11 +30,11 @@ class Budget:
     def taken(self, begun: Sequence[Active]) -> float:
         """Seconds so far."""
         clock = time.monotonic()
-        return self.spent + self.gpus * sum(active.worked(clock) for active in begun)  # not while they wait for a machine
+        return self.spent + self.held * sum(active.worked(clock) for active in begun)  # not while they wait for a machine
 
-    def all_paid(self) -> bool:
-        """Whether it is the cost that lets nothing more start."""
-        return self.paid is not None and self.spent >= self.paid and (self.seconds is None or self.paid <= self.seconds)
+    def all_paid(self, begun: Sequence[Active]) -> bool:
+        """Whether it is the cost that lets nothing more start; begun: as for `over`."""
+        return self.paid is not None and self.taken(begun) >= self.paid and (self.seconds is None or self.paid <= self.seconds)
 
 
 def epoch_seconds(record: Mapping[str, Any]) -> float:
@@ -42,20 +43,19 @@ def epoch_seconds(record: Mapping[str, Any]) -> float:
     return max((seconds / epochs[name] for name, seconds in record.get("stage_seconds", {}).items() if epochs.get(name)), default=0.0)
 
 
-def spent_seconds(records: Mapping[str, Mapping[str, Any]]) -> float:
-    """What the ledger says was spent: GPU seconds, and for runs without a GPU those of their worker; with what machines' faults cost."""
-    return float(sum(_own(record) + record.get("lost_seconds", 0.0) for record in records.values()))
+def spent_seconds(record: Mapping[str, Any]) -> float:
+    """What a run took: GPU seconds, and for one without a GPU those of its workers; with what machines' faults cost."""
+    return _own(record) + float(record.get("lost_seconds", 0.0))
 
 
 def spent_ever(every: Iterable[Mapping[str, Any]]) -> float:
-    """The same of all that was ever trained: a run that was tried again, or again for a table, has several records. What a second try took
-    over from the first's checkpoint counts twice: a limit may be met early, never late."""
-    lives: dict[tuple[str, str], Mapping[str, Any]] = {}
+    """The same of all that a ledger says was trained: a run that was tried again, or again for a table, has several records. What a second
+    try took over from the first's checkpoint counts twice: a limit may be met early, never late."""
+    lives: dict[tuple[str, str], float] = {}
     for record in every:
         life = (record["key"], str(record.get("started", "")))  # one that was only tested afterwards keeps its time
-        if life not in lives or _own(record) >= _own(lives[life]):
-            lives[life] = record
-    return sum(spent_seconds({life[0]: record}) for life, record in lives.items())
+        lives[life] = max(lives.get(life, 0.0), spent_seconds(record))
+    return sum(lives.values())
 
 
 def lost_seconds(record: Mapping[str, Any], worked: float) -> float:
@@ -64,4 +64,4 @@ def lost_seconds(record: Mapping[str, Any], worked: float) -> float:
 
 
 def _own(record: Mapping[str, Any]) -> float:
-    return float(record.get("gpu_seconds") or record.get("seconds") or 0.0)
+    return float(record.get("gpu_seconds") or record.get("worker_seconds") or record.get("seconds") or 0.0)

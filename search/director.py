@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from search.budget import Budget, epoch_seconds, spent_ever, spent_seconds
+from search.budget import Budget, epoch_seconds, spent_ever
 from search.endings import settle, stillborn, write_down
 from search.final import Final
 from search.holding import begun, spares
@@ -60,8 +60,7 @@ class Director:
         self.on_change = on_change
         self.on_record: Callable[[Mapping[str, Any]], None] = lambda record: None  # told of each ended run; must not raise
         self.budget = budget or Budget()
-        limited = self.budget.seconds is not None or self.budget.paid is not None  # else it is only shown
-        self.budget.spent = spent_ever(ledger.every()) if limited else spent_seconds(ledger.records)
+        self.budget.spent = spent_ever(ledger.every())
         self.external, self.kept = tuple(external), kept
         self.last_looks = tuple(f"{part}_{entry.procedure.headline[0]}" for part in ("test", *(f"external_{word}" for word in external)))
         self.lock = threading.RLock()
@@ -165,7 +164,12 @@ class Director:
             return not self.queue.active and not self._left()
 
     def _over(self) -> bool:
-        return self.stopping or self.budget.over([*self.queue.active.values(), *self.queue.resumed])
+        return self.stopping or self.budget.over(self.queue.begun())
+
+    def all_paid(self) -> bool:
+        """Whether it is --max-cost that lets nothing more start."""
+        with self.lock:
+            return self.budget.all_paid(self.queue.begun())
 
     def stop(self, why: str | None = None) -> None:
         """Start nothing more, and have the runs in flight save a checkpoint and end. why: what keeps the study from going on."""

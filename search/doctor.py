@@ -6,7 +6,6 @@ import functools
 import http.client
 import os
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -31,15 +30,21 @@ from trainables.parts import code
 from trainables.parts.errors import RequestError, StorageFault
 
 KNOCK_SECONDS = 3.0
-ASKS = """import sys
+OPEN, ASKS, SILENT = "open", "asks for the token", "did not answer"  # what a door says to a stranger
+STRANGER = f"""import sys
 from ray._raylet import GcsClient
-print("let in", len(GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)))"""
+from ray.exceptions import AuthenticationError
+try:
+    GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)
+    print("{OPEN}")
+except AuthenticationError:
+    print("{ASKS}")"""
 CLOSE = "start Ray on every node with RAY_AUTH_MODE=token and one token (ray get-auth-token --generate; docs/cluster.md)"
 
 
 @dataclass(frozen=True)
 class Door:
-    """A port of the cluster, and what it says to somebody without the token. answers: `closed`, `asks for the token`, `open`."""
+    """A port of the cluster, and what it says to somebody without the token. answers: `closed`, OPEN, ASKS, SILENT, or in words."""
 
     name: str
     address: str
@@ -131,14 +136,14 @@ def _cluster(address: str, folder: Folder) -> Health:
 def _doors(head: str, nodes: Sequence[dict[str, Any]], dashboard: str) -> list[Door]:
     """What the cluster says to somebody without the token, at the addresses by which other machines reach it. A firewall between is not
     seen."""
-    tries: list[Callable[[], Door | None]] = [lambda: _gcs(head), _token_file]
+    tries: list[Callable[[], Door]] = [lambda: _gcs(head)]
     if dashboard:
         host, port = _outside(head.rpartition(":")[0], nodes), int(dashboard.rpartition(":")[2])
         tries.append(lambda: _http("dashboard", host, port, "/api/jobs/"))
     agents = {(node["NodeManagerAddress"], node["DashboardAgentListenPort"]) for node in nodes}
     tries += [functools.partial(_http, "agent", host, port, "/api/job_agent/jobs/") for host, port in sorted(agents) if port > 0]
     with ThreadPoolExecutor(16) as pool:
-        return [door for door in pool.map(lambda one: one(), tries) if door is not None]
+        return list(pool.map(lambda one: one(), tries))
 
 
 def _outside(host: str, nodes: Sequence[dict[str, Any]]) -> str:
@@ -153,27 +158,15 @@ def _gcs(head: str) -> Door:
     stranger = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")} | {"RAY_AUTH_MODE": "disabled"}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", ASKS, head], env=stranger, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", STRANGER, head], env=stranger, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
         )
     except subprocess.TimeoutExpired:
-        return Door("Ray", head, "did not answer")
-    if "let in" not in done.stdout:
-        return Door("Ray", head, "asks for the token")
+        return Door("Ray", head, SILENT)
+    said = [line for line in done.stdout.splitlines() if line in (OPEN, ASKS)]
+    if OPEN not in said:
+        return Door("Ray", head, ASKS if said else SILENT)
     words = f"the cluster asks nobody for a token: whoever reaches {head} runs what he likes there as its user"
-    return Door("Ray", head, "open", f"{words}; {CLOSE}")
-
-
-def _token_file() -> Door | None:
-    """The file of a token is its owner's alone, where it is that of this cluster."""
-    if os.environ.get("RAY_AUTH_MODE") != "token" or os.environ.get("RAY_AUTH_TOKEN"):
-        return None
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
-    if not path.exists():
-        return None
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if not mode & 0o077:
-        return Door("token file", str(path), f"mode {mode:04o}")
-    return Door("token file", str(path), f"mode {mode:04o}", f"others of this machine may read the cluster's token; chmod 600 {path}")
+    return Door("Ray", head, OPEN, f"{words}; {CLOSE}")
 
 
 def _http(name: str, host: str, port: int, path: str) -> Door:
@@ -188,12 +181,12 @@ def _http(name: str, host: str, port: int, path: str) -> Door:
     finally:
         connection.close()
     if status in (401, 403):
-        return Door(name, where, "asks for the token")
+        return Door(name, where, ASKS)
     if status in (404, 501):
         return Door(name, where, f"knows no jobs (status {status})")
     words = f"the {name} at {where} takes jobs from whoever reaches it (status {status} without a token)"
     listens = "; and `ray start --head --dashboard-host=127.0.0.1`" if name == "dashboard" else ""
-    return Door(name, where, "open", f"{words}; {CLOSE}{listens}")
+    return Door(name, where, OPEN, f"{words}; {CLOSE}{listens}")
 
 
 # -- words --------------------------------------------------------------------------------------------------------------------------------

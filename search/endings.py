@@ -63,11 +63,11 @@ def write_down(director: "Director", active: Active, ending: Mapping[str, Any]) 
     fresh = before is None or before["status"] != "completed"  # not where test metrics alone were missing
     record = record_of_run(director, active, ending)
     if active.earlier:
-        record["lost_seconds"] = lost_seconds(record, director.budget.gpus * active.worked(time.monotonic()))
+        record["lost_seconds"] = lost_seconds(record, director.budget.held * active.worked(time.monotonic()))
     director.ledger.append(record)
     director.new_records += fresh
     if fresh or record["started"] != (before or {}).get("started"):  # trained again for a table that wants its model
-        director.budget.spent += spent_seconds({key: record})
+        director.budget.spent += spent_seconds(record)
     del director.queue.active[key]
     director.retried.discard(key)
     if record["status"] in ("failed", "diverged", "collapsed"):

@@ -52,7 +52,7 @@ class Expected:
 class Fault:
     """bars: no run may be placed there; else it is worth mending, and no more."""
 
-    kind: str  # storage, code, gpu, disk, shm, clock, silent
+    kind: str  # storage, code, gpu, disk, shm, clock, token, silent
     words: str
     bars: bool = True
 
@@ -78,7 +78,7 @@ class Findings:
 def examine(expected: Expected) -> Findings:
     """On the machine itself."""
     found = Findings(socket.gethostname())
-    for look in (_storage, _code, _gpus, _disk, _shared, _speed):
+    for look in (_storage, _code, _gpus, _disk, _shared, _token, _speed):
         look(expected, found)
     found.now = time.time()
     return found
@@ -275,6 +275,16 @@ def _shared(expected: Expected, found: Findings) -> None:
             ", too little for several workers of one run and for Ray's object store; start the container with --shm-size=2g (or --ipc=host)"
         )
         found.faults.append(Fault("shm", words, expected.group))
+
+
+def _token(expected: Expected, found: Findings) -> None:
+    """The file of a token is its owner's alone, where it is that of this cluster."""
+    if os.environ.get("RAY_AUTH_MODE") != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    if path.exists() and path.stat().st_mode & 0o077:
+        words = f"{found.host}: others of this machine may read the cluster's token; chmod 600 {path} there"
+        found.faults.append(Fault("token", words, False))
 
 
 def _speed(expected: Expected, found: Findings) -> None:

@@ -32,7 +32,7 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
         return ()
     faults = [f"--log must be one of {', '.join(KNOWN)}, none, got {name!r}" for name in names if name not in KNOWN]
     faults += [
-        f"--log {name} needs a package that is not installed; pip install 'karyotune[{name}]'"
+        f"--log {name} needs a package that is not installed; in this project's folder: pip install -c constraints.txt -e '.[{name}]'"
         for name in names
         if name in KNOWN and find_spec(KNOWN[name]) is None
     ]

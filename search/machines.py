@@ -44,6 +44,11 @@ class Resources:
         """What one worker takes."""
         return {"CPU": float(self.cpus)} | ({"GPU": self.gpus} if self.gpus else {})
 
+    @property
+    def held(self) -> float:
+        """GPUs of a run, or its workers where it has none: what its seconds are counted by."""
+        return self.gpus * self.workers or float(self.workers)
+
     def bundles(self, group: bool) -> list[dict[str, float]]:
         """What Tune reserves for a run: its worker, or a trial process that only starts a group, whose workers Ray Train places. The latter
         stands on the head and takes no CPU: a hundredth of one would already keep a two-worker run off two CPUs, for ever."""

@@ -1,5 +1,6 @@
 """A study's status as Prometheus metrics, through Ray's own endpoint of the machine that the command works on.
-Comes in: a status. Goes out: gauges `ray_karyotune_...`, tagged with the study's name."""
+Comes in: a status. Goes out: gauges `ray_karyotune_...`, tagged with the study's name. Ray tells on what a gauge was last set to, so what
+is gone is set to 0."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,14 +26,19 @@ def gauges(study: str) -> Callable[[Mapping[str, Any]], None]:
     aside = Gauge("karyotune_machines_aside", "machines and cards that were set aside", ("study",))
     best = Gauge("karyotune_best_score", "the best run's score on validation data", ("study",))
 
+    told: dict[str, set[str]] = {"status": set(), "host": set()}
+
+    def each(gauge: Gauge, tag: str, values: Mapping[str, int]) -> None:
+        told[tag] |= set(values)
+        for name in told[tag]:
+            gauge.set(float(values.get(name, 0)), {"study": study, tag: name})
+
     def tell(status: Mapping[str, Any]) -> None:
         for name, (key, _) in GAUGES.items():
             if status[key] is not None:
                 plain[name].set(float(status[key]), {"study": study})
-        for how, count in status["counts"].items():
-            ended.set(float(count), {"study": study, "status": how})
-        for host, one in status["machines"].items():
-            machines.set(float(one["running"]), {"study": study, "host": host})
+        each(ended, "status", status["counts"])
+        each(machines, "host", {host: one["running"] for host, one in status["machines"].items()})
         aside.set(float(len(status["aside"])), {"study": study})
         if status["best"] is not None:
             best.set(float(status["best"][0]), {"study": study})

@@ -3,6 +3,7 @@ Comes in: an address, names, bytes or files. Goes out: the same; and StorageFaul
 conditional (`If-None-Match: *`, `If-Match`): of several writers the store lets one win. The only file that knows obstore."""
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 from trainables.parts.errors import StorageFault
 
 SCHEMES = {"s3": "s3", "gs": "gcs"}  # and the extra of this project that brings what is needed
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 PATIENCE = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}  # of a study at work: a minute without a network ends no run
 AT_ONCE = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}  # where somebody waits for the answer
 
@@ -203,8 +205,19 @@ def needs(url: str) -> str:
     if scheme not in SCHEMES:
         return f"addresses must be of {' or '.join(f'{one}://' for one in SCHEMES)}, got {url}"
     if find_spec("obstore") is None:
-        return f"{scheme}:// needs a package that is not installed; pip install 'karyotune[{SCHEMES[scheme]}]'"
-    return "" if url.partition("://")[2].strip("/") else f"{scheme}:// must name a bucket, got {url}"
+        extra = f"pip install -c constraints.txt -e '.[{SCHEMES[scheme]}]'"
+        return f"{scheme}:// needs a package that is not installed; in this project's folder: {extra}"
+    if not url.partition("://")[2].strip("/"):
+        return f"{scheme}:// must name a bucket, got {url}"
+    return _settings() if scheme == "s3" else ""
+
+
+def _settings() -> str:
+    """Words on what the environment says by halves."""
+    if endpoint() and not re.match(r"https?://[^/]", endpoint()):
+        return f"AWS_ENDPOINT_URL must begin with http:// or https:// and name a host, got {endpoint()}"
+    set_, unset = (sorted(name for name in KEYS if bool(os.environ.get(name)) is there) for there in (True, False))
+    return f"{set_[0]} is set and {unset[0]} is not; set both, or neither" if set_ and unset else ""
 
 
 def endpoint() -> str:
@@ -220,10 +233,20 @@ def _credentials(scheme: str) -> dict[str, Any]:
     if os.environ.get("AWS_ACCESS_KEY_ID") or find_spec("boto3") is None:
         return own
     import boto3
+    from botocore.exceptions import BotoCoreError
     from obstore.auth.boto3 import Boto3CredentialProvider
 
-    session = boto3.Session()
-    if session.get_credentials() is None:
+    try:
+        session = boto3.Session()
+        found = session.get_credentials()
+        if found is not None:
+            found.get_frozen_credentials()  # a login that has run out shows here, not in the middle of a study
+    except BotoCoreError as fault:
+        raise StorageFault(
+            f"s3:// cannot be used: Amazon's settings on this machine give no credentials ({' '.join(str(fault).split()).rstrip(':.')}); "
+            "mend ~/.aws/config, name another AWS_PROFILE, or log in again (`aws sso login`)"
+        ) from None
+    if found is None:
         raise StorageFault(
             "s3:// cannot be used: this machine has no credentials for it; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in with "
             "`aws configure`, or give the machine a role"

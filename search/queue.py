@@ -83,6 +83,10 @@ class Queue:
         """Whether a run is placed, or is to be placed again."""
         return key in self.active or any(active.run.key == key for active in self.resumed)
 
+    def begun(self) -> list[Active]:
+        """Runs that may have cost something and have no record yet."""
+        return [*self.active.values(), *self.resumed]
+
     def place(self, active: Active) -> Active:
         """It is handed to a machine."""
         self.tabled.pop(active.run.key, None)

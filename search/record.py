@@ -33,6 +33,7 @@ def record_of_run(director: "Director", active: Active, ending: Mapping[str, Any
     facts |= {name: ending[name] for name in WORKERS if name in ending} | dict(active.facts) | (outcome.origin if outcome else {})
     others = {name: codes for name, codes in (outcome.stage_codes if outcome else {}).items() if codes != [facts["code"]]}
     on_gpu = facts["device"] not in ("", "cpu")
+    total, held = sum(seconds.values()), director.budget.held
     director.home.fetch(director.folder / active.folder / EPOCHS)
     lives = read_lives(director.folder / active.folder)
     return {
@@ -40,7 +41,8 @@ def record_of_run(director: "Director", active: Active, ending: Mapping[str, Any
         **_trial(director, active), "seed": run.seed, "status": status, "params": config_values(run.config),
         "config_hash": run.config_hash, "stage_hashes": dict(run.stages), "stages_reused": outcome.stages_reused if outcome else [],
         "epochs": outcome.epochs if outcome else {row["stage"]: row["epoch"] for row in active.rows},
-        "seconds": sum(seconds.values()), "gpu_seconds": director.budget.gpus * sum(seconds.values()) if on_gpu else 0.0,
+        "seconds": total, "gpu_seconds": held * total if on_gpu else 0.0,
+        **({"worker_seconds": held * total} if not on_gpu and held != 1 else {}),
         "stage_seconds": seconds, "metrics": metrics, "scores": scores, "confusion": outcome.confusion if outcome else {},
         "history": history, "data_hash": director.plan.data_hash, "code": facts["code"], "commit": facts["commit"],
         "dirty": facts["dirty"], "versions": facts["versions"], "device": facts["device"], "host": facts["host"],

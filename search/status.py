@@ -33,7 +33,7 @@ def status_of(director: "Director", price: float | None) -> dict[str, Any]:
         for record in director.ledger.records.values():
             if record["error"] and record["status"] == "failed":
                 failures[record["error"]["message"]] = failures.get(record["error"]["message"], 0) + 1
-        spent = director.budget.taken([*director.queue.active.values(), *director.queue.resumed]) / 3600
+        spent = director.budget.taken(director.queue.begun()) / 3600
     return {
         "at": time.time(), "done": progress.done, "running": progress.running, "placed": progress.placed, "waiting": progress.waiting,
         "counts": progress.counts, "in_flight": progress.in_flight, "seconds_left": progress.seconds_left, "best": progress.best,

@@ -23,6 +23,8 @@ from search.machines import Resources
 from search.queue import Active
 from search.watch import Left, has_left, lost, watched
 
+KEPT = ("_live_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache")  # where Tune has trials that ended, beside its list of all
+
 
 class _Searcher(Searcher):
     """Asks the Director for the next run, and tells it of one whose process has died. Saves no state."""
@@ -80,11 +82,13 @@ class _Searcher(Searcher):
 
 
 class _Scheduler(FIFOScheduler):
-    """Passes each row on; stops what the Director stops. trials: where the Searcher looks for those that Tune has given up."""
+    """Passes each row on; stops what the Director stops; has Tune forget what has ended. trials: where the Searcher looks for those that
+    Tune has given up."""
 
     def __init__(self, director: Director, trials: dict[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.director, self.trials = director, trials
+        self.ended: list[Any] = []  # Tune's trials, which it is not done with as it says so
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self.trials[trial.trial_id] = trial
@@ -102,6 +106,22 @@ class _Scheduler(FIFOScheduler):
             self.director.drop(key, self.director.halt)
             stop = True
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self._forget(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self._forget(tune_controller, trial)
+
+    def _forget(self, tune_controller: Any, trial: Any) -> None:
+        """Those that ended before this one: Tune keeps each to the end of a study, 40 kB, and looks at all of them at each of its steps."""
+        over = [one for one in self.ended if one.is_finished()]
+        self.ended = [one for one in self.ended if not one.is_finished()] + [trial]
+        for one in over:
+            if one in (trials := tune_controller.get_trials()):
+                trials.remove(one)
+            for name in KEPT:
+                getattr(tune_controller, name, set()).discard(one)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -17,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from test_ledger import record
 
+import analysis
 from search import budget as budgeting
 from search import director as directing
 from search import endings, registry, shelf
@@ -1136,6 +1137,7 @@ def test_what_runs_cost_before_a_machine_s_fault_counts_in_the_budget_and_stands
     assert c.budget.spent == pytest.approx(110.0)
     _, c = bench.open(budget=Budget(seconds=100.0))
     assert c.budget.spent == pytest.approx(110.0)
+    assert analysis.load(bench.folder).records["paid_seconds"].sum() == pytest.approx(110.0)
 
 
 def test_a_folder_that_one_machine_cannot_write_is_that_machine_s_fault_and_the_study_s_where_this_one_cannot(study, monkeypatch):
@@ -1235,19 +1237,25 @@ def test_a_stop_asked_for_while_the_command_prepares_is_heard(inside, monkeypatc
     assert inside("--trials", "0", "--repeats", "1", "--tables", "1") == 3
 
 
-def test_what_a_retried_run_cost_before_counts_after_a_restart_too(study):
+@pytest.mark.parametrize("limit", [1000.0, None])
+def test_what_a_retried_run_cost_before_counts_after_a_restart_too(study, limit):
     bench = study(trials=0, repeats=1, tables=["1"], arms=["plain"])
-    _, c = bench.open(budget=Budget(seconds=1000.0))
+    _, c = bench.open(budget=Budget(seconds=limit))
     active = c.next()
     for epoch in (1, 2, 3):
         c.row(active.run.key, row(epoch=epoch) | {"seconds": 100.0})
     end(bench, c, active, "failed", started="2026-11-27T08:00:00+00:00")
-    _, c = bench.open(budget=Budget(seconds=1000.0), retry_failed=True)
+    _, c = bench.open(budget=Budget(seconds=limit), retry_failed=True)
     end(bench, c, c.next())
     spent = c.budget.spent
     assert spent > 300
-    _, c = bench.open(budget=Budget(seconds=1000.0))
+    _, c = bench.open(budget=Budget(seconds=limit))
     assert c.budget.spent == pytest.approx(spent)
+    c.ledger.append(c.ledger.whole(next(iter(c.ledger.records))))  # as where its metrics on the test part alone are added
+    _, c = bench.open(budget=Budget(seconds=limit))
+    assert c.budget.spent == pytest.approx(spent)
+    rows = analysis.load(bench.folder).records
+    assert rows["paid_seconds"].sum() == pytest.approx(spent), "the report's money is the budget's"
 
 
 def test_what_an_earlier_command_trained_of_a_run_in_flight_counts_in_the_budget(study):
@@ -1257,7 +1265,9 @@ def test_what_an_earlier_command_trained_of_a_run_in_flight_counts_in_the_budget
     (bench.folder / active.folder).mkdir(parents=True, exist_ok=True)
     save_state(bench.folder / active.folder / FLIGHT, {}, {"stage_seconds": {"warm": 70.0, "main": 40.0}})
     _, c = bench.open(budget=Budget(seconds=100.0))
-    assert c.finished() and not c.complete() and c.next() is None
+    assert c.finished() and not c.complete() and c.next() is None and not c.all_paid()
+    _, c = bench.open(budget=Budget(paid=100.0))
+    assert c.finished() and c.next() is None and c.all_paid(), "or the same command would be said to go on, and would not"
     _, c = bench.open(budget=Budget(seconds=200.0))
     assert c.next().run.key == active.run.key
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from search import doctor
 from search import examine as examining
 from search.examine import Expected, Fault, Findings, Folder, clock_fault, examine, sees
 from trainables.parts import code
@@ -203,19 +204,34 @@ def test_a_port_that_takes_jobs_without_a_token_is_a_fault(status: int, says: st
     assert _http("dashboard", "127.0.0.1", port, "/api/jobs/").answers == "closed"
 
 
-def test_a_token_that_others_may_read_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from search.doctor import _token_file
+@pytest.mark.parametrize(
+    ("script", "says", "fault"),
+    [
+        ("print('open')", "open", True),
+        ("from ray.exceptions import AuthenticationError\nprint('asks for the token')", "asks for the token", False),
+        ("raise RuntimeError('Timed out while waiting for GCS to become available.')", "did not answer", False),
+        ("", "did not answer", False),
+    ],
+)
+def test_a_head_that_does_not_answer_a_stranger_is_not_said_to_ask_for_the_token(
+    monkeypatch: pytest.MonkeyPatch, script: str, says: str, fault: bool
+) -> None:
+    """The real head's words are those of test_doctor."""
+    monkeypatch.setattr(doctor, "STRANGER", script)
+    door = doctor._gcs("127.0.0.1:1")
+    assert door.answers == says and bool(door.fault) == fault
 
+
+def test_a_token_that_others_of_any_machine_may_read_is_a_fault(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     token = tmp_path / "token"
     token.write_text("a" * 64)
     token.chmod(0o644)
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert _token_file() is None, "it is not used"
+    assert examine(asked(folder)).faults == [], "it is not used"
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    door = _token_file()
-    assert door is not None and f"chmod 600 {token}" in door.fault
+    fault = only(examine(asked(folder)))
+    assert not fault.bars and f"chmod 600 {token} there" in fault.words
     token.chmod(0o600)
-    door = _token_file()
-    assert door is not None and not door.fault
+    assert examine(asked(folder)).faults == []

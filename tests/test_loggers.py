@@ -30,7 +30,7 @@ def test_tensorboard_is_on_by_default_and_others_are_asked_for(monkeypatch):
         chosen(["wandb", "comet"])
     assert caught.value.faults == [
         "--log must be one of tensorboard, mlflow, wandb, none, got 'comet'",
-        "--log wandb needs a package that is not installed; pip install 'karyotune[wandb]'",
+        "--log wandb needs a package that is not installed; in this project's folder: pip install -c constraints.txt -e '.[wandb]'",
     ]
 
 

@@ -66,7 +66,24 @@ def test_a_status_that_is_not_there_or_damaged_is_none(tmp_path):
     ],
 )
 def test_the_lower_of_two_limits_ends_a_study_and_is_named(budget, over, paid):
-    assert budget.over([]) is over and budget.all_paid() is paid
+    assert budget.over([]) is over and budget.all_paid([]) is paid
+
+
+def test_what_is_gone_is_told_as_none_of_it(monkeypatch):
+    """Prometheus would else show the last number for ever."""
+    from search import cluster, metrics  # isort: skip  # in this order: the first sets what Ray reads as it is imported
+
+    assert cluster
+    shown = {}
+    monkeypatch.setattr(
+        metrics, "Gauge", lambda name, *_: SimpleNamespace(set=lambda value, tags: shown.update({(name, *tags.values()): value}))
+    )
+    tell = metrics.gauges("s")
+    plain = dict.fromkeys(key for key, _ in metrics.GAUGES.values()) | {"aside": [], "best": None}
+    tell(plain | {"counts": {"failed": 2, "completed": 1}, "machines": {"a": {"running": 1}, "b": {"running": 1}}})
+    tell(plain | {"counts": {"completed": 3}, "machines": {"a": {"running": 1}}})
+    assert shown["karyotune_runs_ended", "s", "failed"] == 0 and shown["karyotune_runs_ended", "s", "completed"] == 3
+    assert shown["karyotune_machine_runs", "s", "b"] == 0 and shown["karyotune_machine_runs", "s", "a"] == 1
 
 
 def test_a_budget_of_money_ends_a_study_as_a_limit_does_and_says_so(inside, capsys):

@@ -10,8 +10,9 @@ from driving import Bench
 from optuna.trial import TrialState
 from test_director import best_of, end, lines, row, trials
 
-from search import ranking
-from search.budget import Budget
+from analysis.records import paid_seconds
+from search import api, ranking
+from search.budget import Budget, spent_seconds
 from search.ledger import record_of
 from search.record import record_of_run
 from search.sampling import Strategy
@@ -139,25 +140,23 @@ def test_what_waits_for_a_machine_costs_no_hours_and_is_not_called_running(bench
     assert all("waiting for a machine" in words for words in c.progress().in_flight)
 
 
-def test_gpu_seconds_count_each_gpu_of_a_run(bench):
+@pytest.mark.parametrize(("device", "field"), [("H100", "gpu_seconds"), ("cpu", "worker_seconds")])
+def test_seconds_count_each_gpu_of_a_run_and_each_worker_of_one_without(bench, device, field):
     one = bench(pack=None, trials=0, repeats=1, tables=["1"], arms=["plain"])
     _, c = one.open()
-    c.budget.gpus = 2.0
-    record = record_of_run(
-        c,
-        c.next(),
-        {
-            "end": "failed",
-            "kind": "error",
-            "message": "",
-            "started": "",
-            "ended": "",
-            "worker": "",
-            "device": "H100",
-            "peak_memory_bytes": None,
-        },
-    )
-    assert record["gpu_seconds"] == 2 * record["seconds"]
+    c.budget.held = 2.0
+    active = c.next()
+    active.rows = [row()]
+    ending = {"end": "failed", "kind": "error", "message": "", "started": "", "ended": "", "worker": "", "peak_memory_bytes": None}
+    record = record_of_run(c, active, ending | {"device": device})
+    assert record[field] == 2 * record["seconds"] == spent_seconds(record) == paid_seconds([record]) == 1.0
+
+
+def test_a_run_of_two_workers_without_a_gpu_holds_two_workers(inside, monkeypatch):
+    held = []
+    monkeypatch.setattr(api, "_carry_out", lambda work, director: held.append(director.budget.held))
+    inside("--trials", "0", "--tables", "1", "--workers-per-run", "2", "--gpus-per-run", "0")
+    assert held == [2.0]
 
 
 # -- two objectives ---------------------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ case $1 in
       echo /mnt/packages > "$LAB/env/lib/python3.11/site-packages/packages.pth"
       printf '#!/mnt/env/bin/python\nfrom ray.scripts.scripts import main\nmain()\n' > "$LAB/env/bin/ray"
       chmod +x "$LAB/env/bin/ray"
-      cp "$(dirname "$0")/../../constraints.txt" "$LAB/env/constraints.txt"
+      (cd "$(dirname "$0")/../.." && echo . && cat constraints.txt pyproject.toml) > "$LAB/env/installed.txt"
     fi
     sed 's#^\(root:.*\):[^:]*:[^:]*$#\1:/mnt/host/home:/bin/bash#' /etc/passwd > "$LAB/users"
     { echo "127.0.0.1 localhost"; for i in $(seq "$2"); do echo "$NET.1$i k$i"; done; } > "$LAB/names"
