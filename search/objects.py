@@ -15,8 +15,18 @@ from typing import Any
 from trainables.parts.errors import StorageFault
 
 SCHEMES = {"s3": "s3", "gs": "gcs"}  # and the extra of this project that brings what is needed
-PATIENCE = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}  # of a study at work: a minute without a network ends no run
-AT_ONCE = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}  # where somebody waits for the answer
+
+
+def _retries(seconds: float, pause: float) -> dict[str, Any]:
+    """The time decides, not a number: the pauses are drawn from 0 up, so that many of them may be over in a second."""
+    backoff = {"init_backoff": timedelta(seconds=pause), "max_backoff": timedelta(seconds=4 * pause)}
+    return {"max_retries": 1000, "retry_timeout": timedelta(seconds=seconds), "backoff": backoff}
+
+
+PATIENCE = _retries(60, 1.0)  # of a study at work: a minute without a network ends no run
+AT_ONCE = _retries(6, 0.25)  # where somebody waits for the answer
+ANSWER_SECONDS = 8.0  # for how long such a one waits for a store that took the question and is silent
+SILENCE_SECONDS = 120.0  # the same of a study at work; with it the store may not have taken all of a large object yet
 
 
 @dataclass(frozen=True)
@@ -32,16 +42,19 @@ class Objects:
     """What stands below `url`. quick: a question whose answer somebody waits for."""
 
     def __init__(self, url: str, quick: bool = False) -> None:
-        from obstore.store import from_url
+        from obstore.store import GCSStore, S3Store
 
         self.url = url.rstrip("/")
         scheme, _, rest = self.url.partition("://")
-        self.bucket = rest.partition("/")[0]
+        self.bucket, _, prefix = rest.partition("/")  # not to be read as a URL, in which # and ? end the path
         plain = scheme == "s3" and endpoint().startswith("http://")
-        client: Any = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(minutes=10), "allow_http": plain}
+        whole, silent = (ANSWER_SECONDS, ANSWER_SECONDS) if quick else (600.0, SILENCE_SECONDS)
+        times = {"connect_timeout": 4.0, "timeout": whole, "read_timeout": silent}
+        client: Any = {name: timedelta(seconds=value) for name, value in times.items()} | {"allow_http": plain}
         retry: Any = AT_ONCE if quick else PATIENCE
+        kind: Any = {"s3": S3Store, "gs": GCSStore}[scheme]
         with self._told():
-            self._store: Any = from_url(self.url, client_options=client, retry_config=retry, **_credentials(scheme))
+            self._store: Any = kind(self.bucket, prefix=prefix or None, client_options=client, retry_config=retry, **_credentials(scheme))
 
     def put(self, name: str, content: bytes | Path) -> None:
         import obstore

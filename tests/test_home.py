@@ -212,8 +212,11 @@ def test_a_study_is_done_in_a_bucket_shown_and_gone_on_with_from_another_machine
     assert cli.main(["ls", "--storage", away]) == 0 and "toy-quick-synthetic: unfinished, 1 completed" in capsys.readouterr().out
     assert cli.main(["show", f"{away}/toy-quick-synthetic", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["runs"] == {"completed": 1}
+    best = f"{tmp_path.name}/toy-quick-synthetic/best/"
+    client(server).put_object(Bucket="lab", Key=f"{best}confusion_external_old.csv", Body=b"of the export before")
     assert inside(*WORDS) == 0 and len(inside.trained) == 2
     assert "2 runs (2 completed), 1 of them now" in capsys.readouterr().out
+    assert "model.safetensors" in (exported := names(server, "lab", best)) and "confusion_external_old.csv" not in exported
     ledger = Ledger(here(f"{away}/toy-quick-synthetic"))
     ledger.read()
     assert len(ledger.records) == 2
@@ -321,3 +324,81 @@ def test_a_ledger_away_holds_what_was_appended(away):
     ledger = Ledger(folder)
     ledger.read()
     assert list(ledger.records) == ["a"]
+
+
+def study(one, **files):
+    """A study as a command leaves it: what every machine brings, and an exported model, which none needs."""
+    for name in ("study.json", "data/images.npy", "best/model.safetensors", "best/karyotune.json", "report.html"):
+        (one.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (one.folder / name).write_bytes(b"{}")
+    one.put()
+
+
+def there(one):
+    return {found.name for found in one.objects.below()}
+
+
+def test_what_a_copy_lacks_stays_in_the_bucket(two):
+    one, other = two
+    study(one)
+    every = there(one)
+    other.bring()
+    assert not (other.folder / "best" / "model.safetensors").exists(), "large, and not needed"
+    (other.folder / "data" / "images.npy").unlink()  # a sweeper of old files, which brought ones seem to be
+    (other.folder / "study.json").unlink()
+    (other.folder / "report.html").write_text("anew")
+    with other.held():
+        other.put()
+    assert there(one) == every and one.objects.get("report.html")[0] == b"anew"
+
+
+def test_an_export_takes_the_place_of_the_one_before_with_all_its_files(two):
+    one, other = two
+    study(one)
+    other.bring()
+    (other.folder / "best" / "karyotune.json").unlink()
+    (other.folder / "best" / "config.json").write_text("{}")
+    other.replaced(other.folder / "best")
+    assert {name for name in there(one) if name.startswith("best/")} == {"best/config.json"}
+
+
+def test_a_file_that_was_put_anew_from_elsewhere_is_not_put_back_as_it_was(two):
+    one, other = two
+    study(one)
+    other.bring()
+    time.sleep(1.1)  # stores tell time by the second
+    one.objects.put("data/images.npy", b"anew")
+    other.put()
+    assert one.objects.get("data/images.npy")[0] == b"anew"
+
+
+def test_an_address_a_level_too_high_touches_no_study_that_is_at_work(away):
+    folder = here(f"{away}/up/studies/one")
+    with held(folder):
+        one = home.home(folder)
+        study(one)
+        (folder / "log.txt").write_text("of now")
+        (folder / "checkpoints" / "k").mkdir(parents=True)
+        (folder / "checkpoints" / "k" / FLIGHT).write_bytes(b"of now")
+        one.objects.put("log.txt", b"of a minute ago")
+
+        def files():
+            return {path: path.read_bytes() for path in folder.rglob("[!.]*") if path.is_file()}
+
+        before = files()
+        home.ready(here(f"{away}/up"), "images")
+        with pytest.raises(RequestError, match="studies is no study, it holds some"):
+            home.ready(here(f"{away}/up/studies"))
+        home.ready(here(f"{away}/up/studies/one/data"), "images")
+        assert files() == before
+
+
+@pytest.mark.parametrize("name", ["images#2", "images?2", "images%202", "images 2"])
+def test_names_that_a_url_would_cut_or_join_are_studies_of_their_own(away, server, tmp_path, name):
+    for word in ("images", "images 2", "images%202"):
+        home.home(here(f"{away}/{word}")).objects.put("study.json", word.encode())
+    mine = home.home(here(f"{away}/{name}"))
+    mine.objects.put("study.json", name.encode())
+    assert client(server).get_object(Bucket="lab", Key=f"{tmp_path.name}/{name}/study.json")["Body"].read() == name.encode()
+    mine.objects.delete(*there(mine))
+    assert home.home(here(f"{away}/images")).objects.get("study.json")[0] == b"images"
