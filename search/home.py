@@ -182,7 +182,7 @@ class Away(Home):
         if kind == "images":
             images = self.objects.below()
             if not images:
-                raise RequestError(f"there is nothing at {self.url}; give the address of a folder of images")
+                raise RequestError(f"there is nothing at {self.url}; give the address of a folder of images, or of an export (`best`)")
             self._clear(images, kind)
             nested = self._nested()
             self._load(found for found in images if not found.name.startswith(nested))

@@ -4,6 +4,7 @@ conditional (`If-None-Match: *`, `If-Match`): of several writers the store lets 
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ def _retries(seconds: float, pause: float) -> dict[str, Any]:
 PATIENCE = _retries(60, 1.0)  # of a study at work: a minute without a network ends no run
 AT_ONCE = _retries(6, 0.25)  # where somebody waits for the answer
 ANSWER_SECONDS = 8.0  # for how long such a one waits for a store that took the question and is silent
+CONFLICTS, CONFLICT_SECONDS = 60, 0.5  # how often, and how soon, a new object is put again that another of its name was in the way of
 SILENCE_SECONDS = 120.0  # the same of a study at work; with it the store may not have taken all of a large object yet
 
 
@@ -64,16 +66,19 @@ class Objects:
 
     def put_new(self, name: str, content: bytes | Path) -> bool:
         """Whether it was written: not where another one is there already. One of the same content is ours: its answer was lost, and the
-        client asked again."""
+        client asked again. Amazon also says that one is there while another put of that name is under way, or has just failed."""
         import obstore
 
-        with self._told():
-            try:
-                obstore.put(self._store, name, content, mode="create")
-            except obstore.exceptions.AlreadyExistsError:
-                there = self.get(name)
-                return there is not None and there[0] == (content if isinstance(content, bytes) else content.read_bytes())
-        return True
+        for _ in range(CONFLICTS):
+            with self._told():
+                try:
+                    obstore.put(self._store, name, content, mode="create")
+                    return True
+                except obstore.exceptions.AlreadyExistsError:
+                    if (there := self.get(name)) is not None:
+                        return there[0] == (content if isinstance(content, bytes) else content.read_bytes())
+            time.sleep(CONFLICT_SECONDS)
+        raise StorageFault(f"{self.url} neither takes {name} nor has it; look at its server, then the same command continues")
 
     def put_over(self, name: str, content: bytes, version: dict[str, str]) -> dict[str, str] | None:
         """The new version; None where the object is not of `version` any more."""
@@ -185,9 +190,11 @@ class Objects:
             raise StorageFault(f"{self.url} {self._why(fault)}") from fault
 
     def _why(self, fault: Exception) -> str:
-        from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+        from obstore.exceptions import InvalidPathError, PermissionDeniedError, UnauthenticatedError
 
         words = str(fault)
+        if isinstance(fault, InvalidPathError):
+            return f"holds what no folder can ({words.splitlines()[0]}); rename or delete it there, or give an address without it"
         refused = isinstance(fault, PermissionError | PermissionDeniedError | UnauthenticatedError)
         if self._no_bucket(fault):
             return f"cannot be used: there is no bucket {self.bucket}; make it, or name another --storage"
@@ -216,8 +223,14 @@ def needs(url: str) -> str:
     if scheme not in SCHEMES:
         return f"addresses must be of {' or '.join(f'{one}://' for one in SCHEMES)}, got {url}"
     if find_spec("obstore") is None:
-        return f"{scheme}:// needs a package that is not installed; pip install 'karyotune[{SCHEMES[scheme]}]'"
-    return "" if url.partition("://")[2].strip("/") else f"{scheme}:// must name a bucket, got {url}"
+        return (
+            f"{scheme}:// needs a package that is not installed; in this project's folder: pip install -c constraints.txt -e "
+            f"'.[{SCHEMES[scheme]}]'"
+        )
+    parts = url.partition("://")[2].strip("/").split("/")
+    if ".." in parts:
+        return f"{scheme}:// must be said without '..', got {url}; a bucket has no folder above another"
+    return "" if parts[0] else f"{scheme}:// must name a bucket, got {url}"
 
 
 def endpoint() -> str:
