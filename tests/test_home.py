@@ -7,11 +7,13 @@ import shutil
 import socket
 import time
 from dataclasses import replace
+from zipfile import ZipFile
 
 import pytest
 from buckets import between, client, names, served
 from test_ledger import record
 
+from analysis.__main__ import main as python_m_analysis
 from search import cli, home, objects
 from search.home import CACHE, Away, here, place_of
 from search.ledger import Ledger
@@ -228,7 +230,21 @@ def test_a_study_is_done_in_a_bucket_shown_and_gone_on_with_from_another_machine
     ledger = Ledger(here(f"{away}/toy-quick-synthetic"))
     ledger.read()
     assert len(ledger.records) == 2
-    assert cli.main(["rm", f"{away}/toy-quick-synthetic", "--yes"]) == 0
+    monkeypatch.setenv(CACHE, str(tmp_path / "third"))
+    study, kept = f"{away}/toy-quick-synthetic", set(names(server, "lab", f"{tmp_path.name}/toy-quick-synthetic/"))
+    assert inside("report") == 0 and cli.main(["report", study, "--bundle", str(tmp_path / "bundle.zip")]) == 0
+    bundled = [name.partition("/")[2] for name in ZipFile(tmp_path / "bundle.zip").namelist()]
+    assert {"splits", "checkpoints"} <= {name.partition("/")[0] for name in bundled}, "with predictions"
+    assert cli.main(["report", study, "--checklist", "claim"]) == 0 and cli.main(["show", study]) == 0
+    now = set(names(server, "lab", f"{tmp_path.name}/toy-quick-synthetic/"))
+    assert now == kept | {"checklist-claim.md"} and (here(study) / "checklist-claim.md").exists()
+    capsys.readouterr()
+    assert cli.main(["predict", f"{study}/best", "none.png"]) == 2 and capsys.readouterr().err == "search: no such image: none.png\n"
+    assert python_m_analysis([study]) == 2 and f"`karyotune report {study}` brings that study" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr("search.folders.at_work", lambda folder: True)
+        assert cli.main(["stop", study]) == 0 and capsys.readouterr().out.endswith(f"It goes on with: resume {study}\n")
+    assert cli.main(["rm", study, "--yes"]) == 0
     assert not names(server, "lab", f"{tmp_path.name}/")
 
 
@@ -358,6 +374,7 @@ def test_an_address_a_level_too_high_touches_no_study_that_is_at_work(away):
         one = home.home(folder)
         study(one)
         (folder / "log.txt").write_text("of now")
+        (folder / "data" / "data.json").write_text("of now, and not put yet")
         (folder / "checkpoints" / "k").mkdir(parents=True)
         (folder / "checkpoints" / "k" / FLIGHT).write_bytes(b"of now")
         one.objects.put("log.txt", b"of a minute ago")
@@ -458,13 +475,14 @@ def test_a_signal_is_not_held_up_by_a_store_that_is_silent(two, monkeypatch):
         monkeypatch.setattr(objects.Objects, "put", lambda self, name, content: network.wait(10) and real(self, name, content))
         one.stop(wait=False)
         assert one.stopped() and not other.objects.head(".stop")
-        network.set()
+        threading.Timer(0.2, network.set).start()
     assert other.stopped(), "said before the command has ended"
 
 
-def test_a_store_that_takes_no_heed_of_conditions_is_refused(two, server, monkeypatch):
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
+def test_a_store_that_takes_no_heed_of_conditions_is_refused(two, server, monkeypatch, header):
     def heedless(request):
-        del request.headers["If-None-Match"], request.headers["If-Match"]
+        del request.headers[header]
 
     with between(server, heedless) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
@@ -481,7 +499,7 @@ def test_a_store_that_takes_a_question_and_is_silent_is_given_up(away, server, m
     monkeypatch.setattr(objects, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(objects, "AT_ONCE", objects._retries(0.1, 0.01))
     over = threading.Event()
-    with between(server, lambda request: over.wait(20) and None) as url:
+    with between(server, lambda request: over.wait(5) and None) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         assert cli.main(["ls", "--storage", away]) == 2
         assert not over.is_set() and f"{away} cannot be reached" in capsys.readouterr().err
