@@ -237,6 +237,8 @@ class Study:
 def load(study_dir: str | Path) -> Study:
     """Reads STUDY_DIR/study.json and STUDY_DIR/records.jsonl. StudyError where the folder has neither."""
     folder = Path(study_dir)
+    if "://" in str(study_dir):
+        raise StudyError(f"{study_dir} is an address; `karyotune report {study_dir}` brings that study, and names the folder to give here")
     if not folder.is_dir():
         raise StudyError(f"no study folder {str(study_dir)!r}; give the folder that holds study.json and records.jsonl")
     if not any((folder / name).exists() for name in ("study.json", "records.jsonl")):

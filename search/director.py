@@ -176,7 +176,7 @@ class Director:
         self.stopping = True
         self.halt = self.halt or why
         with suppress(OSError):  # a full disk: the runs notice it themselves
-            self.home.stop()
+            self.home.stop(wait=False)  # a signal's handler calls this
 
     def drop(self, key: str, why: str) -> None:
         """What came of a run could not be written. It stays as its process left it, and is taken up by the next command."""

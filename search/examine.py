@@ -294,6 +294,9 @@ def _speed(expected: Expected, found: Findings) -> None:
     name = f"{found.wrote}-probe"
     try:
         written, read = (_speed_away if is_address(expected.storage) else _speed_here)(expected.storage, name, secrets.token_bytes(PIECE))
+    except StorageFault as fault:
+        found.faults.append(Fault("storage", f"{found.host}: {fault}"))
+        return
     except OSError as fault:
         found.faults.append(
             Fault("storage", f"{found.host} could not write {PROBE_BYTES >> 20} MB to the storage ({fault.strerror}); make room there")
@@ -325,7 +328,7 @@ def _speed_here(storage: str, name: str, piece: bytes) -> tuple[float, float]:
 
 def _speed_away(storage: str, name: str, piece: bytes) -> tuple[float, float]:
     """Of one object that is put and brought again and again."""
-    there = Objects(storage, quick=True)
+    there = Objects(storage)  # a slow one is to be measured
 
     def put() -> int:
         there.put(name, piece)

@@ -216,6 +216,7 @@ def _put(temporary: Path, folder: Path) -> Path:
     temporary.rename(best)
     failpoint("export.renamed")
     shutil.rmtree(old, ignore_errors=True)
+    home(folder).replaced(best)
     return best
 
 

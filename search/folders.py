@@ -50,7 +50,7 @@ class Overview:
 
 def studies(storage: Path) -> list[Path]:
     """Folders of studies below a storage, by name."""
-    if away := names_below(storage):
+    if (away := names_below(storage)) is not None:  # the bucket is the truth, whatever copies are here
         return [storage / name for name in away]
     if not storage.is_dir():
         return []
@@ -85,7 +85,7 @@ def held(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RequestError(f"a command is at work on {folder}; stop it first: stop {folder}") from None
+            raise RequestError(f"a command is at work on {home(folder)}; stop it first: stop {home(folder)}") from None
         with home(folder).held():
             yield
 
@@ -128,7 +128,7 @@ def ask_to_stop(folder: Path) -> None:
     """Have the command at work save its checkpoints and end. RequestError where there is none."""
     if not at_work(folder):
         raise RequestError(
-            f"no command is at work on {folder} (or on a file system whose locks are not seen here); there is nothing to stop"
+            f"no command is at work on {home(folder)} (or on a file system whose locks are not seen here); there is nothing to stop"
         )
     home(folder).stop()
 

@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -56,7 +57,11 @@ class Home:
         on other machines have left, for the command at work; `images`: of no study."""
 
     def put(self, *paths: Path) -> None:
-        """Files that are finished; without any, all that was changed and is nobody else's to put."""
+        """Files that are finished; without any, all that was changed and is nobody else's to put. Deletes nothing: a copy may lack what was
+        not brought, or was swept away."""
+
+    def replaced(self, folder: Path) -> None:
+        """Another one has taken the place of a whole folder: what the one before had beside goes."""
 
     def put_run(self, run: Path) -> None:
         """What a worker has finished of its run."""
@@ -110,7 +115,8 @@ class Home:
         """Whether a command on another machine is."""
         return False
 
-    def stop(self) -> None:
+    def stop(self, wait: bool = True) -> None:
+        """wait: until the word is there; the network may be gone, or silent."""
         (self.folder / STOP).touch()
 
     def stopped(self) -> bool:
@@ -129,11 +135,20 @@ class Away(Home):
         self.lost = ""  # why this command may not write any more
         self.holds = False  # whether this process is the command at work
         self._objects: Objects | None = None
+        self._quick: Objects | None = None
         self._next: dict[str, int] = {}
         self._stages: tuple[float, set[str]] = (0.0, set())
         self._asked, self._stopped = 0.0, False
+        self._word: threading.Thread | None = None  # that puts the word to stop
+        self._ahead: float | None = None  # the store's clock less this machine's monotonic one
         self._flights: set[Path] = set()  # that this process has put
         self._busy = threading.RLock()  # threads of this process
+
+    @property
+    def quick(self) -> Objects:
+        """For questions whose answer somebody waits for."""
+        self._quick = self._quick or Objects(self.url, quick=True)
+        return self._quick
 
     @property
     def objects(self) -> Objects:
@@ -141,31 +156,48 @@ class Away(Home):
         return self._objects
 
     def check(self) -> None:
-        quick, probe = Objects(self.url, quick=True), f".probe-{secrets.token_hex(4)}"
-        quick.put(probe, b"")
+        """Also where two commands could not be kept from each other: some that speak like S3 take no heed of conditions."""
+        quick, probe = self.quick, f".probe-{secrets.token_hex(4)}"
+        heeds = quick.put_new(probe, b"one") and not quick.put_new(probe, b"other")
+        first = quick.get(probe)
+        quick.put(probe, b"later")
+        heeds = heeds and first is not None and quick.put_over(probe, b"too late", first[1]) is None
         quick.delete(probe)
+        if not heeds:
+            raise StorageFault(
+                f"{self.url} cannot be used: it takes no heed of conditional writes (If-None-Match, If-Match), so that two commands could "
+                "write one study; have its server renewed, or name another --storage"
+            )
         quick.folders()
 
     # -- files ------------------------------------------------------------------------------------------------------------------------
 
     def bring(self, kind: str = "work") -> None:
         with self._alone():
-            if self.holds or not locked(self.folder):  # else the copy is what a command on this machine works on
+            # else the copy, or what it is a part of, is what a command on this machine works on
+            if self.holds or not any(locked(one) for one in (self.folder, *self.folder.parents)):
                 self._bring(kind)
 
     def _bring(self, kind: str) -> None:
         if kind == "images":
             images = self.objects.below()
             if not images:
-                raise RequestError(f"there is nothing at {self.url}; give the address of a folder of images")
+                raise RequestError(f"there is nothing at {self.url}; give the address of a folder of images, or of an export (`best`)")
             self._clear(images, kind)
-            self._load(images)
+            nested = self._nested()
+            self._load(found for found in images if not found.name.startswith(nested))
             return
         if kind == "results":
             self._load(found for found in self.objects.below("checkpoints/") if not found.name.endswith(LARGE))
             return
         there = [found for found in self.objects.beside() if not found.name.startswith(".")]
-        for name in self.objects.folders():
+        folders = self.objects.folders()
+        if not any(found.name == "study.json" for found in there) and not {*LEDGERS, "checkpoints"} & {*folders}:
+            below = next((name for name in folders if self.objects.head(f"{name}/study.json") is not None), "")
+            if below:
+                raise RequestError(f"{self.url} is no study, it holds some (such as {below}); name one, or give yours another --name")
+            there, folders = [], []  # one that is to be begun, whatever lies beside
+        for name in folders:
             if kind == "glance" and name not in (*LEDGERS, "checkpoints"):
                 continue
             there += self.objects.below(f"{name}/")
@@ -175,6 +207,12 @@ class Away(Home):
         self._load(found for found in there if kind == "whole" or not found.name.endswith(LARGE))
         for name in LEDGERS:
             self._join(name, [found.name for found in there if found.name.startswith(f"{name}/")])
+
+    def _nested(self) -> tuple[str, ...]:
+        """Copies of studies below this address, which is a level too high: a command of this machine may be at work on them."""
+        return tuple(
+            f"{path.parent.relative_to(self.folder).as_posix()}/" for path in self.folder.rglob(LOCK) if path.parent != self.folder
+        )
 
     def _clear(self, there: Iterable[Found], kind: str) -> None:
         """Delete what is not there: it was deleted, or was never put."""
@@ -234,10 +272,16 @@ class Away(Home):
                     there |= {found.name: found for found in self.objects.below(f"{name}/")}
             here = {path.relative_to(self.folder).as_posix(): path for path in _files(self.folder)}
             here = {name: path for name, path in here.items() if name.partition("/")[0] not in (*ONCE, *LEDGERS.values())}
-            changed = [path for name, path in here.items() if name not in there or not self._same(there[name])]
+            changed = [path for name, path in here.items() if name not in there or _changed(path, there[name])]
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 list(pool.map(self._put, changed))
-            self.objects.delete(*(name for name in there if name not in here))
+
+    def replaced(self, folder: Path) -> None:
+        if self.lost:
+            return
+        self.put(*_files(folder))
+        below = self.objects.below(f"{folder.relative_to(self.folder).as_posix()}/")
+        self.objects.delete(*(found.name for found in below if not (self.folder / found.name).exists()))
 
     def _put(self, path: Path) -> None:
         name = path.relative_to(self.folder).as_posix()
@@ -301,8 +345,9 @@ class Away(Home):
 
     def remove(self, path: Path) -> None:
         name = path.relative_to(self.folder).as_posix()
-        below = [found.name for found in self.objects.below(f"{name}/")] if "." not in path.name else [name]
-        self.objects.delete(*below)
+        if not self.lost:  # else it is another command's
+            below = [found.name for found in self.objects.below(f"{name}/")] if "." not in path.name else [name]
+            self.objects.delete(*below)
         self._stages = (0.0, self._stages[1] - {path.name})
         super().remove(path)
 
@@ -341,14 +386,25 @@ class Away(Home):
 
     # -- the word to stop ---------------------------------------------------------------------------------------------------------------
 
-    def stop(self) -> None:
+    def stop(self, wait: bool = True) -> None:
         self._stopped = True  # whether the network is there or not
-        self.objects.put(STOP, b"")
+        if self.lost:
+            return  # the word would be for the command that has taken over
+        if wait:
+            self.objects.put(STOP, b"")
+        elif self._word is None:
+            self._word = threading.Thread(target=self._say_stop, daemon=True)
+            self._word.start()
+
+    def _say_stop(self) -> None:
+        with suppress(StorageFault):  # no network: runs elsewhere are stopped with their next row
+            self.objects.put(STOP, b"")
 
     def stopped(self) -> bool:
         if not self._stopped and time.monotonic() - self._asked > STOP_SECONDS:
+            with suppress(StorageFault):  # no network: as it was; what is lost by that, records and checkpoints say themselves
+                self._stopped = self.quick.head(STOP) is not None
             self._asked = time.monotonic()
-            self._stopped = self.objects.head(STOP) is not None
         return self._stopped
 
     def forget_stop(self) -> None:
@@ -391,16 +447,16 @@ class Away(Home):
             self.put()
         finally:
             over.set()
-            for thread in threads:
+            for thread in (*threads, *([self._word] if self._word is not None else [])):
                 thread.join()
-            self.holds = False
+            self.holds, self._word = False, None
             if version:
                 with suppress(StorageFault):  # another command waits LEASE_SECONDS for it then
                     self.objects.delete(LOCK)
 
     def _take(self, own: dict[str, Any]) -> dict[str, str]:
         """The lock's version. One whose command was killed on this machine is taken at once, else after LEASE_SECONDS without a word."""
-        began, first = time.monotonic(), None
+        began, first, told = time.monotonic(), None, False
         while True:
             if self.objects.put_new(LOCK, _json(own)):
                 return self._version(own)
@@ -417,6 +473,9 @@ class Away(Home):
                 taken = self.objects.put_over(LOCK, _json(own), there[1])
                 if taken is not None:
                     return taken
+            elif not told:
+                told = True
+                print(f"{self}: looking for {LEASE_SECONDS:g} s whether the command that holds it ({other['host']}) lives", file=sys.stderr)
             time.sleep(1.0)
 
     def _version(self, own: dict[str, Any]) -> dict[str, str]:
@@ -426,7 +485,22 @@ class Away(Home):
 
     def at_work(self) -> bool:
         there = self.objects.head(LOCK)
-        return there is not None and time.time() - there.modified < LEASE_SECONDS
+        return there is not None and self._now() - there.modified < LEASE_SECONDS
+
+    def _now(self) -> float:
+        """By the store's clock, as what stands there is; this machine's may be wrong. Asked once."""
+        if self._ahead is None:
+            probe = f".probe-{secrets.token_hex(4)}"
+            try:
+                self.objects.put(probe, b"")
+                found = self.objects.head(probe)
+                self.objects.delete(probe)
+            except StorageFault:  # may only look
+                return time.time()
+            if found is None:
+                return time.time()
+            self._ahead = found.modified - time.monotonic()
+        return time.monotonic() + self._ahead
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -494,21 +568,20 @@ def ready(folder: Path, kind: str = "work") -> Path:
     there = home(folder)
     try:
         if isinstance(there, Away):
-            Objects(there.url, quick=True).folders()
+            there.quick.folders()
         there.bring(kind)
     except StorageFault as fault:
         raise RequestError(str(fault)) from None
     return folder
 
 
-def names_below(storage: Path) -> list[str]:
-    """Studies of a storage at an address; their folders are made, with nothing in them."""
+def names_below(storage: Path) -> list[str] | None:
+    """Studies of a storage at an address; None of a folder."""
     there = home(storage)
     if not isinstance(there, Away):
-        return []
+        return None
     try:
-        quick = Objects(there.url, quick=True)
-        found = [name for name in quick.folders() if quick.head(f"{name}/study.json") is not None]
+        found = [name for name in there.quick.folders() if there.quick.head(f"{name}/study.json") is not None]
     except StorageFault as fault:
         raise RequestError(str(fault)) from None
     return sorted(found)
@@ -539,6 +612,9 @@ def cache() -> Path:
 def _files(folder: Path) -> Iterator[Path]:
     """Those that are or may be at the address too: nothing hidden, nothing of Ray's."""
     for root, folders, files in os.walk(folder):
+        if LOCK in files and Path(root) != folder:  # a study's own copy, below an address that is a level too high
+            folders[:] = []
+            continue
         folders[:] = [name for name in folders if not name.startswith(".") and (name != "ray" or Path(root) != folder)]
         for name in files:
             if not name.startswith("."):
@@ -552,6 +628,11 @@ def _same(path: Path, found: Found) -> bool:
     except FileNotFoundError:
         return False
     return about.st_size == found.size and about.st_mtime_ns == found.modified * 10**9
+
+
+def _changed(path: Path, found: Found) -> bool:
+    """Whether it was written here; one that was brought, and put anew from elsewhere since, is the older one."""
+    return not _same(path, found) and not (_stamped(path) and path.stat().st_mtime < found.modified)
 
 
 def _stamped(path: Path) -> bool:

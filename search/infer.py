@@ -22,6 +22,7 @@ from analysis.levels import by_class
 from analysis.statistics import Interval
 from search.card import confusion_csv, share_rows
 from search.exported import Exported, open_export
+from search.home import place_of
 from trainables.data.find import walk
 from trainables.data.normal import Normal, normal_of
 from trainables.data.open import SUFFIXES, FileFault
@@ -78,7 +79,7 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console, as_json
     own = ("this is the data that the model was trained on: its test part alone stands in metrics.json of the export",) if known else ()
     for note in (*own, *pack.notes):
         console.print(f"note: {note}", markup=False, soft_wrap=True)
-    table = Table("metric", "value", "95 % interval", title=escape(f"{best} on {data}: {len(pack.labels)} images"))
+    table = Table("metric", "value", "95 % interval", title=escape(f"{place_of(best)} on {place_of(data)}: {len(pack.labels)} images"))
     for name, level in values.items():
         ends = "" if level is None or isnan(level[1].low) else f"{level[1].low:.2f} to {level[1].high:.2f}"
         table.add_row(name, "undefined" if level is None else f"{level[0].value:.2f} %", ends)
@@ -99,7 +100,7 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console, as_json
             of_class.add_row(*map(escape, row))
         console.print(of_class)
     report: dict[str, Any] = {
-        "export": str(best), "data": str(data), "data_hash": pack.hash, "images": len(pack.labels), "metrics": judged.metrics,
+        "export": place_of(best), "data": place_of(data), "data_hash": pack.hash, "images": len(pack.labels), "metrics": judged.metrics,
         "intervals": {name: None if level is None else _ends(level[1]) for name, level in values.items()},
         "interval_over": unit if said is not None else None, "cases": int(said.case.max()) + 1 if said is not None else None,
         "classes": [

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from search.home import home
 from trainables.parts.errors import RequestError
 
 Record = Mapping[str, Any]
@@ -126,6 +127,7 @@ def _tensorboard(study: str, folder: Path, record: Record) -> None:
             writer.add_scalar(name, value, 0)
         for summary in hparams(_words(record), {name: float(value) for name, value in record["metrics"].items()}):
             writer.file_writer.add_summary(summary)
+    home(folder).replaced(place)
 
 
 def _mlflow(study: str, folder: Path, record: Record) -> None:

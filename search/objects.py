@@ -5,6 +5,7 @@ conditional (`If-None-Match: *`, `If-Match`): of several writers the store lets 
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,19 @@ from trainables.parts.errors import StorageFault
 
 SCHEMES = {"s3": "s3", "gs": "gcs"}  # and the extra of this project that brings what is needed
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-PATIENCE = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}  # of a study at work: a minute without a network ends no run
-AT_ONCE = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}  # where somebody waits for the answer
+
+
+def _retries(seconds: float, pause: float) -> dict[str, Any]:
+    """The time decides, not a number: the pauses are drawn from 0 up, so that many of them may be over in a second."""
+    backoff = {"init_backoff": timedelta(seconds=pause), "max_backoff": timedelta(seconds=4 * pause)}
+    return {"max_retries": 1000, "retry_timeout": timedelta(seconds=seconds), "backoff": backoff}
+
+
+PATIENCE = _retries(60, 1.0)  # of a study at work: a minute without a network ends no run
+AT_ONCE = _retries(6, 0.25)  # where somebody waits for the answer
+ANSWER_SECONDS = 8.0  # for how long such a one waits for a store that took the question and is silent
+CONFLICTS, CONFLICT_SECONDS = 60, 0.5  # how often, and how soon, a new object is put again that another of its name was in the way of
+SILENCE_SECONDS = 120.0  # the same of a study at work; with it the store may not have taken all of a large object yet
 
 
 @dataclass(frozen=True)
@@ -34,16 +46,19 @@ class Objects:
     """What stands below `url`. quick: a question whose answer somebody waits for."""
 
     def __init__(self, url: str, quick: bool = False) -> None:
-        from obstore.store import from_url
+        from obstore.store import GCSStore, S3Store
 
         self.url = url.rstrip("/")
         scheme, _, rest = self.url.partition("://")
-        self.bucket = rest.partition("/")[0]
+        self.bucket, _, prefix = rest.partition("/")  # not to be read as a URL, in which # and ? end the path
         plain = scheme == "s3" and endpoint().startswith("http://")
-        client: Any = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(minutes=10), "allow_http": plain}
+        whole, silent = (ANSWER_SECONDS, ANSWER_SECONDS) if quick else (600.0, SILENCE_SECONDS)
+        times = {"connect_timeout": 4.0, "timeout": whole, "read_timeout": silent}
+        client: Any = {name: timedelta(seconds=value) for name, value in times.items()} | {"allow_http": plain}
         retry: Any = AT_ONCE if quick else PATIENCE
+        kind: Any = {"s3": S3Store, "gs": GCSStore}[scheme]
         with self._told():
-            self._store: Any = from_url(self.url, client_options=client, retry_config=retry, **_credentials(scheme))
+            self._store: Any = kind(self.bucket, prefix=prefix or None, client_options=client, retry_config=retry, **_credentials(scheme))
 
     def put(self, name: str, content: bytes | Path) -> None:
         import obstore
@@ -53,16 +68,19 @@ class Objects:
 
     def put_new(self, name: str, content: bytes | Path) -> bool:
         """Whether it was written: not where another one is there already. One of the same content is ours: its answer was lost, and the
-        client asked again."""
+        client asked again. Amazon also says that one is there while another put of that name is under way, or has just failed."""
         import obstore
 
-        with self._told():
-            try:
-                obstore.put(self._store, name, content, mode="create")
-            except obstore.exceptions.AlreadyExistsError:
-                there = self.get(name)
-                return there is not None and there[0] == (content if isinstance(content, bytes) else content.read_bytes())
-        return True
+        for _ in range(CONFLICTS):
+            with self._told():
+                try:
+                    obstore.put(self._store, name, content, mode="create")
+                    return True
+                except obstore.exceptions.AlreadyExistsError:
+                    if (there := self.get(name)) is not None:
+                        return there[0] == (content if isinstance(content, bytes) else content.read_bytes())
+            time.sleep(CONFLICT_SECONDS)
+        raise StorageFault(f"{self.url} neither takes {name} nor has it; look at its server, then the same command continues")
 
     def put_over(self, name: str, content: bytes, version: dict[str, str]) -> dict[str, str] | None:
         """The new version; None where the object is not of `version` any more."""
@@ -174,9 +192,11 @@ class Objects:
             raise StorageFault(f"{self.url} {self._why(fault)}") from fault
 
     def _why(self, fault: Exception) -> str:
-        from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+        from obstore.exceptions import InvalidPathError, PermissionDeniedError, UnauthenticatedError
 
         words = str(fault)
+        if isinstance(fault, InvalidPathError):
+            return f"holds what no folder can ({words.splitlines()[0]}); rename or delete it there, or give an address without it"
         refused = isinstance(fault, PermissionError | PermissionDeniedError | UnauthenticatedError)
         if self._no_bucket(fault):
             return f"cannot be used: there is no bucket {self.bucket}; make it, or name another --storage"
@@ -207,7 +227,10 @@ def needs(url: str) -> str:
     if find_spec("obstore") is None:
         extra = f"pip install -c constraints.txt -e '.[{SCHEMES[scheme]}]'"
         return f"{scheme}:// needs a package that is not installed; in this project's folder: {extra}"
-    if not url.partition("://")[2].strip("/"):
+    parts = url.partition("://")[2].strip("/").split("/")
+    if ".." in parts:
+        return f"{scheme}:// must be said without '..', got {url}; a bucket has no folder above another"
+    if not parts[0]:
         return f"{scheme}:// must name a bucket, got {url}"
     return _settings() if scheme == "s3" else ""
 

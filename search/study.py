@@ -169,7 +169,9 @@ def held(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise RequestError(f"{folder}: another search is at work on this study; wait for it, or give this one another --name") from None
+        raise RequestError(
+            f"{home(folder)}: another search is at work on this study; wait for it, or give this one another --name"
+        ) from None
     except OSError as fault:
         raise RequestError(f"{path} could not be locked ({os.strerror(fault.errno or 0)}): {advice(fault)}") from None
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from search import options, registry, show
-from search.home import home, place_of, ready
+from search.home import here, home, is_address, place_of, ready
 from search.request import Request
 from trainables.parts.errors import RequestError
 
@@ -137,7 +137,8 @@ def stop(study: str, storage: Path) -> int:
 
     folder = find(study, storage)
     ask_to_stop(folder)
-    print(f"{folder.name}: asked to stop; what runs saves its checkpoint after this epoch. It goes on with: resume {show.short(folder)}")
+    where = home(folder).url or show.short(folder)
+    print(f"{folder.name}: asked to stop; what runs saves its checkpoint after this epoch. It goes on with: resume {where}")
     return 0
 
 
@@ -165,14 +166,18 @@ def rm(study: str, storage: Path, yes: bool) -> int:
 def report(study: str, storage: Path, **given: str | float | bool | None) -> int:
     """Write a study's tables and report anew: what `python -m analysis STUDY` does, with its options for one study."""
     from analysis.__main__ import main
-    from search.folders import find
+    from search.folders import at_work, find
 
-    words = [str(find(study, storage))]
+    folder = ready(find(study, storage))
+    words = [str(folder)]
     for name, value in given.items():
         option = f"--{name.replace('_', '-')}"
         if value is not None and value is not False:
             words += [option] if value is True else [option, str(value)]
-    return main(words)
+    status = main(words)
+    if not at_work(folder):  # else that command's own is put in a minute
+        home(folder).put()
+    return status
 
 
 @verb("export", options.study, options.storage)
@@ -255,7 +260,7 @@ def describe(procedure: str, as_json: bool) -> int:
 
 
 @verb(
-    "evaluate", click.argument("best", type=options.PATH),
+    "evaluate", click.argument("best", type=options.PLACE),
     click.option("--data", type=options.PLACE, required=True, help="a labelled folder"),
     click.option("--out", type=options.PATH, help="write the metrics as JSON, and the confusion matrix as csv beside it"), options.as_json,
 )  # fmt: skip
@@ -263,18 +268,19 @@ def evaluate(best: Path, data: Path, out: Path | None, as_json: bool) -> int:
     """Metrics and confusion matrix of an export on a labelled folder."""
     from search.infer import evaluate
 
-    return evaluate(best, ready(data, "images"), out, show.console(errors=as_json), as_json)
+    return evaluate(ready(best, "images"), ready(data, "images"), out, show.console(errors=as_json), as_json)
 
 
 @verb(
-    "predict", click.argument("best", type=options.PATH), click.argument("images", nargs=-1, required=True),
+    "predict", click.argument("best", type=options.PLACE), click.argument("images", nargs=-1, required=True),
     click.option("--out", type=options.PATH, default=Path("predictions.csv"), help="default: predictions.csv"),
 )  # fmt: skip
 def predict(best: Path, images: tuple[str, ...], out: Path) -> int:
     """Predictions of an export for images, as csv."""
     from search.infer import predict
 
-    return predict(best, images, out, show.console())
+    brought = [str(ready(here(name), "images")) if is_address(name) else name for name in images]
+    return predict(ready(best, "images"), brought, out, show.console())
 
 
 @click.group("data", invoke_without_command=True, context_settings=options.SETTINGS)

@@ -1,10 +1,13 @@
 """A real S3 server on this machine, for tests: moto's, in a process of its own."""
 
+import http.client
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
 
@@ -45,3 +48,53 @@ def names(settings: dict[str, str], bucket: str, prefix: str = "") -> list[str]:
 def without(environment: dict[str, str]) -> dict[str, str]:
     """An environment in which no cloud is set."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GOOGLE_"))} | environment
+
+
+Rule = Callable[[BaseHTTPRequestHandler], tuple[int, str] | None]  # a status and S3's word for it; None: the server is asked
+
+
+@contextmanager
+def between(settings: dict[str, str], rule: Rule) -> Iterator[str]:
+    """The address of a server in front of the one of `settings`, with faults."""
+    behind = settings["AWS_ENDPOINT_URL"].rpartition("/")[2]
+
+    class Between(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_one(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            refused = rule(self)
+            if refused is not None:
+                self._answer(refused[0], [], f"<Error><Code>{refused[1]}</Code><Message>{refused[1]}</Message></Error>".encode())
+                return
+            server = http.client.HTTPConnection(behind)
+            server.request(self.command, self.path, body, {k: v for k, v in self.headers.items() if k != "connection"})
+            answer = server.getresponse()
+            content = answer.read()
+            ours = ("content-length", "transfer-encoding", "connection", "server", "date")
+            headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in ours]
+            self._answer(answer.status, headers, content, answer.getheader("Content-Length"))
+            server.close()
+
+        def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, length: str | None = None) -> None:
+            self.send_response(status)
+            for name, value in headers:
+                self.send_header(name, value)
+            self.send_header("Content-Length", length or str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = handle_one  # noqa: N815 (http.server's names)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Between)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
