@@ -6,7 +6,6 @@ import copy
 import difflib
 import functools
 import os
-import pickle  # noqa: TID251  for the exception alone with which torch refuses a file
 import socket
 import warnings
 from collections.abc import Iterator, Mapping
@@ -222,7 +221,7 @@ def _readable(weights: str) -> Iterator[None]:
     """What timm makes of a folder with no file, or with a damaged one: RequestError."""
     try:
         yield
-    except (SafetensorError, pickle.UnpicklingError, EOFError, OSError, RuntimeError) as fault:
+    except (SafetensorError, EOFError, OSError, RuntimeError) as fault:
         raise RequestError(f"weights {weights.partition('#')[0]} cannot be loaded: {str(fault).splitlines()[0]}") from fault
 
 
