@@ -4,6 +4,7 @@ into runs, and --address against two nodes on this machine."""
 import base64
 import gc
 import json
+import logging
 import os
 import re
 import secrets
@@ -635,14 +636,14 @@ def on_a_cluster(test: Any) -> Any:
 
 
 @on_a_cluster
-def test_tune_holds_no_run_that_has_ended(tmp_path: Path) -> None:
+def test_tune_holds_no_run_that_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails where another version of Ray keeps them elsewhere: see `search.tune.KEPT`. Runs that end and runs that break off."""
     from ray import tune as rays
     from ray.tune.experiment import Trial
 
     class Many(Heard):
         def finished(self) -> bool:
-            return len(self.rows) + len(self.gone) == 14
+            return len(self.rows) + len(self.gone) == 12
 
     class Counting(_Scheduler):
         def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -651,13 +652,14 @@ def test_tune_holds_no_run_that_has_ended(tmp_path: Path) -> None:
             super().on_trial_add(tune_controller, trial)
 
     def run(job: dict[str, Any]) -> None:
-        if job["key"] in ("2", "4", "6", "8"):
+        if job["key"] in ("2", "3"):
             raise RuntimeError
         rays.report({"row": json.dumps({"end": "completed"}), "epoch": 0})
 
     held: list[int] = []
-    director: Any = Many(*map(str, range(14)))
-    director.runs, director.slots = (SimpleNamespace(run=SimpleNamespace(key=str(key))) if key < 14 else None for key in range(1000)), 2
+    monkeypatch.setattr(logging.getLogger("ray.tune.execution.tune_controller"), "disabled", True)  # pytest keeps what a traceback holds
+    director: Any = Many(*map(str, range(12)))
+    director.runs, director.slots = (SimpleNamespace(run=SimpleNamespace(key=str(key))) if key < 12 else None for key in range(1000)), 2
     with cluster.open_cluster(Signals(), None, gpus=0):
         searcher = _Searcher(director, {})
         rays.Tuner(
@@ -667,8 +669,8 @@ def test_tune_holds_no_run_that_has_ended(tmp_path: Path) -> None:
             ),
             run_config=rays.RunConfig(storage_path=str(tmp_path), verbose=0, failure_config=rays.FailureConfig(max_failures=0)),
         ).fit()
-    assert len(director.rows) == 10 and len(director.gone) == 4
-    assert len(held) == 14 and max(held[7:]) <= max(held[:7]) <= 6, held
+    assert len(director.rows) == 10 and len(director.gone) == 2
+    assert len(held) == 12 and max(held) <= 6, held
 
 
 @pytest.fixture
