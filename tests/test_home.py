@@ -417,6 +417,7 @@ def test_a_store_that_is_not_there_for_a_while_is_asked_until_its_time_is_over(t
 
 def test_a_conditional_put_that_amazon_wants_again_is_made_again(two, server, monkeypatch):
     monkeypatch.setattr(objects, "CONFLICT_SECONDS", 0.0)
+    monkeypatch.setattr(objects, "PATIENCE", objects._retries(60, 0.005))
     refused = []
 
     def under_way(request):
