@@ -417,6 +417,7 @@ def test_a_store_that_is_not_there_for_a_while_is_asked_until_its_time_is_over(t
 
 def test_a_conditional_put_that_amazon_wants_again_is_made_again(two, server, monkeypatch):
     monkeypatch.setattr(objects, "CONFLICT_SECONDS", 0.0)
+    monkeypatch.setattr(objects, "PATIENCE", objects._retries(60, 0.005))
     refused = []
 
     def under_way(request):
@@ -499,7 +500,7 @@ def test_a_store_that_takes_a_question_and_is_silent_is_given_up(away, server, m
     monkeypatch.setattr(objects, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(objects, "AT_ONCE", objects._retries(0.1, 0.01))
     over = threading.Event()
-    with between(server, lambda request: over.wait(5) and None) as url:
+    with between(server, lambda request: (over.wait(5), None)[1]) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         assert cli.main(["ls", "--storage", away]) == 2
         assert not over.is_set() and f"{away} cannot be reached" in capsys.readouterr().err
