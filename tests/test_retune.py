@@ -58,7 +58,7 @@ def test_what_changes_nothing_for_an_arm_is_not_searched_for_it():
     supcam = load("supcam")
     plan = make_plan(supcam, preset="quick", data_hash="d", code="c", tables=["2"])
     spaces = {arm.name: set(space_of(supcam, plan, arm)) for arm in plan.tables[0].arms}
-    assert spaces["Scratch"] == {"finetune_rate", "weight_decay"}, "there is no pre-training to be tuned"
+    assert spaces["Scratch"] == {"finetune_rate", "weight_decay", "zoom"}, "there is no pre-training to be tuned"
     assert "margin.self" not in spaces["MoCo"] and "temperature" in spaces["MoCo"]
     assert {"margin.self", "margin.class", "blend"} <= spaces["SupCAM (full)"]
 
