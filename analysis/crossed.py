@@ -119,13 +119,14 @@ def two_way(table: np.ndarray, unit: str = "patients") -> Estimate:
     total = max(seeds + cases - rest, seeds, cases)
     if total <= 1e-18 * max(1.0, mean * mean):
         return Estimate(mean, 0.0, min(n, m) - 1, n, m, unit, parts)
-    return Estimate(mean, math.sqrt(total / (n * m)), _free(total, seeds, n, m), n, m, unit, parts)
+    return Estimate(mean, math.sqrt(total / (n * m)), _free(total, max(seeds, rest), n, m), n, m, unit, parts)
 
 
 def _free(total: float, seeds: float, n: int, m: int) -> float:
     """Degrees of freedom: the harmonic mean of those of seeds and cases, by their shares of the variance (to first order Cochran and Cox's
     weighted quantile of t). Satterthwaite's give too many where the few seeds happen to lie close together: with 3 seeds of a noisy arm his
-    95 % intervals held the truth in 90.7 % (`benchmarks/README.md`)."""
+    95 % intervals held the truth in 90.7 % (`benchmarks/README.md`). seeds: their mean square, but not below that of the rest, which it
+    exceeds in expectation: two seeds that agree by chance would else be judged as if they did not count, and a lost seed made a claim."""
     share = min(1.0, seeds / total)
     return 1 / (share / (n - 1) + (1 - share) / (m - 1))
 

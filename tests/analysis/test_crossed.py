@@ -114,7 +114,8 @@ def test_the_two_way_table_is_worked_out_as_an_analysis_of_variance():
     found = crossed.two_way(table)
     total = ms_s + ms_c - ms_e
     assert (found.value, found.error) == (pytest.approx(mean), pytest.approx(math.sqrt(total / 44)))
-    assert found.free == pytest.approx(1 / (ms_s / total / 3 + (total - ms_s) / total / 10))
+    share = max(ms_s, ms_e) / total
+    assert found.free == pytest.approx(1 / (share / 3 + (1 - share) / 10))
     half = stats.t.ppf(0.975, found.free) * found.error
     assert found.interval() == pytest.approx((mean - half, mean + half))
 
@@ -151,6 +152,21 @@ def test_three_seeds_that_spread_more_than_patients_cover_the_truth_in_95_per_ce
         low, high = crossed.two_way(table).interval()
         held.append(low <= 0 <= high)
     assert 0.94 <= np.mean(held) <= 0.97
+
+
+def test_a_lost_seed_makes_no_claim_of_what_all_three_leave_open():
+    rng = np.random.default_rng(2)
+    seeds = np.array([[0.0], [0.0], [2.0]])  # the first two agree by chance
+    rest = rng.normal(size=(3, 400))
+    table = 2.5 + seeds + 10 * (rest - rest.mean(axis=1, keepdims=True))
+    whole, left = crossed.two_way(table).interval(9), crossed.two_way(table[:2]).interval(9)
+    assert whole.low < 0 and left.low < 0, "nine comparisons of three seeds and of two of them"
+
+
+def test_nine_intervals_hold_together_where_two_seeds_make_most_of_the_variance():
+    from benchmarks.coverage import family
+
+    assert family(2, 30, 0.8, draws=200, rng=np.random.default_rng(3)) <= 0.05
 
 
 def test_seeds_to_tell_shrinks_with_the_difference_and_is_none_where_the_patients_leave_too_much_open():
