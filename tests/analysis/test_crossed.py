@@ -298,3 +298,18 @@ def test_the_headline_s_difference_is_the_one_of_its_table_s_cell(tmp_path):
     whole.__dict__["summaries"] = tuple(replace(s, rows=tuple(map(marked, s.rows))) for s in whole.summaries)
     found = headline.headline(whole)
     assert found.over and (found.gain, found.gain_interval) == (7.0, told.interval(3))
+
+
+def test_a_headline_whose_baseline_lost_a_seed_to_divergence_says_so_and_has_no_interval(tmp_path):
+    study(tmp_path, lambda i: f"p{i % 31}")
+    whole = analysis.load(tmp_path)
+    over, rows = headline.headline(whole).over, [whole.detail(key) for key in whole.records["key"]]
+    for row in rows:
+        if f"2/{over}" in row["arms"] and row["seed"] == 2:
+            row |= {"status": "diverged", "metrics": {}, "error": {"kind": "NonFinite", "message": "loss is nan"}}
+    fake.write(tmp_path, whole.asked, rows)
+    found = headline.headline(analysis.load(tmp_path))
+    assert found.over == over and math.isnan(found.gain_interval.low) and f"{over}: 1 of 3 runs diverged" in found.broke
+    analysis.write_report(tmp_path)
+    for name in ("report.html", "report.md"):
+        assert "is no claim (" + over + ": 1 of 3 runs diverged" in (tmp_path / name).read_text(encoding="utf-8")
