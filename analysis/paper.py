@@ -62,7 +62,34 @@ def numbers_tex(study: Study) -> str:
     return "\n".join([*lines, r"\makeatother", ""])
 
 
-_ENDS = ("/low}", "/high}", "-low}", "-high}", "std}", ", ")  # of names in `_values`: ends of intervals, deviations, p, differences
+_MEAN, _GAIN, _END, _P, _OTHER = (
+    "mean",
+    "gain",
+    "end",
+    "p",
+    "other",
+)  # what a value is, which decides what a number of the text may be of it
+
+
+@dataclass(frozen=True)
+class _Value:
+    """Of the records: in per cent or points, as a probability, or a setting or a count (`_OTHER`)."""
+
+    value: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Typed:
+    """A number as the text has it. sign: `-`, `+`, or '' where none is written; unit: `%`, `points` or ''; relation: `=` or `<` behind a p;
+    verb: `+` behind `gains`, `-` behind `loses`."""
+
+    sign: str
+    digits: str
+    at: int
+    unit: str = ""
+    relation: str = ""
+    verb: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,10 +131,9 @@ def check(paper: Path, study_dir: str | Path | None = None) -> Checked:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1, 0.4)
                 refused.append(f"{line.place}: no record gives \\kt{{{name}}}" + (f"; did you mean \\kt{{{near[0]}}}?" if near else ""))
-        for sign, text in _typed(line.text):
+        for one in _typed(line.text):
             typed += 1
-            found = _backing(sign, text, values)
-            text = sign + text
+            found, text = _backing(one, values), one.sign + one.digits
             if found is None:
                 refused.append(f"{line.place}: {text} is typed by hand and no record gives it (a comment `% {EXEMPT}` exempts a line)")
             else:
@@ -200,15 +226,19 @@ _NUMBER = re.compile(
     r"(?<![\w.,])(?P<sign>[-+−]|\$-\$|\\ensuremath\{-\})?(?P<number>\d+(?:\{,\}\d+|,\d+(?!,\d)|\.\d+)?|\.\d+)(?![\w]|\.\d)"
     + f"(?P<unit>{_UNIT})?"
 )
+_P_BEFORE = re.compile(r"(?<![A-Za-z])[pP][}$\s]*(=|<|\\leq?\b|\\lt\b|\\approx\b)[{$\s]*$")
+_VERB = re.compile(
+    r"\b(?:(?P<up>gain(?:s|ed|ing)?|improv(?:es|ed|ing)|improve)|los(?:es?|t|ing)|drop(?:s|ped)?|falls?|fell)(?:\s+(?:by|about|only|some|up\s+to|of))*[{$\s~]*$"
+)
 _LEVEL = re.compile(r"(?:[pP]\$?\s*(?:<|\\leq?\b|\\lt\b)|\\alpha\$?\s*=|level\s+of)\s*\$?\s*$")
 
 
-def _typed(text: str) -> Iterator[tuple[str, str]]:
-    """(sign, digits with a decimal point) of numbers in a line of text that look like results: with decimals, or with a per cent sign or points
-    behind. `95 % interval` and `p < 0.05` are none. sign: `-`, `+`, or '' where there is none or it is the dash of a range."""
-    text = _LENGTH.sub(" ", _ARGUMENTS.sub(" ", text))
+def _typed(text: str) -> Iterator[_Typed]:
+    """The numbers in a text that look like results: with decimals, or with a per cent sign or points behind. `95 % interval` and `p < 0.05` are
+    none, and the dash of a range is no sign."""
+    text = _LENGTH.sub(_newlines, _ARGUMENTS.sub(_newlines, text))
     for found in _NUMBER.finditer(text):
-        before, after = text[: found.start()].rstrip(" ~$"), text[found.end() :].lstrip(" ~-,")
+        before, after = text[: found.start()].rstrip(" ~$"), text[found.end() :].lstrip(" ~-\n")
         digits = found["number"].replace("{,}", ".").replace(",", ".")
         digits = f"0{digits}" if digits.startswith(".") else digits
         confidence = digits in ("90", "95", "99") and re.match(r"(?:simultaneous\s+)?(?:confidence|interval|CI\b|t interval)", after)
@@ -216,7 +246,15 @@ def _typed(text: str) -> Iterator[tuple[str, str]]:
             continue
         if "." in digits or found["unit"]:
             sign = "" if not found["sign"] or before[-1:].isdigit() or before[-1:] in tuple("-–%})/") else found["sign"]
-            yield "-" if sign and sign != "+" else sign, digits
+            relation, verb = _P_BEFORE.search(before), _VERB.search(before)
+            yield _Typed(
+                "-" if sign and sign != "+" else sign, digits, found.start(), "%" if found["percent"] else "points" if found["unit"] else "",
+                "" if not relation else "=" if relation[1] in ("=", "\\approx") else "<", "" if not verb else "+" if verb["up"] else "-",
+            )  # fmt: skip
+
+
+def _newlines(found: re.Match[str]) -> str:
+    return " " + "\n" * found[0].count("\n")
 
 
 def _is_decimal(found: re.Match[str]) -> bool:
@@ -234,37 +272,45 @@ def _is_decimal(found: re.Match[str]) -> bool:
     return not listed and (places == 2 or (bool(found["unit"]) and places != 3))
 
 
-def _values(study: Study) -> Mapping[str, float]:
+def _values(study: Study) -> Mapping[str, _Value]:
     """Everything that a number of a text may be: cells, settings, facts; by name."""
-    out: dict[str, float] = {}
+    out: dict[str, _Value] = {}
+    kinds = {"mean": _MEAN, "published": _MEAN, "gain": _GAIN}
     for row in study.results.to_dict("records"):
-        out |= {f"\\kt{{{row['key']}/{name}}}": float(row[column]) for name, column in _CELL.items()}
-        out |= {
-            f"{row['key']}, {name}": float(row[name]) for name in ("difference_to_published", "p_adjusted", "probability_of_other_sign")
-        }
-    out |= {f"\\kt{{study/{name}}}": float(value) for name, value in methods.facts(study).items() if isinstance(value, (int, float))}
+        out |= {f"\\kt{{{row['key']}/{name}}}": _Value(float(row[column]), kinds.get(name, _END)) for name, column in _CELL.items()}
+        out[f"{row['key']}, difference_to_published"] = _Value(float(row["difference_to_published"]), _END)
+        out[f"\\kt{{{row['key']}/p}}"] = _Value(float(row["p_adjusted"]), _P)
+        out[f"{row['key']}, probability_of_other_sign"] = _Value(100 * float(row["probability_of_other_sign"]), _END)
+    others = {f"\\kt{{study/{name}}}": value for name, value in methods.facts(study).items()}
     for name, value in mapping(study.asked.get("baseline")).items():
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, (int, float)) and not isinstance(one, bool):
-                out[f"the setting {name}"] = float(one)
+        others |= {f"the setting {name}": one for one in (value if isinstance(value, list) else [value])}
     for column in (c for c in map(str, study.runs) if c.startswith("param.")):
-        for value in study.runs[column].dropna().unique():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                out[f"a run's {column.removeprefix('param.')} = {value:g}"] = float(value)
-    return {name: value for name, value in out.items() if not math.isnan(value)}
+        others |= {f"a run's {column.removeprefix('param.')} = {value}": value for value in study.runs[column].dropna().unique()}
+    known = {n: v for n, v in others.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    out |= {name: _Value(float(value), _OTHER) for name, value in known.items()}
+    return {name: one for name, one in out.items() if not math.isnan(one.value)}
 
 
-def _backing(sign: str, text: str, values: Mapping[str, float]) -> str | None:
-    """Whose value, rounded as the text rounds, is the text; as it is or as a fraction of 1. A sign that is written must be the value's; without
-    one `loses 0.94 points` is as good as -0.94. A number that is rounded to less than two decimals is held against means, gains and settings
-    alone: some end of an interval would fit it by chance."""
-    places = len(text.partition(".")[2])
-    for name, value in values.items():
-        if places < 2 and any(word in name for word in _ENDS):
+def _backing(typed: _Typed, values: Mapping[str, _Value]) -> str | None:
+    """Whose value, rounded as the text rounds, is the text. A p is a p, a number with a unit is no setting and no count, what `gains` or `loses`
+    is a gain or a loss, and only a mean may stand as a fraction of 1. A sign that is written must be the value's; without one and without a
+    verb -0.94 may stand as 0.94. A number that is rounded to less than two decimals is held against means, gains and settings alone: some end
+    of an interval would fit it by chance."""
+    places = len(typed.digits.partition(".")[2])
+    for name, one in values.items():
+        if (typed.relation != "") != (one.kind == _P) and (typed.relation or typed.unit or places < 2):
             continue
-        if sign and value * (1 if sign == "+" else -1) < 0:
+        if typed.relation == "<" and one.value < float(typed.digits):
+            return name
+        if (typed.verb and typed.unit == "points" and one.kind != _GAIN) or (typed.unit and one.kind == _OTHER):
             continue
-        if any(f"{abs(v):.{places}f}" == text for v in (value, value / 100)):
+        if one.kind == _END and places < 2:
+            continue
+        sign = typed.sign or (typed.verb if one.kind == _GAIN else "")
+        if sign and one.value * (1 if sign == "+" else -1) < 0:
+            continue
+        of = (one.value, one.value / 100) if one.kind == _MEAN and not typed.unit else (one.value,)
+        if any(f"{abs(v):.{places}f}" == typed.digits for v in of):
             return name
     return None
 

@@ -152,6 +152,28 @@ def test_a_whole_number_is_not_backed_by_the_end_of_some_interval(folder, tmp_pa
     assert len(said(folder, tmp_path, f"It gains {only} points.").refused) == 1
 
 
+def test_a_number_is_backed_only_by_a_value_of_what_it_is_said_to_be(folder, tmp_path):
+    study = analysis.load(folder)
+    rows, p = study.results, {f"{v:.3f}" for v in study.results["p_adjusted"].dropna()}
+    every = [f"0.{i:03d}" for i in range(1, 50)]
+    refused = said(folder, tmp_path, "\n".join(f"at $p = {number}$" for number in every)).refused
+    assert {words.split()[1] for words in refused} == set(every) - p
+    gains = rows["gain_over_baseline"].dropna()
+    loss = next(v for v in gains if v < -1 and not any(f"{w:.2f}" == f"{-v:.2f}" for w in gains))
+    mean_, std = (next(v for v in rows[c].dropna() if v > 0) for c in ("mean", "std"))
+    sound = rf"It loses {-loss:.2f} points and is at {mean_:.2f}~\%, {mean_ / 100:.4f}, with {std:.2f} points."
+    assert said(folder, tmp_path, sound).refused == ()
+    for wrong in (
+        f"It gains {-loss:.2f} points.",
+        f"It gains {mean_:.2f} points.",
+        rf"at $p = {std / 100:.4f}$",
+        f"of {std / 100:.5f}",
+        rf"{int(study.asked['baseline']['queue_size']) / 100:.2f} points",
+        rf"{len(study.seeds)}.00 \%",
+    ):
+        assert len(said(folder, tmp_path, wrong).refused) == 1, wrong
+
+
 def test_a_number_of_the_paper_that_is_compared_with_is_a_number_of_a_table_too(folder, tmp_path):
     assert said(folder, tmp_path, r"Published are 89.15 \%.").refused == ()
 
