@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis.choice import Best
 from analysis.claims import failure_rate, rests_on
-from analysis.crossed import Crossed, Estimate
+from analysis.crossed import Crossed, Estimate, clip_gain
 from analysis.levels import runs_of
 from analysis.numbers import number, show
 from analysis.statistics import NONE, Interval, mean_std
@@ -60,7 +60,7 @@ def headline(study: Study) -> Headline | None:
     broke = _broke(study, {winner.name: winner.config_hash} | ({over: against} if over else {}))
     return Headline(
         metric, *mean_std(values), ends, rests_on(level), over, gained.value if gained else math.nan,
-        gained.interval(comparisons) if gained and not broke else NONE, f"{'simultaneous ' if comparisons > 1 else ''}95 % interval",
+        clip_gain(metric, gained.interval(comparisons)) if gained and not broke else NONE, f"{'simultaneous ' if comparisons > 1 else ''}95 % interval",
         gained.seeds if gained else 0, broke, words,
     )  # fmt: skip
 

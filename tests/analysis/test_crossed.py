@@ -216,6 +216,20 @@ def test_without_patients_images_are_cases_and_it_is_said(tmp_path):
     assert any("taken for independent" in note for note in summary.notes)
 
 
+def test_where_all_images_are_of_one_patient_that_is_said_and_not_that_predictions_are_gone(tmp_path):
+    summary = study(tmp_path, lambda i: "p0")
+    words = " ".join((*summary.notes, *summary.claims))
+    assert "all images are of one patient" in words and "3 seeds, all of one patient" in words and "are kept" not in words
+
+
+def test_images_without_a_patient_are_not_counted_as_patients(tmp_path):
+    summary = study(tmp_path, lambda i: f"p{i % 31}" if i % 5 == 0 else "")
+    level = summary.rows[2].cells["test_accuracy"].level
+    said = f"{level.cases - level.lone} patients and {level.lone} images without one"
+    assert level.lone > 50 and all(said in words for words in summary.claims)
+    assert any(said in note and "taken for independent" in note for note in summary.notes)
+
+
 def spoil(kind):
     def change(r, file):
         given = json.loads(file.read_text())
