@@ -125,19 +125,20 @@ def check(paper: Path, study_dir: str | Path | None = None) -> Checked:
     values = _values(study)
     notes: list[str] = []
     macros = typed = 0
-    for line in (_Line(given.place, _expanded(given.text, own)) for given in lines):
+    shown = [_Line(given.place, _expanded(given.text, own).replace("\n", " ")) for given in lines]
+    for line in shown:
         for name in re.findall(r"\\kt\s*\{([^}]*)\}", line.text):
             macros += 1
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1, 0.4)
                 refused.append(f"{line.place}: no record gives \\kt{{{name}}}" + (f"; did you mean \\kt{{{near[0]}}}?" if near else ""))
-        for one in _typed(line.text):
-            typed += 1
-            found, text = _backing(one, values), one.sign + one.digits
-            if found is None:
-                refused.append(f"{line.place}: {text} is typed by hand and no record gives it (a comment `% {EXEMPT}` exempts a line)")
-            else:
-                notes.append(f"{line.place}: {text} is typed by hand; {found} gives it today")
+    for place, one in _placed(shown):  # a number may stand on one line, its unit on the next
+        typed += 1
+        found, text = _backing(one, values), one.sign + one.digits
+        if found is None:
+            refused.append(f"{place}: {text} is typed by hand and no record gives it (a comment `% {EXEMPT}` exempts a line)")
+        else:
+            notes.append(f"{place}: {text} is typed by hand; {found} gives it today")
     return Checked(tuple(refused), tuple(notes), macros, typed)
 
 
@@ -196,32 +197,66 @@ def _read(path: Path, root: Path, lines: list[_Line], written: list[Path], own: 
     if text.startswith(MARK):
         written.append(path)
         return
-    body = "\\begin{document}" not in text
-    cut = [raw.partition("%") if raw.startswith("%") else _cut(raw) for raw in text.splitlines()]
+    cut = [_cut(raw) for raw in text.splitlines()]
     kept = "\n".join("" if EXEMPT in comment else words for words, _, comment in cut)
     for name, count_, other, marks, said in _DEFINITION.findall(kept):
         own[name or other] = _Own(int(count_ or 0) if name else marks.count("#"), said)
-    plain = _DEFINITION.sub(lambda found: "\n" * found[0].count("\n"), kept).split("\n")
+    plain = _shown(_DEFINITION.sub(lambda found: "\n" * found[0].count("\n"), kept)).split("\n")
     for count, ((words, _, _), shown) in enumerate(zip(cut, plain, strict=True), 1):
-        for name in re.findall(r"\\(?:input|include)\s*\{([^}]*)\}", words):
+        if unread := _NOT_READ.search(words):
+            raise StudyError(
+                f"{path.name}:{count}: what {unread[0]} includes is not read; include it by \\input, so that its numbers are checked"
+            )
+        for found in _INCLUDE.finditer(words):
+            name = f"{found['folder']}/{found['file']}" if found["file"] else found["name"] or found["bare"]
             _read(root / (name if Path(name).suffix else f"{name}.tex"), root, lines, written, own, seen)
-        body = body or "\\begin{document}" in words
-        if body:
-            lines.append(_Line(f"{path.name}:{count}", shown))
+        lines.append(_Line(f"{path.name}:{count}", shown))
+
+
+def _shown(text: str) -> str:
+    """What a reader sees of a file without its definitions, in as many lines: of the preamble the title and the like alone."""
+    head, begin, body = text.partition("\\begin{document}")
+    if not begin:
+        return text
+    kept, at = [], 0
+    for found in _OF_HEAD.finditer(head):
+        kept += ["\n" * head.count("\n", at, found.start()), found[1], "\n" * (found[0].count("\n") - found[1].count("\n"))]
+        at = found.end()
+    return "".join([*kept, "\n" * head.count("\n", at), begin, body])
 
 
 def _cut(raw: str) -> tuple[str, str, str]:
-    """A line before and after the first % that is not escaped."""
-    found = re.search(r"(?<!\\)(?:\\\\)*%", raw)
+    """A line before and after the first % that is not escaped and not within \\verb or an address."""
+    plain = re.sub(r"\\verb\*?([^A-Za-z\s*]).*?\1|\\(?:url|nolinkurl|href)\s*\{[^{}]*\}", lambda found: "x" * len(found[0]), raw)
+    found = re.search(r"(?<!\\)(?:\\\\)*%", plain)
     return (raw[: found.end() - 1], "%", raw[found.end() :]) if found else (raw, "", "")
 
 
+_SKIPPED = {  # commands whose first arguments are no words of the paper, and how many
+    "kt|cite\\w*|ref|eqref|autoref|cref|Cref|label|input|include|subfile|includegraphics|bibliography\\w*|addbibresource|url|href|vspace|hspace"
+    "|begin|end|textcolor|color|colorbox|scalebox|linespread|documentclass|usepackage": 1,
+    "setlength|addtolength|setcounter|fontsize|import|subimport": 2,
+    "definecolor": 3,
+}
 _ARGUMENTS = re.compile(
-    r"\\(?:kt|cite\w*|ref|eqref|autoref|cref|label|input|include|includegraphics|bibliography\w*|url|href|vspace\*?|hspace\*?|setlength|begin|end"
-    r"|definecolor|textcolor|color|documentclass|usepackage)(?![A-Za-z])\s*(?:\[[^\]]*\]\s*)*(?:\{[^}]*\})*"
+    "|".join(
+        rf"\\(?:{names})(?![A-Za-z])\*?(?:[^\S\n]*\[[^\]]*\])*" + r"(?:\s*\{(?:[^{}]|\{[^{}]*\})*\}(?:[^\S\n]*\[[^\]]*\])*)?" * count
+        for names, count in _SKIPPED.items()
+    )
 )
+_INCLUDE = re.compile(
+    r"\\(?:(?:input|include|subfile)\s*(?:\{(?P<name>[^}]*)\}|\s(?P<bare>[^\s\\{}]+))|(?:sub)?import\*?\s*\{(?P<folder>[^}]*)\}\s*\{(?P<file>[^}]*)\})"
+)
+_NOT_READ = re.compile(
+    r"\\(?:includefrom|subincludefrom|inputfrom|subinputfrom|InputIfFileExists|@@?input|includestandalone|CatchFileDef|verbatiminput|lstinputlisting"
+    r"|csvautotabular|csvreader|pgfplotstableread|pgfplotstabletypeset)(?![A-Za-z])"
+)
+_OF_HEAD = re.compile(r"\\(?:title|subtitle|author|date|thanks|abstract|keywords)\*?\s*(?:\[[^\]]*\]\s*)?" + _BRACED)
 _LENGTH = re.compile(r"\d*\.?\d+\s*(?:\\(?:line|text|column)width|(?:pt|cm|mm|em|ex|in|px)\b)")
-_UNIT = r"(?:\s|~|\\,|\\;|[${}])*(?:(?P<percent>\\%|\\percent\b|per\s?cent\b)|(?:percentage\s+)?points?\b|pp\b)"
+_UNIT = (
+    r"(?:[^\S\n]|\n(?![^\S\n]*\n)|~|-|\\,|\\;|[${}])*(?:(?P<percent>\\%|\\percent\b|per\s?cent\b)"
+    r"|(?:percentage[\s-]+)?points?\b(?!\s+(?:scale|Likert))|pp\b)"
+)
 _NUMBER = re.compile(
     r"(?<![\w.,])(?P<sign>[-+−]|\$-\$|\\ensuremath\{-\})?(?P<number>\d+(?:\{,\}\d+|,\d+(?!,\d)|\.\d+)?|\.\d+)(?![\w]|\.\d)"
     + f"(?P<unit>{_UNIT})?"
@@ -233,10 +268,18 @@ _VERB = re.compile(
 _LEVEL = re.compile(r"(?:[pP]\$?\s*(?:<|\\leq?\b|\\lt\b)|\\alpha\$?\s*=|level\s+of)\s*\$?\s*$")
 
 
+def _placed(lines: Sequence[_Line]) -> Iterator[tuple[str, _Typed]]:
+    """The typed numbers of all lines, each with the place of the line on which it starts."""
+    text = "\n".join(line.text for line in lines)
+    text = re.sub(r"(?<=\d)\{\.\}(?=\d)", ".", text)
+    text = _LENGTH.sub(_newlines, _ARGUMENTS.sub(_newlines, text))
+    for one in _typed(text):
+        yield lines[text.count("\n", 0, one.at)].place, one
+
+
 def _typed(text: str) -> Iterator[_Typed]:
     """The numbers in a text that look like results: with decimals, or with a per cent sign or points behind. `95 % interval` and `p < 0.05` are
     none, and the dash of a range is no sign."""
-    text = _LENGTH.sub(_newlines, _ARGUMENTS.sub(_newlines, text))
     for found in _NUMBER.finditer(text):
         before, after = text[: found.start()].rstrip(" ~$"), text[found.end() :].lstrip(" ~-\n")
         digits = found["number"].replace("{,}", ".").replace(",", ".")

@@ -96,6 +96,14 @@ def test_a_number_typed_by_hand_that_no_record_gives_is_refused_with_its_line(fo
         r"\newcommand\acc{199}It has \acc{}~\%.",
         r"\def\acc#1{#1,76~\%}It has \acc{98}.",
         r"\newcommand{\best}{\acc}\newcommand{\acc}{98.76}\best",
+        r"\textcolor{red}{We reach 98.76 \%}",
+        r"\href{https://a.org/1.5%20x}{98.76 \%}",
+        r"\begin{center}{98.76 \%}\end{center}",
+        "It reaches 199\n\\% of them.",
+        r"\verb|%| 98.76 \%",
+        r"98{.}76 \%",
+        r"a 199-point gain",
+        r"a 199 percentage-point gain",
     ],
 )
 def test_a_result_is_seen_however_it_is_written(folder, tmp_path, text):
@@ -191,6 +199,20 @@ def test_included_files_are_read_and_tables_of_an_older_report_are_refused(folde
     fake.write(study, ASKED, records)
     stale = [words for words in said(study, tmp_path, body, head, study=False).refused if "not what the records" in words]
     assert [Path(words.split(":")[0]).name for words in stale] == ["numbers.tex", "table-2.tex"]
+
+
+@pytest.mark.parametrize("command", [r"\input hidden", r"\subfile{hidden}", r"\import{.}{hidden}", r"\include{hidden}"])
+def test_an_included_file_is_read_however_it_is_included(folder, tmp_path, command):
+    (tmp_path / "hidden.tex").write_text("\n98.76 \\%\n", encoding="utf-8")
+    assert [words.split(": ")[0] for words in said(folder, tmp_path, command).refused] == ["hidden.tex:2"]
+
+
+def test_what_is_included_and_not_read_is_refused_and_a_title_in_the_preamble_is_read(folder, tmp_path):
+    assert [said(folder, tmp_path, text).typed for text in (r"at 95 \%, CI 93 to 97", r"a 95 \% CI of 93 to 97")] == [1, 0]
+    with pytest.raises(StudyError, match=r"paper\.tex:2: what .verbatiminput includes is not read"):
+        said(folder, tmp_path, r"\verbatiminput{x.txt}")
+    found = said(folder, tmp_path, "none", "\n\\usepackage[margin=1.25]{x}\n\\title{A gain\nof 98.76 points}\n")
+    assert [words.split(" is typed")[0] for words in found.refused] == ["paper.tex:4: 98.76"]
 
 
 def test_a_paper_that_names_no_study_is_told_to_and_a_missing_include_is_named(folder, tmp_path):
