@@ -135,7 +135,7 @@ def rests_on(estimate: Estimate) -> str:
 def counted(estimate: Estimate) -> str:
     """`31 patients`; `24 patients and 1,175 images without one`."""
     known = f"{estimate.cases - estimate.lone:,} {estimate.unit}"
-    return f"{known} and {plural(estimate.lone, 'image')} without one" if estimate.lone else known
+    return f"{known} and {estimate.lone:,} image{'s' * (estimate.lone > 1)} without one" if estimate.lone else known
 
 
 def share(p: float) -> str:

@@ -230,6 +230,22 @@ def test_the_command_ends_with_one_for_a_refused_number_and_with_zero_for_a_soun
     assert main(["check", str(tmp_path / "none.tex"), str(folder)]) == 2
 
 
+def test_the_methods_of_a_clustering_name_no_class_that_is_predicted_and_of_tiles_no_patients(folder, tmp_path):
+    study = shutil.copytree(folder, tmp_path / "study")
+    asked = json.loads((study / "study.json").read_text())
+    for table in asked["tables"]:
+        table["metric"], table["metrics"] = "test_ami", ["test_ami"]
+    (study / "study.json").write_text(json.dumps(asked))
+    data = json.loads((study / "data/data.json").read_text())
+    tiles = [f"t{i // 10}" for i in range(600)]
+    (study / "data/data.json").write_text(
+        json.dumps(data | {"files": [f"{tile}.png#{i}" for i, tile in enumerate(tiles)], "patients": tiles})
+    )
+    text = methods.methods_md(analysis.load(study))
+    assert "K-means" in text and "A probability for each class" not in text and "was trained with" not in text
+    assert "of 60 tiles; patients are not known" in text and "disjoint by patient" not in text
+
+
 def test_every_number_of_the_methods_is_one_of_the_study(folder):
     text = (folder / "methods.md").read_text(encoding="utf-8")
     assert "600 images of 4 classes (instance 150, overlapping 150" in text and "of 60 patients" in text
