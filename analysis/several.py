@@ -44,6 +44,9 @@ class Pair:
     differs: tuple[str, ...]  # what else differs between the two rows: split, settings, code, versions, seeds
 
 
+_BROKE = "no claim: runs of either diverged or collapsed"
+
+
 def compare(first: Study, second: Study) -> tuple[Pair, ...]:
     """Arms of the same table and name. On the same data and split they are paired by seed, and where predictions are kept the interval is over
     seeds and patients, or there is none (see `Crossed`); else nothing is paired and it is Welch's. Where splits are redrawn per seed both have
@@ -65,12 +68,15 @@ def compare(first: Study, second: Study) -> tuple[Pair, ...]:
 
 
 def _difference(here: Crossed, row: Row, a: Cell, there: Crossed, other: Row, b: Cell, same: bool) -> tuple[float, Interval, int, str]:
-    """Second minus first, its interval, the seeds that were paired, and what the interval is over."""
+    """Second minus first, its interval, the seeds that were paired, and what the interval is over; no interval where runs of either broke."""
+    broke = row.broken[0] + other.broken[0]
     seeds = sorted(a.runs.keys() & b.runs.keys()) if same else []
     if not seeds:
-        ends = st.welch_interval(b.array, a.array, other.ratio, row.ratio) if a.n > 1 and b.n > 1 else NONE
-        return b.mean - a.mean, ends, 0, "seeds" if not math.isnan(ends.low) else ""
+        ends = st.welch_interval(b.array, a.array, other.ratio, row.ratio) if a.n > 1 and b.n > 1 and not broke else NONE
+        return b.mean - a.mean, ends, 0, _BROKE if broke else "seeds" if not math.isnan(ends.low) else ""
     found = of_pairs(a.metric, seeds, [((there, *b.runs[s]), (here, *a.runs[s])) for s in seeds], max(row.ratio, other.ratio))
+    if broke:
+        return found.value, NONE, len(seeds), _BROKE
     ends = clip_gain(a.metric, found.interval())
     rests = f"undecided: {found.lost}" if found.lost else over(found) if not math.isnan(ends.low) else ""
     return found.value, ends, len(seeds), rests
