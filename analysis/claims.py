@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from scipy import stats
 
-from analysis.crossed import Estimate, seeds_to_tell
+from analysis.crossed import MOST, Estimate, seeds_to_tell
 from analysis.numbers import interval, number
+from analysis.statistics import LEVEL
 from analysis.study import Study, Table, plural
 
 if TYPE_CHECKING:
@@ -58,35 +59,56 @@ def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row) -> s
 
 def _more(study: Study, row: Row, cell: Cell, baseline: Row, estimate: Estimate) -> str:
     """What would decide it, and what that costs by the ledger's times."""
+    if cell.gain_interval.low > -WORTH and cell.gain_interval.high < WORTH:
+        return f"A difference of {WORTH:g} points is excluded."
     needed = seeds_to_tell(estimate, WORTH, max(1, cell.comparisons))
     asked = f"a difference of {WORTH:g} points"
+    if needed is None and not _by_cases(estimate, max(1, cell.comparisons)):
+        return f"More than {MOST} seeds would be needed to tell {asked} in four of five studies."
     if needed is None:
         return f"No number of seeds would tell {asked} with these {estimate.cases:,} {estimate.unit}: it takes more {estimate.unit}."
     if needed <= estimate.seeds:
         return f"{asked[:1].upper()}{asked[1:]} would have been seen in four of five such studies."
-    return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{_price(study, row, baseline, needed - estimate.seeds)}."
+    price = _price(study, [*row.keys, *baseline.keys], 2 * (needed - estimate.seeds))
+    return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{price}{' for the two arms' if price else ''}."
 
 
-def commands(study: Study, table: Table, rows: Sequence[Row]) -> tuple[str, ...]:
-    """For the undecided rows of which more seeds would tell: the command that trains them, in the folder that holds the study, fewest first."""
+def _by_cases(estimate: Estimate, comparisons: int) -> bool:
+    """Whether the patients alone leave too much open, however many seeds there were."""
+    if estimate.parts is None:
+        return False
+    error, free = math.sqrt(estimate.parts.cases / estimate.cases), estimate.cases - 1
+    return bool((stats.t.ppf(1 - (1 - LEVEL) / (2 * comparisons), free) + stats.t.ppf(0.8, free)) * error > WORTH)
+
+
+def commands(study: Study, table: Table, rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
+    """For the undecided rows of which more seeds would tell: the command that trains them, in the folder that holds the study, fewest first, and
+    what it costs, for it trains all arms of the study."""
     needed = set()
     for cell in (row.cells[table.metric] for row in rows):
-        if (estimate := cell.tested) is not None and not cell.shown and estimate.seeds > 1:
+        excluded = cell.gain_interval.low > -WORTH and cell.gain_interval.high < WORTH
+        if (estimate := cell.tested) is not None and not cell.shown and estimate.seeds > 1 and not excluded:
             count = seeds_to_tell(estimate, WORTH, max(1, cell.comparisons))
             needed |= {count} if count is not None and count > estimate.seeds else set()
     if not (study.folder / "request.toml").is_file():
         return ()
     file = shlex.quote(f"{study.folder.resolve().name}/request.toml")
-    return tuple(f"karyotune {study.procedure} --request {file} --repeats {count}" for count in sorted(needed))
+    arms = {arm.config_hash for one in study.tables for arm in one.arms}
+    keys = study.usable.loc[study.usable["config_hash"].isin(arms), "key"]
+    out = []
+    for count in sorted(needed):
+        more = len(arms) * (count - len(study.seeds))
+        words = f"{plural(more, 'run')} of {plural(len(arms), 'arm')}{_price(study, keys, more)}"
+        out.append((f"karyotune {study.procedure} --request {file} --repeats {count}", words))
+    return tuple(out)
 
 
-def _price(study: Study, row: Row, baseline: Row, more: int) -> str:
-    """What so many more runs of both arms cost by the times of those that ended."""
-    runs = study.usable[study.usable["key"].isin([*row.keys, *baseline.keys]) & (study.usable["status"] == "completed")]
+def _price(study: Study, keys: Iterable[str], more: int) -> str:
+    """What so many more runs cost by the times of those that ended, of which keys are the names."""
+    runs = study.usable[study.usable["key"].isin(list(keys)) & (study.usable["status"] == "completed")]
     gpu = runs["gpu_seconds"].fillna(0).sum() > 0
-    mean = float(runs["gpu_seconds" if gpu else "seconds"].mean())
-    hours = 2 * more * mean / 3600
-    of = f"{'GPU' if gpu else 'worker'}-{'hours' if hours >= 1 else 'minutes'} for the two arms"
+    hours = more * float(runs["gpu_seconds" if gpu else "seconds"].mean()) / 3600
+    of = f"{'GPU' if gpu else 'worker'}-{'hours' if hours >= 1 else 'minutes'}"
     return "" if math.isnan(hours) else f": {hours:.1f} {of}" if hours >= 1 else f": {60 * hours:.0f} {of}"
 
 
@@ -104,8 +126,16 @@ def rests_on(estimate: Estimate) -> str:
         return f"{seeds}; no interval, since predictions of single images are lost or contradict: {estimate.lost}"
     if not estimate.cases:
         return f"{seeds}; says nothing of other patients"
-    cases = f"{estimate.cases:,} {'images, taken for independent' if estimate.unit == 'images' else estimate.unit}"
+    if estimate.cases == 1 and estimate.seeds > 1:
+        return f"{seeds}, all of one {estimate.unit.removesuffix('s')}; says nothing of others"
+    cases = f"{estimate.cases:,} images, taken for independent" if estimate.unit == "images" else counted(estimate)
     return f"by {estimate.unit.removesuffix('s')}, one training: {cases}" if estimate.seeds == 1 else f"{seeds}, {cases}"
+
+
+def counted(estimate: Estimate) -> str:
+    """`31 patients`; `24 patients and 1,175 images without one`."""
+    known = f"{estimate.cases - estimate.lone:,} {estimate.unit}"
+    return f"{known} and {estimate.lone:,} image{'s' * (estimate.lone > 1)} without one" if estimate.lone else known
 
 
 def share(p: float) -> str:
@@ -142,16 +172,19 @@ def how_known(rows: Sequence[Row], metric: str) -> list[str]:
         of = "Every seed" if len(redrawn) == len(known) else f"Every seed of {', '.join(row.arm.name for row in redrawn)}"
         ratios = " or ".join(f"{ratio:.3g}" for ratio in sorted({row.ratio for row in redrawn}))
         words.append(f"{of} draws its own split, so training parts overlap: intervals use Nadeau and Bengio's variance (1/n + {ratios}).")
-    if crossed := [level for _, level in fixed if level.cases]:
+    if crossed := [level for _, level in fixed if level.cases > 1]:
         most = max(crossed, key=lambda level: level.cases)
         named = {"images": "images (patients are not known: images are taken for independent)", "tiles": "tiles (patients are not known)"}
+        of = f" ({counted(most)}; those images are taken for independent)" if most.lone else ""
         words.append(
-            f"Intervals hold for other seeds and other {most.unit}: seeds x {named.get(most.unit, most.unit)}, {most.cases:,} of them, both taken as "
+            f"Intervals hold for other seeds and other {most.unit}: seeds x {named.get(most.unit, most.unit)}, {most.cases:,} of them{of}, both taken as "
             "drawn from many (Obuchowski and Rockette's model, pseudo-values of Dorfman, Berbaum and Metz)."
         )
     if left := [row.arm.name for row, level in fixed if not level.cases]:
         of = "" if len(left) == len(known) else f" of {', '.join(left)}"
         words.append(f"Intervals{of} are over seeds alone (no predictions of single images are kept): they say nothing of other patients.")
+    if one := next((level for _, level in fixed if level.cases == 1), None):
+        words.append(f"Intervals are over seeds alone (all images are of one {one.unit.removesuffix('s')}): they say nothing of others.")
     count = max((cell.comparisons for cell in cells), default=0)
     if count > 1:
         words.append(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import stats
@@ -21,6 +21,7 @@ from analysis.statistics import LEVEL, NONE, Interval
 from analysis.study import Study, plural
 
 SAME = 0.01  # of two values of one metric, per cent: probabilities are kept with five digits
+MOST = 100  # seeds, up to which it is worked out how many would tell a difference
 _MOST_CELLS = 50_000_000  # of all patients' confusion matrices of one run, 400 MB
 
 
@@ -46,6 +47,7 @@ class Estimate:
     seeds: int = 0
     cases: int = 0
     unit: str = "patients"  # patients | tiles | images: what cases are
+    lone: int = 0  # of the cases images without a known patient where others have one
     parts: Parts | None = field(default=None, compare=False)
     lost: str = field(
         default="", compare=False
@@ -118,21 +120,21 @@ def two_way(table: np.ndarray, unit: str = "patients") -> Estimate:
     parts = Parts(max(0.0, seeds - rest) / m, max(0.0, cases - rest) / n, rest)
     total = max(seeds + cases - rest, seeds, cases)
     if total <= 1e-18 * max(1.0, mean * mean):
-        return Estimate(mean, 0.0, min(n, m) - 1, n, m, unit, parts)
-    return Estimate(mean, math.sqrt(total / (n * m)), _free(total, seeds, n, m), n, m, unit, parts)
+        return Estimate(mean, 0.0, min(n, m) - 1, n, m, unit, parts=parts)
+    return Estimate(mean, math.sqrt(total / (n * m)), _free(total, max(seeds, rest), n, m), n, m, unit, parts=parts)
 
 
 def _free(total: float, seeds: float, n: int, m: int) -> float:
     """Degrees of freedom: the harmonic mean of those of seeds and cases, by their shares of the variance (to first order Cochran and Cox's
     weighted quantile of t). Satterthwaite's give too many where the few seeds happen to lie close together: with 3 seeds of a noisy arm his
-    95 % intervals held the truth in 90.7 % (`benchmarks/README.md`)."""
+    95 % intervals held the truth in 90.7 % (`benchmarks/README.md`). seeds: their mean square, but not below that of the rest, which it
+    exceeds in expectation: two seeds that agree by chance would else be judged as if they did not count, and a lost seed made a claim."""
     share = min(1.0, seeds / total)
     return 1 / (share / (n - 1) + (1 - share) / (m - 1))
 
 
-def seeds_to_tell(estimate: Estimate, difference: float, comparisons: int = 1, most: int = 100) -> int | None:
-    """With how many seeds a true difference of that size would be told from 0 in four of five studies; None where `most` do not do, since
-    the patients alone leave more open. `estimate` must have `parts`, or come from `of_seeds` without redrawn splits."""
+def seeds_to_tell(estimate: Estimate, difference: float, comparisons: int = 1, most: int = MOST) -> int | None:
+    """With how many seeds a true difference of that size would be told from 0 in four of five studies; None where `most` do not do. `estimate` must have `parts`, or come from `of_seeds` without redrawn splits."""
     parts, m = estimate.parts, estimate.cases
     for n in range(2, most + 1):
         if parts is None:
@@ -272,6 +274,7 @@ class Judged:
     given: artefacts.Predictions | artefacts.Groups
     case: np.ndarray
     unit: str  # what cases are, see `Estimate`
+    lone: int = 0  # of them images without a known patient where others have one
 
     def differs(self, other: Judged) -> str:
         """Why the two cannot be set side by side, in words; '' where they were judged on the same images, in the same order, by one truth."""
@@ -289,7 +292,8 @@ class Judged:
 def judged(given: artefacts.Predictions | artefacts.Groups, patients: Sequence[str], of_tiles: bool) -> Judged:
     """patients: of each image of the set by index; of_tiles: whether each tile counts as one."""
     case, of_images = cases(given.index, patients)
-    return Judged(given, case, "images" if of_images else "tiles" if of_tiles else "patients")
+    lone = 0 if of_images else sum(not (i < len(patients) and patients[i]) for i in given.index.tolist())
+    return Judged(given, case, "images" if of_images else "tiles" if of_tiles else "patients", lone)
 
 
 SHARES = ("accuracy", "probe_accuracy", "knn_accuracy")  # metrics that are a share of the images
@@ -301,7 +305,7 @@ def of_run(name: str, value: float, said: Judged | None) -> tuple[Estimate, Inte
     found = said.values(name) if said is not None else None
     if said is None or found is None or abs(100 * found[0] - value) >= SAME:
         return Estimate(value, seeds=1), NONE
-    estimate = of_cases(100 * found[1], said.unit)
+    estimate = replace(of_cases(100 * found[1], said.unit), lone=said.lone)
     return estimate, share_interval(estimate, said.case.size) if name in SHARES else clip(name, estimate.interval())
 
 
@@ -309,6 +313,12 @@ def clip(metric: str, given: Interval) -> Interval:
     """A share lies between 0 and 100 %, so does its mean; indices adjusted for chance may fall below 0."""
     low = -100.0 if split_metric(metric)[1].startswith(("ami", "ari")) else 0.0
     return Interval(max(low, given.low), min(100.0, given.high)) if not math.isnan(given.low) else given
+
+
+def clip_gain(metric: str, given: Interval) -> Interval:
+    """A difference of two such values is between -100 and 100 points, of indices adjusted for chance between -200 and 200."""
+    most = 100.0 - clip(metric, Interval(-math.inf, 0.0)).low
+    return Interval(max(-most, given.low), min(most, given.high)) if not math.isnan(given.low) else given
 
 
 class Crossed:
@@ -420,7 +430,8 @@ def of_pairs(metric: str, seeds: Sequence[int], pairs: Sequence[tuple[tuple[Cros
         return Estimate(alone.value, seeds=alone.seeds, lost=f"{lost[0]}{more}")
     rows = [[said[0] for said in row if isinstance(said, tuple)] for row in found]
     table = np.stack([row[0] - row[1] if len(row) > 1 else row[0] for row in rows])
-    return two_way(100 * table, known[0][2].unit) if table.shape[1] > 1 else alone
+    of = known[0][2]
+    return replace(two_way(100 * table, of.unit), lone=of.lone) if table.shape[1] > 1 else replace(alone, cases=1, unit=of.unit)
 
 
 def cases(index: np.ndarray, patients: Sequence[str]) -> tuple[np.ndarray, bool]:

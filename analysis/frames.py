@@ -156,7 +156,7 @@ def over(level: Estimate) -> str:
         return ""
     if level.seeds < 2:
         return f"{level.unit}, one training"
-    return "seeds" if not level.cases else f"seeds and {level.unit}"
+    return "seeds" if level.cases < 2 else f"seeds and {level.unit}"
 
 
 def slug(text: str) -> str:

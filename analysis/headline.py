@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.choice import Best
-from analysis.claims import rests_on
-from analysis.crossed import Crossed, Estimate
+from analysis.claims import failure_rate, rests_on
+from analysis.crossed import Crossed, Estimate, clip_gain
 from analysis.levels import runs_of
 from analysis.numbers import number, show
 from analysis.statistics import NONE, Interval, mean_std
-from analysis.study import Study
+from analysis.study import BROKEN, Study
 from analysis.summary import test_over_train, title
 
 
@@ -33,6 +33,7 @@ class Headline:
     gain_interval: Interval
     kind: str  # what `gain_interval` is: of this gain alone, or together with the others of its table
     pairs: int
+    broke: str  # how many runs of either diverged or collapsed, in words; '' where none did. The gain has no interval then
     chosen: str  # the validation score that chose it, in words
 
     @property
@@ -55,17 +56,30 @@ def headline(study: Study) -> Headline | None:
     level, ends = crossed.level(metric, mine, test_over_train(study, winner.config_hash, metric))
     values = np.array([value for _, value in mine.values()])
     words = _chosen(study, winner, float(values.mean())) if metric == tested else "Not tested yet: a validation score flatters"
-    over, gained, comparisons = _gain(study, winner, metric, mine, crossed)
+    over, against, gained, comparisons = _gain(study, winner, metric, mine, crossed)
+    broke = _broke(study, {winner.name: winner.config_hash} | ({over: against} if over else {}))
     return Headline(
         metric, *mean_std(values), ends, rests_on(level), over, gained.value if gained else math.nan,
-        gained.interval(comparisons) if gained else NONE, f"{'simultaneous ' if comparisons > 1 else ''}95 % interval", gained.seeds if gained else 0, words,
+        clip_gain(metric, gained.interval(comparisons)) if gained and not broke else NONE, f"{'simultaneous ' if comparisons > 1 else ''}95 % interval",
+        gained.seeds if gained else 0, broke, words,
     )  # fmt: skip
+
+
+def _broke(study: Study, arms: Mapping[str, str]) -> str:
+    """Of configurations, by name, how many runs diverged or collapsed, as the claims of a table say it; '' where none did."""
+    words = []
+    for name, config_hash in arms.items():
+        runs = study.usable[(study.usable["config_hash"] == config_hash) & study.usable["seed"].isin(study.seeds)]
+        count = {status: int((runs["status"] == status).sum()) for status in (*BROKEN, "completed")}
+        if some := [status for status in BROKEN if count[status]]:
+            words.append(f"{name}: {failure_rate(sum(count[s] for s in BROKEN), sum(count.values()), ' or '.join(some))}")
+    return "; ".join(words)
 
 
 def _gain(
     study: Study, winner: Best, metric: str, mine: Mapping[int, tuple[str, float]], crossed: Crossed
-) -> tuple[str, Estimate | None, int]:
-    """What the winner is compared with, the difference, and with how many others its interval holds together: those of the table that has this
+) -> tuple[str, str, Estimate | None, int]:
+    """What the winner is compared with, its configuration, the difference, and with how many others its interval holds together: those of the table that has this
     difference as a cell; worked out here only where no table has it."""
     arms = [(summary, arm) for summary in study.summaries for arm in summary.table.arms if arm.config_hash != winner.config_hash]
     named = [(s, a) for s, a in arms if not a.overrides and s.table.number != "search"] + [(s, a) for s, a in arms if a.name == s.baseline]
@@ -81,10 +95,10 @@ def _gain(
             if row.arm.config_hash == winner.config_hash and metric in row.cells
         ]
         if cells:
-            return arm.name, cells[0].difference_to, max(1, cells[0].comparisons)
+            return arm.name, arm.config_hash, cells[0].difference_to, max(1, cells[0].comparisons)
         ratio = max(test_over_train(study, one, metric) for one in (winner.config_hash, arm.config_hash))
-        return arm.name, crossed.mean(metric, mine, theirs, ratio), 1
-    return "", None, 1
+        return arm.name, arm.config_hash, crossed.mean(metric, mine, theirs, ratio), 1
+    return "", "", None, 1
 
 
 def _chosen(study: Study, winner: Best, test: float) -> str:

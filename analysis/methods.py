@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis import artefacts, race
+from analysis.crossed import split_metric
 from analysis.headline import changed
 from analysis.mixture import mixture
 from analysis.numbers import show
@@ -121,7 +122,9 @@ def answers(study: Study) -> dict[str, str]:
     images = f"{number['images']:,} images" if "images" in number else ""
     said["sample"] = f"{images} of {plural(len(study.classes), 'class')} ({counts})." if images and counts else ""
     if said["sample"] and "patients" in number:
-        said["sample"] = f"{said['sample'][:-1]} of {number['patients']:,} patients."
+        said["sample"] = (
+            f"{said['sample'][:-1]} of {number['patients']:,} {_unit(study)}s{'; patients are not known' if _unit(study) == 'tile' else ''}."
+        )
     said["data"] = f"{said['sample']} Hash of the packed data: {text_of(data.get('hash'))}." if said["sample"] and data.get("hash") else ""
     notes = _notes(study)
     size = [rows[f"param.{k}"].dropna().unique() for k in ("canvas", "input_size") if f"param.{k}" in rows]
@@ -141,7 +144,13 @@ def answers(study: Study) -> dict[str, str]:
     backbone = sorted(set(map(str, rows["param.backbone"].dropna()))) if "param.backbone" in rows else []
     sizes = sorted({int(v) for v in rows["parameters"].dropna()}) if "parameters" in rows else []
     of_size = f" ({' or '.join(f'{v:,}' for v in sizes)} parameters)" if sizes else ""
-    said["model"] = f"Procedure {study.procedure}; network {', '.join(backbone)}{of_size}." if backbone else ""
+    common = str(mapping(asked.get("baseline")).get("backbone", ""))
+    network = (
+        f"{common}; in some arms {', '.join(b for b in backbone if b != common)}"
+        if common in backbone and backbone != [common]
+        else ", ".join(backbone)
+    )
+    said["model"] = f"Procedure {study.procedure}; network {network}{of_size}." if backbone else ""
     start = sorted(set(map(str, rows["param.weights"].dropna()))) if "param.weights" in rows else []
     said["start"] = f"Initial weights: {' or '.join(start)}." if start else ""
     if won is not None:
@@ -167,7 +176,8 @@ def _division(study: Study) -> str:
         parts = ", ".join(f"{part} {count:,}" for part, count in found.images.items())
         people = ", ".join(f"{part} {count:,}" for part, count in found.patients.items())
         words.append(
-            f"Split {name}: {parts} images" + (f"; patients {people}, {found.shared or 'none'} in more than one part." if people else ".")
+            f"Split {name}: {parts} images"
+            + (f"; {_unit(study)}s {people}, {found.shared or 'none'} in more than one part." if people else ".")
         )
     if not words and study.parts:
         words = [f"Parts: {', '.join(f'{part} {count:,}' for part, count in study.parts.items())} images."]
@@ -181,7 +191,7 @@ def _disjoint(study: Study) -> str:
     found = [d for d in divisions(study).values() if d.patients]
     if not found or any(d.shared for d in found):
         return ""
-    return "Parts are disjoint by patient."
+    return f"Parts are disjoint by {_unit(study)}{'; patients are not known' if _unit(study) == 'tile' else ''}."
 
 
 def _search(study: Study) -> str:
@@ -202,7 +212,7 @@ def _search(study: Study) -> str:
 def _repeats(study: Study) -> str:
     counts = Counter(study.usable["status"])
     each = ", ".join(f"{counts[s]} {s}" for s in STATUSES if counts[s])
-    return f"Each arm was trained with {plural(len(study.seeds), 'seed')} ({', '.join(map(str, study.seeds))}); {plural(len(study.usable), 'run')}: {each}."
+    return f"Each arm was run with {plural(len(study.seeds), 'seed')} ({', '.join(map(str, study.seeds))}); {plural(len(study.usable), 'run')}: {each}."
 
 
 def _libraries(study: Study) -> str:
@@ -310,12 +320,27 @@ _SAID: dict[str, Callable[[Study], str]] = {
         "study.json, request.toml, records.jsonl and splits/ of the study; `python -m analysis STUDY --bundle` packs them."
     ),
     "single": lambda _: "No ensemble: every number is of single models, means are over seeds.",
-    "output": lambda study: "A probability for each class; the most probable is the prediction." if study.classes else "",
+    "output": lambda study: _output(study),
     "once": lambda _: (
         "The test part is used once, after training, by runs that stand in a table; the search and the choice of a configuration see "
         "validation data only."
     ),
 }
+
+
+def _output(study: Study) -> str:
+    ranked = {split_metric(metric)[1] for metric in (study.metric, *(table.metric for table in study.tables))}
+    if any(name.startswith(("ami", "ari", "purity")) for name in ranked):
+        return "A cluster for each image, by K-means on what the network makes of it; no class is predicted."
+    return "A probability for each class; the most probable is the prediction." if study.classes else ""
+
+
+def _unit(study: Study) -> str:
+    """`patient`, or `tile` where each tile stands for one because patients are not known."""
+    try:
+        return "tile" if artefacts.tiles_are_patients(study) else "patient"
+    except artefacts.Damaged:
+        return "patient"
 
 
 def _head(study: Study) -> list[str]:

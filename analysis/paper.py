@@ -62,7 +62,34 @@ def numbers_tex(study: Study) -> str:
     return "\n".join([*lines, r"\makeatother", ""])
 
 
-_ENDS = ("/low}", "/high}", "-low}", "-high}", "std}", ", ")  # of names in `_values`: ends of intervals, deviations, p, differences
+_MEAN, _GAIN, _END, _P, _OTHER = (
+    "mean",
+    "gain",
+    "end",
+    "p",
+    "other",
+)  # what a value is, which decides what a number of the text may be of it
+
+
+@dataclass(frozen=True)
+class _Value:
+    """Of the records: in per cent or points, as a probability, or a setting or a count (`_OTHER`)."""
+
+    value: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Typed:
+    """A number as the text has it. sign: `-`, `+`, or '' where none is written; unit: `%`, `points` or ''; relation: `=` or `<` behind a p;
+    verb: `+` behind `gains`, `-` behind `loses`."""
+
+    sign: str
+    digits: str
+    at: int
+    unit: str = ""
+    relation: str = ""
+    verb: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,20 +125,20 @@ def check(paper: Path, study_dir: str | Path | None = None) -> Checked:
     values = _values(study)
     notes: list[str] = []
     macros = typed = 0
-    for line in (_Line(given.place, _expanded(given.text, own)) for given in lines):
+    shown = [_Line(given.place, _expanded(given.text, own).replace("\n", " ")) for given in lines]
+    for line in shown:
         for name in re.findall(r"\\kt\s*\{([^}]*)\}", line.text):
             macros += 1
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1, 0.4)
                 refused.append(f"{line.place}: no record gives \\kt{{{name}}}" + (f"; did you mean \\kt{{{near[0]}}}?" if near else ""))
-        for sign, text in _typed(line.text):
-            typed += 1
-            found = _backing(sign, text, values)
-            text = sign + text
-            if found is None:
-                refused.append(f"{line.place}: {text} is typed by hand and no record gives it (a comment `% {EXEMPT}` exempts a line)")
-            else:
-                notes.append(f"{line.place}: {text} is typed by hand; {found} gives it today")
+    for place, one in _placed(shown):  # a number may stand on one line, its unit on the next
+        typed += 1
+        found, text = _backing(one, values), one.sign + one.digits
+        if found is None:
+            refused.append(f"{place}: {text} is typed by hand and no record gives it (a comment `% {EXEMPT}` exempts a line)")
+        else:
+            notes.append(f"{place}: {text} is typed by hand; {found} gives it today")
     return Checked(tuple(refused), tuple(notes), macros, typed)
 
 
@@ -170,45 +197,91 @@ def _read(path: Path, root: Path, lines: list[_Line], written: list[Path], own: 
     if text.startswith(MARK):
         written.append(path)
         return
-    body = "\\begin{document}" not in text
-    cut = [raw.partition("%") if raw.startswith("%") else _cut(raw) for raw in text.splitlines()]
+    cut = [_cut(raw) for raw in text.splitlines()]
     kept = "\n".join("" if EXEMPT in comment else words for words, _, comment in cut)
     for name, count_, other, marks, said in _DEFINITION.findall(kept):
         own[name or other] = _Own(int(count_ or 0) if name else marks.count("#"), said)
-    plain = _DEFINITION.sub(lambda found: "\n" * found[0].count("\n"), kept).split("\n")
+    plain = _shown(_DEFINITION.sub(lambda found: "\n" * found[0].count("\n"), kept)).split("\n")
     for count, ((words, _, _), shown) in enumerate(zip(cut, plain, strict=True), 1):
-        for name in re.findall(r"\\(?:input|include)\s*\{([^}]*)\}", words):
+        if unread := _NOT_READ.search(words):
+            raise StudyError(
+                f"{path.name}:{count}: what {unread[0]} includes is not read; include it by \\input, so that its numbers are checked"
+            )
+        for found in _INCLUDE.finditer(words):
+            name = f"{found['folder']}/{found['file']}" if found["file"] else found["name"] or found["bare"]
             _read(root / (name if Path(name).suffix else f"{name}.tex"), root, lines, written, own, seen)
-        body = body or "\\begin{document}" in words
-        if body:
-            lines.append(_Line(f"{path.name}:{count}", shown))
+        lines.append(_Line(f"{path.name}:{count}", shown))
+
+
+def _shown(text: str) -> str:
+    """What a reader sees of a file without its definitions, in as many lines: of the preamble the title and the like alone."""
+    head, begin, body = text.partition("\\begin{document}")
+    if not begin:
+        return text
+    kept, at = [], 0
+    for found in _OF_HEAD.finditer(head):
+        kept += ["\n" * head.count("\n", at, found.start()), found[1], "\n" * (found[0].count("\n") - found[1].count("\n"))]
+        at = found.end()
+    return "".join([*kept, "\n" * head.count("\n", at), begin, body])
 
 
 def _cut(raw: str) -> tuple[str, str, str]:
-    """A line before and after the first % that is not escaped."""
-    found = re.search(r"(?<!\\)(?:\\\\)*%", raw)
+    """A line before and after the first % that is not escaped and not within \\verb or an address."""
+    plain = re.sub(r"\\verb\*?([^A-Za-z\s*]).*?\1|\\(?:url|nolinkurl|href)\s*\{[^{}]*\}", lambda found: "x" * len(found[0]), raw)
+    found = re.search(r"(?<!\\)(?:\\\\)*%", plain)
     return (raw[: found.end() - 1], "%", raw[found.end() :]) if found else (raw, "", "")
 
 
+_SKIPPED = {  # commands whose first arguments are no words of the paper, and how many
+    "kt|cite\\w*|ref|eqref|autoref|cref|Cref|label|input|include|subfile|includegraphics|bibliography\\w*|addbibresource|url|href|vspace|hspace"
+    "|begin|end|textcolor|color|colorbox|scalebox|linespread|documentclass|usepackage": 1,
+    "setlength|addtolength|setcounter|fontsize|import|subimport": 2,
+    "definecolor": 3,
+}
 _ARGUMENTS = re.compile(
-    r"\\(?:kt|cite\w*|ref|eqref|autoref|cref|label|input|include|includegraphics|bibliography\w*|url|href|vspace\*?|hspace\*?|setlength|begin|end"
-    r"|definecolor|textcolor|color|documentclass|usepackage)(?![A-Za-z])\s*(?:\[[^\]]*\]\s*)*(?:\{[^}]*\})*"
+    "|".join(
+        rf"\\(?:{names})(?![A-Za-z])\*?(?:[^\S\n]*\[[^\]]*\])*" + r"(?:\s*\{(?:[^{}]|\{[^{}]*\})*\}(?:[^\S\n]*\[[^\]]*\])*)?" * count
+        for names, count in _SKIPPED.items()
+    )
 )
+_INCLUDE = re.compile(
+    r"\\(?:(?:input|include|subfile)\s*(?:\{(?P<name>[^}]*)\}|\s(?P<bare>[^\s\\{}]+))|(?:sub)?import\*?\s*\{(?P<folder>[^}]*)\}\s*\{(?P<file>[^}]*)\})"
+)
+_NOT_READ = re.compile(
+    r"\\(?:includefrom|subincludefrom|inputfrom|subinputfrom|InputIfFileExists|@@?input|includestandalone|CatchFileDef|verbatiminput|lstinputlisting"
+    r"|csvautotabular|csvreader|pgfplotstableread|pgfplotstabletypeset)(?![A-Za-z])"
+)
+_OF_HEAD = re.compile(r"\\(?:title|subtitle|author|date|thanks|abstract|keywords)\*?\s*(?:\[[^\]]*\]\s*)?" + _BRACED)
 _LENGTH = re.compile(r"\d*\.?\d+\s*(?:\\(?:line|text|column)width|(?:pt|cm|mm|em|ex|in|px)\b)")
-_UNIT = r"(?:\s|~|\\,|\\;|[${}])*(?:(?P<percent>\\%|\\percent\b|per\s?cent\b)|(?:percentage\s+)?points?\b|pp\b)"
+_UNIT = (
+    r"(?:[^\S\n]|\n(?![^\S\n]*\n)|~|-|\\,|\\;|[${}])*(?:(?P<percent>\\%|\\percent\b|per\s?cent\b)"
+    r"|(?:percentage[\s-]+)?points?\b(?!\s+(?:scale|Likert))|pp\b)"
+)
 _NUMBER = re.compile(
     r"(?<![\w.,])(?P<sign>[-+−]|\$-\$|\\ensuremath\{-\})?(?P<number>\d+(?:\{,\}\d+|,\d+(?!,\d)|\.\d+)?|\.\d+)(?![\w]|\.\d)"
     + f"(?P<unit>{_UNIT})?"
 )
+_P_BEFORE = re.compile(r"(?<![A-Za-z])[pP][}$\s]*(=|<|\\leq?\b|\\lt\b|\\approx\b)[{$\s]*$")
+_VERB = re.compile(
+    r"\b(?:(?P<up>gain(?:s|ed|ing)?|improv(?:es|ed|ing)|improve)|los(?:es?|t|ing)|drop(?:s|ped)?|falls?|fell)(?:\s+(?:by|about|only|some|up\s+to|of))*[{$\s~]*$"
+)
 _LEVEL = re.compile(r"(?:[pP]\$?\s*(?:<|\\leq?\b|\\lt\b)|\\alpha\$?\s*=|level\s+of)\s*\$?\s*$")
 
 
-def _typed(text: str) -> Iterator[tuple[str, str]]:
-    """(sign, digits with a decimal point) of numbers in a line of text that look like results: with decimals, or with a per cent sign or points
-    behind. `95 % interval` and `p < 0.05` are none. sign: `-`, `+`, or '' where there is none or it is the dash of a range."""
-    text = _LENGTH.sub(" ", _ARGUMENTS.sub(" ", text))
+def _placed(lines: Sequence[_Line]) -> Iterator[tuple[str, _Typed]]:
+    """The typed numbers of all lines, each with the place of the line on which it starts."""
+    text = "\n".join(line.text for line in lines)
+    text = re.sub(r"(?<=\d)\{\.\}(?=\d)", ".", text)
+    text = _LENGTH.sub(_newlines, _ARGUMENTS.sub(_newlines, text))
+    for one in _typed(text):
+        yield lines[text.count("\n", 0, one.at)].place, one
+
+
+def _typed(text: str) -> Iterator[_Typed]:
+    """The numbers in a text that look like results: with decimals, or with a per cent sign or points behind. `95 % interval` and `p < 0.05` are
+    none, and the dash of a range is no sign."""
     for found in _NUMBER.finditer(text):
-        before, after = text[: found.start()].rstrip(" ~$"), text[found.end() :].lstrip(" ~-,")
+        before, after = text[: found.start()].rstrip(" ~$"), text[found.end() :].lstrip(" ~-\n")
         digits = found["number"].replace("{,}", ".").replace(",", ".")
         digits = f"0{digits}" if digits.startswith(".") else digits
         confidence = digits in ("90", "95", "99") and re.match(r"(?:simultaneous\s+)?(?:confidence|interval|CI\b|t interval)", after)
@@ -216,7 +289,15 @@ def _typed(text: str) -> Iterator[tuple[str, str]]:
             continue
         if "." in digits or found["unit"]:
             sign = "" if not found["sign"] or before[-1:].isdigit() or before[-1:] in tuple("-–%})/") else found["sign"]
-            yield "-" if sign and sign != "+" else sign, digits
+            relation, verb = _P_BEFORE.search(before), _VERB.search(before)
+            yield _Typed(
+                "-" if sign and sign != "+" else sign, digits, found.start(), "%" if found["percent"] else "points" if found["unit"] else "",
+                "" if not relation else "=" if relation[1] in ("=", "\\approx") else "<", "" if not verb else "+" if verb["up"] else "-",
+            )  # fmt: skip
+
+
+def _newlines(found: re.Match[str]) -> str:
+    return " " + "\n" * found[0].count("\n")
 
 
 def _is_decimal(found: re.Match[str]) -> bool:
@@ -234,37 +315,45 @@ def _is_decimal(found: re.Match[str]) -> bool:
     return not listed and (places == 2 or (bool(found["unit"]) and places != 3))
 
 
-def _values(study: Study) -> Mapping[str, float]:
+def _values(study: Study) -> Mapping[str, _Value]:
     """Everything that a number of a text may be: cells, settings, facts; by name."""
-    out: dict[str, float] = {}
+    out: dict[str, _Value] = {}
+    kinds = {"mean": _MEAN, "published": _MEAN, "gain": _GAIN}
     for row in study.results.to_dict("records"):
-        out |= {f"\\kt{{{row['key']}/{name}}}": float(row[column]) for name, column in _CELL.items()}
-        out |= {
-            f"{row['key']}, {name}": float(row[name]) for name in ("difference_to_published", "p_adjusted", "probability_of_other_sign")
-        }
-    out |= {f"\\kt{{study/{name}}}": float(value) for name, value in methods.facts(study).items() if isinstance(value, (int, float))}
+        out |= {f"\\kt{{{row['key']}/{name}}}": _Value(float(row[column]), kinds.get(name, _END)) for name, column in _CELL.items()}
+        out[f"{row['key']}, difference_to_published"] = _Value(float(row["difference_to_published"]), _END)
+        out[f"\\kt{{{row['key']}/p}}"] = _Value(float(row["p_adjusted"]), _P)
+        out[f"{row['key']}, probability_of_other_sign"] = _Value(100 * float(row["probability_of_other_sign"]), _END)
+    others = {f"\\kt{{study/{name}}}": value for name, value in methods.facts(study).items()}
     for name, value in mapping(study.asked.get("baseline")).items():
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, (int, float)) and not isinstance(one, bool):
-                out[f"the setting {name}"] = float(one)
+        others |= {f"the setting {name}": one for one in (value if isinstance(value, list) else [value])}
     for column in (c for c in map(str, study.runs) if c.startswith("param.")):
-        for value in study.runs[column].dropna().unique():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                out[f"a run's {column.removeprefix('param.')} = {value:g}"] = float(value)
-    return {name: value for name, value in out.items() if not math.isnan(value)}
+        others |= {f"a run's {column.removeprefix('param.')} = {value}": value for value in study.runs[column].dropna().unique()}
+    known = {n: v for n, v in others.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    out |= {name: _Value(float(value), _OTHER) for name, value in known.items()}
+    return {name: one for name, one in out.items() if not math.isnan(one.value)}
 
 
-def _backing(sign: str, text: str, values: Mapping[str, float]) -> str | None:
-    """Whose value, rounded as the text rounds, is the text; as it is or as a fraction of 1. A sign that is written must be the value's; without
-    one `loses 0.94 points` is as good as -0.94. A number that is rounded to less than two decimals is held against means, gains and settings
-    alone: some end of an interval would fit it by chance."""
-    places = len(text.partition(".")[2])
-    for name, value in values.items():
-        if places < 2 and any(word in name for word in _ENDS):
+def _backing(typed: _Typed, values: Mapping[str, _Value]) -> str | None:
+    """Whose value, rounded as the text rounds, is the text. A p is a p, a number with a unit is no setting and no count, what `gains` or `loses`
+    is a gain or a loss, and only a mean may stand as a fraction of 1. A sign that is written must be the value's; without one and without a
+    verb -0.94 may stand as 0.94. A number that is rounded to less than two decimals is held against means, gains and settings alone: some end
+    of an interval would fit it by chance."""
+    places = len(typed.digits.partition(".")[2])
+    for name, one in values.items():
+        if (typed.relation != "") != (one.kind == _P) and (typed.relation or typed.unit or places < 2):
             continue
-        if sign and value * (1 if sign == "+" else -1) < 0:
+        if typed.relation == "<" and one.value < float(typed.digits):
+            return name
+        if (typed.verb and typed.unit == "points" and one.kind != _GAIN) or (typed.unit and one.kind == _OTHER):
             continue
-        if any(f"{abs(v):.{places}f}" == text for v in (value, value / 100)):
+        if one.kind == _END and places < 2:
+            continue
+        sign = typed.sign or (typed.verb if one.kind == _GAIN else "")
+        if sign and one.value * (1 if sign == "+" else -1) < 0:
+            continue
+        of = (one.value, one.value / 100) if one.kind == _MEAN and not typed.unit else (one.value,)
+        if any(f"{abs(v):.{places}f}" == typed.digits for v in of):
             return name
     return None
 

@@ -24,7 +24,7 @@ from analysis.frames import slug
 from analysis.numbers import interval, number
 from analysis.report import encoded, write_file
 from analysis.statistics import LEVEL, NONE, Interval
-from analysis.study import Study, StudyError, load, mapping, text_of
+from analysis.study import BROKEN, Study, StudyError, load, mapping, plural, text_of
 from analysis.summary import title
 from analysis.tables import markdown
 
@@ -97,6 +97,7 @@ def write_forest(sources: Sequence[str | Path], out: str | Path) -> tuple[Path, 
         pooled.append(
             {"table": table, "arm": arm, "metric": metric, "baseline_arm": baseline, "laboratory": "all, random effects"}
             | _row(found, group)
+            | {"over": "laboratories"}
         )
         name = f"forest-{slug(str(table))}-{slug(str(arm))}"
         drawing = _forest(name, f"{title(str(metric))} of {arm}: gain over {baseline}", group, found)
@@ -138,7 +139,7 @@ def _gains(studies: Sequence[tuple[str, Study]]) -> tuple[pd.DataFrame, list[str
     if len({name for name, _ in studies}) < len(studies):
         raise StudyError("two of the laboratories have the same name; rename their files or folders")
     arms: dict[tuple[str, str], set[str]] = defaultdict(set)
-    rows = []
+    rows, words = [], []
     for name, study in studies:
         metrics = {t.number: t.metric for t in study.tables}
         for table in study.tables:
@@ -146,15 +147,28 @@ def _gains(studies: Sequence[tuple[str, Study]]) -> tuple[pd.DataFrame, list[str
                 arms[table.number, arm.name].add(arm.config_hash)
         for row in study.results.to_dict("records"):
             if row["metric"] == metrics[row["table"]] and row["table"] != "search" and row["gain_error"] > 0:
+                mine = study.results[(study.results["table"] == row["table"]) & (study.results["metric"] == row["metric"])]
+                both = mine[(mine["arm"] == row["arm"]) | mine["is_baseline"]]
+                if broke := int(both[list(BROKEN)].to_numpy().sum()):
+                    words.append(
+                        f"Table {row['table']}, {row['arm']}, {name}: {plural(broke, 'run')} of the arm or its baseline arm diverged or collapsed; "
+                        "its gain leaves them out and is not pooled."
+                    )
+                    continue
                 half = float(stats.t.ppf((1 + LEVEL) / 2, row["gain_degrees_of_freedom"])) * row["gain_error"]
                 gain = row["gain_over_baseline"]
                 of = {k: row[k] for k in ("table", "arm", "metric", "baseline_arm")}
                 ends = {"low": gain - half, "high": gain + half, "over": row["gain_interval_over"]}
                 rows.append({**of, "laboratory": name, "seeds": row["pairs"], "gain": gain, "error": row["gain_error"], **ends})
     if not rows:
-        raise StudyError("none of the studies has a gain over a baseline arm with an interval: it takes two seeds of each")
+        why = "it takes two seeds of each" if not words else f"it takes two seeds of each, none of them broken. {' '.join(words)}"
+        raise StudyError(f"none of the studies has a gain over a baseline arm with an interval: {why}")
     mixed = [f"Table {table}, {arm}: settings differ between laboratories." for (table, arm), found in arms.items() if len(found) > 1]
-    return pd.DataFrame(rows), mixed
+    for (number_, of_arm), group in pd.DataFrame(rows).groupby(["table", "arm"], sort=False):
+        if group["over"].nunique() > 1:
+            which = "; ".join(f"{name}: {over}" for name, over in zip(group["laboratory"], group["over"], strict=True))
+            mixed.append(f"Table {number_}, {of_arm}: the laboratories' intervals are over different things ({which}).")
+    return pd.DataFrame(rows), [*mixed, *words]
 
 
 def _forest(name: str, words: str, group: pd.DataFrame, found: Pooled) -> Drawing:
@@ -191,13 +205,21 @@ def _forest(name: str, words: str, group: pd.DataFrame, found: Pooled) -> Drawin
 def _markdown(frame: pd.DataFrame, words: Sequence[str]) -> str:
     lines = ["# Gains in several laboratories", ""]
     lines += [
-        "| Table | Arm | Laboratory | seeds | gain | 95 % interval | tau | I² |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| Table | Arm | over | of | Laboratory | seeds | gain, points | 95 % interval | for other | tau | I² |",
+        "| --- | --- | --- | --- | --- | ---: | ---: | --- | ---: | ---: |",
     ]
     for row in frame.to_dict("records"):
         share = "" if math.isnan(row["i_squared"]) else f"{100 * row['i_squared']:.0f} %"
-        cells = [row["table"], row["arm"], row["laboratory"], str(int(row["seeds"])), number(row["gain"], True)]
-        cells += [interval(Interval(row["low"], row["high"]), True), number(row["tau"]), share]
+        cells = [
+            row["table"],
+            row["arm"],
+            row["baseline_arm"],
+            title(row["metric"]),
+            row["laboratory"],
+            str(int(row["seeds"])),
+            number(row["gain"], True),
+        ]
+        cells += [interval(Interval(row["low"], row["high"]), True), row["over"], number(row["tau"]), share]
         lines.append(f"| {' | '.join(markdown(str(c)) or '–' for c in cells)} |")
     lines += [
         "",

@@ -14,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import artefacts
 from analysis import statistics as st
 from analysis.artefacts import run_folder
-from analysis.crossed import Crossed, of_pairs
+from analysis.crossed import Crossed, clip_gain, of_pairs
 from analysis.frames import over
 from analysis.numbers import interval, number
 from analysis.page import script, style, templates
@@ -43,6 +44,9 @@ class Pair:
     differs: tuple[str, ...]  # what else differs between the two rows: split, settings, code, versions, seeds
 
 
+_BROKE = "no claim: runs of either diverged or collapsed"
+
+
 def compare(first: Study, second: Study) -> tuple[Pair, ...]:
     """Arms of the same table and name. On the same data and split they are paired by seed, and where predictions are kept the interval is over
     seeds and patients, or there is none (see `Crossed`); else nothing is paired and it is Welch's. Where splits are redrawn per seed both have
@@ -64,13 +68,16 @@ def compare(first: Study, second: Study) -> tuple[Pair, ...]:
 
 
 def _difference(here: Crossed, row: Row, a: Cell, there: Crossed, other: Row, b: Cell, same: bool) -> tuple[float, Interval, int, str]:
-    """Second minus first, its interval, the seeds that were paired, and what the interval is over."""
+    """Second minus first, its interval, the seeds that were paired, and what the interval is over; no interval where runs of either broke."""
+    broke = row.broken[0] + other.broken[0]
     seeds = sorted(a.runs.keys() & b.runs.keys()) if same else []
     if not seeds:
-        ends = st.welch_interval(b.array, a.array, other.ratio, row.ratio) if a.n > 1 and b.n > 1 else NONE
-        return b.mean - a.mean, ends, 0, "seeds" if not math.isnan(ends.low) else ""
+        ends = st.welch_interval(b.array, a.array, other.ratio, row.ratio) if a.n > 1 and b.n > 1 and not broke else NONE
+        return b.mean - a.mean, ends, 0, _BROKE if broke else "seeds" if not math.isnan(ends.low) else ""
     found = of_pairs(a.metric, seeds, [((there, *b.runs[s]), (here, *a.runs[s])) for s in seeds], max(row.ratio, other.ratio))
-    ends = found.interval()
+    if broke:
+        return found.value, NONE, len(seeds), _BROKE
+    ends = clip_gain(a.metric, found.interval())
     rests = f"undecided: {found.lost}" if found.lost else over(found) if not math.isnan(ends.low) else ""
     return found.value, ends, len(seeds), rests
 
@@ -205,6 +212,7 @@ def merge(study_dirs: Sequence[str | Path], out: str | Path) -> Path:
             )
     _refuse_other_settings(studies)
     _refuse_two_codes(studies)
+    _refuse_other_patients(studies)
     if (Path(out) / "study.json").exists() and any(
         (Path(out) / "study.json").samefile(s.folder / "study.json") for s in studies if (s.folder / "study.json").exists()
     ):
@@ -265,6 +273,18 @@ def _carry(studies: Sequence[Study], out: Path) -> None:
                 ended[key] = when or "", folder / "result.json"
     for key, (_, path) in ended.items():
         write_file(out / "checkpoints" / key / "result.json", path.read_bytes())
+
+
+def _refuse_other_patients(studies: Sequence[Study]) -> None:
+    """StudyError where one study's images have other patients than another's: whose count would hang on the order in which they are given."""
+    for slug in ("", *_external_sets(studies)):
+        known = [(study.folder.name, artefacts.patients(study, slug)) for study in studies if artefacts.described(study, slug)]
+        if len({of for _, of in known}) > 1:
+            counts = " and ".join(f"{name} has {len(set(of) - {''}):,}" for name, of in known)
+            raise StudyError(
+                f"the studies say different patients of the same images{f' of {slug}' if slug else ''} ({counts}) and cannot be merged: "
+                "repeat the one without patients with their manifest, or compare the two with --compare"
+            )
 
 
 def _refuse_two_codes(studies: Sequence[Study]) -> None:

@@ -59,7 +59,7 @@ def _first(study: Study, counts: Mapping[str, int], waiting: int) -> str:
     bad = rows[rows["status"].isin(["diverged", "collapsed", "failed"])]
     why = "; ".join(f"{word}: {count}" for word, count in Counter(bad["reason"]).most_common(3))
     halted = study.asked.get("halted")
-    unfinished = f"{ended:,} of {ended + waiting:,} runs have ended, {waiting:,} are missing{f' ({halted})' if isinstance(halted, str) and halted else ''}"
+    unfinished = f"{ended:,} of {ended + waiting:,} runs have ended, {waiting:,} {'is' if waiting == 1 else 'are'} missing{f' ({halted})' if isinstance(halted, str) and halted else ''}"
     if not counts["completed"]:
         of = f"none of the {plural(ended, 'run')} that ended has completed ({why or 'all were stopped early'})"
         return f"Unfinished: {unfinished}, and {of}." if waiting else f"Failed: {of}. Exit status 1."

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis import statistics as st
 from analysis.claims import claims, commands, how_known
-from analysis.crossed import Crossed, Estimate, split_metric
+from analysis.crossed import Crossed, Estimate, clip_gain, split_metric
 from analysis.mixture import mixture
 from analysis.numbers import number
 from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
@@ -71,7 +71,7 @@ class Cell:
     @property
     def gain_interval(self) -> Interval:
         """Of the gain; those of all arms of the table hold together."""
-        return self.difference_to.interval(max(1, self.comparisons)) if self.difference_to else NONE
+        return clip_gain(self.metric, self.difference_to.interval(max(1, self.comparisons))) if self.difference_to else NONE
 
     @property
     def tested(self) -> Estimate | None:
@@ -148,7 +148,7 @@ class Summary:
     ranked: int  # arms that have both a published and a measured mean
     notes: tuple[str, ...]
     claims: tuple[str, ...] = ()  # for each arm what may be said of it against the baseline arm
-    commands: tuple[str, ...] = ()  # that would decide what is undecided
+    commands: tuple[tuple[str, str], ...] = ()  # that would decide what is undecided, with what they cost
 
 
 def title(metric: str) -> str:

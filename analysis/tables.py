@@ -73,7 +73,14 @@ def to_markdown(summary: Summary) -> str:
     said = [*(f"- {markdown(words)}" for words in summary.claims), ""] if summary.claims else []
     said = ["What may be said:", "", *said] if said else []
     if summary.commands:
-        said += ["More seeds, from the folder that holds the study:", "", "```", *summary.commands, "```", ""]
+        said += [
+            "More seeds, from the folder that holds the study:",
+            "",
+            "```",
+            *(line for words, price in summary.commands for line in (f"# {price}", words)),
+            "```",
+            "",
+        ]
     return "\n".join([*lines, "", *said, *(f"- {markdown(note)}" for note in summary.notes), *([""] if summary.notes else [])])
 
 

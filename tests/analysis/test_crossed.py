@@ -114,7 +114,8 @@ def test_the_two_way_table_is_worked_out_as_an_analysis_of_variance():
     found = crossed.two_way(table)
     total = ms_s + ms_c - ms_e
     assert (found.value, found.error) == (pytest.approx(mean), pytest.approx(math.sqrt(total / 44)))
-    assert found.free == pytest.approx(1 / (ms_s / total / 3 + (total - ms_s) / total / 10))
+    share = max(ms_s, ms_e) / total
+    assert found.free == pytest.approx(1 / (share / 3 + (1 - share) / 10))
     half = stats.t.ppf(0.975, found.free) * found.error
     assert found.interval() == pytest.approx((mean - half, mean + half))
 
@@ -151,6 +152,21 @@ def test_three_seeds_that_spread_more_than_patients_cover_the_truth_in_95_per_ce
         low, high = crossed.two_way(table).interval()
         held.append(low <= 0 <= high)
     assert 0.94 <= np.mean(held) <= 0.97
+
+
+def test_a_lost_seed_makes_no_claim_of_what_all_three_leave_open():
+    rng = np.random.default_rng(2)
+    seeds = np.array([[0.0], [0.0], [2.0]])  # the first two agree by chance
+    rest = rng.normal(size=(3, 400))
+    table = 2.5 + seeds + 10 * (rest - rest.mean(axis=1, keepdims=True))
+    whole, left = crossed.two_way(table).interval(9), crossed.two_way(table[:2]).interval(9)
+    assert whole.low < 0 and left.low < 0, "nine comparisons of three seeds and of two of them"
+
+
+def test_nine_intervals_hold_together_where_two_seeds_make_most_of_the_variance():
+    from benchmarks.coverage import family
+
+    assert family(2, 30, 0.8, draws=200, rng=np.random.default_rng(3)) <= 0.05
 
 
 def test_seeds_to_tell_shrinks_with_the_difference_and_is_none_where_the_patients_leave_too_much_open():
@@ -198,6 +214,20 @@ def test_without_patients_images_are_cases_and_it_is_said(tmp_path):
     summary = study(tmp_path)
     assert summary.rows[2].cells["test_accuracy"].level.unit == "images"
     assert any("taken for independent" in note for note in summary.notes)
+
+
+def test_where_all_images_are_of_one_patient_that_is_said_and_not_that_predictions_are_gone(tmp_path):
+    summary = study(tmp_path, lambda i: "p0")
+    words = " ".join((*summary.notes, *summary.claims))
+    assert "all images are of one patient" in words and "3 seeds, all of one patient" in words and "are kept" not in words
+
+
+def test_images_without_a_patient_are_not_counted_as_patients(tmp_path):
+    summary = study(tmp_path, lambda i: f"p{i % 31}" if i % 5 == 0 else "")
+    level = summary.rows[2].cells["test_accuracy"].level
+    said = f"{level.cases - level.lone} patients and {level.lone} images without one"
+    assert level.lone > 50 and all(said in words for words in summary.claims)
+    assert any(said in note and "taken for independent" in note for note in summary.notes)
 
 
 def spoil(kind):
@@ -282,3 +312,18 @@ def test_the_headline_s_difference_is_the_one_of_its_table_s_cell(tmp_path):
     whole.__dict__["summaries"] = tuple(replace(s, rows=tuple(map(marked, s.rows))) for s in whole.summaries)
     found = headline.headline(whole)
     assert found.over and (found.gain, found.gain_interval) == (7.0, told.interval(3))
+
+
+def test_a_headline_whose_baseline_lost_a_seed_to_divergence_says_so_and_has_no_interval(tmp_path):
+    study(tmp_path, lambda i: f"p{i % 31}")
+    whole = analysis.load(tmp_path)
+    over, rows = headline.headline(whole).over, [whole.detail(key) for key in whole.records["key"]]
+    for row in rows:
+        if f"2/{over}" in row["arms"] and row["seed"] == 2:
+            row |= {"status": "diverged", "metrics": {}, "error": {"kind": "NonFinite", "message": "loss is nan"}}
+    fake.write(tmp_path, whole.asked, rows)
+    found = headline.headline(analysis.load(tmp_path))
+    assert found.over == over and math.isnan(found.gain_interval.low) and f"{over}: 1 of 3 runs diverged" in found.broke
+    analysis.write_report(tmp_path)
+    for name in ("report.html", "report.md"):
+        assert "is no claim (" + over + ": 1 of 3 runs diverged" in (tmp_path / name).read_text(encoding="utf-8")

@@ -96,6 +96,14 @@ def test_a_number_typed_by_hand_that_no_record_gives_is_refused_with_its_line(fo
         r"\newcommand\acc{199}It has \acc{}~\%.",
         r"\def\acc#1{#1,76~\%}It has \acc{98}.",
         r"\newcommand{\best}{\acc}\newcommand{\acc}{98.76}\best",
+        r"\textcolor{red}{We reach 98.76 \%}",
+        r"\href{https://a.org/1.5%20x}{98.76 \%}",
+        r"\begin{center}{98.76 \%}\end{center}",
+        "It reaches 199\n\\% of them.",
+        r"\verb|%| 98.76 \%",
+        r"98{.}76 \%",
+        r"a 199-point gain",
+        r"a 199 percentage-point gain",
     ],
 )
 def test_a_result_is_seen_however_it_is_written(folder, tmp_path, text):
@@ -152,6 +160,28 @@ def test_a_whole_number_is_not_backed_by_the_end_of_some_interval(folder, tmp_pa
     assert len(said(folder, tmp_path, f"It gains {only} points.").refused) == 1
 
 
+def test_a_number_is_backed_only_by_a_value_of_what_it_is_said_to_be(folder, tmp_path):
+    study = analysis.load(folder)
+    rows, p = study.results, {f"{v:.3f}" for v in study.results["p_adjusted"].dropna()}
+    every = [f"0.{i:03d}" for i in range(1, 50)]
+    refused = said(folder, tmp_path, "\n".join(f"at $p = {number}$" for number in every)).refused
+    assert {words.split()[1] for words in refused} == set(every) - p
+    gains = rows["gain_over_baseline"].dropna()
+    loss = next(v for v in gains if v < -1 and not any(f"{w:.2f}" == f"{-v:.2f}" for w in gains))
+    mean_, std = (next(v for v in rows[c].dropna() if v > 0) for c in ("mean", "std"))
+    sound = rf"It loses {-loss:.2f} points and is at {mean_:.2f}~\%, {mean_ / 100:.4f}, with {std:.2f} points."
+    assert said(folder, tmp_path, sound).refused == ()
+    for wrong in (
+        f"It gains {-loss:.2f} points.",
+        f"It gains {mean_:.2f} points.",
+        rf"at $p = {std / 100:.4f}$",
+        f"of {std / 100:.5f}",
+        rf"{int(study.asked['baseline']['queue_size']) / 100:.2f} points",
+        rf"{len(study.seeds)}.00 \%",
+    ):
+        assert len(said(folder, tmp_path, wrong).refused) == 1, wrong
+
+
 def test_a_number_of_the_paper_that_is_compared_with_is_a_number_of_a_table_too(folder, tmp_path):
     assert said(folder, tmp_path, r"Published are 89.15 \%.").refused == ()
 
@@ -171,6 +201,20 @@ def test_included_files_are_read_and_tables_of_an_older_report_are_refused(folde
     assert [Path(words.split(":")[0]).name for words in stale] == ["numbers.tex", "table-2.tex"]
 
 
+@pytest.mark.parametrize("command", [r"\input hidden", r"\subfile{hidden}", r"\import{.}{hidden}", r"\include{hidden}"])
+def test_an_included_file_is_read_however_it_is_included(folder, tmp_path, command):
+    (tmp_path / "hidden.tex").write_text("\n98.76 \\%\n", encoding="utf-8")
+    assert [words.split(": ")[0] for words in said(folder, tmp_path, command).refused] == ["hidden.tex:2"]
+
+
+def test_what_is_included_and_not_read_is_refused_and_a_title_in_the_preamble_is_read(folder, tmp_path):
+    assert [said(folder, tmp_path, text).typed for text in (r"at 95 \%, CI 93 to 97", r"a 95 \% CI of 93 to 97")] == [1, 0]
+    with pytest.raises(StudyError, match=r"paper\.tex:2: what .verbatiminput includes is not read"):
+        said(folder, tmp_path, r"\verbatiminput{x.txt}")
+    found = said(folder, tmp_path, "none", "\n\\usepackage[margin=1.25]{x}\n\\title{A gain\nof 98.76 points}\n")
+    assert [words.split(" is typed")[0] for words in found.refused] == ["paper.tex:4: 98.76"]
+
+
 def test_a_paper_that_names_no_study_is_told_to_and_a_missing_include_is_named(folder, tmp_path):
     with pytest.raises(StudyError, match="name the study"):
         said(folder, tmp_path, "nothing", study=False)
@@ -184,6 +228,22 @@ def test_the_command_ends_with_one_for_a_refused_number_and_with_zero_for_a_soun
         assert main(["check", str(tmp_path / "paper.tex"), str(folder)]) == status
     assert "refused: paper.tex:1: 98.76" in capsys.readouterr().err
     assert main(["check", str(tmp_path / "none.tex"), str(folder)]) == 2
+
+
+def test_the_methods_of_a_clustering_name_no_class_that_is_predicted_and_of_tiles_no_patients(folder, tmp_path):
+    study = shutil.copytree(folder, tmp_path / "study")
+    asked = json.loads((study / "study.json").read_text())
+    for table in asked["tables"]:
+        table["metric"], table["metrics"] = "test_ami", ["test_ami"]
+    (study / "study.json").write_text(json.dumps(asked))
+    data = json.loads((study / "data/data.json").read_text())
+    tiles = [f"t{i // 10}" for i in range(600)]
+    (study / "data/data.json").write_text(
+        json.dumps(data | {"files": [f"{tile}.png#{i}" for i, tile in enumerate(tiles)], "patients": tiles})
+    )
+    text = methods.methods_md(analysis.load(study))
+    assert "K-means" in text and "A probability for each class" not in text and "was trained with" not in text
+    assert "of 60 tiles; patients are not known" in text and "disjoint by patient" not in text
 
 
 def test_every_number_of_the_methods_is_one_of_the_study(folder):

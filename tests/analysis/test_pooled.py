@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import math
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import analysis
 from analysis.__main__ import main
 from analysis.bundle import write_bundle
 from analysis.pooled import random_effects
+from analysis.several import compare
 
 # Log risk ratios of 13 trials of BCG vaccine and their variances (Colditz et al. 1994, as in the manuals of metafor)
 BCG = np.array([-0.8893, -1.5854, -1.3481, -1.4416, -0.2175, -0.7861, -1.6209, 0.0120, -0.4694, -1.3713, -0.3394, 0.4459, -0.0173])
@@ -110,3 +112,32 @@ def test_other_settings_under_the_same_name_are_said(tmp_path):
     (two / "records.jsonl").write_text(records.replace(config_hash, "f" * 64))
     assert main(["--forest", str(one), str(two), "--out", str(tmp_path / "forest")]) == 0
     assert "Table 2, MoCo: settings differ between laboratories." in (tmp_path / "forest/forest.md").read_text()
+
+
+def broken(folder: Path) -> Path:
+    """A run of arm MoCo of table 2 diverged."""
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    asked = json.loads((folder / "study.json").read_text())
+    arm = next(a["config_hash"] for a in asked["tables"][0]["arms"] if a["name"] == "MoCo")
+    for r in records:
+        if r["config_hash"] == arm and r["seed"] == 0:
+            r |= {"status": "diverged", "metrics": {}, "error": {"kind": "NonFinite", "message": "loss is nan"}}
+    return fake.write(folder, asked, records)
+
+
+def test_an_arm_of_which_a_run_broke_is_not_pooled_and_that_is_said_beside_metric_and_baseline(tmp_path):
+    studies = [laboratory(tmp_path, 1), laboratory(tmp_path, 2), broken(laboratory(tmp_path, 3))]
+    assert main(["--forest", *map(str, studies), "--out", str(tmp_path / "forest")]) == 0
+    rows = list(csv.DictReader((tmp_path / "forest/forest.csv").read_text().splitlines()))
+    of_moco = [r["laboratory"] for r in rows if (r["table"], r["arm"]) == ("2", "MoCo")]
+    assert of_moco == ["laboratory-1", "laboratory-2", "all, random effects"]
+    text = (tmp_path / "forest/forest.md").read_text()
+    assert "Table 2, MoCo, laboratory-3: 1 run of the arm or its baseline arm diverged or collapsed" in text
+    assert "| 2 | MoCo | Training from scratch | Accuracy | laboratory-1 |" in text and "| seeds |" in text
+
+
+def test_a_comparison_with_an_arm_of_which_a_run_broke_has_no_interval_and_says_why(tmp_path):
+    pairs = compare(*map(analysis.load, (laboratory(tmp_path, 1), broken(laboratory(tmp_path / "other", 1)))))
+    found = next(p for p in pairs if (p.table, p.arm) == ("2", "MoCo"))
+    assert math.isnan(found.interval.low) and "diverged or collapsed" in found.over
+    assert not any("diverged" in p.over for p in pairs if p.table == "2" and p.arm != "MoCo")

@@ -243,6 +243,17 @@ def test_merging_refuses_what_would_give_two_arms_of_one_name_or_a_second_baseli
     assert not (tmp_path / "out").exists()
 
 
+def test_studies_that_say_other_patients_of_the_same_images_are_not_merged(tmp_path, capsys):
+    folders = [fake.make(tmp_path / "a"), fake.make(tmp_path / "b")]
+    for folder, patients in zip(folders, (["p0", "p1"], None), strict=True):
+        fake.leave(folder, ASKED, RECORDS)
+        data = json.loads((folder / "data/data.json").read_text())
+        (folder / "data/data.json").write_text(json.dumps(data | {"patients": patients}))
+    for order in (folders, folders[::-1]):
+        assert main([*map(str, order), "--out", str(tmp_path / "out")]) == 2
+        assert "different patients of the same images" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_merged_study_says_in_its_name_what_its_parts_differ_in(tmp_path):
     records = copy.deepcopy(RECORDS)
     for r in records:

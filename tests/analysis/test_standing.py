@@ -42,6 +42,14 @@ def test_an_unfinished_study_says_how_many_of_how_many_runs_have_ended_and_shows
         assert text.splitlines()[2] == f"**{said}**"
 
 
+def test_one_missing_run_is_said_in_the_singular(tmp_path):
+    whole = fake.study_and_records(trials=0)
+    arms = {a["config_hash"] for t in whole[0]["tables"] for a in t["arms"]}
+    last = next(r for r in whole[1] if r["config_hash"] in arms)
+    said = first(tmp_path, [r for r in whole[1] if r["key"] != last["key"]], whole[0] | {"trials": 0})
+    assert "1 is missing" in said
+
+
 def test_a_study_of_which_all_failed_says_why_and_its_exit_status(tmp_path):
     asked = copy.deepcopy(ASKED) | {"trials": 0}
     asked["tables"] = [{**asked["tables"][0], "arms": [asked["tables"][0]["arms"][1]]}]

@@ -79,12 +79,28 @@ def test_an_undecided_row_says_how_many_more_seeds_would_tell_and_their_price(tm
     assert undecided and all("in four of five" in words for words in undecided)
     assert any(words.endswith("worker-minutes for the two arms.") for words in undecided) and "--repeats" not in "".join(undecided)
     more = sorted({3 + int(words.split(" more seed")[0].split()[-1]) for words in undecided if " more seed" in words})
-    assert list(summary.commands) == [f"karyotune supcam --request {tmp_path.name}/request.toml --repeats {n}" for n in more] and more
+    lines, prices = zip(*summary.commands, strict=True)
+    assert list(lines) == [f"karyotune supcam --request {tmp_path.name}/request.toml --repeats {n}" for n in more] and more
     analysis.write_report(tmp_path)
-    assert all(f'<pre class="command">{line}</pre>' in (tmp_path / "report.html").read_text() for line in summary.commands)
-    assert all(f"\n{line}\n" in (tmp_path / "report.md").read_text() for line in summary.commands)
+    arms = {arm["config_hash"] for table in ASKED["tables"] for arm in table["arms"]}
+    assert [words.partition(":")[0] for words in prices] == [f"{len(arms) * (n - 3)} runs of {len(arms)} arms" for n in more]
+    assert all(f'<pre class="command">{line}</pre>' in (tmp_path / "report.html").read_text() for line in lines)
+    assert all(f"\n# {price}\n{line}\n" in (tmp_path / "report.md").read_text() for line, price in summary.commands)
     shown = [r.arm.name for r in summary.rows if r.cells["test_accuracy"].shown]
     assert {words.partition(" gains")[0] for words in summary.claims if " gains " in words} == set(shown)
+
+
+def test_no_patients_are_blamed_where_seeds_alone_are_known_and_no_seed_is_asked_for_where_the_interval_excludes_the_difference(tmp_path):
+    for spread, words in ((10.0, "More than 100 seeds would be needed"), (0.001, "A difference of 3 points is excluded.")):
+        asked, records = fake.study_and_records(seeds=3, trials=0)
+        for r in records:
+            if r["status"] == "completed":
+                r["metrics"]["test_accuracy"] = 0.5 + spread * (0.04 * (r["seed"] - 1) * (1 if r["params"] == fake.BASELINE else -1))
+        summary = summaries(tmp_path / str(spread), asked, records)["2"]
+        assert any(words in claim for claim in summary.claims) and not any("No number of seeds" in claim for claim in summary.claims)
+        assert summary.commands == ()
+        ends = [row.cells["test_accuracy"].gain_interval for row in summary.rows if not row.is_baseline]
+        assert not any(low < -100 or high > 100 for low, high in ends)
 
 
 def test_splits_drawn_anew_per_seed_widen_the_interval_and_are_said(tmp_path):
