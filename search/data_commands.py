@@ -70,7 +70,12 @@ def manifest_of(found: Findings) -> str:
         raise RequestError("--fix writes down what was understood, and no image was; name the levels of the folders with --layout")
     if odd := [name for name, file in zip(listing.names, listing.files, strict=True) if name != file]:
         raise RequestError(f"a manifest can name files in UTF-8 alone, {len(odd)} have other names: {few(odd)}; rename them first")
-    columns = {"file": listing.files, "label": listing.labels, "patient": listing.patients, "split": listing.parts}
+    columns = {
+        "file": listing.files,
+        "label": listing.labels,
+        "patient": listing.patients or listing.owners or None,
+        "split": listing.parts,
+    }
     known = {name: values for name, values in columns.items() if values is not None}
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.data.copies import named_pairs, near_duplicates, near_pairs, shared_files, shared_images, ties_of
+from trainables.data.copies import near_duplicates, near_pairs, shared_files, shared_images, ties_of
 from trainables.data.look import look
 from trainables.data.normal import Normal
 from trainables.data.pack import make_pack
 from trainables.data.read import read_folder
 from trainables.data.readers import each
 from trainables.data.scale import foreground_box, on_canvas
+from trainables.data.stems import named_pairs
 from trainables.data.synthetic_clusters import cluster_set
 from trainables.data.synthetic_karyotypes import karyotype_set
 

@@ -17,8 +17,9 @@ from trainables.data.listing import MANIFEST, Listing, settled
 from trainables.data.manifest import from_manifest
 from trainables.data.open import SUFFIXES, text_link
 from trainables.data.shape import MASKS, MASKS_OR_CLASS, from_folders
+from trainables.data.stems import owners
 from trainables.data.which_table import choose_table
-from trainables.data.words import class_order, count, few, same, shown, them
+from trainables.data.words import class_order, count, few, is_missing, same, shown, them
 
 SYSTEM = {"lost+found", "$recycle.bin", "system volume information", "@eadir", "#recycle", "#snapshot", "thumbnails", "thumbs", "found.000"}
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini"}
@@ -131,8 +132,20 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
         from_manifest(folder, table, images, group, listing)
     else:
         from_folders(folder, images, tree, layout, listing)
+    if group == "patient" and (listing.patients is None or all(map(is_missing, listing.patients))):
+        _owners(listing)
     _others(folder, tree, table, listing)
     return settled(listing, group)
+
+
+def _owners(listing: Listing) -> None:
+    """Warns of patients that stand in the files' names alone: nobody else says that a split parts them."""
+    listing.owners = owners(listing.names, listing.labels)
+    if words := class_order(listing.owners):
+        listing.warnings.append(
+            f"no patient is named, and the files' names begin with {len(words)} words that repeat ({few(words, 3)}): if they are patients, "
+            f"a split parts them; --fix MANIFEST writes them into a column patient, in which you can correct them"
+        )
 
 
 def prepared_as(tree: Tree) -> str:

@@ -1,0 +1,50 @@
+"""What names of files and folders say beside the classes: patients, masks, parts."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search.data_commands import check
+from trainables.data.find import list_folder
+
+CLASSES = ("normal", "tumour")
+
+
+def made(folder, *names):
+    """Images of these names, each another one."""
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (12, 12), np.uint8)).save(path)
+    return folder
+
+
+def of_both(name, n=8):
+    """The names of `n` images of each class."""
+    return [name.format(c=c, i=i, p=i % 4) for c in CLASSES for i in range(n)]
+
+
+@pytest.mark.parametrize("name", ["{c}/P0{p}_{i}.png", "{c}/patient_{p}_cell_{i}.png", "{c}/g10{p}-m3 {i}.png"])
+@pytest.mark.parametrize("with_table", [False, True])
+def test_patients_in_names_of_files_are_warned_of_and_can_be_written_down(tmp_path, name, with_table):
+    folder = made(tmp_path / "data", *of_both(name))
+    if with_table:
+        (folder / "labels.csv").write_text("\n".join(["file,label", *(f"{file},{file.split('/')[0]}" for file in of_both(name))]))
+    found = list_folder(folder)
+    assert not found.faults and any("names begin with 4 words that repeat" in line for line in found.warnings)
+    check(folder, out=lambda _: None, fix=tmp_path / "manifest.csv")
+    with (tmp_path / "manifest.csv").open() as stream:
+        assert len({row["patient"] for row in csv.DictReader(stream)}) == 4
+
+
+@pytest.mark.parametrize("name", ["{c}/{i}.png", "{c}/cell_{i}.png", "{c}/P{p}/{p}_{i}.png", "{c}/{c}1_{i}.png", "{c}/{p}0x_{i}.png"])
+def test_names_of_files_that_say_nothing_of_patients_are_left_alone(tmp_path, name):
+    found = list_folder(made(tmp_path, *of_both(name)))
+    assert not found.faults and not found.owners and not found.warnings
+
+
+def test_copies_by_their_names_make_no_patients(tmp_path):
+    found = list_folder(made(tmp_path, *of_both("{c}/x{i}.png"), *of_both("{c}/x{i}_aug1.png")))
+    assert not found.owners
