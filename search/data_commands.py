@@ -18,7 +18,7 @@ from rich.text import Text
 
 from search.contact_sheet import page
 from trainables.data.check import Findings, inspect_folder
-from trainables.data.listing import MANIFEST
+from trainables.data.listing import MANIFEST, UNKNOWN
 from trainables.data.pack import Pack
 from trainables.data.words import count, few, shown
 from trainables.parts.errors import RequestError
@@ -81,7 +81,7 @@ def manifest_of(found: Findings) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(known)
     table.writerows(
-        ["" if name == "patient" and value.startswith("unknown: ") else value for name, value in zip(known, row, strict=True)]
+        ["" if name == "patient" and value.startswith(UNKNOWN) else value for name, value in zip(known, row, strict=True)]
         for row in zip(*known.values(), strict=True)
     )
     return text.getvalue()

@@ -101,6 +101,7 @@ def test_two_patients_are_tied_by_what_is_surely_one_image_alone():
     close = [(0, 1, 0.999, False), (0, 2, 0.991, True), (2, 3, 0.991, True)]
     assert ties_of(close, ("a", "b", "c", "c")) == ((0, 1), (2, 3))
     assert ties_of(close, None) == ((0, 1), (0, 2), (2, 3))
+    assert ties_of(close, ("a", "b", "unknown: x/2.png", "c")) == ((0, 1), (0, 2), (2, 3)), "anybody's"
 
 
 def tight(images, ground, folder, how="", rng=None):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trainables.data.find import list_folder
+from trainables.data.listing import UNKNOWN
 from trainables.data.open import Decoded, UnreadableError, decode
 from trainables.data.pack import Pack, pixel_keys
 from trainables.data.readers import each
@@ -102,8 +103,12 @@ def near_duplicates(images: np.ndarray, files: Sequence[str] = ()) -> list[tuple
 
 def ties_of(close: Sequence[tuple[int, int, float, bool]], patients: Sequence[str] | None) -> tuple[tuple[int, int], ...]:
     """Which near duplicates a split keeps on one side. A tie between two patients joins them with all their images, so that it takes more
-    than looking alike: homologues do."""
-    return tuple((i, j) for i, j, value, _ in close if patients is None or patients[i] == patients[j] or value >= SURE)
+    than looking alike: homologues do. An image whose patient nobody knows may be anybody's."""
+
+    def others(i: int, j: int) -> bool:
+        return patients is not None and patients[i] != patients[j] and not any(patients[k].startswith(UNKNOWN) for k in (i, j))
+
+    return tuple((i, j) for i, j, value, _ in close if value >= SURE or not others(i, j))
 
 
 def near_pairs(
