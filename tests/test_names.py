@@ -48,3 +48,22 @@ def test_names_of_files_that_say_nothing_of_patients_are_left_alone(tmp_path, na
 def test_copies_by_their_names_make_no_patients(tmp_path):
     found = list_folder(made(tmp_path, *of_both("{c}/x{i}.png"), *of_both("{c}/x{i}_aug1.png")))
     assert not found.owners
+
+
+@pytest.mark.parametrize("name", ["{c}/P0{p}/{i}.png", "P0{p}/{c}/{i}.png"])
+def test_a_list_of_patients_beside_folders_that_may_be_the_classes_is_refused(tmp_path, name):
+    made(tmp_path, *of_both(name))
+    text = "patient,sex,age,diagnosis\n" + "".join(f"P0{p},f,{50 + p},{('AML', 'MDS')[p % 2]}\n" for p in range(4))
+    (tmp_path / "clinical.csv").write_text(text)
+    found = list_folder(tmp_path)
+    assert len(found.faults) == 1 and "or the folders normal, tumour: move clinical.csv out of the data" in found.faults[0]
+    (tmp_path / "clinical.csv").rename(tmp_path / "manifest.csv")
+    found = list_folder(tmp_path)
+    assert not found.faults and set(found.labels) == {"AML", "MDS"}
+
+
+def test_a_list_of_patients_whose_labels_are_the_folders_is_no_question(tmp_path):
+    made(tmp_path, *(f"{CLASSES[p % 2]}/P0{p}/{i}.png" for p in range(4) for i in range(3)))
+    (tmp_path / "clinical.csv").write_text("patient,diagnosis\n" + "".join(f"P0{p},{CLASSES[p % 2]}\n" for p in range(4)))
+    found = list_folder(tmp_path)
+    assert not found.faults and set(found.labels) == set(CLASSES) and len(set(found.patients)) == 4

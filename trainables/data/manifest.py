@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from trainables.data.beside import said_by_folders
-from trainables.data.folder_rows import row_an_image
+from trainables.data.folder_rows import other_classes, row_an_image
 from trainables.data.listing import Listing
 from trainables.data.open import SUFFIXES
 from trainables.data.table import KNOWN, TableError, heads, plain, read_cells
@@ -35,7 +35,14 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
     if not rows:
         faults.append(f"{title} must name the images, it is empty; write file,label,patient and a line per image, or remove it")
         return
+    said = [] if same(Path(table).stem) == "manifest" else other_classes(rows, found)
     rows, of_folders = row_an_image(rows, found, PATIENT_WORDS)
+    if of_folders and said:
+        faults.append(
+            f"the classes may be {of_folders} of {title}, or the folders {few([shown(name) for name in said], 3)}: move {title} out of the "
+            "data if the folders are the classes, or call it manifest if its labels are"
+        )
+        return
     columns = _meant(heads(rows[0], group), rows[1:], group, title, listing)
     used = max((i + 1 for row in rows for i, cell in enumerate(row) if cell.strip()), default=0)
     columns = columns[:used] + [""] * (used - len(columns))  # a spreadsheet leaves columns without a head or a cell
