@@ -67,3 +67,43 @@ def test_a_list_of_patients_whose_labels_are_the_folders_is_no_question(tmp_path
     (tmp_path / "clinical.csv").write_text("patient,diagnosis\n" + "".join(f"P0{p},{CLASSES[p % 2]}\n" for p in range(4)))
     found = list_folder(tmp_path)
     assert not found.faults and set(found.labels) == set(CLASSES) and len(set(found.patients)) == 4
+
+
+ENDS = (
+    "_cp_masks",
+    "_cp_outlines",
+    "_gt",
+    "_labels",
+    "_outline",
+    "_bw",
+    "_binary",
+    "_annotated",
+    "_roi",
+    "_mask_1",
+    "-mask-1",
+    "_mask2",
+    "Mask",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [*("x{i}" + end for end in ENDS), *(start + "x{i}" for start in ("mask_", "seg_", "gt_", "overlay_", "thumb_"))]
+)
+def test_masks_beside_their_images_are_no_images_of_the_class_whatever_program_named_them(tmp_path, name):
+    images = of_both("{c}/x{i}.png", 2)
+    found = list_folder(made(tmp_path, *images, *of_both("{c}/" + name + ".png", 2)))
+    assert not found.faults and found.files == sorted(images) and "4 images taken as masks" in found.warnings[0]
+
+
+def test_names_of_masks_without_their_images_are_images(tmp_path):
+    images = of_both("{c}/mask_{i}.png", 2)
+    assert list_folder(made(tmp_path, *images)).files == sorted(images)
+
+
+@pytest.mark.parametrize("ends", ["_mask", " GT", "Masks"])
+@pytest.mark.parametrize("below", ["", "train/"])
+def test_a_folder_of_a_class_s_masks_is_no_class(tmp_path, ends, below):
+    made(tmp_path, *of_both(below + "{c}/{i}.png", 2), *of_both(below + "{c}" + ends + "/{i}.png", 2))
+    found = list_folder(tmp_path)
+    assert f"{below}normal{ends}, {below}tumour{ends} may hold masks" in found.faults[0]
+    assert not list_folder(tmp_path, layout="-/class" if below else "class").faults

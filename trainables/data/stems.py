@@ -22,6 +22,15 @@ COPY = (
     re.compile(r"(?P<of>.+)_\d+_\d{2,5}"),
     re.compile(r".*?_original_(?P<of>.+?)\.(?:png|jpe?g|tiff?|bmp)_[0-9a-f-]{6,}", re.IGNORECASE),
 )
+_OF_AN_IMAGE = (
+    r"(?:cp[ _.\-]+masks?|cp[ _.\-]+outlines?|masks?|segs?|segmentations?|segmented|overlays?|thumbs?|thumbnails?|previews?|gts?"
+    r"|ground[ _.\-]?truth|labels?|outlines?|contours?|bw|binary|annotated|annotations?|rois?)"
+)
+BESIDE = (
+    re.compile(rf"(?P<of>.+?)[ _.\-]+{_OF_AN_IMAGE}(?:[ _.\-]*\d+)?", re.IGNORECASE),
+    re.compile(rf"{_OF_AN_IMAGE}[ _.\-]+(?P<of>.+)", re.IGNORECASE),
+    re.compile(r"(?P<of>.*[a-z\d])(?:Mask|Masks|Seg|Overlay|Outline|Label|GT)\d*"),
+)  # x_mask, x_cp_outlines, x_mask_1, mask_x, xMask
 REPEATS = 0.5  # of the images: so many share their first word with another one where it names whose they are
 
 
@@ -44,6 +53,11 @@ def _copies(files: Sequence[str]) -> list[tuple[int, int]]:
             found = [own] if own is not None else by_name.get(original, [])[:1]
             pairs += [(j, i) for j in found if j != i]
     return pairs
+
+
+def originals_of(word: str) -> list[str]:
+    """What a name would belong to if it were a mask's, an outline's or a thumbnail's."""
+    return [match["of"] for way in BESIDE if (match := way.fullmatch(word))]
 
 
 def owners(files: Sequence[str], labels: Sequence[str]) -> list[str]:
