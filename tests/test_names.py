@@ -107,3 +107,53 @@ def test_a_folder_of_a_class_s_masks_is_no_class(tmp_path, ends, below):
     found = list_folder(tmp_path)
     assert f"{below}normal{ends}, {below}tumour{ends} may hold masks" in found.faults[0]
     assert not list_folder(tmp_path, layout="-/class" if below else "class").faults
+
+
+@pytest.mark.parametrize("name", ["{c}_{s}/{i}.png", "{s}{C}/{i}.png", "{S}{C}/{i}.png", "{c}{S}/{i}.png"])
+def test_a_part_at_either_end_of_a_class_s_name_is_refused(tmp_path, name):
+    files = [name.format(c=c, C=c.title(), s=s, S=s.title(), i=i) for c in CLASSES for s in ("train", "test") for i in (0, 1)]
+    assert "part (test, train) and class in one name" in list_folder(made(tmp_path, *files)).faults[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "values"),
+    [("is_train", ("TRUE", "FALSE")), ("test", "01"), ("cohort", ("train", "test", "external")), ("Usage", ("Training", "PublicTest"))],
+)
+def test_a_column_that_is_a_split_in_other_words_is_refused(tmp_path, head, values):
+    files = of_both("{c}/{i}.png")
+    made(tmp_path, *files)
+    lines = [f"{file},{file.split('/')[0]},{values[i % len(values)]}" for i, file in enumerate(files)]
+    (tmp_path / "manifest.csv").write_text("\n".join([f"file,label,{head}", *lines]))
+    assert f"its column {head} looks like a split" in list_folder(tmp_path).faults[0]
+
+
+@pytest.mark.parametrize(("head", "values"), [("stained", "01"), ("result", ("test failed", "ok")), ("sex", ("m", "f"))])
+def test_a_column_that_is_no_split_is_left_alone(tmp_path, head, values):
+    files = of_both("{c}/{i}.png")
+    made(tmp_path, *files)
+    lines = [f"{file},{file.split('/')[0]},{values[i % len(values)]}" for i, file in enumerate(files)]
+    (tmp_path / "manifest.csv").write_text("\n".join([f"file,label,{head}", *lines]))
+    assert not list_folder(tmp_path).faults
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("grade 1", "grade 2"), ("40x", "100x", "200x")),
+        (("40x", "100x"), ("class 1", "class 2")),
+        (("rot0", "rot90"), ("chr1", "chr2")),
+        (("chr1", "chr2"), ("aug1", "aug2")),
+        (("0h", "24h"), ("type1", "type2")),
+        (("2019", "2020"), CLASSES),
+        (CLASSES, ("10", "50", "90")),
+    ],
+)
+def test_a_word_with_a_number_is_no_patient(tmp_path, first, second):
+    found = list_folder(made(tmp_path, *(f"{a}/{b}/{i}.png" for a in first for b in second for i in (0, 1))))
+    assert "which folders are the classes cannot be told" in found.faults[0]
+
+
+@pytest.mark.parametrize("patients", [("P01", "P02"), ("1017", "1022"), ("patient 1", "patient 2"), ("10", "31", "44", "57", "61", "90")])
+def test_patients_are_still_patients(tmp_path, patients):
+    found = list_folder(made(tmp_path, *(f"{c}/{p}/{i}.png" for c in CLASSES for p in patients for i in (0, 1))))
+    assert found.layout == "class/patient"

@@ -5,6 +5,7 @@ the command stops: patients are never dropped because a spreadsheet has a habit 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +22,8 @@ PATIENT_WORDS = (
     "participant id", "animal", "mouse", "proband",
 )  # fmt: skip
 SPLIT_WORDS = ("set", "subset", "data set", "dataset", "partition")
+FLAGS = {"0", "1", "true", "false", "yes", "no", "y", "n", "t", "f", "x"}
+MOST_PARTS = 6  # words of a column that may be a split
 FOLD_WORDS = ("fold", "folds", "cv", "cv fold", "cvfold", "kfold", "k fold", "fold id", "fold no")
 
 
@@ -109,7 +112,13 @@ def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, ti
             listing.faults.append(
                 f"one column may hold the split, {few([found[i] for i in holds])} do; call one of them split, and remove the others"
             )
-        for name, words in ((found[i], words) for i, words in values.items() if words and i not in holds and _called(found[i])):
+        other = [] if holds else [i for i, words in values.items() if _like_split(found[i], words)]
+        listing.faults += [
+            f"{title}: its column {found[i]} looks like a split and holds {few(class_order(values[i]))}; write train, val or test of each "
+            "image into a column split, or call this one otherwise if it means something else"
+            for i in other
+        ]
+        for name, words in ((found[i], words) for i, words in values.items() if words and i not in (*holds, *other) and _called(found[i])):
             said = f"{title}: its column {name} holds {few(class_order(words))}"
             if same(name) in FOLD_WORDS:
                 listing.faults.append(
@@ -119,6 +128,17 @@ def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, ti
             else:
                 listing.warnings.append(f"{said} and not only train, val and test, and is not taken as the split")
     return found
+
+
+def _like_split(column: str, values: set[str]) -> bool:
+    """Whether a column that is no split may be meant as one: is_train with TRUE and FALSE, or train and test among other words."""
+    said = {parts[-1] for value in values if (parts := [part for part in map(part_of, _words(value)) if part])}
+    flag = {value.casefold() for value in values} <= FLAGS and any(part_of(word) for word in _words(column))
+    return bool(values) and (flag or (len(said) > 1 and len(values) <= MOST_PARTS))
+
+
+def _words(name: str) -> list[str]:
+    return re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", name).split()
 
 
 def _called(column: str) -> bool:
