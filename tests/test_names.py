@@ -157,3 +157,48 @@ def test_a_word_with_a_number_is_no_patient(tmp_path, first, second):
 def test_patients_are_still_patients(tmp_path, patients):
     found = list_folder(made(tmp_path, *(f"{c}/{p}/{i}.png" for c in CLASSES for p in patients for i in (0, 1))))
     assert found.layout == "class/patient"
+
+
+@pytest.mark.parametrize("name", ["{k}/P0{p}/{i}.png", "P0{p}/{k}/{i}.png"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_from_0_beside_patients_are_classes(tmp_path, name, first):
+    made(tmp_path, *(name.format(k=k, p=p, i=i) for k in (first, first + 1) for p in range(3) for i in (0, 1)))
+    found = list_folder(tmp_path)
+    assert not found.faults and set(found.labels) == {str(first), str(first + 1)} and len(set(found.patients)) == 3
+
+
+def test_folders_of_other_things_are_no_classes_and_empty_ones_are_refused(tmp_path):
+    made(tmp_path, *of_both("{c}/{i}.png"))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "readme.txt").write_text("x")
+    assert not list_folder(tmp_path).faults
+    (tmp_path / "atypical").mkdir()
+    assert "1 class folders have none: atypical" in list_folder(tmp_path).faults[0]
+
+
+def test_a_packed_set_is_called_so(tmp_path):
+    for name in ("data.json", "images.npy", "masks.npy"):
+        (tmp_path / name).write_bytes(b"")
+    assert "is a packed set" in list_folder(tmp_path).faults[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "values", "says"),
+    [
+        ("animal", ("rat", "mouse"), "holds mouse, rat alone"),
+        ("case", ("case", "control"), "holds case, control alone"),
+        ("patient", ("P1", "", "", ""), "as merged cells do"),
+        ("animal", ("rat 1", "rat 2"), ""),
+        ("patient", ("Ada", "Eve"), ""),
+    ],
+)
+def test_a_column_that_may_not_be_the_patients_is_warned_of(tmp_path, head, values, says):
+    files = of_both("{c}/{i}.png")
+    made(tmp_path, *files)
+    cells = [values[i % len(values)] for i in range(len(files))]
+    cells = [cell and cell.replace("P1", f"P{i}") for i, cell in enumerate(cells)]
+    (tmp_path / "manifest.csv").write_text(
+        "\n".join([f"file,label,{head}", *(f"{f},{f.split('/')[0]},{c}" for f, c in zip(files, cells, strict=True))])
+    )
+    found = list_folder(tmp_path)
+    assert not found.faults and len(found.warnings) == bool(says) and all(says in line for line in found.warnings)

@@ -109,6 +109,11 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
     _text_links(folder, tree, listing)
     table = choose_table(folder, tree.others, tree.images, listing)
     images = without_masks(tree.images, shown(str(folder)), bool(layout or table), listing)
+    if {"data.json", "images.npy"} <= set(tree.others):
+        listing.faults.append(
+            f"'{shown(str(folder))}' is a packed set, which a study reads as it is; inspect the folder of images that it was made of"
+        )
+        return listing
     if table is None and not layout and (kind := prepared_as(tree)):
         listing.faults.append(
             f"'{shown(str(folder))}' holds whole tiles with their cells ({kind}), and no folder per class; "

@@ -22,6 +22,7 @@ PATIENT_WORDS = (
     "participant id", "animal", "mouse", "proband",
 )  # fmt: skip
 SPLIT_WORDS = ("set", "subset", "data set", "dataset", "partition")
+FEW_KINDS = 4
 FLAGS = {"0", "1", "true", "false", "yes", "no", "y", "n", "t", "f", "x"}
 MOST_PARTS = 6  # words of a column that may be a split
 FOLD_WORDS = ("fold", "folds", "cv", "cv fold", "cvfold", "kfold", "k fold", "fold id", "fold no")
@@ -79,6 +80,8 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
         listing.levels.append(f"patient: its column {rows[0][columns.index(group)].strip()}")
         if all(is_missing(name) for name in listing.patients):
             listing.patients = None
+        else:
+            listing.warnings += _odd_patients(title, rows[0][columns.index(group)].strip(), [entry[group] for entry in entries])
     if "split" in columns:
         listing.parts = [entry["split"] for _, entry in kept]
         listing.levels.append(f"part: its column {rows[0][columns.index('split')].strip()}")
@@ -89,6 +92,21 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
             f"{title} has no column {group}, so that a split may part a patient; "
             f"if one of its other columns ({few(unused)}) names the patient, call it {group}"
         )
+
+
+def _odd_patients(title: str, head: str, cells: Sequence[str]) -> list[str]:
+    """What speaks against a column's being the patients, in the table's order."""
+    named = [cell for cell in cells if not is_missing(cell)]
+    kinds = set(named)
+    said = f"{title}: its column {head}"
+    if same(head) != "patient" and 1 < len(kinds) <= FEW_KINDS and len(named) > len(kinds) and not any(map(str.isdecimal, "".join(kinds))):
+        return [
+            f"{said} is taken as the patients and holds {few(class_order(kinds))} alone; call it otherwise if these are kinds of "
+            "animals or of cases"
+        ]
+    if cells[0] and len(kinds) == len(named) > 1 and "" in cells and cells.count("") >= len(named):
+        return [f"{said} names each patient once and leaves {cells.count('')} cells below empty, as merged cells do; fill them"]
+    return []
 
 
 def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, title: str, listing: Listing) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from trainables.data.besides import DATE, PATIENT_WORDS, said_besides
@@ -46,7 +46,8 @@ NO_CLASSES = {
 MOST_OF_A_KARYOTYPE = 12
 MAGNIFICATIONS = {"4", "5", "10", "20", "40", "60", "63", "100", "200", "400", "630", "1000"}  # of objectives, and with eyepieces
 YEAR = re.compile(r"(?:19[89]|20[0-3])\d")
-FEW_VALUES = 5  # numbers of up to three digits, up to which they are as well angles, doses or exposures as patients
+FEW_VALUES = 5  # round numbers, up to which they are as well angles, doses or exposures as patients
+FROM_0 = set(map(str, range(10)))  # numbers of classes, beside a level of words for patients
 FOLD = re.compile(r"(?:fold|folds|split|cv|kfold|round|rep|repeat)[ ]?\d+")
 
 
@@ -74,10 +75,11 @@ def from_folders(folder: Path, images: Sequence[str], tree: Tree, layout: str, l
     depth = len(chosen)
     filled = {"/".join(level[:i]) for level in levels for i in range(1, len(level) + 1)}
     upto = chosen.index("class") + 1
+    others = {above.as_posix() for name in tree.others for above in PurePosixPath(name).parents}  # docs/ and scripts/ are not meant
     void = [
         shown(name)
         for name in tree.folders
-        if name.count("/") < upto and name not in filled and not MASKS & set(map(same, name.split("/")))
+        if name.count("/") < upto and name not in filled and not MASKS & set(map(same, name.split("/"))) and name not in others
     ]
     if void:
         listing.faults.append(f"a class needs images, {len(void)} class folders have none: {few(void)}; fill or remove {them(void)}")
@@ -252,6 +254,8 @@ def _two(levels: Sequence[tuple[str, ...]], a: int, b: int) -> tuple[str, str] |
     kinds = kind_of_level(first), kind_of_level(second)
     if "class" not in kinds and not any(re.search(r"[^\W\d]", name) for name in first | second):
         return None  # numbers within numbers
+    if kinds == ("patient", "patient"):  # 0 and 1 beside P01
+        kinds = ("" if first <= FROM_0 else kinds[0]), ("" if second <= FROM_0 else kinds[1])
     if kinds[0] != "patient" and kinds[1] == "patient":
         return "class", "patient"
     if kinds[0] == "patient" and kinds[1] != "patient" and repeats:
@@ -279,7 +283,7 @@ def kind_of_level(names: set[str]) -> str:
 
 def _measured(names: set[str]) -> bool:
     """Whether numbers may be years, angles, doses or exposures rather than patients."""
-    return all(map(YEAR.fullmatch, names)) or (len(names) <= FEW_VALUES and all(len(name) <= 3 for name in names))
+    return all(map(YEAR.fullmatch, names)) or (len(names) <= FEW_VALUES and all(name.isdecimal() and int(name) % 5 == 0 for name in names))
 
 
 def _ids_alone(names: set[str]) -> bool:
