@@ -18,7 +18,7 @@ from rich.text import Text
 
 from search.contact_sheet import page
 from trainables.data.check import Findings, inspect_folder
-from trainables.data.listing import MANIFEST
+from trainables.data.listing import MANIFEST, UNKNOWN
 from trainables.data.pack import Pack
 from trainables.data.words import count, few, shown
 from trainables.parts.errors import RequestError
@@ -70,13 +70,18 @@ def manifest_of(found: Findings) -> str:
         raise RequestError("--fix writes down what was understood, and no image was; name the levels of the folders with --layout")
     if odd := [name for name, file in zip(listing.names, listing.files, strict=True) if name != file]:
         raise RequestError(f"a manifest can name files in UTF-8 alone, {len(odd)} have other names: {few(odd)}; rename them first")
-    columns = {"file": listing.files, "label": listing.labels, "patient": listing.patients, "split": listing.parts}
+    columns = {
+        "file": listing.files,
+        "label": listing.labels,
+        "patient": listing.patients or listing.owners or None,
+        "split": listing.parts,
+    }
     known = {name: values for name, values in columns.items() if values is not None}
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(known)
     table.writerows(
-        ["" if name == "patient" and value.startswith("unknown: ") else value for name, value in zip(known, row, strict=True)]
+        ["" if name == "patient" and value.startswith(UNKNOWN) else value for name, value in zip(known, row, strict=True)]
         for row in zip(*known.values(), strict=True)
     )
     return text.getvalue()

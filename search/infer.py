@@ -23,7 +23,8 @@ from analysis.statistics import Interval
 from search.card import confusion_csv, share_rows
 from search.exported import Exported, open_export
 from search.home import place_of
-from trainables.data.find import walk
+from trainables.data.find import unread_images, walk, without_masks
+from trainables.data.listing import Listing
 from trainables.data.normal import Normal, normal_of
 from trainables.data.open import SUFFIXES, FileFault
 from trainables.data.pack import Pack
@@ -202,27 +203,32 @@ def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> in
     found = open_export(best)
     procedure = found.entry.procedure
     paths: list[Path] = []
-    faults = []
+    faults, left, lonely, unread = [], list[str](), list[str](), list[str]()
     for name in names:
         path = Path(name)
         if path.is_dir():
             tree = walk(path)
             faults += [f"{shown(name)}: a folder cannot be entered: {closed}; give yourself the right to read it" for closed in tree.closed]
-            if not tree.images and not tree.closed:
+            said = Listing()
+            images = without_masks(tree.images, name, True, said)
+            left += said.warnings
+            lonely += said.faults
+            if not images and not tree.closed:
                 faults.append(f"no image in folder {shown(name)}; images end in {', '.join(SUFFIXES)}")
-            paths += [path / inside for inside in tree.images]
+            paths += [path / inside for inside in images]
+            unread += [*tree.nowhere, *unread_images(path, tree.others)]
         elif path.is_file():
             paths.append(path)
         else:
             faults.append(f"no such image: {shown(name)}")
     if faults:
         raise RequestError(*faults)
-    images, named, notes, broken = procedure.read_images(paths, found.config)
+    images, named, notes, broken = procedure.read_images(list(dict.fromkeys(paths)), found.config)
     lost = {name for fault in broken if isinstance(fault, FileFault) for name in fault.files}
     kept = [i for i, name in enumerate(named["file"]) if name not in lost]
     if not kept or any(not isinstance(fault, FileFault) for fault in broken):
         raise RequestError(*broken)
-    for note in notes:
+    for note in (*left, *lonely, *notes):
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     columns = {name: [values[i] for i in kept] for name, values in named.items()}
     columns |= procedure.predict(found.config, found.tensors, images[kept], found.classes, _device())
@@ -237,4 +243,11 @@ def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> in
         console.print(f"warning: left out: {fault}", markup=False, soft_wrap=True)
     if lost:
         console.print(f"{count(len(lost))} without a prediction: {', '.join(sorted(lost))}", markup=False, soft_wrap=True)
-    return 4 if broken else 0
+    if unread:
+        console.print(
+            f"{count(len(unread), 'file')} without a prediction, links that lead nowhere or images of a kind that is not read: "
+            f"{', '.join(map(shown, unread))}; save them as PNG or TIFF",
+            markup=False,
+            soft_wrap=True,
+        )
+    return 4 if broken or unread or lonely else 0

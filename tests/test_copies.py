@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.data.copies import named_pairs, near_duplicates, near_pairs, shared_files, shared_images, ties_of
+from trainables.data.copies import near_duplicates, near_pairs, shared_files, shared_images, ties_of
 from trainables.data.look import look
 from trainables.data.normal import Normal
 from trainables.data.pack import make_pack
 from trainables.data.read import read_folder
 from trainables.data.readers import each
 from trainables.data.scale import foreground_box, on_canvas
+from trainables.data.stems import named_pairs
 from trainables.data.synthetic_clusters import cluster_set
 from trainables.data.synthetic_karyotypes import karyotype_set
 
@@ -100,6 +101,7 @@ def test_two_patients_are_tied_by_what_is_surely_one_image_alone():
     close = [(0, 1, 0.999, False), (0, 2, 0.991, True), (2, 3, 0.991, True)]
     assert ties_of(close, ("a", "b", "c", "c")) == ((0, 1), (2, 3))
     assert ties_of(close, None) == ((0, 1), (0, 2), (2, 3))
+    assert ties_of(close, ("a", "b", "unknown: x/2.png", "c")) == ((0, 1), (0, 2), (2, 3)), "anybody's"
 
 
 def tight(images, ground, folder, how="", rng=None):

@@ -95,6 +95,24 @@ def test_an_image_that_cannot_be_used_is_named_and_the_others_have_their_rows(ex
         predict(best, [str(pictures / "dark" / "broken.png")], tmp_path / "q.csv", Paper().console)
 
 
+def test_what_a_folder_holds_beside_images_has_no_row_and_is_named(exported, known_toy, pictures, tmp_path):
+    exported()
+    best, sound = exported.folder / "best", sorted(pictures.rglob("*.png"))
+    shutil.copy(sound[0], sound[0].with_name(f"{sound[0].stem}_mask.png"))
+    paper = Paper()
+    assert predict(best, [str(pictures), str(sound[0])], tmp_path / "p.csv", paper.console) == 0
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + len(sound), "no row of the mask, and one of each image"
+    assert "1 image taken as masks" in paper.text()
+    (pictures / "slide.czi").write_bytes(b"1")
+    shutil.copy(sound[0], pictures / "bare")
+    (pictures / "gone.png").symlink_to("nowhere.png")
+    paper = Paper()
+    assert predict(best, [str(pictures)], tmp_path / "q.csv", paper.console) == 4
+    assert len((tmp_path / "q.csv").read_text().splitlines()) == 1 + len(sound)
+    text = paper.text()
+    assert all(word in text for word in ("3 files without a prediction", "gone.png", "slide.czi", "bare"))
+
+
 def test_an_output_that_cannot_be_written_is_refused(exported, known_toy, pictures, tmp_path):
     exported()
     (tmp_path / "file").write_text("")

@@ -265,3 +265,24 @@ def test_a_damaged_tiff_of_a_kind_that_is_read_is_no_other_kind(tmp_path, gray):
     (tmp_path / "x.tif").write_bytes(b"II*\0junkjunkjunk")
     with pytest.raises(UnreadableError, match="not an image"):
         decode(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_fluorescence_in_one_colour_is_as_bright_as_in_gray(tmp_path, channel, mode):
+    gray = np.zeros((20, 20), np.uint8)
+    gray[4:16, 4:16] = np.random.default_rng(0).integers(20, 178, (12, 12))
+    colour = np.zeros((20, 20, len(mode)), np.uint8)
+    colour[..., channel] = gray
+    if mode == "RGBA":
+        colour[..., 3] = 255
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    assert np.array_equal(decode(tmp_path / "colour.png").gray, decode(tmp_path / "gray.png").gray)
+
+
+def test_two_colours_are_read_by_luma_as_before(tmp_path):
+    colour = np.zeros((20, 20, 3), np.uint8)
+    colour[4:16, 4:16] = (100, 0, 200)
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    assert decode(tmp_path / "colour.png").gray.max() == 53  # 0.299 * 100 + 0.114 * 200

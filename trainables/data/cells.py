@@ -5,14 +5,18 @@ crop."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from trainables.data.copies import ties_of
 from trainables.data.crops import SIDE, Cell, Tile, crop, dark_part, window
 from trainables.data.downloads import DOWNLOADS, cut_tile
 from trainables.data.find import list_folder
+from trainables.data.ground import TOLERANCE
 from trainables.data.listing import part_faults
+from trainables.data.look import Seen, look, near
 from trainables.data.open import Decoded, FileFault, UnreadableError, read_picture, unreadable_fault
 from trainables.data.pack import Masks, Pack, load_pack, make_pack
 from trainables.data.read import class_indices, said_first, said_of, torn_copies
@@ -36,7 +40,8 @@ def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
     listing = list_folder(folder)
     order, labels, wrong, missing = class_indices(listing, classes, folder)
     parts = listing.parts if classes is None else None
-    images, areas, masks, said, broken = _pictures([folder / name for name in listing.files], listing.names)
+    paths = [folder / name for name in listing.files]
+    images, areas, masks, said, broken = _pictures(paths, listing.names)
     if faults := [*listing.faults, *wrong, *(part_faults(listing) if parts is not None else []), *broken]:
         raise RequestError(*faults)
     notes = [*said, *said_first(listing), *(note.replace("image of class", "cell of type") for note in missing)]
@@ -44,7 +49,18 @@ def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
     pack = make_pack(images, labels, order, listing.names, listing.patients, areas, notes, parts, Masks.of(masks))
     if torn := torn_copies(pack):
         raise RequestError(*torn)
-    return pack
+    return pack if classes is not None else _tied(pack, paths)
+
+
+def _tied(pack: Pack, paths: Sequence[Path]) -> Pack:
+    """With near duplicates kept on one side of each split: those that an inspection finds, which sees the files as they are."""
+    looks = each(lambda path: look(path, TOLERANCE), paths)
+    known = {i: seen for i, seen in enumerate(looks) if isinstance(seen, Seen)}
+    if len(known) < 2:
+        return pack
+    place = list(known)
+    close = near(list(known.values()), [pack.files[i] for i in place])
+    return replace(pack, ties=ties_of([(place[i], place[j], value, turned) for i, j, value, turned in close], pack.patients))
 
 
 def _missing(order: Iterable[str], present: Iterable[str]) -> list[str]:

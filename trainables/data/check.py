@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.copies import NearPair, near_pairs, ties_of
+from trainables.data.copies import NearPair, ties_of
 from trainables.data.find import list_folder
 from trainables.data.ground import TOLERANCE
 from trainables.data.listing import Listing, class_faults
-from trainables.data.look import Seen, look
+from trainables.data.look import Seen, look, near
 from trainables.data.open import blank_fault, unreadable_fault
 from trainables.data.pack import make_pack
 from trainables.data.read import said_of
@@ -125,8 +125,7 @@ def inspect_folder(
     same = [members for members in by_key.values() if len(members) > 1]
     found.duplicates = [tuple(files[i] for i in members) for members in same]
     found.conflicts = [tuple(f"{files[i]} ({labels[i]})" for i in members) for members in same if len({labels[i] for i in members}) > 1]
-    shapes, keys, turns = [s.shape for s in seen], [s.key for s in seen], [s.turns for s in seen]
-    close = near_pairs([s.upright for s in seen], [s.turned for s in seen], shapes, keys, turns, files, [s.frame for s in seen])
+    close = near(seen, files)
     found.near = [NearPair(files[i], files[j], value, turned) for i, j, value, turned in close]
     doubled = {name for members in found.duplicates for name in members[1:]} | {pair.second for pair in found.near}
     if len(doubled) > DOUBLED * len(seen):

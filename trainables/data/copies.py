@@ -4,19 +4,20 @@ Comes in: images, or two folders. Goes out: pairs. Exists so that a copy on two 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from trainables.data.find import list_folder
+from trainables.data.listing import UNKNOWN
 from trainables.data.open import Decoded, UnreadableError, decode
 from trainables.data.pack import Pack, pixel_keys
 from trainables.data.readers import each
 from trainables.data.rotation import agree, polar, polar_frame, turned_pairs
 from trainables.data.scale import area_weights, foreground_box
+from trainables.data.stems import named_pairs
 from trainables.data.words import count, few
 
 SIDE = 24  # px of the reduced image that near duplicates are compared on
@@ -30,17 +31,6 @@ SURE = (
 NAMED = 0.8  # correlation at the best turn of an image and one that its name says is a copy of it
 PROPORTION = 0.1  # by which the sides of two boxes may differ, as a logarithm
 SAME_SET = 0.05  # of an external set's images that are near duplicates of the study's own: it is not external
-CHANGE = (
-    r"(?:rot|rotated?|aug|augmented|flip|flipped|hflip|vflip|fliph|flipv|hf|vf|lr|ud|mirror|mirrored|copy|kopie|copie|copia|scaled|jpe?g"
-    r"|bright|brightness|contrast|gamma|noise|noisy|blur|blurred|shift|shifted|crop|cropped|zoom|resized|elastic|r(?=\d)|v(?=\d))"
-)
-# What programs and people make of x: x_rot25, x - Copy (2), aug_x, Copy of x, x_0_1234 (Keras), class_original_x.png_<uuid> (Augmentor).
-COPY = (
-    re.compile(rf"(?P<of>.+?)(?:[ _.-]*\(\d+\)|[ _.-]+{CHANGE}[ _.-]*\d*)+", re.IGNORECASE),
-    re.compile(rf"(?:{CHANGE}[ _.-]*\d*[ _.-]+(?:of[ _]|de[ _]|von[ _])?)+(?P<of>.+)", re.IGNORECASE),
-    re.compile(r"(?P<of>.+)_\d+_\d{2,5}"),
-    re.compile(r".*?_original_(?P<of>.+?)\.(?:png|jpe?g|tiff?|bmp)_[0-9a-f-]{6,}", re.IGNORECASE),
-)
 
 
 @dataclass(frozen=True)
@@ -113,24 +103,12 @@ def near_duplicates(images: np.ndarray, files: Sequence[str] = ()) -> list[tuple
 
 def ties_of(close: Sequence[tuple[int, int, float, bool]], patients: Sequence[str] | None) -> tuple[tuple[int, int], ...]:
     """Which near duplicates a split keeps on one side. A tie between two patients joins them with all their images, so that it takes more
-    than looking alike: homologues do."""
-    return tuple((i, j) for i, j, value, _ in close if patients is None or patients[i] == patients[j] or value >= SURE)
+    than looking alike: homologues do. An image whose patient nobody knows may be anybody's."""
 
+    def others(i: int, j: int) -> bool:
+        return patients is not None and patients[i] != patients[j] and not any(patients[k].startswith(UNKNOWN) for k in (i, j))
 
-def named_pairs(files: Sequence[str]) -> list[tuple[int, int]]:
-    """(original, copy) by their names: x_rot25, x_aug1, x (1), x_flip beside an x of the same kind of place."""
-    stems = {PurePosixPath(name).with_suffix("").as_posix().casefold(): i for i, name in reversed(list(enumerate(files)))}
-    by_name: dict[str, list[int]] = {}
-    for i, name in enumerate(files):
-        by_name.setdefault(PurePosixPath(name).stem.casefold(), []).append(i)
-    pairs = []
-    for i, name in enumerate(files):
-        path = PurePosixPath(name)
-        for original in (match["of"].casefold() for way in COPY if (match := way.fullmatch(path.stem))):
-            own = stems.get((path.parent / original).as_posix().casefold())
-            found = [own] if own is not None else by_name.get(original, [])[:1]
-            pairs += [(min(i, j), max(i, j)) for j in found if j != i]
-    return pairs
+    return tuple((i, j) for i, j, value, _ in close if value >= SURE or not others(i, j))
 
 
 def near_pairs(

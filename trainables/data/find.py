@@ -17,12 +17,12 @@ from trainables.data.listing import MANIFEST, Listing, settled
 from trainables.data.manifest import from_manifest
 from trainables.data.open import SUFFIXES, text_link
 from trainables.data.shape import MASKS, MASKS_OR_CLASS, from_folders
+from trainables.data.stems import originals_of, owners
 from trainables.data.which_table import choose_table
-from trainables.data.words import class_order, count, few, same, shown, them
+from trainables.data.words import class_order, count, few, is_missing, same, shown, them
 
 SYSTEM = {"lost+found", "$recycle.bin", "system volume information", "@eadir", "#recycle", "#snapshot", "thumbnails", "thumbs", "found.000"}
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini"}
-BESIDE = re.compile(r"(.+?)[ _.\-]+(?:mask|masks|seg|segmentation|overlay|thumb|thumbnail|preview)$", re.IGNORECASE)
 IMAGES_NOT_READ = (
     ".webp", ".gif", ".jp2", ".j2k", ".jpx", ".svs", ".ndpi", ".czi", ".nd2", ".lif", ".vsi", ".mrxs", ".scn", ".oib", ".oif", ".lsm",
     ".dcm", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".zarr", ".nii", ".nrrd", ".mha", ".raw", ".heic", ".heif", ".avif", ".psd", ".dng",
@@ -108,7 +108,12 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
     _odd(tree, listing)
     _text_links(folder, tree, listing)
     table = choose_table(folder, tree.others, tree.images, listing)
-    images = _without_masks(tree.images, shown(str(folder)), bool(layout or table), listing)
+    images = without_masks(tree.images, shown(str(folder)), bool(layout or table), listing)
+    if {"data.json", "images.npy"} <= set(tree.others):
+        listing.faults.append(
+            f"'{shown(str(folder))}' is a packed set, which a study reads as it is; inspect the folder of images that it was made of"
+        )
+        return listing
     if table is None and not layout and (kind := prepared_as(tree)):
         listing.faults.append(
             f"'{shown(str(folder))}' holds whole tiles with their cells ({kind}), and no folder per class; "
@@ -131,8 +136,20 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
         from_manifest(folder, table, images, group, listing)
     else:
         from_folders(folder, images, tree, layout, listing)
+    if group == "patient" and (listing.patients is None or all(map(is_missing, listing.patients))):
+        _owners(listing)
     _others(folder, tree, table, listing)
     return settled(listing, group)
+
+
+def _owners(listing: Listing) -> None:
+    """Warns of patients that stand in the files' names alone: nobody else says that a split parts them."""
+    listing.owners = owners(listing.names, listing.labels)
+    if words := class_order(listing.owners):
+        listing.warnings.append(
+            f"no patient is named, and the files' names begin with {len(words)} words that repeat ({few(words, 3)}): if they are patients, "
+            f"a split parts them; --fix MANIFEST writes them into a column patient, in which you can correct them"
+        )
 
 
 def prepared_as(tree: Tree) -> str:
@@ -210,27 +227,35 @@ def _odd(tree: Tree, listing: Listing) -> None:
         listing.notes.append(f"{count(len(odd), 'folder')} of the system passed over: {few(odd)}")
 
 
-def _without_masks(images: list[str], root: str, decided: bool, listing: Listing) -> list[str]:
+def without_masks(images: list[str], root: str, decided: bool, listing: Listing) -> list[str]:
     """The images without masks, overlays and thumbnails that lie beside them, by name (x_mask.png beside x.png) or in a folder of their own
     (masks/x.png). A folder whose word is a class's too is refused, unless a layout or a table decides."""
     stems = Counter(_stem(name) for name in images)
     there = {PurePosixPath(name).with_suffix("").as_posix().casefold() for name in images}
+    folders = {same(above.as_posix()) for place in {PurePosixPath(name).parent for name in images} for above in (place, *place.parents)}
     kept, dropped, lonely, doubtful = [], [], [], set()
     for name in images:
         path = PurePosixPath(name)
-        beside = BESIDE.fullmatch(path.stem)
+        originals = originals_of(path.stem)
         level = next((i for i, word in enumerate(path.parts[:-1]) if same(word) in MASKS), None)
         if level == 0 and same(path.parts[0]) in MASKS_OR_CLASS:
             kept.append(name)
             if not decided:
                 doubtful.add(path.parts[0])
         elif level is not None:
-            known = stems[_stem(name)] > 1 or (beside is not None and stems[beside[1].casefold()] > 0)
+            known = stems[_stem(name)] > 1 or any(stems[word.casefold()] for word in originals)
             (dropped if known else lonely).append(name)
-        elif beside and (path.parent / beside[1]).as_posix().casefold() in there:
+        elif any((path.parent / word).as_posix().casefold() in there for word in originals):
             dropped.append(name)
         else:
             kept.append(name)
+            if not decided:
+                doubtful |= {
+                    above.as_posix()
+                    for above in path.parents
+                    for word in originals_of(above.name)
+                    if same((above.parent / word).as_posix()) in folders
+                }
     if dropped:
         listing.warnings.append(
             f"{count(len(dropped))} taken as masks, overlays or thumbnails of others and passed over: "
@@ -239,8 +264,8 @@ def _without_masks(images: list[str], root: str, decided: bool, listing: Listing
     if doubtful:
         listing.faults.append(
             f"the folder {few([shown(name) for name in sorted(doubtful)])} may hold masks of the images beside it, or a class (segmented "
-            f"cells); call it masks, or say that it is a class: python -m search data check {shlex.quote(root)} --layout class --fix "
-            f"{shlex.quote(f'{root}/{MANIFEST}')}"
+            "cells); move it out of the data or call it masks, or say that it is a class: "
+            f"python -m search data check {shlex.quote(root)} --layout class --fix {shlex.quote(f'{root}/{MANIFEST}')}"
         )
     if lonely:
         listing.faults.append(
@@ -265,6 +290,11 @@ def _is_image(path: Path) -> bool:
         return False
 
 
+def unread_images(folder: Path, names: Sequence[str]) -> list[str]:
+    """Those of the files that are images of kinds which are not read."""
+    return [name for name in names if name.lower().endswith(IMAGES_NOT_READ) or _is_image(folder / name)]
+
+
 def _names(path: Path, images: Sequence[str]) -> bool:
     """Whether a file's beginning names two of the images."""
     try:
@@ -279,7 +309,7 @@ def _names(path: Path, images: Sequence[str]) -> bool:
 def _others(folder: Path, tree: Tree, table: str | None, listing: Listing) -> None:
     """Files that are not read: counted; named where they look like images or tables that were meant."""
     rest = [name for name in tree.others if name != table]
-    unread = [name for name in rest if name.lower().endswith(IMAGES_NOT_READ) or _is_image(folder / name)]
+    unread = unread_images(folder, rest)
     if unread:
         kinds = class_order(PurePosixPath(name).suffix.lower() or "no ending" for name in unread)
         listing.faults.append(

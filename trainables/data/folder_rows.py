@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trainables.data.shape import NO_CLASSES, kind_of_level
 from trainables.data.table import LABEL_WORDS, heads
-from trainables.data.words import same
+from trainables.data.words import class_order, part_of, same
 
 LOOKED_AT = 100  # cells of a column, of which one must name a folder, before all are looked at
 
@@ -43,6 +44,23 @@ def label_column(columns: Sequence[str]) -> int | None:
     """The one column of labels; None where there is none, or more than one."""
     found = [i for i, name in enumerate(columns) if name == "label"] or [i for i, name in enumerate(columns) if same(name) in LABEL_WORDS]
     return found[0] if len(found) == 1 else None
+
+
+def other_classes(rows: Sequence[Sequence[str]], images: Sequence[str]) -> list[str]:
+    """Folders above or below those that the table names, which may be the classes as well as its labels: normal and tumour beside a list
+    of patients with their diagnoses. [] where there are none, or where they are called as the labels are."""
+    place, label = folder_column(rows, images), label_column(heads(rows[0]))
+    if place is None or label is None:
+        return []
+    said = {same(row[i]) for row in rows[1:] for i in (place, label) if i < len(row)}
+    levels = [image.split("/")[:-1] for image in images]
+    for i in range(min(map(len, levels), default=0)):
+        names = {level[i] for level in levels}
+        words = set(map(same, names))
+        nothing = len(names) < 2 or words & said or words <= NO_CLASSES or all(map(part_of, names))
+        if not nothing and kind_of_level(names) != "patient":
+            return class_order(names)
+    return []
 
 
 def row_an_image(rows: Sequence[Sequence[str]], images: Sequence[str], patients: Sequence[str]) -> tuple[list[list[str]], str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from trainables.data.words import KARYOTYPE, PARTS, as_karyotype, class_order, count, few, is_missing, part_of, shown, them, united
 
 MANIFEST = "manifest.csv"
+UNKNOWN = "unknown: "  # before the name of a file whose patient is not known: the patient that it counts as
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Listing:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # what may be otherwise than it was read
     faults: list[str] = field(default_factory=list)
+    owners: list[str] = field(default_factory=list)  # where no patient is named: what the files' names may say of it, see `stems`
     layout: str = ""  # what the levels of the folders were taken for, "part/class/patient"; or the manifest's name
     levels: list[str] = field(default_factory=list)  # a line for each thing that was taken from somewhere
 
@@ -71,7 +73,7 @@ def settled(listing: Listing, group: str = "patient") -> Listing:
         one, several = united(named)
         rest = iter(one)
         files = listing.names
-        listing.patients = [f"unknown: {files[i]}" if gone else next(rest) for i, gone in enumerate(unknown)] if one else None
+        listing.patients = [UNKNOWN + files[i] if gone else next(rest) for i, gone in enumerate(unknown)] if one else None
         if several:
             listing.notes.append(f"{group}s in more than one spelling, each taken as one: {few(several)}")
         if any(unknown) and one:

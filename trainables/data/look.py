@@ -5,12 +5,13 @@ image."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from trainables.data.copies import Framed, in_one_position, reduced
+from trainables.data.copies import Framed, in_one_position, near_pairs, reduced
 from trainables.data.open import Decoded, UnreadableError, decode
 from trainables.data.rotation import polar
 from trainables.data.scale import foreground_box
@@ -46,3 +47,9 @@ def look(path: Path, tolerance: int) -> Seen | str | None:
     said = replace(decoded, gray=gray[:0])
     turned = reduced(in_one_position(box))
     return Seen(height, width, foreground, said, key, reduced(box), turned, polar(box), box.shape, Framed.of(decoded))
+
+
+def near(seen: Sequence[Seen], files: Sequence[str]) -> list[tuple[int, int, float, bool]]:
+    """Near duplicates among images and their names, see `near_pairs`."""
+    shapes, keys, turns = [s.shape for s in seen], [s.key for s in seen], [s.turns for s in seen]
+    return near_pairs([s.upright for s in seen], [s.turned for s in seen], shapes, keys, turns, files, [s.frame for s in seen])

@@ -5,11 +5,12 @@ the command stops: patients are never dropped because a spreadsheet has a habit 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from trainables.data.beside import said_by_folders
-from trainables.data.folder_rows import row_an_image
+from trainables.data.folder_rows import other_classes, row_an_image
 from trainables.data.listing import Listing
 from trainables.data.open import SUFFIXES
 from trainables.data.table import KNOWN, TableError, heads, plain, read_cells
@@ -21,6 +22,9 @@ PATIENT_WORDS = (
     "participant id", "animal", "mouse", "proband",
 )  # fmt: skip
 SPLIT_WORDS = ("set", "subset", "data set", "dataset", "partition")
+FEW_KINDS = 4
+FLAGS = {"0", "1", "true", "false", "yes", "no", "y", "n", "t", "f", "x"}
+MOST_PARTS = 6  # words of a column that may be a split
 FOLD_WORDS = ("fold", "folds", "cv", "cv fold", "cvfold", "kfold", "k fold", "fold id", "fold no")
 
 
@@ -35,7 +39,14 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
     if not rows:
         faults.append(f"{title} must name the images, it is empty; write file,label,patient and a line per image, or remove it")
         return
+    said = [] if same(Path(table).stem) == "manifest" else other_classes(rows, found)
     rows, of_folders = row_an_image(rows, found, PATIENT_WORDS)
+    if of_folders and said:
+        faults.append(
+            f"the classes may be {of_folders} of {title}, or the folders {few([shown(name) for name in said], 3)}: move {title} out of the "
+            "data if the folders are the classes, or call it manifest if its labels are"
+        )
+        return
     columns = _meant(heads(rows[0], group), rows[1:], group, title, listing)
     used = max((i + 1 for row in rows for i, cell in enumerate(row) if cell.strip()), default=0)
     columns = columns[:used] + [""] * (used - len(columns))  # a spreadsheet leaves columns without a head or a cell
@@ -69,6 +80,8 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
         listing.levels.append(f"patient: its column {rows[0][columns.index(group)].strip()}")
         if all(is_missing(name) for name in listing.patients):
             listing.patients = None
+        else:
+            listing.warnings += _odd_patients(title, rows[0][columns.index(group)].strip(), [entry[group] for entry in entries])
     if "split" in columns:
         listing.parts = [entry["split"] for _, entry in kept]
         listing.levels.append(f"part: its column {rows[0][columns.index('split')].strip()}")
@@ -79,6 +92,21 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
             f"{title} has no column {group}, so that a split may part a patient; "
             f"if one of its other columns ({few(unused)}) names the patient, call it {group}"
         )
+
+
+def _odd_patients(title: str, head: str, cells: Sequence[str]) -> list[str]:
+    """What speaks against a column's being the patients, in the table's order."""
+    named = [cell for cell in cells if not is_missing(cell)]
+    kinds = set(named)
+    said = f"{title}: its column {head}"
+    if same(head) != "patient" and 1 < len(kinds) <= FEW_KINDS and len(named) > len(kinds) and not any(map(str.isdecimal, "".join(kinds))):
+        return [
+            f"{said} is taken as the patients and holds {few(class_order(kinds))} alone; call it otherwise if these are kinds of "
+            "animals or of cases"
+        ]
+    if cells[0] and len(kinds) == len(named) > 1 and "" in cells and cells.count("") >= len(named):
+        return [f"{said} names each patient once and leaves {cells.count('')} cells below empty, as merged cells do; fill them"]
+    return []
 
 
 def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, title: str, listing: Listing) -> list[str]:
@@ -102,7 +130,13 @@ def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, ti
             listing.faults.append(
                 f"one column may hold the split, {few([found[i] for i in holds])} do; call one of them split, and remove the others"
             )
-        for name, words in ((found[i], words) for i, words in values.items() if words and i not in holds and _called(found[i])):
+        other = [] if holds else [i for i, words in values.items() if _like_split(found[i], words)]
+        listing.faults += [
+            f"{title}: its column {found[i]} looks like a split and holds {few(class_order(values[i]))}; write train, val or test of each "
+            "image into a column split, or call this one otherwise if it means something else"
+            for i in other
+        ]
+        for name, words in ((found[i], words) for i, words in values.items() if words and i not in (*holds, *other) and _called(found[i])):
             said = f"{title}: its column {name} holds {few(class_order(words))}"
             if same(name) in FOLD_WORDS:
                 listing.faults.append(
@@ -112,6 +146,17 @@ def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, ti
             else:
                 listing.warnings.append(f"{said} and not only train, val and test, and is not taken as the split")
     return found
+
+
+def _like_split(column: str, values: set[str]) -> bool:
+    """Whether a column that is no split may be meant as one: is_train with TRUE and FALSE, or train and test among other words."""
+    said = {parts[-1] for value in values if (parts := [part for part in map(part_of, _words(value)) if part])}
+    flag = {value.casefold() for value in values} <= FLAGS and any(part_of(word) for word in _words(column))
+    return bool(values) and (flag or (len(said) > 1 and len(values) <= MOST_PARTS))
+
+
+def _words(name: str) -> list[str]:
+    return re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", name).split()
 
 
 def _called(column: str) -> bool:

@@ -22,6 +22,7 @@ from trainables.data.words import count, few, shown, them
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LARGEST = 40_000_000  # pixels of one file; a frame of a microscope's camera has up to 25 million, a whole-slide image thousands of millions
 AT_ONCE = 4_000_000  # pixels: larger files are opened one at a time, so that eight readers hold a few hundred megabytes
+TRACE = 16  # times as bright, from which on a channel holds the picture alone
 _one_large = threading.Lock()
 # What Pillow's readers raise on damaged files.
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, OverflowError, MemoryError)
@@ -219,24 +220,36 @@ def scaled(values: np.ndarray) -> np.ndarray:
     return np.clip((values - low) * (255.0 / (high - low)), 0, 255).astype(np.float32)
 
 
+def _one_channel(tops: Sequence[float]) -> int | None:
+    """The channel that alone holds the picture, as DAPI's blue does; None where others hold more than a trace."""
+    most = max(range(len(tops)), key=lambda channel: tops[channel])
+    return most if tops[most] > 0 and all(TRACE * top <= tops[most] for i, top in enumerate(tops) if i != most) else None
+
+
+def _gray_of(image: Image.Image) -> np.ndarray:
+    """float32 (h, w): luma; of fluorescence in one colour that channel, of whose blue luma would leave a ninth."""
+    channel = _one_channel([top for _, top in image.getextrema()]) if image.mode == "RGB" else None
+    return np.asarray(image.convert("L") if channel is None else image.getchannel(channel), dtype=np.float32)
+
+
 def gray_and_alpha(opened: Opened) -> tuple[np.ndarray, np.ndarray | None]:
-    """float32 (h, w) in 0..255, by luma (ITU-R 601), and alpha in 0..1 or None."""
+    """float32 (h, w) in 0..255, by luma (ITU-R 601) or the one channel that is not black, and alpha in 0..1 or None."""
     image, deep = opened.image, opened.deep
     if deep is not None:
         if deep.ndim == 2:
             return scaled(deep), None
         bands = deep[..., :3] if deep.shape[2] >= 3 else deep[..., :1]
-        luma = bands @ (np.array([0.299, 0.587, 0.114]) if bands.shape[2] == 3 else np.ones(1))
+        channel = _one_channel(bands.max((0, 1)).tolist()) if bands.shape[2] == 3 else 0
+        luma = bands @ np.array([0.299, 0.587, 0.114]) if channel is None else bands[..., channel]
         alpha = (deep[..., -1] / 65535).astype(np.float32) if deep.shape[2] in (2, 4) else None
         return scaled(luma), (None if alpha is None or alpha.min() == 1 else alpha)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         alpha = np.asarray(rgba.getchannel("A"), dtype=np.float32) / 255
-        gray = np.asarray(rgba.convert("RGB").convert("L"), dtype=np.float32)
-        return gray, (None if alpha.min() == 1 else alpha)
+        return _gray_of(rgba.convert("RGB")), (None if alpha.min() == 1 else alpha)
     if image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
-    return np.asarray(image.convert("L"), dtype=np.float32), None
+    return _gray_of(image), None
 
 
 def decode(path: Path, tolerance: int = TOLERANCE) -> Decoded:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from trainables.data.besides import DATE, PATIENT_WORDS, said_besides
@@ -45,6 +45,9 @@ NO_CLASSES = {
 }  # fmt: skip
 MOST_OF_A_KARYOTYPE = 12
 MAGNIFICATIONS = {"4", "5", "10", "20", "40", "60", "63", "100", "200", "400", "630", "1000"}  # of objectives, and with eyepieces
+YEAR = re.compile(r"(?:19[89]|20[0-3])\d")
+FEW_VALUES = 5  # round numbers, up to which they are as well angles, doses or exposures as patients
+FROM_0 = set(map(str, range(10)))  # numbers of classes, beside a level of words for patients
 FOLD = re.compile(r"(?:fold|folds|split|cv|kfold|round|rep|repeat)[ ]?\d+")
 
 
@@ -72,10 +75,11 @@ def from_folders(folder: Path, images: Sequence[str], tree: Tree, layout: str, l
     depth = len(chosen)
     filled = {"/".join(level[:i]) for level in levels for i in range(1, len(level) + 1)}
     upto = chosen.index("class") + 1
+    others = {above.as_posix() for name in tree.others for above in PurePosixPath(name).parents}  # docs/ and scripts/ are not meant
     void = [
         shown(name)
         for name in tree.folders
-        if name.count("/") < upto and name not in filled and not MASKS & set(map(same, name.split("/")))
+        if name.count("/") < upto and name not in filled and not MASKS & set(map(same, name.split("/"))) and name not in others
     ]
     if void:
         listing.faults.append(f"a class needs images, {len(void)} class folders have none: {few(void)}; fill or remove {them(void)}")
@@ -188,7 +192,7 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
                 f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}, which are no classes of objects; "
                 f"put a folder per class into one of them and name that, {_write_down(root, _fill(chosen, free, ('class',)))}"
             ]
-        if len(spoken := {part for name in names_of if (part := _first_part(name))}) > 1 and all(map(_first_part, names_of)):
+        if len(spoken := {part for name in names_of if (part := _part_in(name))}) > 1 and all(map(_part_in, names_of)):
             return [], [
                 f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}: part ({', '.join(sorted(spoken))}) "
                 f"and class in one name; put a folder per class into one per part (train/normal), or write a {MANIFEST} (file,label,split)"
@@ -211,10 +215,10 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
     return chosen, []
 
 
-def _first_part(name: str) -> str:
-    """The part that a name of several words begins with, as train_normal does; ''."""
-    first, _, rest = re.sub(r"[\W_]+", " ", name).strip().partition(" ")
-    return part_of(first) if rest else ""
+def _part_in(name: str) -> str:
+    """The part that a name of several words begins or ends with, as train_normal, normal_test and TrainNormal do; ''."""
+    words = re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", name).split()
+    return part_of(words[0]) or part_of(words[-1]) if len(words) > 1 else ""
 
 
 def _fill(chosen: Sequence[str], free: Sequence[int], words: Sequence[str]) -> str:
@@ -250,14 +254,16 @@ def _two(levels: Sequence[tuple[str, ...]], a: int, b: int) -> tuple[str, str] |
     kinds = kind_of_level(first), kind_of_level(second)
     if "class" not in kinds and not any(re.search(r"[^\W\d]", name) for name in first | second):
         return None  # numbers within numbers
+    if kinds == ("patient", "patient"):  # 0 and 1 beside P01
+        kinds = ("" if first <= FROM_0 else kinds[0]), ("" if second <= FROM_0 else kinds[1])
     if kinds[0] != "patient" and kinds[1] == "patient":
         return "class", "patient"
     if kinds[0] == "patient" and kinds[1] != "patient" and repeats:
         return "patient", "class"
     if kinds == ("class", ""):
-        return ("class", "patient") if _ids(second) else None
+        return ("class", "patient") if _ids_alone(second) else None
     if kinds == ("", "class") and repeats:
-        return ("patient", "class") if _ids(first) else None
+        return ("patient", "class") if _ids_alone(first) else None
     return None
 
 
@@ -272,7 +278,18 @@ def kind_of_level(names: set[str]) -> str:
     if words and words & PATIENT_WORDS and len(stems) == 1 and _ids(names):
         return "patient"
     numbers = len(stems) == 1 and not words and _ids(names) and not as_karyotype(names)
-    return "patient" if numbers and not names <= MAGNIFICATIONS else ""
+    return "patient" if numbers and not names <= MAGNIFICATIONS and not _measured(names) else ""
+
+
+def _measured(names: set[str]) -> bool:
+    """Whether numbers may be years, angles, doses or exposures rather than patients."""
+    return all(map(YEAR.fullmatch, names)) or (len(names) <= FEW_VALUES and all(name.isdecimal() and int(name) % 5 == 0 for name in names))
+
+
+def _ids_alone(names: set[str]) -> bool:
+    """Whether each name has a number and they have no word in common: 40x, rot90, aug1 and scope2 are no patients."""
+    stems = {re.sub(r"[\d\W_]+", " ", same(name)).strip() for name in names}
+    return _ids(names) and (len(stems) > 1 or stems == {""})
 
 
 def _named_patients(names: set[str]) -> bool:

@@ -1,0 +1,204 @@
+"""What names of files and folders say beside the classes: patients, masks, parts."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search.data_commands import check
+from trainables.data.find import list_folder
+
+CLASSES = ("normal", "tumour")
+
+
+def made(folder, *names):
+    """Images of these names, each another one."""
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (12, 12), np.uint8)).save(path)
+    return folder
+
+
+def of_both(name, n=8):
+    """The names of `n` images of each class."""
+    return [name.format(c=c, i=i, p=i % 4) for c in CLASSES for i in range(n)]
+
+
+@pytest.mark.parametrize("name", ["{c}/P0{p}_{i}.png", "{c}/patient_{p}_cell_{i}.png", "{c}/g10{p}-m3 {i}.png"])
+@pytest.mark.parametrize("with_table", [False, True])
+def test_patients_in_names_of_files_are_warned_of_and_can_be_written_down(tmp_path, name, with_table):
+    folder = made(tmp_path / "data", *of_both(name))
+    if with_table:
+        (folder / "labels.csv").write_text("\n".join(["file,label", *(f"{file},{file.split('/')[0]}" for file in of_both(name))]))
+    found = list_folder(folder)
+    assert not found.faults and any("names begin with 4 words that repeat" in line for line in found.warnings)
+    check(folder, out=lambda _: None, fix=tmp_path / "manifest.csv")
+    with (tmp_path / "manifest.csv").open() as stream:
+        assert len({row["patient"] for row in csv.DictReader(stream)}) == 4
+
+
+@pytest.mark.parametrize("name", ["{c}/{i}.png", "{c}/cell_{i}.png", "{c}/P{p}/{p}_{i}.png", "{c}/{c}1_{i}.png", "{c}/{p}0x_{i}.png"])
+def test_names_of_files_that_say_nothing_of_patients_are_left_alone(tmp_path, name):
+    found = list_folder(made(tmp_path, *of_both(name)))
+    assert not found.faults and not found.owners and not found.warnings
+
+
+def test_copies_by_their_names_make_no_patients(tmp_path):
+    found = list_folder(made(tmp_path, *of_both("{c}/x{i}.png"), *of_both("{c}/x{i}_aug1.png")))
+    assert not found.owners
+
+
+@pytest.mark.parametrize("name", ["{c}/P0{p}/{i}.png", "P0{p}/{c}/{i}.png"])
+def test_a_list_of_patients_beside_folders_that_may_be_the_classes_is_refused(tmp_path, name):
+    made(tmp_path, *of_both(name))
+    text = "patient,sex,age,diagnosis\n" + "".join(f"P0{p},f,{50 + p},{('AML', 'MDS')[p % 2]}\n" for p in range(4))
+    (tmp_path / "clinical.csv").write_text(text)
+    found = list_folder(tmp_path)
+    assert len(found.faults) == 1 and "or the folders normal, tumour: move clinical.csv out of the data" in found.faults[0]
+    (tmp_path / "clinical.csv").rename(tmp_path / "manifest.csv")
+    found = list_folder(tmp_path)
+    assert not found.faults and set(found.labels) == {"AML", "MDS"}
+
+
+def test_a_list_of_patients_whose_labels_are_the_folders_is_no_question(tmp_path):
+    made(tmp_path, *(f"{CLASSES[p % 2]}/P0{p}/{i}.png" for p in range(4) for i in range(3)))
+    (tmp_path / "clinical.csv").write_text("patient,diagnosis\n" + "".join(f"P0{p},{CLASSES[p % 2]}\n" for p in range(4)))
+    found = list_folder(tmp_path)
+    assert not found.faults and set(found.labels) == set(CLASSES) and len(set(found.patients)) == 4
+
+
+ENDS = (
+    "_cp_masks",
+    "_cp_outlines",
+    "_gt",
+    "_labels",
+    "_outline",
+    "_bw",
+    "_binary",
+    "_annotated",
+    "_roi",
+    "_mask_1",
+    "-mask-1",
+    "_mask2",
+    "Mask",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [*("x{i}" + end for end in ENDS), *(start + "x{i}" for start in ("mask_", "seg_", "gt_", "overlay_", "thumb_"))]
+)
+def test_masks_beside_their_images_are_no_images_of_the_class_whatever_program_named_them(tmp_path, name):
+    images = of_both("{c}/x{i}.png", 2)
+    found = list_folder(made(tmp_path, *images, *of_both("{c}/" + name + ".png", 2)))
+    assert not found.faults and found.files == sorted(images) and "4 images taken as masks" in found.warnings[0]
+
+
+def test_names_of_masks_without_their_images_are_images(tmp_path):
+    images = of_both("{c}/mask_{i}.png", 2)
+    assert list_folder(made(tmp_path, *images)).files == sorted(images)
+
+
+@pytest.mark.parametrize("ends", ["_mask", " GT", "Masks"])
+@pytest.mark.parametrize("below", ["", "train/"])
+def test_a_folder_of_a_class_s_masks_is_no_class(tmp_path, ends, below):
+    made(tmp_path, *of_both(below + "{c}/{i}.png", 2), *of_both(below + "{c}" + ends + "/{i}.png", 2))
+    found = list_folder(tmp_path)
+    assert f"{below}normal{ends}, {below}tumour{ends} may hold masks" in found.faults[0]
+    assert not list_folder(tmp_path, layout="-/class" if below else "class").faults
+
+
+@pytest.mark.parametrize("name", ["{c}_{s}/{i}.png", "{s}{C}/{i}.png", "{S}{C}/{i}.png", "{c}{S}/{i}.png"])
+def test_a_part_at_either_end_of_a_class_s_name_is_refused(tmp_path, name):
+    files = [name.format(c=c, C=c.title(), s=s, S=s.title(), i=i) for c in CLASSES for s in ("train", "test") for i in (0, 1)]
+    assert "part (test, train) and class in one name" in list_folder(made(tmp_path, *files)).faults[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "values"),
+    [("is_train", ("TRUE", "FALSE")), ("test", "01"), ("cohort", ("train", "test", "external")), ("Usage", ("Training", "PublicTest"))],
+)
+def test_a_column_that_is_a_split_in_other_words_is_refused(tmp_path, head, values):
+    files = of_both("{c}/{i}.png")
+    made(tmp_path, *files)
+    lines = [f"{file},{file.split('/')[0]},{values[i % len(values)]}" for i, file in enumerate(files)]
+    (tmp_path / "manifest.csv").write_text("\n".join([f"file,label,{head}", *lines]))
+    assert f"its column {head} looks like a split" in list_folder(tmp_path).faults[0]
+
+
+@pytest.mark.parametrize(("head", "values"), [("stained", "01"), ("result", ("test failed", "ok")), ("sex", ("m", "f"))])
+def test_a_column_that_is_no_split_is_left_alone(tmp_path, head, values):
+    files = of_both("{c}/{i}.png")
+    made(tmp_path, *files)
+    lines = [f"{file},{file.split('/')[0]},{values[i % len(values)]}" for i, file in enumerate(files)]
+    (tmp_path / "manifest.csv").write_text("\n".join([f"file,label,{head}", *lines]))
+    assert not list_folder(tmp_path).faults
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("grade 1", "grade 2"), ("40x", "100x", "200x")),
+        (("40x", "100x"), ("class 1", "class 2")),
+        (("rot0", "rot90"), ("chr1", "chr2")),
+        (("chr1", "chr2"), ("aug1", "aug2")),
+        (("0h", "24h"), ("type1", "type2")),
+        (("2019", "2020"), CLASSES),
+        (CLASSES, ("10", "50", "90")),
+    ],
+)
+def test_a_word_with_a_number_is_no_patient(tmp_path, first, second):
+    found = list_folder(made(tmp_path, *(f"{a}/{b}/{i}.png" for a in first for b in second for i in (0, 1))))
+    assert "which folders are the classes cannot be told" in found.faults[0]
+
+
+@pytest.mark.parametrize("patients", [("P01", "P02"), ("1017", "1022"), ("patient 1", "patient 2"), ("10", "31", "44", "57", "61", "90")])
+def test_patients_are_still_patients(tmp_path, patients):
+    found = list_folder(made(tmp_path, *(f"{c}/{p}/{i}.png" for c in CLASSES for p in patients for i in (0, 1))))
+    assert found.layout == "class/patient"
+
+
+@pytest.mark.parametrize("name", ["{k}/P0{p}/{i}.png", "P0{p}/{k}/{i}.png"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_from_0_beside_patients_are_classes(tmp_path, name, first):
+    made(tmp_path, *(name.format(k=k, p=p, i=i) for k in (first, first + 1) for p in range(3) for i in (0, 1)))
+    found = list_folder(tmp_path)
+    assert not found.faults and set(found.labels) == {str(first), str(first + 1)} and len(set(found.patients)) == 3
+
+
+def test_folders_of_other_things_are_no_classes_and_empty_ones_are_refused(tmp_path):
+    made(tmp_path, *of_both("{c}/{i}.png"))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "readme.txt").write_text("x")
+    assert not list_folder(tmp_path).faults
+    (tmp_path / "atypical").mkdir()
+    assert "1 class folders have none: atypical" in list_folder(tmp_path).faults[0]
+
+
+def test_a_packed_set_is_called_so(tmp_path):
+    for name in ("data.json", "images.npy", "masks.npy"):
+        (tmp_path / name).write_bytes(b"")
+    assert "is a packed set" in list_folder(tmp_path).faults[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "values", "says"),
+    [
+        ("animal", ("rat", "mouse"), "holds mouse, rat alone"),
+        ("case", ("case", "control"), "holds case, control alone"),
+        ("patient", ("P1", "", "", ""), "as merged cells do"),
+        ("animal", ("rat 1", "rat 2"), ""),
+        ("patient", ("Ada", "Eve"), ""),
+    ],
+)
+def test_a_column_that_may_not_be_the_patients_is_warned_of(tmp_path, head, values, says):
+    files = of_both("{c}/{i}.png")
+    made(tmp_path, *files)
+    cells = [values[i % len(values)] for i in range(len(files))]
+    cells = [cell and cell.replace("P1", f"P{i}") for i, cell in enumerate(cells)]
+    (tmp_path / "manifest.csv").write_text(
+        "\n".join([f"file,label,{head}", *(f"{f},{f.split('/')[0]},{c}" for f, c in zip(files, cells, strict=True))])
+    )
+    found = list_folder(tmp_path)
+    assert not found.faults and len(found.warnings) == bool(says) and all(says in line for line in found.warnings)

@@ -1,0 +1,79 @@
+"""What names of files say: that one is a copy of another, and whose they are.
+Comes in: names of images. Goes out: pairs of an original and its copy; the word of each that may name a patient. Exists because programs
+and people write into a file's name what no folder and no table says."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from trainables.data.besides import PATIENT_WORDS
+
+CHANGE = (
+    r"(?:rot|rotated?|aug|augmented|flip|flipped|hflip|vflip|fliph|flipv|hf|vf|lr|ud|mirror|mirrored|copy|kopie|copie|copia|scaled|jpe?g"
+    r"|bright|brightness|contrast|gamma|noise|noisy|blur|blurred|shift|shifted|crop|cropped|zoom|resized|elastic|r(?=\d)|v(?=\d))"
+)
+# What programs and people make of x: x_rot25, x - Copy (2), aug_x, Copy of x, x_0_1234 (Keras), class_original_x.png_<uuid> (Augmentor).
+COPY = (
+    re.compile(rf"(?P<of>.+?)(?:[ _.-]*\(\d+\)|[ _.-]+{CHANGE}[ _.-]*\d*)+", re.IGNORECASE),
+    re.compile(rf"(?:{CHANGE}[ _.-]*\d*[ _.-]+(?:of[ _]|de[ _]|von[ _])?)+(?P<of>.+)", re.IGNORECASE),
+    re.compile(r"(?P<of>.+)_\d+_\d{2,5}"),
+    re.compile(r".*?_original_(?P<of>.+?)\.(?:png|jpe?g|tiff?|bmp)_[0-9a-f-]{6,}", re.IGNORECASE),
+)
+_OF_AN_IMAGE = (
+    r"(?:cp[ _.\-]+masks?|cp[ _.\-]+outlines?|masks?|segs?|segmentations?|segmented|overlays?|thumbs?|thumbnails?|previews?|gts?"
+    r"|ground[ _.\-]?truth|labels?|outlines?|contours?|bw|binary|annotated|annotations?|rois?)"
+)
+BESIDE = (
+    re.compile(rf"(?P<of>.+?)[ _.\-]+{_OF_AN_IMAGE}(?:[ _.\-]*\d+)?", re.IGNORECASE),
+    re.compile(rf"{_OF_AN_IMAGE}[ _.\-]+(?P<of>.+)", re.IGNORECASE),
+    re.compile(r"(?P<of>.*[a-z\d])(?:Mask|Masks|Seg|Overlay|Outline|Label|GT)\d*"),
+)  # x_mask, x_cp_outlines, x_mask_1, mask_x, xMask
+REPEATS = 0.5  # of the images: so many share their first word with another one where it names whose they are
+
+
+def named_pairs(files: Sequence[str]) -> list[tuple[int, int]]:
+    """Originals and their copies, the first of the list first."""
+    return [(min(pair), max(pair)) for pair in _copies(files)]
+
+
+def _copies(files: Sequence[str]) -> list[tuple[int, int]]:
+    """(original, copy) by their names: x_rot25, x_aug1, x (1), x_flip beside an x of the same kind of place."""
+    stems = {PurePosixPath(name).with_suffix("").as_posix().casefold(): i for i, name in reversed(list(enumerate(files)))}
+    by_name: dict[str, list[int]] = {}
+    for i, name in enumerate(files):
+        by_name.setdefault(PurePosixPath(name).stem.casefold(), []).append(i)
+    pairs = []
+    for i, name in enumerate(files):
+        path = PurePosixPath(name)
+        for original in (match["of"].casefold() for way in COPY if (match := way.fullmatch(path.stem))):
+            own = stems.get((path.parent / original).as_posix().casefold())
+            found = [own] if own is not None else by_name.get(original, [])[:1]
+            pairs += [(j, i) for j in found if j != i]
+    return pairs
+
+
+def originals_of(word: str) -> list[str]:
+    """What a name would belong to if it were a mask's, an outline's or a thumbnail's."""
+    return [match["of"] for way in BESIDE if (match := way.fullmatch(word))]
+
+
+def owners(files: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """The first word of each file's name (P01 of P01_03, patient 2 of patient_2_cell_5), where the words may be those of patients, slides
+    or tiles: each has a number, most stand in several names, and they are not the classes in other words. [] where they may not."""
+    found = []
+    for name in files:
+        words = [word for word in re.split(r"[\W_]+", PurePosixPath(name).stem) if word]
+        if len(words) > 2 and words[0].casefold() in PATIENT_WORDS:
+            words[:2] = [" ".join(words[:2])]
+        if len(words) < 2 or not re.search(r"\d", words[0]):
+            return []
+        found.append(words[0])
+    originals = Counter(found[i] for i in set(range(len(found))) - {copy for _, copy in _copies(files)})
+    if len(originals) < 2 or sum(number for number in originals.values() if number > 1) < REPEATS * originals.total():
+        return []
+    if all(re.fullmatch(r"\d+x", word, re.IGNORECASE) for word in originals):
+        return []  # magnifications
+    return [] if len(set(zip(found, labels, strict=True))) == len(originals) == len(set(labels)) else found
