@@ -210,12 +210,12 @@ def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> in
             tree = walk(path)
             faults += [f"{shown(name)}: a folder cannot be entered: {closed}; give yourself the right to read it" for closed in tree.closed]
             said = Listing()
-            images = without_masks(tree.images, name, True, said)
+            inside = without_masks(tree.images, name, True, said)
             left += said.warnings
             lonely += said.faults
-            if not images and not tree.closed:
+            if not inside and not tree.closed:
                 faults.append(f"no image in folder {shown(name)}; images end in {', '.join(SUFFIXES)}")
-            paths += [path / inside for inside in images]
+            paths += [path / image for image in inside]
             unread += [*tree.nowhere, *unread_images(path, tree.others)]
         elif path.is_file():
             paths.append(path)
