@@ -15,7 +15,7 @@ from trainables.data.synthetic_clusters import cluster_set
 from trainables.data.synthetic_karyotypes import karyotype_set
 from trainables.parts.batch_norm import AT_THE_END, BATCH, ON_THE_WAY, chosen_images, pooled, renew_statistics
 from trainables.parts.checkpoint import load_state
-from trainables.parts.execution import MODEL, execute
+from trainables.parts.execution import MODEL, execute, stages_of
 from trainables.parts.loop import Fitting, fit
 from trainables.parts.procedure import Setting, Task
 from trainables.parts.randomness import generator
@@ -235,7 +235,7 @@ def test_what_a_run_leaves_has_the_statistics_of_its_weights_and_the_score_that_
     outcome = execute(module.PROCEDURE, config, seed=0, pack=given.pack, folder=tmp_path, store=Store())
     left = {"last": load_state(tmp_path / MODEL)[0]} | {key: tensors for key, (tensors, _) in kept.items()}
     for tensors in left.values():
-        stage = next(s for s in module.PROCEDURE.stages[::-1] if set(s.build(config, given).result()) == set(tensors))
+        stage = next(s for s in stages_of(module.PROCEDURE, config)[::-1] if set(s.build(config, given).result()) == set(tensors))
         task = stage.build(config, given)
         own = task.state_dict()
         for part in ("query", "key"):

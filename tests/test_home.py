@@ -210,6 +210,7 @@ def test_a_stage_that_one_machine_has_trained_is_there_for_another_and_stays_the
     assert not second.path("k").exists() and second.get("k") is None, "freed everywhere"
 
 
+@pytest.mark.slow
 def test_a_study_is_done_in_a_bucket_shown_and_gone_on_with_from_another_machine(inside, away, server, tmp_path, monkeypatch, capsys):
     inside.storage = away
     assert inside(*WORDS, "--max-cost", "1e-6", "--price-per-hour", "1") == 3

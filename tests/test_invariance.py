@@ -69,6 +69,7 @@ def test_a_judgement_of_what_an_image_shows_keeps_its_class_under_every_copy(toy
     assert all(same[name] == 1 for name in ("inverted", "RGB", "RGBA", "TIFF", "padded by 10", "padded to 300", ALONE, ONE_CLASS))
 
 
+@pytest.mark.slow
 def test_a_judgement_by_size_turn_or_neighbours_is_found_out(toy, chromosomes):
     plain = Normal()
     sizes = found(toy, chromosomes, lambda images: [str(np.count_nonzero(image) // 30) for image in images], normal=plain)
@@ -86,6 +87,7 @@ def test_a_judgement_by_size_turn_or_neighbours_is_found_out(toy, chromosomes):
     assert invariances(judged, None, {}, chromosomes, np.arange(len(chromosomes)), None, CPU).same[ALONE] < 0.2
 
 
+@pytest.mark.slow
 def test_the_sample_is_of_the_test_part_the_same_each_time_and_limited(toy, chromosomes, monkeypatch):
     looked = []
     monkeypatch.setattr(invariance, "as_given", lambda pack, index, source: looked.append(index) or as_given(pack, index, source))
@@ -146,6 +148,7 @@ def of_cells(cells, judge):
     return invariances(procedure, ccrl.CcrlConfig(), {}, cells, np.arange(0, len(cells), 2), None, CPU)
 
 
+@pytest.mark.slow
 def test_of_cells_a_turn_a_stain_a_shift_and_a_format_are_looked_at_and_each_is_found_out_by_what_depends_on_it():
     cells = cell_set(60, seed=0)
     size = of_cells(cells, lambda images: (images.mean(3) < 0.6).mean((1, 2)) > 0.3)

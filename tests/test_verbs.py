@@ -163,7 +163,7 @@ def test_a_procedure_is_described_on_one_page_with_the_units_of_its_settings(say
     assert all(word in out for word in ("radians, added to the angle", "margin.self", "0.003:0.3, log", "P = 400", "--preset paper"))
     page = json.loads(say("describe", "supcam", "--json")[1])
     assert all(one["about"] for one in page["settings"] if one["name"] not in ("finetune_epochs", "rate_drop", "label_smoothing"))
-    assert [table["number"] for table in page["tables"]] == ["1", "2", "3", "4", "5", "6", "S1", "S2", "S3", "F", "S4"]
+    assert [table["number"] for table in page["tables"]] == ["1", "2", "3", "4", "5", "6", "S1", "S2", "S3", "F", "S4", "S5"]
 
 
 def test_a_plan_is_a_verb_too_and_a_program_may_read_it(inside, say):
