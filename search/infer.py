@@ -23,12 +23,13 @@ from analysis.statistics import Interval
 from search.card import confusion_csv, share_rows
 from search.exported import Exported, open_export
 from search.home import place_of
-from trainables.data.find import unread_images, walk, without_masks
+from trainables.data.find import unread_images, without_masks
 from trainables.data.listing import Listing
 from trainables.data.normal import Normal, normal_of
 from trainables.data.open import SUFFIXES, FileFault
 from trainables.data.pack import Pack
 from trainables.data.size import length_factor, size_baseline, typical_areas
+from trainables.data.tree import walk
 from trainables.data.words import count, shown
 from trainables.parts.checkpoint import write_atomically
 from trainables.parts.errors import RequestError

@@ -17,10 +17,10 @@ import numpy as np
 from trainables.data import pannuke, qupath
 from trainables.data.crops import SIDE, Tile, window
 from trainables.data.downloads import DOWNLOADS, Download, _apart, cut_tile, find_tiles, patient_of
-from trainables.data.find import walk
 from trainables.data.labels import CONSEP_CLASSES, CONSEP_SCHEMES, NUCLS_CLASSES
 from trainables.data.pack import Masks, make_pack, save_pack
 from trainables.data.read import said_of
+from trainables.data.tree import walk
 from trainables.data.words import class_order, count, few, shown
 
 

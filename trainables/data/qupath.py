@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from trainables.data.crops import Cell, Tile
 from trainables.data.downloads import Download
-from trainables.data.find import walk
+from trainables.data.tree import walk
 from trainables.data.words import count, same, shown
 
 ENDINGS = (".geojson", ".geojson.gz", ".json")

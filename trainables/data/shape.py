@@ -8,30 +8,16 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from trainables.data.besides import DATE, PATIENT_WORDS, said_besides
 from trainables.data.listing import MANIFEST, Listing
+from trainables.data.tree import Tree
 from trainables.data.words import as_karyotype, class_order, count, few, is_missing, part_of, same, shown, them
-
-if TYPE_CHECKING:
-    from trainables.data.find import Tree
 
 LEVELS = ("class", "patient", "part", "-")
 SURELY_PATIENTS = {
-    "pat",
-    "patient",
-    "patients",
-    "case",
-    "subject",
-    "donor",
-    "individual",
-    "person",
-    "proband",
-    "karyotype",
-    "metaphase",
-    "tcga",
-}
+    "pat", "patient", "patients", "case", "subject", "donor", "individual", "person", "proband", "karyotype", "metaphase", "tcga",
+}  # fmt: skip
 CLASS_WORDS = {"class", "type", "cls", "c", "chr", "chrom", "chromosome", "group", "label", "category", "grade", "stage", "klasse"}
 MASKS = {
     "mask", "masks", "seg", "segs", "segmentation", "segmentations", "segmentation masks", "overlay", "overlays", "preview", "previews",
