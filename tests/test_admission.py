@@ -111,6 +111,7 @@ def test_no_sound_machine_is_refused_with_every_reason_and_a_head_that_is_gone_i
     assert refused.value.faults == ["a has other code", "b is full"]
 
 
+@pytest.mark.slow
 def test_a_head_that_does_not_answer_while_machines_are_awaited_ends_the_study(director: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 

@@ -29,6 +29,7 @@ def karyotune(shell, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_the_script_finds_ours_and_the_procedures_of_the_folder(karyotune, shell):
     done = karyotune("plan", "toy", "--trials", "0", "--repeats", "1")
     assert done.returncode == 0, done.stderr
