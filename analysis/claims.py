@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from scipy import stats
@@ -14,7 +14,7 @@ from scipy import stats
 from analysis.crossed import MOST, Estimate, seeds_to_tell
 from analysis.numbers import interval, number
 from analysis.statistics import LEVEL
-from analysis.study import Study, Table, plural
+from analysis.study import BROKEN, Study, Table, plural
 
 if TYPE_CHECKING:
     from analysis.summary import Cell, Row
@@ -40,7 +40,7 @@ def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row) -> s
     estimate = cell.difference_to
     assert estimate is not None  # an arm with pairs has one
     if some := [one for one in (row, baseline) if one.broken[0]]:
-        rates = "; ".join(f"{one.arm.name}: {failure_rate(*one.broken, one.broke)}" for one in some)
+        rates = "; ".join(f"{one.arm.name}: {failure_rate(one.counts)}" for one in some)
         return f"{rates}. {row.arm.name} against {baseline.arm.name}: {number(cell.gain, True)} points of {name} over the {plural(estimate.seeds, 'seed')} that both ended; that leaves out what {' or '.join(dict.fromkeys(one.broke for one in some))} and is no claim."
     if estimate.lost:
         return f"{row.arm.name} against {baseline.arm.name}: undecided, {number(cell.gain, True)} points of {name} ({rests_on(estimate)})."
@@ -112,9 +112,12 @@ def _price(study: Study, keys: Iterable[str], more: int) -> str:
     return "" if math.isnan(hours) else f": {hours:.1f} {of}" if hours >= 1 else f": {60 * hours:.0f} {of}"
 
 
-def failure_rate(broken: int, ended: int, broke: str) -> str:
-    """`1 of 3 runs diverged (33 %, 95 % interval 1 to 91 %)`; Clopper and Pearson's."""
-    low = stats.beta.ppf(0.025, broken, ended - broken + 1) if broken else 0.0
+def failure_rate(counts: Mapping[str, int]) -> str:
+    """`1 of 3 runs diverged (33 %, 95 % interval 1 to 91 %)`, by Clopper and Pearson; '' where none did. counts: of runs, by their status."""
+    if not (broken := sum(counts[status] for status in BROKEN)):
+        return ""
+    ended, broke = broken + counts["completed"], " or ".join(status for status in BROKEN if counts[status])
+    low = stats.beta.ppf(0.025, broken, ended - broken + 1)
     high = stats.beta.ppf(0.975, broken + 1, ended - broken) if broken < ended else 1.0
     return f"{broken} of {plural(ended, 'run')} {broke} ({100 * broken / ended:.0f} %, 95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
 
@@ -147,7 +150,7 @@ def how_known(rows: Sequence[Row], metric: str) -> list[str]:
     """What the intervals of a table's ranking metric hold for, in words."""
     cells = [row.cells[metric] for row in rows]
     words = [
-        f"Of {row.arm.name} {failure_rate(*row.broken, row.broke)}; its mean is over the others."
+        f"Of {row.arm.name} {failure_rate(row.counts)}; its mean is over the others."
         for row in rows
         if row.broken[0] and row.cells[metric].n
     ]

@@ -70,9 +70,8 @@ def _broke(study: Study, arms: Mapping[str, str]) -> str:
     words = []
     for name, config_hash in arms.items():
         runs = study.usable[(study.usable["config_hash"] == config_hash) & study.usable["seed"].isin(study.seeds)]
-        count = {status: int((runs["status"] == status).sum()) for status in (*BROKEN, "completed")}
-        if some := [status for status in BROKEN if count[status]]:
-            words.append(f"{name}: {failure_rate(sum(count[s] for s in BROKEN), sum(count.values()), ' or '.join(some))}")
+        if rate := failure_rate({status: int((runs["status"] == status).sum()) for status in (*BROKEN, "completed")}):
+            words.append(f"{name}: {rate}")
     return "; ".join(words)
 
 

@@ -32,7 +32,7 @@ from trainables.parts.execution import MODEL, device_name, read_outcome
 from trainables.parts.failpoints import failpoint
 from trainables.parts.procedure import Evaluation, config_from
 from trainables.parts.sealing import set_mode
-from trainables.parts.weights import STATISTICS, read_tensors
+from trainables.parts.weights import STATISTICS, read_tensors, statistics_in
 
 EQUAL = 1e-9  # of two metrics of the same predictions
 ROUNDING = 0.005  # by which a metric of probabilities or distances may move though no image changes its class
@@ -59,10 +59,10 @@ def export(entry: Entry, folder: Path, study: Mapping[str, Any], ledger: Ledger,
     if entry.procedure.exported is not None:
         tensors = entry.procedure.exported(config, tensors)
     temporary = folder / ".best.tmp"
-    _write_model(temporary, tensors, _timm(entry, config, pack.classes, tensors))
+    _write_model(temporary, tensors, _timm(entry, config, pack.classes, tensors.get(STATISTICS)))
     outcome = read_outcome(source.parent)
     notes = prove(temporary, entry, record, sets, device, outcome.predictions if outcome else {})
-    _describe(temporary, _described(entry, folder, study, pack, record, why, notes, None, tensors))
+    _describe(temporary, _described(entry, folder, study, pack, record, why, notes, None, tensors.get(STATISTICS)))
     return _put(temporary, folder)
 
 
@@ -83,11 +83,11 @@ def _rounded(statistics: Tensor) -> list[list[float]]:
     return [[round(value, 6) for value in row] for row in statistics.tolist()]
 
 
-def _timm(entry: Entry, config: Any, classes: tuple[str, ...], tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+def _timm(entry: Entry, config: Any, classes: tuple[str, ...], statistics: Tensor | None) -> dict[str, Any] | None:
     """config.json, with the input that the weights expect where it is not ImageNet's."""
     settings = entry.procedure.timm_settings(config, classes)
-    if settings is not None and STATISTICS in tensors:
-        settings["pretrained_cfg"] |= dict(zip(("mean", "std"), _rounded(tensors[STATISTICS]), strict=True))
+    if settings is not None and statistics is not None:
+        settings["pretrained_cfg"] |= dict(zip(("mean", "std"), _rounded(statistics), strict=True))
     return settings
 
 
@@ -100,7 +100,7 @@ def _described(
     why: str,
     notes: Sequence[str],
     copies: Copies | None,
-    tensors: Mapping[str, Tensor],
+    statistics: Tensor | None,
 ) -> Described:
     """What there is to say of the model of a run, by the records and predictions of its configuration's seeds as they are now."""
     import analysis
@@ -112,7 +112,7 @@ def _described(
     shares = by_class(Crossed(told).read(record["key"], "test"), pack.classes)
     return Described(
         study, record, why, pack, procedure.parts(config, pack, record["seed"]), procedure.headline,
-        _timm(entry, config, pack.classes, tensors), notes, copies, levels(told, record["config_hash"]), shares,
+        _timm(entry, config, pack.classes, statistics), notes, copies, levels(told, record["config_hash"]), shares,
     )  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def renew(
     if copies is None and had.get("same_class") is not None:
         of = had.get("copies_of") or dict.fromkeys(("images", "wanted"), SAMPLE if had["same_class"] else 0)
         copies = Copies(had["same_class"], of["images"], of["wanted"], of.get("keep", "class"))
-    told = _described(entry, folder, study, pack, record, why, had.get("differs_here", []), copies, read_tensors(best / MODEL_FILE))
+    told = _described(entry, folder, study, pack, record, why, had.get("differs_here", []), copies, statistics_in(best / MODEL_FILE))
     if all((best / name).is_file() and (best / name).read_text(encoding="utf-8") == text for name, text in _texts(told).items()):
         return
     shutil.rmtree(temporary, ignore_errors=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 from search.home import home
 from trainables.parts.errors import RequestError
+from trainables.parts.libraries import install
 
 Record = Mapping[str, Any]
 KNOWN = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}  # and the module that writes
@@ -33,7 +34,7 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
         return ()
     faults = [f"--log must be one of {', '.join(KNOWN)}, none, got {name!r}" for name in names if name not in KNOWN]
     faults += [
-        f"--log {name} needs a package that is not installed; in this project's folder: pip install -c constraints.txt -e '.[{name}]'"
+        f"--log {name} needs a package that is not installed; {install(name)}"
         for name in names
         if name in KNOWN and find_spec(KNOWN[name]) is None
     ]

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trainables.parts.errors import StorageFault
+from trainables.parts.libraries import install
 
 SCHEMES = {"s3": "s3", "gs": "gcs"}  # and the extra of this project that brings what is needed
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -225,8 +226,7 @@ def needs(url: str) -> str:
     if scheme not in SCHEMES:
         return f"addresses must be of {' or '.join(f'{one}://' for one in SCHEMES)}, got {url}"
     if find_spec("obstore") is None:
-        extra = f"pip install -c constraints.txt -e '.[{SCHEMES[scheme]}]'"
-        return f"{scheme}:// needs a package that is not installed; in this project's folder: {extra}"
+        return f"{scheme}:// needs a package that is not installed; {install(SCHEMES[scheme])}"
     parts = url.partition("://")[2].strip("/").split("/")
     if ".." in parts:
         return f"{scheme}:// must be said without '..', got {url}; a bucket has no folder above another"

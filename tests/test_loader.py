@@ -17,7 +17,7 @@ from search.registry import load
 from trainables import scl, supcam
 from trainables.data import alone
 from trainables.parts.encoders import create_backbone, expect, kept
-from trainables.parts.weights import read_tensors
+from trainables.parts.weights import STATISTICS, read_tensors
 
 CPU = torch.device("cpu")
 
@@ -77,7 +77,7 @@ def test_timm_and_the_export_s_loader_give_the_answers_of_predict(name, files, t
         network.fc.bias.sub_(torch.stack([network.eval()(seen.rot90(turn, (2, 3))) for turn in range(4)]).mean((0, 1)))
     if "half" in name:  # as of weights whose mean and deviation are 0.5 and 0.3
         expect(network, torch.tensor([[0.5], [0.3]]))
-    settings = _timm(load(word), config, classes, kept(network))
+    settings = _timm(load(word), config, classes, kept(network).get(STATISTICS))
     _write_model(tmp_path, kept(network), settings)
     tensors = read_tensors(tmp_path / "model.safetensors")
     assert settings["pretrained_cfg"]["mean"] == [0.5 if "half" in name else 0.0 if "0 to 1" in name else 0.449]

@@ -5,7 +5,7 @@ whose squares follow the foreground's middle; the second alone; both, where squa
 both, which stay as they are. Heads for polarity, and types that are dealt out within a karyotype, are left out."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,7 @@ class Network(nn.Module):
 
     def __init__(self, config: Any, classes: int, weights: str, seed: int) -> None:
         super().__init__()
-        start = _Start(config.backbone, weights, config.input_size)
+        start = replace(config, weights=weights)
         self.whole = Net(start, classes, derive_seed(seed, "whole"), square=True)
         self.part = Net(start, classes, derive_seed(seed, "part"), square=False)
         self.normalise = bool(config.normalise)
@@ -134,15 +134,6 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network.rows(images)[2]
-
-
-@dataclass(frozen=True)
-class _Start:
-    """How a backbone begins."""
-
-    backbone: str
-    weights: str
-    input_size: int
 
 
 # ---------------------------------------------------------------------------------------------------------------- training

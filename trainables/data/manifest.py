@@ -16,7 +16,7 @@ from trainables.data.open import SUFFIXES
 from trainables.data.table import KNOWN, TableError, heads, plain, read_cells
 from trainables.data.words import class_order, count, few, is_missing, part_of, same, shown, them
 
-PATIENT_WORDS = (
+PATIENT_HEADS = (
     "patient id", "patientid", "patients", "patient no", "patient number", "patient name", "pat id", "pid", "case", "case id", "subject",
     "subject id", "donor", "donor id", "individual", "individual id", "person", "participant",
     "participant id", "animal", "mouse", "proband",
@@ -40,7 +40,7 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
         faults.append(f"{title} must name the images, it is empty; write file,label,patient and a line per image, or remove it")
         return
     said = [] if same(Path(table).stem) == "manifest" else other_classes(rows, found)
-    rows, of_folders = row_an_image(rows, found, PATIENT_WORDS)
+    rows, of_folders = row_an_image(rows, found, PATIENT_HEADS)
     if of_folders and said:
         faults.append(
             f"the classes may be {of_folders} of {title}, or the folders {few([shown(name) for name in said], 3)}: move {title} out of the "
@@ -113,7 +113,7 @@ def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, ti
     """The columns with `patient` where one is called so in other words, and `split` where one holds nothing but parts."""
     found = list(columns)
     if group == "patient" and group not in found:
-        called = [i for i, column in enumerate(found) if same(column) in PATIENT_WORDS]
+        called = [i for i, column in enumerate(found) if same(column) in PATIENT_HEADS]
         if len(called) == 1:
             found[called[0]] = "patient"
         elif called:

@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from trainables.data.besides import DATE, PATIENT_WORDS, said_besides
 from trainables.data.listing import MANIFEST, Listing
+from trainables.data.mixed_names import DATE, PATIENT_WORDS, said_beside_class
 from trainables.data.tree import Tree
 from trainables.data.words import as_karyotype, class_order, count, few, is_missing, part_of, same, shown, them
 
@@ -168,7 +168,7 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
                 f"else says what the classes are; put a folder per class into each, {_write_down(root, _fill(chosen, free, ('class',)))}"
             ]
         some = few([shown(name) for name in class_order(names_of)], 3)
-        if fault := said_besides(names_of):
+        if fault := said_beside_class(names_of):
             return [], [
                 f"the folders are called {some}, {fault}; put a folder per class into one per patient, or write a {MANIFEST} "
                 f"(file,label,patient); or each is a class: {_say(root, _fill(chosen, free, ('class',)))}"

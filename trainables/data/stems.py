@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from trainables.data.besides import PATIENT_WORDS
+from trainables.data.mixed_names import PATIENT_WORDS
 
 CHANGE = (
     r"(?:rot|rotated?|aug|augmented|flip|flipped|hflip|vflip|fliph|flipv|hf|vf|lr|ud|mirror|mirrored|copy|kopie|copie|copia|scaled|jpe?g"

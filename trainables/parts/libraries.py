@@ -1,4 +1,4 @@
-"""The optional libraries of classic features (scikit-image, OpenCV), and what to do where they are missing.
+"""The optional libraries of classic features (scikit-image, OpenCV), how an extra is installed, and what to do where they are missing.
 Comes in: nothing. Goes out: faults in words, the modules. Exists so that whoever asks for no such row needs neither."""
 
 import importlib
@@ -9,6 +9,11 @@ from trainables.parts.errors import RequestError
 
 NEEDED = {"skimage": "scikit-image", "cv2": "opencv-python-headless"}
 EXTRA = "classic"  # of the package
+
+
+def install(extra: str) -> str:
+    """How an extra of this package is installed, with the versions that were tested."""
+    return f"in this project's folder: pip install -c constraints.txt -e '.[{extra}]'"
 
 
 def missing() -> str:

@@ -215,11 +215,17 @@ def check(weights: str) -> None:
         raise RequestError(f"weights {weights.partition('#')[0]} are not there any more, or are others than when the study was asked for")
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """A model's, and the statistics of its input under their name: an export, which timm loads, has them beside its tensors."""
+def statistics_in(file: Path) -> Tensor | None:
+    """The statistics of a model's input, by the head of its file alone; None: ImageNet's."""
     with safe_open(str(file), framework="pt") as opened:
         told = (opened.metadata() or {}).get(STATISTICS)
-    return load_file(file) | ({STATISTICS: torch.tensor(json.loads(told), dtype=torch.float32, device="cpu")} if told else {})
+    return torch.tensor(json.loads(told), dtype=torch.float32, device="cpu") if told else None
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """A model's, and the statistics of its input under their name: an export, which timm loads, has them beside its tensors."""
+    statistics = statistics_in(file)
+    return load_file(file) | ({} if statistics is None else {STATISTICS: statistics})
 
 
 def fill(model: nn.Module, weights: str, backbone: str) -> Tensor | None:

@@ -13,7 +13,7 @@ PATIENT_WORDS = {
 DATE = re.compile(r"(?:19|20)\d\d([-_. ]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])|(?:[0-3]?\d)([-_. ])(?:[0-3]?\d)\2(?:19|20)\d\d")
 
 
-def said_besides(names: set[str]) -> str:
+def said_beside_class(names: set[str]) -> str:
     """What else than a class all names of a level say: a date, or a patient beside the class; ''."""
     if all(DATE.fullmatch(name) for name in names):
         return "as days are, perhaps of recordings, and nothing else says what the classes are"
