@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -36,6 +37,10 @@ CASES = (  # procedure, preset, images
     ("supcam", "paper", 512), ("supcam", "small", 1024), ("supcam", "quick", 1024), ("scl", "paper", 480), ("scl", "small", 1024),
     ("scl", "quick", 1024), ("ccrl", "paper", 16384), ("ccrl", "quick", 8192),
 )  # fmt: skip
+KINDS = {
+    "steps": "steps", "same": "the same numbers", "profile": "where the device's time goes", "processes": "runs that share the device, processes",
+    "streams": "runs that share the device, streams", "precision": "precision", "determinism": "determinism", "compile": "torch.compile",
+}  # fmt: skip
 AT_ONCE = (1, 2, 4, 6)  # runs that share the device
 BFLOAT16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "4090": 165e12}  # dense operations a second, NVIDIA's data sheets
 
@@ -222,16 +227,95 @@ def stage_row(case: Case, number: int) -> dict[str, Any]:
     return row | counted(steps["full"]) | roofline(case, took["full"])
 
 
-def deterministic_row(case: Case, number: int) -> dict[str, Any]:
-    """The price of torch's deterministic operations: equal weights from equal seeds on one device, to the bit."""
-    plain = medians({"plain": case.full()}, number)["plain"]
-    torch.use_deterministic_algorithms(True)
+def losses(fitting: Fitting, epochs: range) -> list[float]:
+    """The mean loss of each epoch, from the generators' start that `Fitting.epoch` gives them."""
+    return [fitting.epoch(epoch)["loss"] for epoch in epochs]
+
+
+def apart(one: Fitting, other: Fitting) -> float:
+    """The largest difference of two trainings' tensors, as a share of the largest value of each tensor."""
+    worst, beside = 0.0, other.tensors()
+    for name, tensor in one.tensors().items():
+        if tensor.is_floating_point() and tensor.numel():
+            first, second = tensor.double().cpu(), beside[name].double().cpu()
+            worst = max(worst, float((first - second).abs().max() / first.abs().max().clamp_min(1e-12)))
+    return worst
+
+
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """Inside, operations of the GPU give the same to the bit each time; one that has no such way is warned of."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.deterministic = True
     try:
-        took = medians({"deterministic": case.full()}, number)["deterministic"]
+        yield
     finally:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.deterministic = False
+
+
+def same_row(case: Case) -> dict[str, Any]:
+    """Whether the numbers are right: recorded against launched one by one, resumed against straight, the device's against the CPU's; and nothing
+    that makes the host wait in a step, which CUDA itself refuses here."""
+    row: dict[str, Any] = {}
+    with eager():
+        step = case.full()
+        step()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(min(3, step.fitting.task.steps() - 1)):  # type: ignore[attr-defined]
+                step()
+            row["waits"] = "no"
+        except RuntimeError as fault:
+            row["waits"] = str(fault).splitlines()[0][:80]
+            traceback.print_exc()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    with repeatable():
+        with eager():
+            launched, again = case.fitting(half=torch.float32), case.fitting(half=torch.float32)
+            one, two = losses(launched, range(2)), losses(again, range(2))
+        row |= {"launched_twice": apart(launched, again)}
+        played = case.fitting(half=torch.float32)
+        three = losses(played, range(2))
+        row |= {"played_apart": apart(launched, played), "played_loss_apart": max(abs(a - b) for a, b in zip(one, three, strict=True))}
+        half = case.fitting(half=torch.float32)
+        losses(half, range(1))
+        resumed = case.fitting(half=torch.float32)
+        resumed.restore({name: tensor.clone() for name, tensor in half.tensors().items()})
+        losses(resumed, range(1, 2))
+        row |= {"resumed_apart": apart(played, resumed), "steps": 2 * played.task.steps(), "recorded": played.replay.played}
+    ours = case.fitting().epoch(0)["loss"]
+    row |= {"loss": one[0], "loss_again": two[0], "loss_of_default_precision": ours}
+    return row
+
+
+def hot(case: Case) -> str:
+    """The operations that take most of the device's time in a step, launched one by one: of the full step and of the bare one."""
+    from torch.profiler import ProfilerActivity, profile
+
+    text = []
+    with eager():
+        for name, step in (("full", case.full()), ("bare", case.bare())):
+            for _ in range(3):
+                step()
+            synchronise()
+            with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+                for _ in range(3):
+                    step()
+                synchronise()
+            averages = seen.key_averages()
+            text.append(
+                f"{case.name} {case.preset} {case.stage.name} {name}: 3 steps\n{averages.table(sort_by='self_cuda_time_total', row_limit=45, max_name_column_width=90)}"
+            )
+    return "\n".join(text)
+
+
+def deterministic_row(case: Case, number: int) -> dict[str, Any]:
+    """The price of torch's deterministic operations: equal weights from equal seeds on one device, to the bit."""
+    plain = medians({"plain": case.full()}, number)["plain"]
+    with repeatable():
+        took = medians({"deterministic": case.full()}, number)["deterministic"]
     return {"full_ms": plain, "deterministic_ms": took, "deterministic/plain": took / plain}
 
 
@@ -341,13 +425,24 @@ def alone(name: str, preset: str, number: int, device: torch.device) -> None:
     print(number / (time.perf_counter() - clock), flush=True)
 
 
+def written(path: Path, text: str) -> str:
+    path.write_text(text)
+    return path.name
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, one table for each kind of row."""
     text = []
     for kind in dict.fromkeys(row["kind"] for row in rows):
         some = [row for row in rows if row["kind"] == kind]
         names = [name for name in dict.fromkeys(itertools.chain.from_iterable(some)) if name != "kind"]
-        shown = [[f"{row[n]:.2f}" if isinstance(row.get(n), float) else str(row.get(n, "")) for n in names] for row in some]
+        shown = [
+            [
+                (f"{row[n]:.2f}" if abs(row[n]) >= 0.01 else f"{row[n]:.1e}") if isinstance(row.get(n), float) else str(row.get(n, ""))
+                for n in names
+            ]
+            for row in some
+        ]
         text += [f"\n{kind}\n", *(f"| {' | '.join(line)} |" for line in (names, ["---"] * len(names), *shown))]
     return "\n".join(text) + "\n"
 
@@ -359,6 +454,9 @@ def main() -> int:
     words.add_argument("--minutes", type=float, default=8.0)
     words.add_argument("--steps", type=int)
     words.add_argument("--alone", nargs=2)
+    words.add_argument("--only", help="kinds of rows, parted by commas: " + ", ".join(KINDS))
+    words.add_argument("--begin", type=int, default=0, help="at this row, with those before from the table that is there")
+    words.add_argument("--presets", help="parted by commas: paper, small, quick")
     asked = words.parse_args()
     if not asked.cpu and not torch.cuda.is_available():
         print("device: no GPU answers on this machine; --cpu measures the quick presets on its processor")
@@ -375,39 +473,57 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     found = list(cases(device))
     small = [case for case in found if case.stage is load(case.name).procedure.stages[0] and case.preset in ("small", "quick", "paper")]
-    jobs: list[tuple[str, Case, Callable[[], dict[str, Any]]]] = [
-        ("steps", case, lambda case=case: stage_row(case, number)) for case in found
-    ]  # type: ignore[misc]
     first = next(case for case in small if case.name == "supcam" and case.preset == ("quick" if asked.cpu else "small"))
-    jobs.append(("runs that share the device, processes", first, lambda: processes_row(first, 5 * number, asked.cpu)))
-    if not asked.cpu:
-        jobs.append(("runs that share the device, streams", first, lambda: streams_row(first, 5 * number)))
-        jobs.append(("precision", first, lambda: precision_row(first, number)))
-        jobs += [("determinism", case, lambda case=case: deterministic_row(case, number)) for case in (first,)]  # type: ignore[misc]
-        jobs += [("torch.compile", case, lambda case=case: compile_row(case, number)) for case in small if case.name == "supcam"]  # type: ignore[misc]
-    failed = False
-    for kind, case, job in jobs:
-        row: dict[str, Any] = {"kind": kind, "case": f"{case.name} {case.preset} {case.stage.name}", "backbone": case.config.backbone}
+    makers: dict[str, tuple[list[Case], Callable[[Case], dict[str, Any]]]] = {
+        "steps": (found, lambda case: stage_row(case, number)),
+        "same": (found, same_row),
+        "profile": (small, lambda case: {"profile": written(asked.out / f"profile-{case.name}-{case.preset}.txt", hot(case))}),
+        "processes": ([first], lambda case: processes_row(case, 5 * number, asked.cpu)),
+        "streams": ([first], lambda case: streams_row(case, 5 * number)),
+        "precision": ([first], lambda case: precision_row(case, number)),
+        "determinism": ([first], lambda case: deterministic_row(case, number)),
+        "compile": ([case for case in small if case.name == "supcam"], lambda case: compile_row(case, number)),
+    }
+    kinds = asked.only.split(",") if asked.only else ["steps", "processes"] if asked.cpu else list(KINDS)
+    presets = asked.presets.split(",") if asked.presets else ["paper", "small", "quick"]
+    jobs = [(kind, case, makers[kind][1]) for kind in kinds for case in makers[kind][0] if case.preset in presets]
+    if asked.begin:
+        rows = json.loads((asked.out / "device.json").read_text())["rows"]
+    for number_of, (kind, case, job) in enumerate(jobs):
+        if number_of < asked.begin:
+            continue
+        row: dict[str, Any] = {
+            "kind": KINDS[kind],
+            "case": f"{case.name} {case.preset} {case.stage.name}",
+            "backbone": case.config.backbone,
+        }
         if rows and time.monotonic() > end:
             row["left out"] = f"{asked.minutes:g} minutes were over"
         else:
             try:
-                row |= job()
+                clock = time.monotonic()
+                row |= job(case)
+                row["took_s"] = time.monotonic() - clock
             except (
                 RuntimeError,
                 AttributeError,
                 TypeError,
                 ValueError,
             ) as fault:  # one row that fails must not cost the device's time of all others
-                failed = True
                 row["failed"] = str(fault).splitlines()[0][:120]
                 traceback.print_exc()
         rows.append(row)
         print(json.dumps(row), flush=True)
         (asked.out / "device.json").write_text(json.dumps({"device": name, "torch": torch.__version__, "rows": rows}, indent=1))
         (asked.out / "device.md").write_text(f"{name}, torch {torch.__version__}\n{table(rows)}")
+        if "CUDA error" in row.get("failed", ""):  # after which a process can do nothing more on the device
+            left = str(max(0.0, (end - time.monotonic()) / 60))
+            words_again = [word for word in sys.argv[1:] if not word.startswith("--begin=")]
+            os.execv(
+                sys.executable, [sys.executable, "-m", "benchmarks.device", *words_again, f"--begin={number_of + 1}", "--minutes", left]
+            )
     print(table(rows))
-    return int(failed)
+    return int(any("failed" in row for row in rows))
 
 
 if __name__ == "__main__":

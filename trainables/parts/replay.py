@@ -5,6 +5,7 @@ Exists because small networks wait for the host (`benchmarks/README.md`): what a
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
@@ -36,7 +37,12 @@ def record(step: Callable[[], None], device: torch.device) -> Callable[[], None]
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(device), torch.cuda.graph(graph):
         step()
-    return graph.replay
+    return partial(_play, graph, step)
+
+
+def _play(graph: torch.cuda.CUDAGraph, step: Callable[[], None]) -> None:
+    """step: held, for a recording knows addresses alone, and what is there must not be freed before it."""
+    graph.replay()
 
 
 class Replay:
