@@ -80,14 +80,17 @@ class Case:
         channels, side = (3, 32) if self.name == "ccrl" else (1, self.config.input_size)
         images = torch.randn(size, channels, side, side, device=device).contiguous(memory_format=torch.channels_last)
         network = task.query if hasattr(task, "query") else task.model
-        passes = 0 if not hasattr(task, "key") else 1 if self.name == "ccrl" or self.config.composition == "off" else 2
+        both_ways = 2 if getattr(self.config, "symmetric", False) else 1  # each view is query once and key once
+        passes = 0 if not hasattr(task, "key") else both_ways if self.name == "ccrl" or self.config.composition == "off" else 2
 
-        def step() -> None:
+        def asked() -> Tensor:
             rows = task.setting.apply(network, images)
             if getattr(task, "predictor", None) is not None:
                 rows = task.setting.apply(task.predictor, rows)
-            if hasattr(task, "classifier"):
-                rows = task.classifier(rows)
+            return task.classifier(rows) if hasattr(task, "classifier") else rows
+
+        def step() -> None:
+            rows = sum(asked() for _ in range(both_ways))
             with torch.no_grad():
                 keys = [task.setting.apply(task.key, images) for _ in range(passes)]
             loss: Tensor = (rows * sum(keys)).sum(1).mean() if keys else rows.square().mean()

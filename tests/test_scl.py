@@ -196,13 +196,25 @@ def test_a_balanced_contrast_has_its_part_of_the_classifications_gradient_on_the
     config, found, slopes = replace(TINY, contrast_balance=0.3, lambda2=1.5, first_epochs=1), [], ([], [])
     task = Train(config, setting).train()
 
-    def weighed(embedding, contrast, classification, weigh=task._weight):
-        found.append(float(weigh(embedding, contrast, classification)))
-        for kept, loss in zip(slopes, (contrast, 1.5 * classification), strict=True):
-            kept.append(torch.autograd.grad(loss, embedding, retain_graph=True)[0].double().flatten(0, -2).tolist())
-        return found[-1]
+    def summed(embedding, contrast, classification, sum_up=task._balanced):
+        asked = [embedding, *task.parameters()]
+        apart = [
+            torch.autograd.grad(loss, asked, retain_graph=True, allow_unused=True, materialize_grads=True)
+            for loss in (contrast, classification)
+        ]
+        for kept, gradients in zip(slopes, apart, strict=True):
+            kept.append(gradients[0].double().flatten(0, -2).tolist())
+        value = sum_up(embedding, contrast, classification)
+        found.append(float(task._weight()))
+        wanted = found[-1] * contrast + classification
+        assert value.item() == pytest.approx(wanted.item(), rel=1e-6)
+        together = torch.autograd.grad(value, asked, retain_graph=True)
+        for gradient, one, other in zip(together, *apart, strict=True):  # of every weight, the temperature's and the classifier's too
+            wanted = found[-1] * one + other
+            assert float((gradient - wanted).norm()) <= 1e-3 * float(wanted.norm())
+        return value
 
-    task._weight = weighed
+    task._balanced = summed
     fitting = Fitting(task, setting)
     for epoch in (0, 1):
         for batch in task.batches(epoch):
@@ -214,7 +226,7 @@ def test_a_balanced_contrast_has_its_part_of_the_classifications_gradient_on_the
     before = task.gradients.clone()
     task(next(iter(task.batches(0))))
     assert torch.equal(task.gradients, before)  # what is judged moves nothing
-    del task._weight  # the real one again
+    del task._balanced  # the real one again
     with torch.no_grad():
         assert math.isfinite(float(task.train()(next(iter(task.batches(0))))))
     assert task.validate()["contrast_weight"] == pytest.approx(found[-1], rel=1e-5)

@@ -346,13 +346,15 @@ class Pretrain(Task):
             yield Batch(order[some], (first[some], second[some]))
 
     def see(self, cells: Tensor, draw: Draw) -> Tensor:
-        """A view of each cell, as the backbone expects it; beyond its border a crop goes on as its reflection."""
+        """A view of each cell, or of draws that were joined so many of each, as the backbone expects it; beyond its border a crop goes on
+        as its reflection."""
+        cells = cells.repeat(len(draw.affine) // len(cells), 1, 1, 1)
         return standardise(apply_views(cells, draw, "reflection", steady=self.setting.is_steady), self.statistics)
 
     def loss(self, batch: Batch) -> Tensor:
         part = self.workers.slice(len(batch.chosen))
         cells = self.train_cells.colour(batch.chosen[part])
-        views = [self.see(cells, draw[part]) for draw in batch.views]
+        views = self.see(cells, Draw.joined([draw[part] for draw in batch.views])).chunk(2)
         self.new_cells = batch.chosen.to(self.queue.labels.device)  # of the global batch
         loss, self.new_keys = self._contrast(views[0], views[1], part)
         if self.config.symmetric:

@@ -295,6 +295,20 @@ class PairedBatch:
     easy: Tensor  # scalar: 1 in the first epochs, else 0; a recorded step reads it where it cannot ask which epoch it is
 
 
+class _Known(torch.autograd.Function):
+    """A value whose gradients on some tensors are known: apply(value, number of the tensors, *tensors, *gradients)."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, number: int, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors[number:])
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
+        gradients = [slope * gradient for gradient in ctx.saved_tensors]
+        return None, None, *gradients, *[None] * len(gradients)
+
+
 class Train(Task):
     """Eq. 1-5 and Algorithm 1. The timm model's own classifier is the projection to the embedding E, a second linear layer gives the
     class scores; both being linear, `result` folds them into one. Of the authors' head it folds the two layers before E."""
@@ -377,41 +391,43 @@ class Train(Task):
             ):  # a group: an image of each class finds the other of its class
                 self.contrast_health.add(first, second, 0)
         self.sums += torch.stack([contrast, classification, torch.ones_like(contrast)]).detach()
-        return self._weight(embedding, contrast, classification) * contrast + self.config.lambda2 * classification
+        classification = self.config.lambda2 * classification
+        if not self.config.lambda1 or not self.config.contrast_balance:
+            return self.config.lambda1 * contrast + classification
+        return self._balanced(embedding, contrast, classification)
 
     def _losses(self, embedding: Tensor, easy: Tensor) -> tuple[Tensor, Tensor]:
         """L_con (Eq. 3) and L_cls (Eq. 5) of embeddings (G, 2, C, D); L_con is 0 where lambda1 is."""
-        contrast, classification = self._focal_losses(embedding, self.config.focal_gamma)
-        if self.config.first_epochs:
-            easy = easy.to(contrast.device)
-            contrast_at_first, classification_at_first = self._focal_losses(embedding, 0.0)
-            contrast = easy * EASY * contrast_at_first + (1 - easy) * contrast
-            classification = easy * classification_at_first + (1 - easy) * classification
-        return contrast, classification
-
-    def _focal_losses(self, embedding: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+        config, gamma, share = self.config, self.config.focal_gamma, 1.0
+        if config.first_epochs:
+            easy = easy.to(embedding.device)
+            gamma, share = (1 - easy) * gamma, 1 - (1 - EASY) * easy
         scores = self.classifier(embedding)
         targets = torch.arange(self.classes, device=scores.device).expand(scores.shape[:-1])
         classification = 2 * losses.focal(scores, targets, gamma)  # the sum of two means over equally many rows
-        if not self.config.lambda1:
+        if not config.lambda1:
             return torch.zeros_like(classification), classification
         first, second, temperature = embedding[:, 0], embedding[:, 1], self.log_temperature.exp()
-        return losses.paired_contrast(first, second, temperature, gamma, self.config.contrast_sum), classification
+        return share * losses.paired_contrast(first, second, temperature, gamma, config.contrast_sum), classification
 
-    def _weight(self, embedding: Tensor, contrast: Tensor, classification: Tensor) -> Tensor | float:
-        """Of the contrast: lambda1, or what makes its gradient on E `contrast_balance` times as long as the classification's, by the root
-        of the ratio of their squared lengths, each a running mean. Both means start at 0, so that what the first steps lack cancels."""
-        if not self.config.lambda1 or not self.config.contrast_balance:
-            return self.config.lambda1
-        if self.training and embedding.requires_grad:
-            slopes = [
-                torch.autograd.grad(loss, embedding, retain_graph=True)[0] for loss in (contrast, self.config.lambda2 * classification)
-            ]
-            squares = [self.workers.mean(len(slope) * slope.detach().square().sum()) for slope in slopes]  # of a pair of batches
-            self.gradients.lerp_(torch.stack(squares), 1 - MEMORY)
-        return self._balanced()
+    def _balanced(self, embedding: Tensor, contrast: Tensor, classification: Tensor) -> Tensor:
+        """Their sum, the contrast with the weight that makes its gradient on E `contrast_balance` times as long as the classification's: by
+        the root of the ratio of their squared lengths, each a running mean. Both means start at 0, so that what the first steps lack
+        cancels. The two gradients are worked out once, for the weight and for the step."""
+        if not (self.training and embedding.requires_grad):
+            return self._weight() * contrast + classification
+        weights = [weight for weight in self.classifier.parameters() if weight.requires_grad]
+        slope, of_temperature = torch.autograd.grad(contrast, [embedding, self.log_temperature])
+        other_slope, *of_weights = torch.autograd.grad(classification, [embedding, *weights])
+        squares = [self.workers.mean(len(each) * each.square().sum()) for each in (slope, other_slope)]  # of a pair of batches
+        self.gradients.lerp_(torch.stack(squares), 1 - MEMORY)
+        weight = self._weight()
+        return _Known.apply(
+            weight * contrast.detach() + classification.detach(), 2 + len(weights), embedding, self.log_temperature, *weights,
+            weight * slope + other_slope, weight * of_temperature, *of_weights,
+        )  # fmt: skip
 
-    def _balanced(self) -> Tensor:
+    def _weight(self) -> Tensor:
         of_contrast, of_classification = self.gradients.clone().unbind()
         tiny = torch.finfo(of_contrast.dtype).tiny
         return self.config.contrast_balance * (of_classification / of_contrast.clamp_min(tiny)).sqrt()
@@ -445,7 +461,7 @@ class Train(Task):
         if self.config.lambda1:
             row |= {"contrastive_loss": contrast, "temperature": float(self.log_temperature.detach().exp())}
         if self.config.lambda1 and self.config.contrast_balance:
-            row["contrast_weight"] = float(self._balanced())
+            row["contrast_weight"] = float(self._weight())
         return row
 
     def collapse(self) -> str:

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.parts.numbers import constant
+
 BEYOND_PI = ("plain", "monotone")
-CONTRAST_SUMS = {"equation": (2.0, 2.0, 2.0, 2.0), "code": (1.0, 1.0, 0.5, 0.5)}  # of the rows of S_11, of S_22, of S_12, and its columns
+CONTRAST_SUMS = {"equation": ((2.0, 2.0), (2.0, 2.0)), "code": ((1.0, 0.5), (0.5, 1.0))}  # of the rows of each block S_ij
 
 
 def add_margin(cosine: Tensor, margin: float, beyond_pi: str = "plain") -> Tensor:
@@ -88,42 +90,48 @@ def class_margin(
     return torch.where(counted, losses, 0.0).sum() / counted.sum().clamp(min=1)
 
 
-def focal(scores: Tensor, targets: Tensor, gamma: float) -> Tensor:
+def focal(scores: Tensor, targets: Tensor, gamma: Tensor | float) -> Tensor:
     """Focal loss of several classes (Lin et al. 2017): -(1 - p)^gamma log p, p = softmax of the row at its target. gamma 0 is
     cross-entropy.
 
-    scores: (..., C), not normalised; targets: (...) int64. Scalar in nats: mean over all rows. A row whose p rounds to 1 has loss and
-    gradient 0 for every gamma. ValueError if gamma is negative or not finite, or shapes do not fit."""
-    if not 0 <= gamma < math.inf:
+    scores: (..., C), not normalised; targets: (...) int64; gamma: a number, or a scalar tensor, which is not looked at, so that the device
+    need not wait. Scalar in nats: mean over all rows. A row whose p rounds to 1 has loss and gradient 0 for every gamma. ValueError if
+    gamma is negative or not finite, or shapes do not fit."""
+    return _focal_rows(scores, targets, gamma).mean()
+
+
+def _focal_rows(scores: Tensor, targets: Tensor, gamma: Tensor | float) -> Tensor:
+    """(...) of each row."""
+    if not isinstance(gamma, Tensor) and not 0 <= gamma < math.inf:
         raise ValueError(f"gamma must be 0 or above and finite, got {gamma}")
     if scores.shape[:-1] != targets.shape or not targets.numel():
         raise ValueError(f"focal loss needs scores (..., C) and targets (...), got {tuple(scores.shape)} and {tuple(targets.shape)}")
     log_p = _at_least_float32(scores).log_softmax(-1).gather(-1, targets[..., None])[..., 0]
     rest = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)  # 1 - p; at 0 the slope of a power below 1 is infinite
-    return -(rest**gamma * log_p).mean()
+    return -(rest**gamma * log_p)
 
 
-def paired_contrast(first: Tensor, second: Tensor, temperature: Tensor | float, gamma: float, summed: str = "equation") -> Tensor:
+def paired_contrast(first: Tensor, second: Tensor, temperature: Tensor | float, gamma: Tensor | float, summed: str = "equation") -> Tensor:
     """SCL's L_con (Chang et al., Eq. 3 and Algorithm 1): over i, j in {1, 2} the focal loss of the rows of S_ij = E_i E_j^T / temperature
     and that of its columns, the target of row and column k being k.
 
     first, second: (..., C, D) embeddings of any length, row k of both being an image of class k; rows are scaled to unit length here.
-    temperature: above 0, a number or a scalar tensor that is learned (the paper's t is 1 / temperature). Scalar in nats, of terms that are
-    each the mean over rows and leading dimensions. summed: `equation`, all eight terms; S_21 = S_12^T and S_11, S_22 are symmetric, so four
-    are computed and counted twice. `code`, as the authors' own program: S_11 + S_22 + S_12, each half of its rows' and its columns' loss,
-    three where the equation has eight. ValueError if shapes do not fit, temperature or gamma is out of range, or for another word."""
+    temperature: above 0, a number or a scalar tensor that is learned (the paper's t is 1 / temperature); gamma as in `focal`. Scalar in
+    nats, of terms that are each the mean over rows and leading dimensions. summed: `equation`, all eight terms; S_21 = S_12^T and S_11,
+    S_22 are symmetric, so the rows of the four blocks are taken and counted twice. `code`, as the authors' own program: S_11 + S_22 + S_12,
+    each half of its rows' and its columns' loss, three where the equation has eight. ValueError if shapes do not fit, temperature or gamma
+    is out of range, or for another word."""
     if summed not in CONTRAST_SUMS:
         raise ValueError(f"summed must be one of {', '.join(CONTRAST_SUMS)}, got {summed!r}")
     if first.shape != second.shape or first.ndim < 2 or not first.numel():
         raise ValueError(f"paired embeddings must both be (..., C, D), got {tuple(first.shape)} and {tuple(second.shape)}")
     if not isinstance(temperature, Tensor) and not 0 < temperature < math.inf:  # a learned one is not looked at: the device need not wait
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    one, two = (F.normalize(_at_least_float32(rows), dim=-1) for rows in (first, second))
-    targets = torch.arange(first.shape[-2], device=first.device).expand(first.shape[:-1])
-    mixed = one @ two.mT / temperature
-    blocks = (one @ one.mT / temperature, two @ two.mT / temperature, mixed, mixed.mT)
-    terms = [weight * focal(block, targets, gamma) for weight, block in zip(CONTRAST_SUMS[summed], blocks, strict=True)]
-    return torch.stack(terms).sum()
+    both = F.normalize(_at_least_float32(torch.stack([first, second])), dim=-1)
+    blocks = both[:, None] @ both[None].mT / temperature  # (2, 2, ..., C, C): S_ij, whose columns are the rows of S_ji
+    targets = torch.arange(first.shape[-2], device=first.device).expand(blocks.shape[:-1])
+    terms = _focal_rows(blocks, targets, gamma).flatten(2).mean(2)
+    return (terms * constant(CONTRAST_SUMS[summed], terms.device, terms.dtype)).sum()
 
 
 def _one_against(positives: Tensor, cosines: Tensor, negative: Tensor, temperature: float) -> Tensor:

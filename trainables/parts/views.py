@@ -4,6 +4,7 @@ Drawing is apart from applying, so that a data-parallel worker takes its slice o
 the numbers do not depend on the device. Crop, flips and rotation are one affine map, sampled once: no repeated interpolation."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -65,6 +66,17 @@ class Draw:
             self, affine=self.affine[part], colour=self.colour[part], sigma=self.sigma[part],
             tint=None if self.tint is None else self.tint[part],
             stain=None if self.stain is None else self.stain[part],
+        )  # fmt: skip
+
+    @staticmethod
+    def joined(draws: Sequence["Draw"]) -> "Draw":
+        """Of several views one after the other, drawn from sets that change the same (they may crop and turn unlike): one computation."""
+        first = draws[0]
+        return replace(
+            first, affine=torch.cat([draw.affine for draw in draws]), colour=torch.cat([draw.colour for draw in draws]),
+            sigma=torch.cat([draw.sigma for draw in draws]),
+            tint=None if first.tint is None else torch.cat([draw.tint for draw in draws if draw.tint is not None]),
+            stain=None if first.stain is None else torch.cat([draw.stain for draw in draws if draw.stain is not None]),
         )  # fmt: skip
 
     @property
