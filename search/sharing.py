@@ -155,7 +155,7 @@ def divide(trials: Mapping[str, Trial], machines: Machines, wanted: int, run_byt
     limit = min(limits, key=lambda name: limits[name])
     runs = max(1, limits[limit])
     words = f"{runs} runs share a GPU" if runs > 1 else "a run has a GPU to itself"
-    return runs, f"{words}: {least.words}" + (f"; by that {least.runs} would, {limit} allow {runs}" if limit else "")
+    return runs, f"{words}: {least.words}" + (f"; {least.runs} by that, {runs} by {limit}" if limit else "")
 
 
 def part(runs: int) -> float:

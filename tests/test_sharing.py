@@ -1,6 +1,7 @@
 """How many runs share a GPU: measured once, kept, and never a reason for a study to fail. No GPU: what one would say is pretended."""
 
 import json
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +12,14 @@ from test_cards import on
 from test_director import END, end, lines, row, study  # noqa: F401 (a fixture)
 
 from search import options, place, sharing, trial, tryout
+from search.examine import PRETEND
 from search.machines import Machines, share_out
 from search.request import Request
 from search.sharing import Trial, divide, first_steps, part
 from trainables.parts import replay
 from trainables.parts.errors import RequestError
+
+import ray  # isort: skip  # after search.cluster, which sets what it reads
 
 H100, SMALLER = "accelerator_type:H100", "accelerator_type:T4"
 GB = 1e9
@@ -46,11 +50,16 @@ def test_so_many_runs_share_a_gpu_as_have_room_and_keep_it_busy(trial: Trial, ru
 @pytest.mark.parametrize(
     ("nodes", "wanted", "runs", "words"),
     [
-        ([{"CPU": 16.0, "GPU": 1.0}], 50, 5, "5 runs share a GPU: one takes 1.7 of 80 GB of NVIDIA H100 and keeps it busy for 23% of a step"),
-        ([{"CPU": 3.0, "GPU": 1.0}], 50, 3, "by that 5 would, CPU cores allow 3"),
-        ([{"CPU": 64.0, "GPU": 8.0}, {"CPU": 4.0, "GPU": 2.0}], 50, 2, "CPU cores allow 2"),
-        ([{"CPU": 16.0, "GPU": 1.0, "memory": 5 * GB}], 50, 2, "the machine's memory allow 2"),
-        ([{"CPU": 16.0, "GPU": 4.0}], 5, 2, "the runs that there are to do allow 2"),  # not all five on the first
+        (
+            [{"CPU": 16.0, "GPU": 1.0}],
+            50,
+            5,
+            "5 runs share a GPU: one takes 1.7 of 80 GB of NVIDIA H100 and keeps it busy for 23% of a step",
+        ),
+        ([{"CPU": 3.0, "GPU": 1.0}], 50, 3, "; 5 by that, 3 by CPU cores"),
+        ([{"CPU": 64.0, "GPU": 8.0}, {"CPU": 4.0, "GPU": 2.0}], 50, 2, "; 5 by that, 2 by CPU cores"),
+        ([{"CPU": 16.0, "GPU": 1.0, "memory": 5 * GB}], 50, 2, "; 5 by that, 2 by the machine's memory"),
+        ([{"CPU": 16.0, "GPU": 4.0}], 5, 2, "; 5 by that, 2 by the runs that there are to do"),  # not all five on the first
         ([{"CPU": 16.0, "GPU": 4.0}], 1, 1, "a run has a GPU to itself: "),
         ([{"CPU": 1.0, "GPU": 4.0}], 9, 1, "a run has a GPU to itself: "),
     ],
@@ -123,9 +132,11 @@ class Asked:
         resources = [{"CPU": 16.0, "GPU": 1.0, kind: 1.0} for kind in (H100, SMALLER)]
         nodes = [{"NodeID": str(number), "Resources": one} for number, one in enumerate([{"CPU": 4.0}, *resources])]
         monkeypatch.setattr(tryout.cluster, "alive", lambda: nodes)
-        monkeypatch.setattr(tryout, "write_study", lambda folder, study: self.written.append(study))
+        monkeypatch.setattr(tryout, "write_study", lambda folder, kept: self.written.append(kept))
         monkeypatch.setattr(tryout, "_job", lambda work: {})
-        monkeypatch.setattr(tryout, "ask", lambda nodes, *_: (self.tried.append(dict(nodes)), (says, ["full"] * (nodes.keys() > says.keys())))[1])
+        monkeypatch.setattr(
+            tryout, "ask", lambda nodes, *_: (self.tried.append(dict(nodes)), (says, ["full"] * (nodes.keys() > says.keys())))[1]
+        )
         self.work = SimpleNamespace(prepared=SimpleNamespace(request=Request("toy", **request)), study={"study": "x"} | kept, folder=None)
         queue = SimpleNamespace(tabled=range(20), resumed=[])
         self.director = SimpleNamespace(queue=queue, searches=[], finished=lambda: False, nodes=SimpleNamespace(aside={}), machines="")
@@ -206,7 +217,9 @@ def test_a_run_that_is_short_of_memory_beside_another_of_the_study_is_tried_alon
     assert [record["status"] for record in lines(bench)] == ["completed", "failed"], "alone on its card it is the configuration's"
 
 
-@pytest.mark.parametrize("words", ["CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"])
+@pytest.mark.parametrize(
+    "words", ["CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"]
+)
 def test_memory_that_cuda_itself_or_its_libraries_lack_is_a_lack_of_memory_too(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     def full() -> tuple[int, int]:
         raise RuntimeError("CUDA error: out of memory")
@@ -217,3 +230,105 @@ def test_memory_that_cuda_itself_or_its_libraries_lack_is_a_lack_of_memory_too(m
     assert place.unusable({"gpus": 0.5}) == "", "the card is there; the run says itself that it is full"
     found = trial._ending({"study": "/nowhere", "folder": "x"}, RuntimeError(words))
     assert found["kind"] == "out_of_memory" and found["neighbours"] and found["device_memory"] == 80
+
+
+# -- with Ray -----------------------------------------------------------------------------------------------------------------------------
+
+STUDY = """
+import sys
+from contextlib import contextmanager
+
+
+def tried(job):
+    assert job["gpus"] == 1 and job["config"]["rate"] == 0.02
+    with open("tried", "a") as file:
+        file.write(__import__("os").environ["CUDA_VISIBLE_DEVICES"] + "\\n")
+    return {"gpu": "a pretended GPU", "memory": 80e9, "need": 4e9, "busy": 0.3, "host": 1e6}
+
+
+@contextmanager
+def free_gpus(wanted, say):
+    yield 2
+
+
+if __name__ == "__main__":
+    from search import cli, cluster, gpus, tryout
+
+    cluster.cpus, gpus.free_gpus, tryout.tried = lambda: 4, free_gpus, tried
+    sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_study_tries_one_run_and_then_has_several_on_each_gpu(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PRETEND, "1")
+    (shell.home / "shared.py").write_text(STUDY)
+    words = ("--trials", "0", "--tables", "1", "--repeats", "2", "--set", "pause=1", "--storage", "s")
+    done = shell("toy", *words, module="shared")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = shell.home / "s" / "toy-quick-synthetic"
+    said = (folder / "log.txt").read_text() + done.stdout
+    assert (
+        "2 runs share a GPU: one takes 4.0 of 80 GB of a pretended GPU and keeps it busy for 30% of a step; 4 by that, 2 by CPU cores"
+        in said
+    )
+    assert len((shell.home / "tried").read_text().split()) == 1
+    assert json.loads((folder / "study.json").read_text())["sharing"][""]["busy"] == 0.3
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    assert len(records) == 6 and {record["status"] for record in records} == {"completed"}
+    cards = Counter(record["card_index"] for record in records)
+    assert set(cards) == {"0", "1"}
+    began = sorted((record["started"], 1) for record in records)
+    ended = sorted((record["ended"], -1) for record in records)
+    at_once, most = 0, 0
+    for _, change in sorted(began + ended):
+        at_once += change
+        most = max(most, at_once)
+    assert most > 2, "more than one for each GPU"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_that_raises_dies_or_hangs_is_a_reason_in_one_line_and_leaves_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from search import cluster
+
+    monkeypatch.setattr(tryout, "ANSWER_SECONDS", 8.0)
+
+    def fine(job: Any) -> Any:
+        return dict(job)
+
+    def refuses(job: Any) -> Any:
+        raise RequestError("its memory is not enough")
+
+    def breaks(job: Any) -> Any:
+        raise RuntimeError("CUDA error: unspecified\nand more")
+
+    def dies(job: Any) -> Any:
+        import os
+
+        os._exit(1)
+
+    def hangs(job: Any) -> Any:
+        import time
+
+        time.sleep(100)
+
+    with cluster._closed_to_others():
+        ray.init(address="local", num_cpus=2, num_gpus=2, log_to_driver=False, include_dashboard=False)
+        try:
+            (node,) = cluster.alive()
+
+            def said(function: Any, over: Any = lambda: False) -> Any:
+                return tryout.ask(tryout.kinds([node], {}), took().json(), over, function)
+
+            assert said(fine) == ({"": took()}, [])
+            assert said(refuses) == ({}, ["its memory is not enough"])
+            assert said(breaks) == ({}, ["RuntimeError: CUDA error: unspecified"])
+            found, (why,) = said(dies)
+            assert not found and why.startswith("WorkerCrashedError: ")
+            assert said(hangs) == ({}, ["no GPU has answered within 8 s"])
+            assert said(hangs, lambda: True) == ({}, []), "the study is told to stop meanwhile"
+            assert said(fine) == ({"": took()}, [])
+        finally:
+            ray.shutdown()
