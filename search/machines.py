@@ -94,7 +94,7 @@ def share_out(
 
 
 def _places(there: float, amount: float) -> int:
-    """How many times there is so much of a unit. A part of a GPU is of one GPU: 0.3 of each of two is room for six and no more."""
+    """How many times there is so much of a unit. A part of a GPU is of one GPU: 0.4 of each of two is room for four, not five."""
     if amount >= 1:
         return int(there / amount + 1e-9)
     return int(there) * int(1 / amount + 1e-9) + int(there % 1 / amount + 1e-9)
