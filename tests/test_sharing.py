@@ -281,7 +281,6 @@ def test_a_study_tries_one_run_and_then_has_several_on_each_gpu(shell: Any, monk
     assert json.loads((folder / "study.json").read_text())["sharing"][""]["busy"] == 0.3
     records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     assert len(records) == 3 and {record["status"] for record in records} == {"completed"}
-    assert {record["card_index"] for record in records} <= {"0", "1"}
     assert json.loads((folder / STATUS).read_text())["slots"] == 4
 
 
