@@ -11,7 +11,7 @@ import torch
 from test_cards import on
 from test_director import END, end, lines, row, study  # noqa: F401 (a fixture)
 
-from search import options, place, sharing, trial, tryout
+from search import options, outlook, place, sharing, trial, tryout
 from search.examine import PRETEND
 from search.machines import Machines, share_out
 from search.request import Request
@@ -185,6 +185,37 @@ def test_a_trial_that_tells_nothing_costs_no_more_than_the_sharing(monkeypatch: 
     asked = Asked(monkeypatch, {}, {}, {H100: took()})
     assert asked(None) is None and not asked.written
     assert asked.said == ["each run has a GPU to itself, for it could not be measured how many share one: full"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "gpus", "kept", "expected"),
+    [
+        ({}, None, True, (10, 1 / 0.23, 2 / 0.23)),  # five on each of two, which are as fast as the device
+        ({}, 1.0, True, (10, 1 / 0.23, 2 / 0.23)),
+        ({"slots": 3}, None, True, (4, 2.0, 3.0)),
+        ({}, 1.0, False, (2, 1.0, 2)),
+        ({"gpus_per_run": 1.0}, 1.0, True, (2, 1.0, 2)),
+        ({"gpus_per_run": 0.5}, 0.5, True, (4, 2.0, 4.0)),
+        ({"workers_per_run": 2}, None, True, (1, 1.0, 1)),
+        ({}, None, False, (2, 1.0, 2)),  # the trial fails here
+    ],
+)
+def test_a_plan_counts_what_a_gpu_does_by_the_runs_that_share_it(
+    monkeypatch: pytest.MonkeyPatch, request_: dict[str, Any], gpus: float | None, kept: bool, expected: tuple[int, float, float]
+) -> None:
+    def full(*_: Any) -> Trial:
+        raise torch.cuda.OutOfMemoryError("full")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(outlook, "cpus", lambda: 16)
+    monkeypatch.setattr(outlook, "first_steps", full)
+    of = SimpleNamespace(
+        request=Request("toy", **request_), old={"sharing": {H100: took().json()}} if kept else {}, plan=SimpleNamespace(baseline=None, seeds=[0]),
+        entry=SimpleNamespace(procedure=None), source=SimpleNamespace(pack=None),
+    )  # fmt: skip
+    slots, gain, speed = outlook._pace(of, gpus, 40, torch.device("cuda"))  # type: ignore[arg-type]
+    assert slots == min(expected[0], request_.get("slots", 99))
+    assert (gain, speed) == pytest.approx(expected[1:])
 
 
 def test_auto_is_a_word_of_the_option_and_the_default() -> None:
