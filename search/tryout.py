@@ -122,14 +122,15 @@ def ask(
 
 def tried(job: dict[str, Any]) -> dict[str, Any]:
     """In a process of its own on a GPU. Whatever it raises is a reason."""
-    device = place.device(job)
-    if why := place.unusable(job) or ("" if device.type == "cuda" else "PyTorch sees none"):
+    if why := place.unusable(job):
         raise RequestError(why)
     study = here(job["study"])
     home(study).take_up(study / "checkpoints" / "trial", ["data"], first=False)
     procedure = registry.load(job["procedure"]).procedure
     torch.set_num_threads(1)
     try:
-        return first_steps(procedure, config_from(procedure.config, job["config"]), load_pack(study / "data"), job["seed"], device).json()
+        return first_steps(
+            procedure, config_from(procedure.config, job["config"]), load_pack(study / "data"), job["seed"], place.device(job)
+        ).json()
     except torch.cuda.OutOfMemoryError:
         raise RequestError("its memory is not enough for one run of the baseline") from None

@@ -117,6 +117,25 @@ def test_a_trial_records_a_step_of_the_baseline_times_it_and_judges_once(pretend
     assert Trial(**json.loads(json.dumps(found.json()))) == found
 
 
+def test_a_trial_reads_what_a_run_of_the_study_would_and_a_gpu_that_is_too_small_is_a_reason(
+    pretended: list[str], finished: Path, known_toy: Any, one_thread: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = json.loads((finished / "study.json").read_text())["baseline"]
+    job = {"procedure": "toy", "study": str(finished), "config": config, "seed": 0, "gpus": 1}
+    with pytest.raises(RequestError, match="PyTorch sees none there"):
+        tryout.tried(job)
+    monkeypatch.setenv(PRETEND, "1")
+    assert Trial(**tryout.tried(job)).runs == 8
+
+    def full(fitting: Any, epoch: int, rates: list[float]) -> Any:
+        raise torch.cuda.OutOfMemoryError("full")
+
+    monkeypatch.setattr(sharing.Fitting, "_epoch", full)
+    with pytest.raises(RequestError, match="memory is not enough for one run"):
+        tryout.tried(job)
+
+
 def test_a_step_that_cannot_be_recorded_tells_nothing_of_the_device_s_part(
     pretended: list[str], toy: Any, toy_pack: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
