@@ -162,6 +162,7 @@ def _carry_out(work: Work, director: Director) -> None:
         from search.gpus import free_gpus
         from search.machines import idle, run_bytes, share_out
         from search.metrics import gauges
+        from search.tryout import share
         from search.tune import carry_out
 
         def say(words: str) -> None:
@@ -183,12 +184,12 @@ def _carry_out(work: Work, director: Director) -> None:
                 machines = gather(opened, director, request, gpus)
                 if director.finished():  # told to stop while it waited
                     return
-            needed = run_bytes(work.ledger.records)
-            share = share_out(machines, gpus, request.workers_per_run, needed, request.slots)
+            shared = share(work, director, machines, gpus, run_bytes(work.ledger.records), say)
+            resources = share_out(machines, shared.gpus, request.workers_per_run, shared.run_bytes, request.slots)
             if gpus == 0 and request.gpus_per_run is None and (words := idle(gpus, machines.here)):
                 told.append(words)
                 say(words)
-            director.slots, director.budget.held = share.slots, share.held
+            director.slots, director.budget.held = resources.slots, resources.held
             stack.enter_context(telling(director, request.price_per_hour, gauges(prepared.name)))
             director.on_change = reporter = Reporter(work.folder)
             director.on_record = loggers = Loggers(prepared.name, work.folder, chosen(request.log), told.append)
@@ -196,7 +197,7 @@ def _carry_out(work: Work, director: Director) -> None:
                 loggers(work.ledger.whole(record["key"]))  # what an earlier command left unwritten
             try:
                 seconds = 10.0 if prepared.preset == "quick" else 60.0
-                carry_out(director, share, opened, checkpoint_seconds=seconds, patience=60 * request.stall_minutes, on_loss=on_loss)
+                carry_out(director, resources, opened, checkpoint_seconds=seconds, patience=60 * request.stall_minutes, on_loss=on_loss)
             finally:
                 reporter.stop()
                 loggers.stop()

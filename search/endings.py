@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def settle(director: "Director", active: Active, ending: Mapping[str, Any]) -> None:
     """Record it, or place the run again: see `verdict`."""
     ending = active.facts | dict(ending)
+    if active.beside and "neighbours" in ending:  # one that ran out of memory at the same moment may have left it first
+        ending["neighbours"] = True
     director.nodes.met(ending)  # a run that ended before its first epoch has said nothing else
     node, kind, message = str(ending.get("node", "")), str(ending.get("kind", "")), str(ending.get("message", ""))
     nodes, counted = director.nodes, "misplaced" if ending["end"] == "misplaced" and kind != "card_hidden" else kind

@@ -76,8 +76,8 @@ def share_out(
     some_gpu = any(node.get("GPU", 0.0) for node in nodes)
     gpus = (1.0 if some_gpu else 0.0) if gpus_per_run is None else gpus_per_run / workers
     unit, amount = ("GPU", gpus) if gpus else ("CPU", 1.0)
-    fits = [(node.get("CPU", 0.0), int(node.get(unit, 0.0) / amount + 1e-9), node) for node in nodes]
-    fits = [(cpus, min(places, _by_memory(node, run_bytes)), node) for cpus, places, node in fits if cpus >= 1 and places]
+    fits = [(node.get("CPU", 0.0), _places(node.get(unit, 0.0), amount), node) for node in nodes]
+    fits = [(cpus, min(places, by_memory(node, run_bytes)), node) for cpus, places, node in fits if cpus >= 1 and places]
     places = sum(places for _, places, _ in fits)
     if places < workers:
         largest = max((node.get(unit, 0.0) for node in nodes), default=0.0)
@@ -93,9 +93,16 @@ def share_out(
     return replace(found, slots=max(1, min(found.slots, most)), most=most) if most else found
 
 
+def _places(there: float, amount: float) -> int:
+    """How many times there is so much of a unit. A part of a GPU is of one GPU: 0.4 of each of two is room for four, not five."""
+    if amount >= 1:
+        return int(there / amount + 1e-9)
+    return int(there) * int(1 / amount + 1e-9) + int(there % 1 / amount + 1e-9)
+
+
 def gpus_of(records: Mapping[str, Mapping[str, Any]], asked: float | None, workers: int) -> float | None:
-    """GPUs of a run: as asked for; else as the study's runs had them so far, for a table must not mix both; None: none has run yet, and it
-    is as the machines are."""
+    """GPUs of a run: as asked for; else none or some as the study's runs had so far, for a table must not mix both; None: none has run yet,
+    and it is as the machines are."""
     devices = {record["device"] for record in records.values() if record["status"] == "completed" and record.get("device")}
     if asked is not None or not devices:
         return asked
@@ -115,7 +122,7 @@ def run_bytes(records: Mapping[str, Mapping[str, Any]]) -> float:
     return 1.2 * max((record.get("peak_memory_bytes") or 0 for record in records.values()), default=0) or RUN_BYTES
 
 
-def _by_memory(node: dict[str, float], run_bytes: float) -> int:
+def by_memory(node: dict[str, float], run_bytes: float) -> int:
     """Workers that fit into a node's memory; at least one, for what a worker takes is a guess."""
     return max(1, int(node["memory"] / run_bytes)) if node.get("memory") else 1 << 30
 

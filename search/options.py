@@ -55,6 +55,10 @@ def _share(text: str) -> float:
     return value
 
 
+def _gpus(text: str) -> float | None:
+    return None if text == "auto" else _share(text)
+
+
 def _whole(text: str) -> int:
     try:
         return int(text)
@@ -88,11 +92,11 @@ def _step(text: str) -> str:
     return text
 
 
-NUMBER, POSITIVE, SHARE, WHOLE, COUNT, SEED, FOLDER_NAME, STEP = (
+NUMBER, POSITIVE, GPUS, WHOLE, COUNT, SEED, FOLDER_NAME, STEP = (
     Rule(name, turn)
     for name, turn in (
-        ("number", _number), ("number", _positive), ("number", _share), ("n", _whole), ("n", _count), ("n", _seed), ("name", _folder_name),
-        ("step", _step),
+        ("number", _number), ("number", _positive), ("number|auto", _gpus), ("n", _whole), ("n", _count), ("n", _seed),
+        ("name", _folder_name), ("step", _step),
     )
 )  # fmt: skip
 PATH = click.Path(path_type=Path)
@@ -204,7 +208,9 @@ ASKED: list[Decorator] = [
     click.option("--from", "source", type=PLACE, metavar="STUDY", help="start from what the search of another study found"),
 ]  # fmt: skip
 MACHINE: list[Decorator] = [
-    click.option("--gpus-per-run", type=SHARE, help="GPUs of one run, fractions allowed (default: 1 for each worker where there are GPUs)"),
+    click.option("--gpus-per-run", type=GPUS,
+                 help="GPUs of one run, fractions allowed (default: auto, as many runs share a GPU as keep it busy by a measurement; 1 for "
+                      "each of several workers; 0 where there is none)"),
     click.option("--workers-per-run", type=COUNT, default=1, help="data-parallel workers of one run"),
     click.option("--slots", type=COUNT, help="runs at once, at most (default: as many as fit)"),
     address,

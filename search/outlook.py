@@ -9,15 +9,19 @@ import torch
 from search.compose import compose_study
 from search.estimate import Estimate, estimate
 from search.ledger import Ledger
+from search.machines import RUN_BYTES, Machines, gpus_of
 from search.prepare import Prepared
 from search.retune import retunings
+from search.sharing import Trial, divide, first_steps
 from search.stages import Stages
+from trainables.parts.errors import RequestError, WeightsUnreachable
 from trainables.parts.machine import cpus
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """rows: (table or search, its arms, runs asked for). guess: of what is left to do."""
+    """rows: (table or search, its arms, runs asked for). guess: of what is left to do, one run after another on one device; slots: runs at
+    once; gain: how much more a device does by runs that share it; speed: all that is there, in multiples of one run alone."""
 
     name: str
     images: int
@@ -29,6 +33,8 @@ class Outlook:
     guess: Estimate
     device: str
     slots: int
+    gain: float
+    speed: float
 
     def json(self) -> dict[str, Any]:
         return asdict(self) | {"rows": [dict(zip(("table", "arms", "runs"), row, strict=True)) for row in self.rows]}
@@ -46,13 +52,40 @@ def look_ahead(prepared: Prepared) -> Outlook:
     ledger.read()
     left = [run for run in plan.runs if run.key not in ledger.records]
     told = len({record["trial"] for record in ledger.records.values() if record["trial"] is not None})
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    slots = max(1, torch.cuda.device_count()) if device.type == "cuda" else max(1, cpus())
+    gpus = gpus_of(ledger.records, prepared.request.gpus_per_run, prepared.request.workers_per_run)
+    device = torch.device("cuda" if torch.cuda.is_available() and gpus != 0 else "cpu")
+    slots, gain, speed = _pace(prepared, gpus, len(left) + max(0, plan.trials - told), device)
     guess = estimate(entry, plan, prepared.source.pack, left, max(0, plan.trials - told), device, Stages(folder).has)
     return Outlook(
         prepared.name, len(prepared.source.pack.labels), len(plan.seeds), _rows(prepared), plan.asked, len(plan.runs),
-        len(plan.runs) - len(left), guess, device.type, min(slots, prepared.request.slots or slots),
+        len(plan.runs) - len(left), guess, device.type, slots, gain, speed,
     )  # fmt: skip
+
+
+def _pace(prepared: Prepared, gpus: float | None, wanted: int, device: torch.device) -> tuple[int, float, float]:
+    """`slots`, `gain` and `speed` of this machine. gpus: of a run, see `gpus_of`. On a GPU that runs may share their first steps are taken,
+    as a study's own command takes them, unless it has."""
+    request, most = prepared.request, prepared.request.slots or 1 << 30
+    if device.type == "cpu":
+        slots = min(most, max(1, cpus()))
+        return slots, 1.0, slots
+    devices = max(1, torch.cuda.device_count())
+    known = {kind: Trial(**values) for kind, values in (prepared.old or {}).get("sharing", {}).items()}
+    asked = request.gpus_per_run
+    if request.workers_per_run > 1 or (asked or 0) >= 1 or (asked is None and gpus is not None and not known):
+        slots = min(most, max(1, devices // request.workers_per_run))
+        return slots, 1.0, slots
+    machines = Machines(({"CPU": float(cpus()), "GPU": float(devices)},))
+    try:
+        config = prepared.plan.baseline
+        known = known or {"": first_steps(prepared.entry.procedure, config, prepared.source.pack, prepared.plan.seeds[0], device)}
+        runs = int(1 / asked + 1e-9) if asked else divide(known, machines, min(most, max(1, wanted)), RUN_BYTES)[0]
+        gain = min(float(runs), max(1.0, 1 / max(trial.busy for trial in known.values())))
+    except (RequestError, WeightsUnreachable, torch.cuda.OutOfMemoryError):  # which say nothing of sharing: the study says it too
+        runs = int(1 / asked + 1e-9) if asked else 1
+        gain = 1.0
+    slots = min(most, devices * runs)
+    return slots, gain, min(slots, devices * gain)
 
 
 def _rows(prepared: Prepared) -> tuple[tuple[str, str, str], ...]:

@@ -47,9 +47,16 @@ def unusable(job: dict[str, Any]) -> str:
         return "PyTorch sees none there; look at its driver (nvidia-smi, and PyTorch's CUDA)"
     try:
         torch.cuda.mem_get_info()
-    except RuntimeError as fault:  # broken, or filled by others to the last
-        return f"PyTorch cannot use it ({str(fault).splitlines()[0]}); nvidia-smi says who does, and whether it is sound"
+    except RuntimeError as fault:  # broken; or filled to the last by its neighbours, which the run itself will say
+        return "" if is_full(fault) else f"PyTorch cannot use it ({str(fault).splitlines()[0]}); nvidia-smi says whether it is sound"
     return ""
+
+
+def is_full(fault: BaseException) -> bool:
+    """Whether a device's memory was not enough, whoever says it: PyTorch, or CUDA and its libraries, which take some beside it."""
+    return isinstance(fault, torch.cuda.OutOfMemoryError) or any(
+        words in str(fault) for words in ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    )
 
 
 def _card(job: dict[str, Any], usable: bool) -> dict[str, Any]:
@@ -68,9 +75,12 @@ def _card(job: dict[str, Any], usable: bool) -> dict[str, Any]:
 
 def crowd(fault: BaseException) -> dict[str, Any]:
     """Of this process's device, where its memory was not enough: whether others use it, by what is neither free nor ours."""
-    if not (isinstance(fault, torch.cuda.OutOfMemoryError) and torch.cuda.is_available()):
+    if not (is_full(fault) and torch.cuda.is_available()):
         return {}
-    free, total = torch.cuda.mem_get_info()
+    try:
+        free, total = torch.cuda.mem_get_info()
+    except RuntimeError:  # not even for this question
+        return {"device_memory": torch.cuda.get_device_properties(0).total_memory, "neighbours": True}
     return {"device_memory": total, "neighbours": total - free - torch.cuda.memory_reserved() > BESIDE}
 
 

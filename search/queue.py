@@ -33,6 +33,7 @@ class Active:
     again: bool = False  # it was trained before, and its model was not kept
     steps: int = 0  # scores that early stopping could look at
     facts: dict[str, Any] = field(default_factory=dict)  # of the worker that works on it
+    beside: bool = False  # another run of the study has been on its card since it was placed
     breaks: Breaks = field(default_factory=Breaks)
     shunned: set[str] = field(default_factory=set)  # cards that its process is told not to work on
     handed_back: bool = False  # by a process on such a card
@@ -91,7 +92,7 @@ class Queue:
         """It is handed to a machine."""
         self.tabled.pop(active.run.key, None)
         self.placements += 1
-        active.placement, active.began, active.heard, active.facts = self.placements, None, None, {}
+        active.placement, active.began, active.heard, active.facts, active.beside = self.placements, None, None, {}, False
         active.lives = len(read_lives(self.folder / active.folder))
         self.active[active.run.key] = active
         for other in self.resumed:
@@ -159,6 +160,9 @@ class Queue:
         active.heard = clock
         active.began = active.began if active.began is not None else clock
         active.facts |= facts
+        for other in self.active.values() if facts.get("card") else ():
+            if other is not active and other.facts.get("card") == facts["card"]:
+                active.beside = other.beside = True
         return silence
 
     def silent(self, limit: float) -> list[tuple[Active, float]]:

@@ -79,8 +79,9 @@ def plan(outlook: "Outlook", out: Console) -> None:
     out.print(
         f"to train: {guess.stages} stages ({guess.asked_stages - guess.stages} shared), about {duration(guess.tables)} for tables and at "
         f"most {duration(guess.search)} "
-        f"for the search on one {outlook.device.upper()}; about {duration(total / outlook.slots)} on {outlook.slots}"
-        + (f", {total / 3600:.1f} GPU-hours" if outlook.device == "cuda" else "; no GPU here, 0 GPU-hours")
+        f"for the search on one {outlook.device.upper()}; about {duration(total / outlook.speed)} on {outlook.slots}"
+        + (f" at once, which do {outlook.gain:.1f} times what one would on a GPU" if outlook.gain > 1 else "")
+        + (f", {total / outlook.gain / 3600:.1f} GPU-hours" if outlook.device == "cuda" else "; no GPU here, 0 GPU-hours")
     )
     out.print("nothing was trained.")
 

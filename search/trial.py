@@ -84,7 +84,9 @@ def run_trial(job: dict[str, Any]) -> None:
 
 def _ending(job: dict[str, Any], fault: Exception) -> dict[str, Any]:
     end, kind = next((end, kind) for known, end, kind in KINDS if isinstance(fault, known))
-    if kind == "error" and _of_device(fault):
+    if kind == "error" and place.is_full(fault):
+        kind = "out_of_memory"
+    elif kind == "error" and _of_device(fault):
         kind = "device"
     words = "; ".join(fault.faults) if isinstance(fault, RequestError) else str(fault)
     if kind == "out_of_memory":
