@@ -14,9 +14,10 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,9 @@ CASES = (  # procedure, preset, images
 )  # fmt: skip
 KINDS = {
     "steps": "steps", "same": "the same numbers", "profile": "where the device's time goes", "processes": "runs that share the device, processes",
-    "streams": "runs that share the device, streams", "precision": "precision", "determinism": "determinism", "compile": "torch.compile",
+    "mps": "runs that share the device, processes through MPS", "streams": "runs that share the device, streams", "precision": "precision", "determinism": "determinism", "compile": "torch.compile",
 }  # fmt: skip
-AT_ONCE = (1, 2, 4, 6)  # runs that share the device
+AT_ONCE = (1, 2, 4, 8)  # runs that share the device
 BFLOAT16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "4090": 165e12}  # dense operations a second, NVIDIA's data sheets
 
 
@@ -112,13 +113,15 @@ def pack_of(name: str, side: int, classes: tuple[str, ...], images: int) -> Pack
     return make_pack(pixels, np.arange(images) % len(classes), classes, [str(i) for i in range(images)], None, np.full((images, 2), side))
 
 
-def cases(device: torch.device) -> Iterator[Case]:
+def cases(device: torch.device, only: str = "", of: str = "") -> Iterator[Case]:
+    """only, of: a procedure and a preset; empty: all."""
     classes = {
         "supcam": ("instance", "overlapping", "touching", "touching_overlapping"),
         "scl": (*map(str, range(1, 23)), "X", "Y"),
         "ccrl": tuple("abcd"),
     }
-    for name, preset, images in CASES if device.type == "cuda" else [(n, p, i // 4) for n, p, i in CASES if p == "quick"]:
+    some = CASES if device.type == "cuda" else [(n, p, i // 4) for n, p, i in CASES if p == "quick"]
+    for name, preset, images in [case for case in some if only in ("", case[0]) and of in ("", case[1])]:
         entry = load(name)
         config = config_from(entry.procedure.config, config_values(entry.procedure.config()) | dict(entry.study.presets[preset].overrides))
         pack = pack_of(name, 32 if name == "ccrl" else config.input_size, classes[name], images)
@@ -374,58 +377,81 @@ def streams_row(case: Case, number: int) -> dict[str, Any]:
         synchronise()
         rate = runs * number / (time.perf_counter() - clock)
         one = one or rate
-        row[f"streams_{runs}"] = rate / one
+        row |= {f"streams_{runs}": rate / one} | ({} if row else {"steps a second of one": rate})
     return row
 
 
-def processes_row(case: Case, number: int, cpu: bool) -> dict[str, Any]:
-    """The same in as many processes, which begin to count together. With MPS where its daemon runs on the machine."""
-    row: dict[str, Any] = {}
-    one = 0.0
-    for runs in AT_ONCE[:2] if cpu else AT_ONCE:
-        words = [
-            sys.executable,
-            "-m",
-            "benchmarks.device",
-            "--alone",
-            case.name,
-            case.preset,
-            "--steps",
-            str(number),
-            *(["--cpu"] if cpu else []),
-        ]
-        children = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(runs)]
+@contextlib.contextmanager
+def mps() -> Iterator[dict[str, str]]:
+    """What a process's environment needs to compute through NVIDIA's MPS, whose daemon runs inside: kernels of several processes at one
+    time, where the device else gives each process its turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = {"CUDA_MPS_PIPE_DIRECTORY": f"{folder}/pipe", "CUDA_MPS_LOG_DIRECTORY": f"{folder}/log"}
+        for name in names.values():
+            Path(name).mkdir()
+        subprocess.run(["nvidia-cuda-mps-control", "-d"], env=os.environ | names, check=True)
         try:
-            for child in children:
-                if child.stdout.readline().strip() != "ready":  # type: ignore[union-attr]
-                    raise RuntimeError("a run beside others did not come to its first step")
-            for child in children:
+            yield names
+        finally:
+            subprocess.run(["nvidia-cuda-mps-control"], input="quit\n", text=True, env=os.environ | names, check=True, timeout=30)
+
+
+def mps_row(case: Case, number: int) -> dict[str, Any]:
+    with mps() as names:
+        return processes_row(case, number, False, names)
+
+
+def processes_row(case: Case, number: int, cpu: bool, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The same in as many processes, which begin to count together; the others wait meanwhile."""
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.device",
+        "--alone",
+        case.name,
+        case.preset,
+        "--steps",
+        str(number),
+        *(["--cpu"] if cpu else []),
+    ]
+    at_once = AT_ONCE[:2] if cpu else AT_ONCE
+    children = [
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | dict(names or {}))
+        for _ in range(max(at_once))
+    ]
+    row: dict[str, Any] = {}
+    try:
+        for child in children:
+            if child.stdout.readline().strip() != "ready":  # type: ignore[union-attr]
+                raise RuntimeError("a run beside others did not come to its first step")
+        for runs in at_once:
+            for child in children[:runs]:
                 child.stdin.write("go\n")  # type: ignore[union-attr]
                 child.stdin.flush()  # type: ignore[union-attr]
-            rate = sum(float(child.stdout.readline()) for child in children)  # type: ignore[union-attr]
-        finally:
-            for child in children:
-                child.kill()
-                child.wait()
-        one = one or rate
-        row[f"processes_{runs}"] = rate / one
+            rate = sum(float(child.stdout.readline()) for child in children[:runs])  # type: ignore[union-attr]
+            one = row.setdefault("steps a second of one", rate)
+            row[f"processes_{runs}"] = rate / one
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
     return row
 
 
 def alone(name: str, preset: str, number: int, device: torch.device) -> None:
-    """A child of `processes_row`: steps a second from the word on."""
-    case = next(case for case in cases(device) if (case.name, case.preset) == (name, preset))
+    """A child of `processes_row`: steps a second from each word on."""
+    case = next(case for case in cases(device, name, preset))
     step = case.full()
     for _ in range(replay.WARM + 2):
         step()
     synchronise()
     print("ready", flush=True)
-    sys.stdin.readline()
-    clock = time.perf_counter()
-    for _ in range(number):
-        step()
-    synchronise()
-    print(number / (time.perf_counter() - clock), flush=True)
+    while sys.stdin.readline():
+        clock = time.perf_counter()
+        for _ in range(number):
+            step()
+        synchronise()
+        print(number / (time.perf_counter() - clock), flush=True)
 
 
 def written(path: Path, text: str) -> str:
@@ -482,6 +508,7 @@ def main() -> int:
         "same": (found, same_row),
         "profile": (small, lambda case: {"profile": written(asked.out / f"profile-{case.name}-{case.preset}.txt", hot(case))}),
         "processes": ([first], lambda case: processes_row(case, 5 * number, asked.cpu)),
+        "mps": ([first], lambda case: mps_row(case, 5 * number)),
         "streams": ([first], lambda case: streams_row(case, 5 * number)),
         "precision": ([first], lambda case: precision_row(case, number)),
         "determinism": ([first], lambda case: deterministic_row(case, number)),
@@ -512,6 +539,8 @@ def main() -> int:
                 AttributeError,
                 TypeError,
                 ValueError,
+                OSError,
+                subprocess.SubprocessError,
             ) as fault:  # one row that fails must not cost the device's time of all others
                 row["failed"] = str(fault).splitlines()[0][:120]
                 traceback.print_exc()
