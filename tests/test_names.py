@@ -7,7 +7,11 @@ import pytest
 from PIL import Image
 
 from search.data_commands import check
+from trainables.data.cells import read_cells
+from trainables.data.check import inspect_folder
 from trainables.data.find import list_folder
+from trainables.data.read import read_folder
+from trainables.data.split import split
 
 CLASSES = ("normal", "tumour")
 
@@ -202,3 +206,48 @@ def test_a_column_that_may_not_be_the_patients_is_warned_of(tmp_path, head, valu
     )
     found = list_folder(tmp_path)
     assert not found.faults and len(found.warnings) == bool(says) and all(says in line for line in found.warnings)
+
+
+SERIES = (
+    "{o}_z{k}",
+    "{o}_t{k}_c001",
+    "{o}-ch{k}sk1fk1fl1",
+    "{o}c{k}",
+    "{o}_DAPI{k}",
+    "z{k}_{o}",
+    "{o} frame {k}",
+    "{o}_{k}0x",
+    "ch{k}/{o}",
+)
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_images_of_one_object_are_tied_by_their_names(tmp_path, name):
+    of = {f"{c}/{name.format(o=f'{c[-1]}{o}', k=k)}.png": f"{c}{o}" for c in CLASSES for o in range(4) for k in (1, 2, 4)}
+    found = list_folder(made(tmp_path, *of, "normal/n9.png", "tumour/t9.png"), layout="class")
+    assert not found.faults and "24 images are planes, times, channels or magnifications of 8 objects" in found.warnings[-1]
+    pairs = [{of[found.files[i]] for i in pair} for pair in found.series]
+    assert len(pairs) == 16 and all(len(pair) == 1 for pair in pairs) and set().union(*pairs) == set(of.values())
+
+
+@pytest.mark.parametrize("name", ["cell_{k}", "slide_c{k}", "{c}_t{k}", "k0{k}_a", "t{k}", "x{k}_rot90"])
+def test_names_that_number_the_objects_make_no_series(tmp_path, name):
+    files = [f"{c}/{name.format(c=c, k=k)}.png" for c in CLASSES for k in range(6)]
+    assert list_folder(made(tmp_path, *files)).series == []
+
+
+def test_patients_decide_over_the_names_of_a_series_and_a_given_split_that_parts_one_is_warned_of(tmp_path):
+    files = [f"{c}/{c[0]}{o}_z{k}.png" for c in CLASSES for o in range(4) for k in (0, 1)]
+    made(tmp_path, *files)
+    for column, value, says in (("patient", "p{i}", ""), ("split", "{part}", "parts 8 objects of several images")):
+        lines = [f"{f},{f.split('/')[0]}," + value.format(i=i, part=("train", "test")[i % 2]) for i, f in enumerate(files)]
+        (tmp_path / "manifest.csv").write_text("\n".join([f"file,label,{column}", *lines]))
+        found = list_folder(tmp_path)
+        assert (found.series == []) == (column == "patient") and says in "".join(found.warnings)
+
+
+def test_all_who_split_keep_a_series_together(tmp_path):
+    made(tmp_path, *(f"{c}/{c[0]}{o}_z{k}.png" for c in CLASSES for o in range(3) for k in range(8)))
+    assert inspect_folder(tmp_path).parts == {"train": 16, "val": 16, "test": 16}
+    for pack in (read_folder(tmp_path, 12, 12), read_cells(tmp_path)):
+        assert {name: len(part) for name, part in split(pack).items()} == {"train": 16, "val": 16, "test": 16}

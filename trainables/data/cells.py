@@ -49,7 +49,7 @@ def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
     pack = make_pack(images, labels, order, listing.names, listing.patients, areas, notes, parts, Masks.of(masks))
     if torn := torn_copies(pack):
         raise RequestError(*torn)
-    return pack if classes is not None else _tied(pack, paths)
+    return pack if classes is not None else _tied(replace(pack, ties=tuple(listing.series)), paths)
 
 
 def _tied(pack: Pack, paths: Sequence[Path]) -> Pack:
@@ -60,7 +60,8 @@ def _tied(pack: Pack, paths: Sequence[Path]) -> Pack:
         return pack
     place = list(known)
     close = near(list(known.values()), [pack.files[i] for i in place])
-    return replace(pack, ties=ties_of([(place[i], place[j], value, turned) for i, j, value, turned in close], pack.patients))
+    tied = ties_of([(place[i], place[j], value, turned) for i, j, value, turned in close], pack.patients)
+    return replace(pack, ties=(*pack.ties, *tied))
 
 
 def _missing(order: Iterable[str], present: Iterable[str]) -> list[str]:

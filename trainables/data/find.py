@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from trainables.data.listing import MANIFEST, Listing, settled
 from trainables.data.manifest import from_manifest
 from trainables.data.open import SUFFIXES, text_link
+from trainables.data.series import tied_series
 from trainables.data.shape import MASKS, MASKS_OR_CLASS, from_folders
 from trainables.data.stems import originals_of, owners
 from trainables.data.tree import Tree, walk
@@ -74,7 +75,10 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
     if group == "patient" and (listing.patients is None or all(map(is_missing, listing.patients))):
         _owners(listing)
     _others(folder, tree, table, listing)
-    return settled(listing, group)
+    listing = settled(listing, group)
+    listing.series, said = tied_series(listing.names, listing.labels, listing.patients, listing.parts)
+    listing.warnings += said
+    return listing
 
 
 def _owners(listing: Listing) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from trainables.data.mixed_names import PATIENT_WORDS
+from trainables.data.series import again
 
 CHANGE = (
     r"(?:rot|rotated?|aug|augmented|flip|flipped|hflip|vflip|fliph|flipv|hf|vf|lr|ud|mirror|mirrored|copy|kopie|copie|copia|scaled|jpe?g"
@@ -71,7 +72,7 @@ def owners(files: Sequence[str], labels: Sequence[str]) -> list[str]:
         if len(words) < 2 or not re.search(r"\d", words[0]):
             return []
         found.append(words[0])
-    originals = Counter(found[i] for i in set(range(len(found))) - {copy for _, copy in _copies(files)})
+    originals = Counter(found[i] for i in set(range(len(found))) - {copy for _, copy in _copies(files)} - again(files, labels))
     if len(originals) < 2 or sum(number for number in originals.values() if number > 1) < REPEATS * originals.total():
         return []
     if all(re.fullmatch(r"\d+x", word, re.IGNORECASE) for word in originals):
