@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing, settled
 from trainables.data.manifest import from_manifest
-from trainables.data.open import SUFFIXES, text_link
+from trainables.data.open import SUFFIXES
 from trainables.data.series import tied_series
 from trainables.data.shape import MASKS, MASKS_OR_CLASS, from_folders
+from trainables.data.stand_ins import text_link
 from trainables.data.stems import originals_of, owners
 from trainables.data.tree import Tree, walk
 from trainables.data.which_table import choose_table

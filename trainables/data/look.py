@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ def look(path: Path, tolerance: int) -> Seen | str | None:
     key = hashlib.blake2b(f"{gray.shape}".encode() + gray.tobytes(), digest_size=16).digest()
     box = foreground_box(gray)
     height, width = gray.shape
-    said = replace(decoded, gray=gray[:0])
+    said = decoded.without_pixels
     turned = reduced(in_one_position(box))
     return Seen(height, width, foreground, said, key, reduced(box), turned, polar(box), box.shape, Framed.of(decoded))
 

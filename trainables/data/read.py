@@ -62,7 +62,7 @@ def read_images(
         if normal.straight:
             gray, straight[i] = straightened(gray)
         images[i], factors[i], large[i] = brought(gray, replace(normal, straight=False), canvas, size)
-        return replace(decoded, gray=gray[:0])
+        return decoded.without_pixels
 
     results = each(one, range(len(paths)))
     if frames is not None:
