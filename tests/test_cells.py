@@ -229,6 +229,16 @@ def test_every_fault_is_told_by_file_and_cell_and_the_rest_goes_on(tmp_path, cap
     assert len(pack) == 9 and out[-1].endswith("packed, 17 faults; use it with --data")
 
 
+@pytest.mark.parametrize("of", ["1 for all", "types for all"])
+def test_label_files_that_number_no_cells_are_refused(tmp_path, capsys, of):
+    source = consep(tmp_path / "data", {"a": (1, 2, 1, 2), "b": (1, 2, 1, 2)})
+    for name in "ab":
+        mask = mask_of(*BOXES)
+        save_mat(source, name, inst_map=np.where(mask > 0, 1 if of == "1 for all" else 1 + mask % 2, 0), inst_type=np.array([1, 2, 1, 2]))
+    status, pack, _, err = prepare("consep", source, tmp_path, capsys)
+    assert status == 2 and pack is None and err[0].startswith("a mask must give each cell a number of its own")
+
+
 @pytest.mark.slow
 def test_no_damage_to_a_label_file_is_a_traceback(tmp_path, capsys):
     source = consep(tmp_path / "data", {"a": (1, 2, 3, 4)})
@@ -338,6 +348,8 @@ def test_faults_of_nucls_tables_are_told_by_file_and_cell(tmp_path, capsys):
 
 def test_the_patient_is_the_participant_in_a_tcga_name():
     assert patient_of("fold/TCGA-A1-A0SP-DX1_id-5ea4") == "TCGA-A1-A0SP" and patient_of("tile_7") == "tile_7"
+    for name in ("S 12 [d=4,x=0,y=512,w=256,h=256]", "S 12_x512_y0", "S 12 [x=1,y=2]"):
+        assert patient_of(f"a/{name}") == "a/S 12"
 
 
 def test_tiles_are_found_in_every_part_of_a_download_in_the_order_of_their_numbers(tmp_path):

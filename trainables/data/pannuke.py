@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import find_objects
 
-from trainables.data.crops import Cell, Tile, crop, window
+from trainables.data.crops import SMALLEST, Cell, Tile, crop, not_one, window
 from trainables.data.downloads import Download
 from trainables.data.words import count, few, shown
 
@@ -21,7 +21,7 @@ from trainables.data.words import count, few, shown
 PLANES = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
 TO_OURS = {0: 2, 1: 1, 2: 3, 3: 0, 4: 2}  # plane -> index of CONSEP_CLASSES
 FACTOR = 2  # the window's side in sides of the cell, as CoNSeP's
-SMALLEST = 10  # pixels: a nucleus that a tile's border cuts down to less shows nothing
+FOREIGN = 0.02  # of a tile's pixels that may be background and cell at once, or neither
 ARRAYS = ("images", "masks", "types")
 
 
@@ -73,6 +73,8 @@ def read_fold(fold: Fold) -> list[Tile]:
     if fault := _shapes(arrays):
         return [Tile(fold.name, faults=[fault])]
     images, masks, types = arrays["images"], arrays["masks"], arrays.get("types")
+    if fault := _order(masks):
+        return [Tile(fold.name, faults=[fault])]
     digits = len(str(len(images)))
     tiles = []
     for i in range(len(images)):
@@ -94,6 +96,25 @@ def _shapes(arrays: dict[str, np.ndarray]) -> str:
     if types is not None and types.shape != (len(images),):
         return f"types.npy must have a tissue for each of {count(len(images))}, it has {types.shape}"
     return ""
+
+
+def _order(masks: np.ndarray) -> str:
+    """What keeps the planes from being PanNuke's in their order; ''. One that is all that the others are not is the background, and stands
+    last."""
+    found = [0] * len(PLANES)
+    for mask in masks:
+        filled = np.asarray(mask) > 0
+        number = filled.sum(2)
+        for plane in np.flatnonzero(filled[..., : len(PLANES)].mean((0, 1)) > 0.5).tolist():
+            others = number > filled[..., plane]
+            found[plane] += bool((others == filled[..., plane]).mean() <= FOREIGN)
+    plane = int(np.argmax(found))
+    if not found[plane] or 2 * found[plane] < len(masks):
+        return ""
+    return (
+        f"the planes of masks.npy must be {', '.join(PLANES)} and at most background behind them; plane {plane + 1} is the background in "
+        f"{found[plane]:,} of {len(masks):,} images, which shifts the types: move it to the end"
+    )
 
 
 def _tile(name: str, image: np.ndarray, mask: np.ndarray) -> Tile:
@@ -119,9 +140,12 @@ def _tile(name: str, image: np.ndarray, mask: np.ndarray) -> Tile:
                 tile.untyped += 1
                 continue
             rows, columns = place
-            cell = Cell(
-                f"{kind}{number}", plane, rows.start, columns.start, rows.stop, columns.stop, float(areas[number]), numbers[place] == number
-            )
+            inside = numbers[place] == number
+            if why := not_one(inside, numbers.size):
+                tile.joined += 1
+                tile.faults.append(f"{kind} {number}: {why}, which are no single cell")
+                continue
+            cell = Cell(f"{kind}{number}", plane, rows.start, columns.start, rows.stop, columns.stop, float(areas[number]), inside)
             tile.cells.append(cell)
             crops.append(crop(picture, *window(cell, FACTOR)))
     return replace(tile, crops=np.stack(crops)) if crops else tile
