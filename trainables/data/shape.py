@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing
 from trainables.data.mixed_names import DATE, PATIENT_WORDS, said_beside_class
+from trainables.data.stems import copied_folders
 from trainables.data.tree import Tree
 from trainables.data.words import as_karyotype, class_order, count, few, is_missing, part_of, same, shown, them
 
@@ -70,6 +71,14 @@ def from_folders(folder: Path, images: Sequence[str], tree: Tree, layout: str, l
     if void:
         listing.faults.append(f"a class needs images, {len(void)} class folders have none: {few(void)}; fill or remove {them(void)}")
     columns = {word: [level[i] for level in levels] for i, word in enumerate(chosen) if word != "-"}
+    if (copied := copied_folders(columns["class"])) and not layout:
+        listing.faults.append(
+            f"{few([f'{shown(name)} may be a copy of {shown(of)}' for name, of in sorted(copied.items())])}, which is no class of its own: "
+            f"move it out of the data; or, if it is one, {_say(root, '/'.join(chosen))}"
+        )
+    if "patient" in columns and (copied := copied_folders(columns["patient"])):
+        columns["patient"] = [copied.get(name, name) for name in columns["patient"]]
+        listing.notes.append(f"patients' folders taken for copies: {few([f'{shown(n)} = {shown(of)}' for n, of in sorted(copied.items())])}")
     listing.files, listing.labels = files, columns["class"]
     listing.patients, listing.parts = columns.get("patient"), columns.get("part")
     listing.layout = "/".join(chosen)

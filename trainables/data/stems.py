@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from trainables.data.mixed_names import PATIENT_WORDS
 from trainables.data.series import again
+from trainables.data.words import same
 
 CHANGE = (
     r"(?:rot|rotated?|aug|augmented|flip|flipped|hflip|vflip|fliph|flipv|hf|vf|lr|ud|mirror|mirrored|copy|kopie|copie|copia|scaled|jpe?g"
@@ -23,6 +24,11 @@ COPY = (
     re.compile(r"(?P<of>.+)_\d+_\d{2,5}"),
     re.compile(r".*?_original_(?P<of>.+?)\.(?:png|jpe?g|tiff?|bmp)_[0-9a-f-]{6,}", re.IGNORECASE),
 )
+_SAVED = r"(?:copy|kopie|copie|copia|backup|bak|old|alt|aug|augmented|augmentation|rot(?:ated)?\d*|[hv]?flip(?:ped)?|mirror(?:ed)?)"
+FOLDER_COPY = (
+    re.compile(rf"(?P<of>.+?)(?:[ _.-]*\(\d+\)|[ _.-]+{_SAVED}[ _.-]*\d*)+", re.IGNORECASE),
+    re.compile(rf"(?:{_SAVED}[ _.-]*\d*[ _.-]+(?:of[ _]|de[ _]|von[ _])?)+(?P<of>.+)", re.IGNORECASE),
+)  # tumour - Copy, tumour (2), tumour_augmented, old_tumour
 _OF_AN_IMAGE = (
     r"(?:cp[ _.\-]+masks?|cp[ _.\-]+outlines?|masks?|segs?|segmentations?|segmented|overlays?|thumbs?|thumbnails?|previews?|gts?"
     r"|ground[ _.\-]?truth|labels?|outlines?|contours?|bw|binary|annotated|annotations?|rois?)"
@@ -54,6 +60,13 @@ def _copies(files: Sequence[str]) -> list[tuple[int, int]]:
             found = [own] if own is not None else by_name.get(original, [])[:1]
             pairs += [(j, i) for j in found if j != i]
     return pairs
+
+
+def copied_folders(names: Iterable[str]) -> dict[str, str]:
+    """Copy -> original, of folders one of which is called as a copy of another is."""
+    known = {same(name): name for name in names}
+    pairs = [(name, known.get(same(match["of"]))) for name in known.values() for way in FOLDER_COPY if (match := way.fullmatch(name))]
+    return {name: original for name, original in pairs if original is not None}
 
 
 def originals_of(word: str) -> list[str]:
