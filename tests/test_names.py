@@ -251,3 +251,13 @@ def test_all_who_split_keep_a_series_together(tmp_path):
     assert inspect_folder(tmp_path).parts == {"train": 16, "val": 16, "test": 16}
     for pack in (read_folder(tmp_path, 12, 12), read_cells(tmp_path)):
         assert {name: len(part) for name, part in split(pack).items()} == {"train": 16, "val": 16, "test": 16}
+
+
+@pytest.mark.parametrize("name", ["{c} - Copy", "{c} (2)", "Copy of {c}", "{c}_augmented", "{c}-rot90", "old_{c}"])
+def test_a_copy_of_a_class_s_folder_is_no_class_and_one_of_a_patient_s_is_the_patient(tmp_path, name):
+    copy = name.format(c="tumour")
+    made(tmp_path / "a", *of_both("{c}/{i}.png", 2), f"{copy}/0.png", f"{copy}/1.png")
+    assert f"{copy} may be a copy of tumour" in list_folder(tmp_path / "a").faults[0]
+    assert not list_folder(tmp_path / "a", layout="class").faults
+    found = list_folder(made(tmp_path / "b", *of_both("{c}/P0{p}/{i}.png"), f"normal/{name.format(c='P01')}/x.png"))
+    assert not found.faults and set(found.patients) == {"P00", "P01", "P02", "P03"}

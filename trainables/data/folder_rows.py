@@ -40,6 +40,13 @@ def folder_column(rows: Sequence[Sequence[str]], images: Sequence[str]) -> int |
     return None
 
 
+def owners_by_folder(rows: Sequence[Sequence[str]], place: int, owner: int, images: Sequence[str]) -> dict[str, str]:
+    """Image -> patient, of a table with a column for each: folders, their patients."""
+    folders = _by_folder(images)
+    pairs = [(row[place], row[owner]) for row in rows[1:] if max(place, owner) < len(row)]
+    return {image: patient for name, patient in pairs for image in folders.get(same(name), ())}
+
+
 def label_column(columns: Sequence[str]) -> int | None:
     """The one column of labels; None where there is none, or more than one."""
     found = [i for i, name in enumerate(columns) if name == "label"] or [i for i, name in enumerate(columns) if same(name) in LABEL_WORDS]

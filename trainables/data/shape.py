@@ -13,7 +13,7 @@ from trainables.data.listing import MANIFEST, Listing
 from trainables.data.mixed_names import DATE, PATIENT_WORDS, said_beside_class
 from trainables.data.stems import copied_folders
 from trainables.data.tree import Tree
-from trainables.data.words import as_karyotype, class_order, count, few, is_missing, part_of, same, shown, them
+from trainables.data.words import as_karyotype, class_order, count, few, is_missing, part_in, part_of, same, shown, them
 
 LEVELS = ("class", "patient", "part", "-")
 SURELY_PATIENTS = {
@@ -78,7 +78,9 @@ def from_folders(folder: Path, images: Sequence[str], tree: Tree, layout: str, l
         )
     if "patient" in columns and (copied := copied_folders(columns["patient"])):
         columns["patient"] = [copied.get(name, name) for name in columns["patient"]]
-        listing.notes.append(f"patients' folders taken for copies: {few([f'{shown(n)} = {shown(of)}' for n, of in sorted(copied.items())])}")
+        listing.notes.append(
+            f"patients' folders taken for copies: {few([f'{shown(n)} = {shown(of)}' for n, of in sorted(copied.items())])}"
+        )
     listing.files, listing.labels = files, columns["class"]
     listing.patients, listing.parts = columns.get("patient"), columns.get("part")
     listing.layout = "/".join(chosen)
@@ -187,7 +189,7 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
                 f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}, which are no classes of objects; "
                 f"put a folder per class into one of them and name that, {_write_down(root, _fill(chosen, free, ('class',)))}"
             ]
-        if len(spoken := {part for name in names_of if (part := _part_in(name))}) > 1 and all(map(_part_in, names_of)):
+        if len(spoken := {part for name in names_of if (part := part_in(name))}) > 1 and all(map(part_in, names_of)):
             return [], [
                 f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}: part ({', '.join(sorted(spoken))}) "
                 f"and class in one name; put a folder per class into one per part (train/normal), or write a {MANIFEST} (file,label,split)"
@@ -208,12 +210,6 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
             f"no level of the folders of '{root}' can be the classes: {few([shown(name) for name in names[0]])}; make a folder per class"
         ]
     return chosen, []
-
-
-def _part_in(name: str) -> str:
-    """The part that a name of several words begins or ends with, as train_normal, normal_test and TrainNormal do; ''."""
-    words = re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", name).split()
-    return part_of(words[0]) or part_of(words[-1]) if len(words) > 1 else ""
 
 
 def _fill(chosen: Sequence[str], free: Sequence[int], words: Sequence[str]) -> str:
@@ -264,6 +260,7 @@ def _two(levels: Sequence[tuple[str, ...]], a: int, b: int) -> tuple[str, str] |
 
 def kind_of_level(names: set[str]) -> str:
     """`patient` or `class`, where the names of a level say so; ''."""
+    names = names - copied_folders(names).keys()
     if len(names) > 1 and as_karyotype(names):  # bare numbers are as well those of patients, cells or repeats, unless most of a karyotype
         return "class" if len(names) >= MOST_OF_A_KARYOTYPE or any(re.search(r"[^\W\d]", name) for name in names) else ""
     stems = {re.sub(r"[\d\W_]+", " ", same(name)).strip() for name in names}
