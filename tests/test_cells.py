@@ -402,7 +402,7 @@ def test_a_folder_per_type_of_crops_is_read_in_colour(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["{i}_rot25", "other{i}"])
-def test_copies_of_crops_stand_on_one_side_of_the_split_of_a_study(tmp_path, name):
+def test_copies_of_crops_stand_on_one_side_of_the_split_of_a_study(tmp_path, name, monkeypatch):
     for i, image in enumerate(cell_set(60, seed=3).images[:24]):
         folder = tmp_path / "crops" / "ab"[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -410,7 +410,10 @@ def test_copies_of_crops_stand_on_one_side_of_the_split_of_a_study(tmp_path, nam
         picture.save(folder / f"{i}.png")
         picture.rotate(25, resample=Image.Resampling.BILINEAR).save(folder / f"{name.format(i=i)}.png")  # its corners become black
         picture.transpose(Image.Transpose.ROTATE_90).save(folder / f"{i}_aug2.png")
+    opened, really = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda stream: opened.append(stream.name) or really(stream))
     pack = read_cells(tmp_path / "crops")
+    assert len(opened) == len(set(opened)) == 72, "each file is decoded once"
     side = {pack.files[i]: part for part, some in split(pack).items() for i in some}
     ends = ("{i}", "{i}_aug2", name)
     assert all(len({side[f"{'ab'[i % 2]}/{end.format(i=i)}.png"] for end in ends}) == 1 for i in range(24))

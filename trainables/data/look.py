@@ -34,9 +34,13 @@ class Seen:
 def look(path: Path, tolerance: int) -> Seen | str | None:
     """One image; the reason where it cannot be read; None where it is all background."""
     try:
-        decoded = decode(path, tolerance)
+        return seen_of(decode(path, tolerance))
     except UnreadableError as error:
         return str(error)
+
+
+def seen_of(decoded: Decoded) -> Seen | None:
+    """An image that was decoded; None where it is all background."""
     gray = decoded.gray
     foreground = int(np.count_nonzero(gray))
     if not foreground:

@@ -249,7 +249,11 @@ def decoded_of(opened: Opened, tolerance: int = TOLERANCE) -> Decoded:
 
 def read_picture(path: Path) -> tuple[np.ndarray, Decoded]:
     """uint8 (H, W, 3) in colour, and what was done to the file (without its pixels)."""
-    opened = open_image(path)
+    return picture_of(open_image(path))
+
+
+def picture_of(opened: Opened) -> tuple[np.ndarray, Decoded]:
+    """The same of a file that was opened."""
     return _colour(opened), Decoded(np.zeros((0, 0), np.uint8), False, opened.deep is not None, opened.pages, opened.turned)
 
 
