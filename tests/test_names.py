@@ -30,14 +30,16 @@ def of_both(name, n=8):
     return [name.format(c=c, i=i, p=i % 4) for c in CLASSES for i in range(n)]
 
 
-@pytest.mark.parametrize("name", ["{c}/P0{p}_{i}.png", "{c}/patient_{p}_cell_{i}.png", "{c}/g10{p}-m3 {i}.png"])
+@pytest.mark.parametrize(
+    "name", ["{c}/patient_{p}_cell_{i}.png", "{c}/g10{p}-m3 {i}.png", "{c}/{c}_{i}_P0{p}.png", "{c}/H12-104{p} {i}.png"]
+)
 @pytest.mark.parametrize("with_table", [False, True])
 def test_patients_in_names_of_files_are_warned_of_and_can_be_written_down(tmp_path, name, with_table):
     folder = made(tmp_path / "data", *of_both(name))
     if with_table:
         (folder / "labels.csv").write_text("\n".join(["file,label", *(f"{file},{file.split('/')[0]}" for file in of_both(name))]))
     found = list_folder(folder)
-    assert not found.faults and any("names begin with 4 words that repeat" in line for line in found.warnings)
+    assert not found.faults and any("names hold 4 words that repeat" in line for line in found.warnings)
     check(folder, out=lambda _: None, fix=tmp_path / "manifest.csv")
     with (tmp_path / "manifest.csv").open() as stream:
         assert len({row["patient"] for row in csv.DictReader(stream)}) == 4
@@ -261,3 +263,38 @@ def test_a_copy_of_a_class_s_folder_is_no_class_and_one_of_a_patient_s_is_the_pa
     assert not list_folder(tmp_path / "a", layout="class").faults
     found = list_folder(made(tmp_path / "b", *of_both("{c}/P0{p}/{i}.png"), f"normal/{name.format(c='P01')}/x.png"))
     assert not found.faults and set(found.patients) == {"P00", "P01", "P02", "P03"}
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ((*CLASSES, "test"), "a folder called test beside classes is none of them"),
+        ((*CLASSES, "unlabeled"), "a folder called unlabeled beside"),
+        ((*CLASSES, "Results"), "a folder called Results beside"),
+        (("DAPI", "GFP"), "as views of one object are"),
+        (("40x", "100x"), "as views of one object are"),
+        (("rot0", "rot90"), "as views of one object are"),
+        (("T1", "T2"), ""),
+        (("testis", "result-like"), ""),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused_unless_they_are_said_to_be(tmp_path, names, says):
+    made(tmp_path, *(f"{name}/{i}.png" for name in names for i in (0, 1)))
+    faults = list_folder(tmp_path).faults
+    assert len(faults) == bool(says) and all(says in fault and "--layout class" in fault for fault in faults)
+    assert not list_folder(tmp_path, layout="class").faults
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("{c}/P0{p}/slide{i}/x.png", "class/patient/-"),
+        ("P0{p}/{c}/roi {i}/x.png", "patient/class/-"),
+        ("{c}/P0{p}/2024-01-0{i}/x.png", "class/patient/-"),
+        ("P0{p}/side{i}/{c}/x.png", ""),
+        ("{c}/P0{p}/{i}/x.png", ""),
+    ],
+)
+def test_of_three_levels_one_within_patients_means_nothing(tmp_path, name, layout):
+    found = list_folder(made(tmp_path, *of_both(name)))
+    assert found.layout == layout and bool(found.faults) == (not layout)

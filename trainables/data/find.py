@@ -91,7 +91,7 @@ def _owners(listing: Listing) -> None:
     listing.owners = owners(listing.names, listing.labels)
     if words := class_order(listing.owners):
         listing.warnings.append(
-            f"no patient is named, and the files' names begin with {len(words)} words that repeat ({few(words, 3)}): if they are patients, "
+            f"no patient is named, and the files' names hold {len(words)} words that repeat ({few(words, 3)}): if they are patients, "
             f"a split parts them; --fix MANIFEST writes them into a column patient, in which you can correct them"
         )
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainables.data.shape import NO_CLASSES, kind_of_level
+from trainables.data.no_classes import NO_CLASSES
+from trainables.data.shape import kind_of_level
 from trainables.data.table import LABEL_WORDS, heads
 from trainables.data.words import class_order, part_of, same
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing
 from trainables.data.mixed_names import DATE, PATIENT_WORDS, said_beside_class
+from trainables.data.no_classes import not_classes
 from trainables.data.stems import copied_folders
 from trainables.data.tree import Tree
 from trainables.data.words import as_karyotype, class_order, count, few, is_missing, part_in, part_of, same, shown, them
@@ -25,16 +26,15 @@ MASKS = {
     "label", "labels", "annotation", "annotations", "gt", "ground truth", "groundtruth",
 }  # fmt: skip
 MASKS_OR_CLASS = {"seg", "segs"}  # segmented granulocytes are called so
-NO_CLASSES = {
-    "image", "images", "img", "imgs", "picture", "pictures", "original", "originals", "orig", "augmented", "aug", "augmentation",
-    "raw", "processed", "preprocessed", "cropped", "crops", "resized", "data", "dataset", "input", "output", "results", "png",
-    "jpg", "tif", "tiff",
-}  # fmt: skip
 MOST_OF_A_KARYOTYPE = 12
 MAGNIFICATIONS = {"4", "5", "10", "20", "40", "60", "63", "100", "200", "400", "630", "1000"}  # of objectives, and with eyepieces
 YEAR = re.compile(r"(?:19[89]|20[0-3])\d")
 FEW_VALUES = 5  # round numbers, up to which they are as well angles, doses or exposures as patients
 FROM_0 = set(map(str, range(10)))  # numbers of classes, beside a level of words for patients
+WITHIN = re.compile(  # what a patient has several of
+    r"(?:slide|roi|cell|field|fov|image|img|tile|section|series|stack|day|visit|session|block|region|well|pos|position|core|spot|scan"
+    r"|acquisition|experiment|exp|run|batch|plate|z|\d+x)[ ]?\d*"
+)
 FOLD = re.compile(r"(?:fold|folds|split|cv|kfold|round|rep|repeat)[ ]?\d+")
 
 
@@ -71,11 +71,8 @@ def from_folders(folder: Path, images: Sequence[str], tree: Tree, layout: str, l
     if void:
         listing.faults.append(f"a class needs images, {len(void)} class folders have none: {few(void)}; fill or remove {them(void)}")
     columns = {word: [level[i] for level in levels] for i, word in enumerate(chosen) if word != "-"}
-    if (copied := copied_folders(columns["class"])) and not layout:
-        listing.faults.append(
-            f"{few([f'{shown(name)} may be a copy of {shown(of)}' for name, of in sorted(copied.items())])}, which is no class of its own: "
-            f"move it out of the data; or, if it is one, {_say(root, '/'.join(chosen))}"
-        )
+    if not layout and (why := not_classes(set(columns["class"]))):
+        listing.faults.append(f"{why}; or, if it is meant so, {_say(root, '/'.join(chosen))}")
     if "patient" in columns and (copied := copied_folders(columns["patient"])):
         columns["patient"] = [copied.get(name, name) for name in columns["patient"]]
         listing.notes.append(
@@ -184,11 +181,6 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
                 f"the folders are called {some}, {fault}; put a folder per class into one per patient, or write a {MANIFEST} "
                 f"(file,label,patient); or each is a class: {_say(root, _fill(chosen, free, ('class',)))}"
             ]
-        if all(same(name) in NO_CLASSES for name in names_of):
-            return [], [
-                f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}, which are no classes of objects; "
-                f"put a folder per class into one of them and name that, {_write_down(root, _fill(chosen, free, ('class',)))}"
-            ]
         if len(spoken := {part for name in names_of if (part := part_in(name))}) > 1 and all(map(part_in, names_of)):
             return [], [
                 f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}: part ({', '.join(sorted(spoken))}) "
@@ -202,6 +194,10 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
             ways = [_fill(chosen, free, words) for words in (("class", "patient"), ("patient", "class"), ("class", "-"))]
             return [], [f"which folders are the classes cannot be told: {a} or {b}, one inside the other; {_say(root, *ways)}"]
         chosen = _fill(chosen, free, order).split("/")
+    elif len(
+        upper := [i for i in free if not all(WITHIN.fullmatch(same(n)) or DATE.fullmatch(n) for n in names[i]) or i < free[1]]
+    ) == 2 and (order := _two(levels, *upper)):
+        chosen = [word or "-" for word in _fill(chosen, upper, order).split("/")]
     elif free:
         ways = [_fill(chosen, free, (*words, *["-"] * (len(free) - 2))) for words in (("class", "patient"), ("patient", "class"))]
         return [], [f"{len(free)} levels of folders, of which one must be the classes; {_write_down(root, *ways)}"]
@@ -230,6 +226,12 @@ def _say(root: str, *ways: str) -> str:
 
 def _uneven(levels: Sequence[tuple[str, ...]], fewest: int, most: int, root: str) -> str:
     shallow = ["/".join(level) for level in levels if len(level) == fewest]
+    if fewest == 1 and all(part_of(name) and any(part_of(level[0]) and level[0] != name for level in levels) for name in set(shallow)):
+        return (
+            f"{count(len(shallow))} in {few([shown(name) for name in class_order(shallow)])} lie in no class folder, beside parts with "
+            "class folders: without their classes nothing can be learned from them and nothing tested on them; move them out of the data "
+            "(predict reads them with the finished model)"
+        )
     deep = class_order("/".join(level) for level in levels if len(level) > fewest)
     return (
         f"all images must lie in equally many folders, {len(shallow)} lie in {fewest} "

@@ -38,6 +38,7 @@ BESIDE = (
     re.compile(rf"{_OF_AN_IMAGE}[ _.\-]+(?P<of>.+)", re.IGNORECASE),
     re.compile(r"(?P<of>.*[a-z\d])(?:Mask|Masks|Seg|Overlay|Outline|Label|GT)\d*"),
 )  # x_mask, x_cp_outlines, x_mask_1, mask_x, xMask
+ACCESSION = re.compile(r"[A-Z]{0,3}\d{2,4}-\d{3,7}(?=[ _-])", re.IGNORECASE)  # of a department of pathology: H12-10457
 REPEATS = 0.5  # of the images: so many share their first word with another one where it names whose they are
 
 
@@ -74,17 +75,29 @@ def originals_of(word: str) -> list[str]:
     return [match["of"] for way in BESIDE if (match := way.fullmatch(word))]
 
 
+def _patient(words: Sequence[str]) -> str:
+    """P01 or patient 2 among the words of a name; '' where none says that it is a patient's, or nothing else is said."""
+    for i, word in enumerate(words):
+        if re.fullmatch(rf"(?:{'|'.join(sorted(PATIENT_WORDS))})\d+[a-z]?", word.casefold()) and len(words) > 1:
+            return word
+        if word.casefold() in PATIENT_WORDS and i + 1 < len(words) and re.search(r"\d", words[i + 1]) and len(words) > 2:
+            return f"{word} {words[i + 1]}"
+    return ""
+
+
 def owners(files: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """The first word of each file's name (P01 of P01_03, patient 2 of patient_2_cell_5), where the words may be those of patients, slides
-    or tiles: each has a number, most stand in several names, and they are not the classes in other words. [] where they may not."""
-    found = []
-    for name in files:
-        words = [word for word in re.split(r"[\W_]+", PurePosixPath(name).stem) if word]
-        if len(words) > 2 and words[0].casefold() in PATIENT_WORDS:
-            words[:2] = [" ".join(words[:2])]
-        if len(words) < 2 or not re.search(r"\d", words[0]):
-            return []
-        found.append(words[0])
+    """The first word of each file's name (P01 of P01_03, patient 2 of patient_2_cell_5), or one that is called as a patient is (P01 of
+    normal_03_P01), where the words may be those of patients, slides or tiles: each has a number, most stand in several names, and they are
+    not the classes in other words. [] where they may not."""
+    stems = [PurePosixPath(name).stem for name in files]
+    if all(numbers := [match[0] if (match := ACCESSION.match(stem)) else "" for stem in stems]):
+        return numbers if len(set(numbers)) < len(numbers) else []
+    named = [[word for word in re.split(r"[\W_]+", stem) if word] for stem in stems]
+    found = [_patient(words) for words in named]
+    if not all(found):
+        found = [words[0] if len(words) > 1 and re.search(r"\d", words[0]) else "" for words in named]
+    if not all(found):
+        return []
     originals = Counter(found[i] for i in set(range(len(found))) - {copy for _, copy in _copies(files)} - again(files, labels))
     if len(originals) < 2 or sum(number for number in originals.values() if number > 1) < REPEATS * originals.total():
         return []
