@@ -290,7 +290,7 @@ def test_folders_that_are_no_classes_are_refused_unless_they_are_said_to_be(tmp_
     [
         ("{c}/P0{p}/slide{i}/x.png", "class/patient/-"),
         ("P0{p}/{c}/roi {i}/x.png", "patient/class/-"),
-        ("{c}/P0{p}/2024-01-0{i}/x.png", "class/patient/-"),
+        ("{c}/P0{p}/2024-01-1{i}/x.png", "class/patient/-"),
         ("P0{p}/side{i}/{c}/x.png", ""),
         ("{c}/P0{p}/{i}/x.png", ""),
     ],
