@@ -95,12 +95,24 @@ def flat(source):
     np.save(source / "masks.npy", masks)
 
 
-def background_first(source):
-    np.save(source / "masks.npy", np.roll(np.load(source / "masks.npy"), 1, 3))
+def in_order(*planes):
+    return lambda source: np.save(source / "masks.npy", np.load(source / "masks.npy")[..., planes])
+
+
+def empty_first(source):
+    masks = np.load(source / "masks.npy")
+    masks[..., 5] = 0
+    np.save(source / "masks.npy", np.roll(masks, 1, 3))
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"), [(flat, "must give each cell a number of its own"), (background_first, "plane 1 is the background in 3 of 3 images")]
+    ("spoil", "says"),
+    [
+        (flat, "must give each cell a number of its own"),
+        (in_order(5, 0, 1, 2, 3, 4), "plane 1 is the background in 3 of 3 images"),
+        (in_order(5, 0, 1, 2, 3), "plane 1 is the background in 3 of 3 images"),
+        (empty_first, "the last plane holds numbers of cells in 3 of 3 images"),
+    ],
 )
 def test_masks_that_number_no_cells_or_stand_in_another_order_are_refused(tmp_path, capsys, spoil, says):
     source = fold(tmp_path / "f", places=(".", ".", "."))
