@@ -100,8 +100,8 @@ def _shapes(arrays: dict[str, np.ndarray]) -> str:
 
 
 def _order(masks: np.ndarray) -> str:
-    """What keeps the planes from being PanNuke's in their order; ''. One of one number that fills most of an image, where no cell of another
-    plane lies, is the background, and stands last; the last of six holds no numbers of cells."""
+    """What keeps the planes from being PanNuke's in their order; ''. One of one number that fills most of an image, where no cell of
+    another plane lies, is the background, and stands last; the last of six holds no numbers of cells."""
     masks = masks[:: max(1, len(masks) // LOOKED_AT)]
     found, numbered = [0] * len(PLANES), 0
     for mask in masks:
