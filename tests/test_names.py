@@ -31,7 +31,14 @@ def of_both(name, n=8):
 
 
 @pytest.mark.parametrize(
-    "name", ["{c}/patient_{p}_cell_{i}.png", "{c}/g10{p}-m3 {i}.png", "{c}/{c}_{i}_P0{p}.png", "{c}/H12-104{p} {i}.png"]
+    "name",
+    [
+        "{c}/patient_{p}_cell_{i}.png",
+        "{c}/g10{p}-m3 {i}.png",
+        "{c}/{c}_{i}_P0{p}.png",
+        "{c}/H12-104{p} {i}.png",
+        "{c}/SOB_B-14-2254{p}AB-40-{i}.png",
+    ],
 )
 @pytest.mark.parametrize("with_table", [False, True])
 def test_patients_in_names_of_files_are_warned_of_and_can_be_written_down(tmp_path, name, with_table):
@@ -45,7 +52,18 @@ def test_patients_in_names_of_files_are_warned_of_and_can_be_written_down(tmp_pa
         assert len({row["patient"] for row in csv.DictReader(stream)}) == 4
 
 
-@pytest.mark.parametrize("name", ["{c}/{i}.png", "{c}/cell_{i}.png", "{c}/P{p}/{p}_{i}.png", "{c}/{c}1_{i}.png", "{c}/{p}0x_{i}.png"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{c}/{i}.png",
+        "{c}/cell_{i}.png",
+        "{c}/P{p}/{p}_{i}.png",
+        "{c}/{c}1_{i}.png",
+        "{c}/{p}0x_{i}.png",
+        "{c}/{i}-1.png",
+        "{c}/cell_{i}_1.png",
+    ],
+)
 def test_names_of_files_that_say_nothing_of_patients_are_left_alone(tmp_path, name):
     found = list_folder(made(tmp_path, *of_both(name)))
     assert not found.faults and not found.owners and not found.warnings

@@ -36,5 +36,5 @@ def not_classes(names: set[str]) -> str:
     if copied := copied_folders(names):
         said = few([f"{shown(name)} may be a copy of {shown(of)}" for name, of in sorted(copied.items())])
         return f"{said}, which is no class of its own: move it out of the data"
-    odd = class_order(shown(name) for name in names if part_of(name) or same(name) in NO_CLASSES | BESIDE_CLASSES)
+    odd = class_order(shown(name) for name in names if (part_of(name) and len(name) > 2) or same(name) in NO_CLASSES | BESIDE_CLASSES)
     return f"a folder called {few(odd)} beside classes is none of them: move it out of the data" if odd else ""

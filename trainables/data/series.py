@@ -81,7 +81,7 @@ def tied_series(
         return [], []
     example = few([files[i] for i in loose[0]], 2)
     if few_of := [label for label in held if objects[label] < FEWEST]:
-        if not any(sure for _, sure in several):
+        if not any(sure and re.search(r"\d", _object(files[members[0]], "")[0].rpartition("/")[2]) for members, sure in several):
             return [], []
         return [], [
             f"files are called as planes, times or channels of one object are ({example}), and class {few_of[0]} has "

@@ -38,7 +38,27 @@ BESIDE = (
     re.compile(rf"{_OF_AN_IMAGE}[ _.\-]+(?P<of>.+)", re.IGNORECASE),
     re.compile(r"(?P<of>.*[a-z\d])(?:Mask|Masks|Seg|Overlay|Outline|Label|GT)\d*"),
 )  # x_mask, x_cp_outlines, x_mask_1, mask_x, xMask
-ACCESSION = re.compile(r"[A-Z]{0,3}\d{2,4}-\d{3,7}(?=[ _-])", re.IGNORECASE)  # of a department of pathology: H12-10457
+ACCESSION = re.compile(r"(?<![A-Z\d])[A-Z]{0,3}\d{2,4}-\d{4,7}[A-Z]{0,3}(?=[ _-]|$)", re.IGNORECASE)  # of a pathologist: H12-10457
+CALLED = PATIENT_WORDS - {"cell", "sample", "id", "sub", "ind", "specimen"}  # wherever they stand in a name
+NUMBERED = {
+    "",
+    "cell",
+    "img",
+    "image",
+    "im",
+    "x",
+    "file",
+    "crop",
+    "frame",
+    "tile",
+    "patch",
+    "object",
+    "obj",
+    "nucleus",
+    "snap",
+    "scan",
+    "pic",
+}
 REPEATS = 0.5  # of the images: so many share their first word with another one where it names whose they are
 
 
@@ -75,32 +95,48 @@ def originals_of(word: str) -> list[str]:
     return [match["of"] for way in BESIDE if (match := way.fullmatch(word))]
 
 
-def _patient(words: Sequence[str]) -> str:
-    """P01 or patient 2 among the words of a name; '' where none says that it is a patient's, or nothing else is said."""
+def owners(files: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """A word of each file's name that may be its patient's, slide's or tile's: H12-10457 of `H12-10457 3`, the first (P01 of P01_03,
+    patient 2 of patient_2_cell_5), or one that is called as a patient is (P01 of normal_03_P01). [] where there is none."""
+    stems = [PurePosixPath(name).stem for name in files]
+    words = [[word for word in re.split(r"[\W_]+", stem) if word] for stem in stems]
+    copies = {copy for _, copy in _copies(files)} | again(files, labels)
+    for found in ([_accession(stem) for stem in stems], list(map(_first, words)), list(map(_patient, words))):
+        if all(found) and _may_own(found, labels, copies):
+            return found
+    return []
+
+
+def _accession(stem: str) -> str:
+    match = ACCESSION.search(stem)
+    return match[0] if match else ""
+
+
+def _first(words: list[str]) -> str:
+    """The first of several words, if it has a number; with the second where that is the number of a patient."""
+    if len(words) > 2 and words[0].casefold() in PATIENT_WORDS:
+        words = [" ".join(words[:2]), *words[2:]]
+    return words[0] if len(words) > 1 and re.search(r"\d", words[0]) else ""
+
+
+def _patient(words: list[str]) -> str:
+    """P01 or patient 2 among several words; '' where none is called so."""
     for i, word in enumerate(words):
-        if re.fullmatch(rf"(?:{'|'.join(sorted(PATIENT_WORDS))})\d+[a-z]?", word.casefold()) and len(words) > 1:
+        if len(words) > 1 and re.fullmatch(rf"(?:{'|'.join(sorted(CALLED))})\d+[a-z]?", word.casefold()):
             return word
-        if word.casefold() in PATIENT_WORDS and i + 1 < len(words) and re.search(r"\d", words[i + 1]) and len(words) > 2:
+        if len(words) > 2 and word.casefold() in CALLED and i + 1 < len(words) and re.search(r"\d", words[i + 1]):
             return f"{word} {words[i + 1]}"
     return ""
 
 
-def owners(files: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """The first word of each file's name (P01 of P01_03, patient 2 of patient_2_cell_5), or one that is called as a patient is (P01 of
-    normal_03_P01), where the words may be those of patients, slides or tiles: each has a number, most stand in several names, and they are
-    not the classes in other words. [] where they may not."""
-    stems = [PurePosixPath(name).stem for name in files]
-    if all(numbers := [match[0] if (match := ACCESSION.match(stem)) else "" for stem in stems]):
-        return numbers if len(set(numbers)) < len(numbers) else []
-    named = [[word for word in re.split(r"[\W_]+", stem) if word] for stem in stems]
-    found = [_patient(words) for words in named]
-    if not all(found):
-        found = [words[0] if len(words) > 1 and re.search(r"\d", words[0]) else "" for words in named]
-    if not all(found):
-        return []
-    originals = Counter(found[i] for i in set(range(len(found))) - {copy for _, copy in _copies(files)} - again(files, labels))
-    if len(originals) < 2 or sum(number for number in originals.values() if number > 1) < REPEATS * originals.total():
-        return []
-    if all(re.fullmatch(r"\d+x", word, re.IGNORECASE) for word in originals):
-        return []  # magnifications
-    return [] if len(set(zip(found, labels, strict=True))) == len(originals) == len(set(labels)) else found
+def _may_own(found: Sequence[str], labels: Sequence[str], copies: set[int]) -> bool:
+    """Whether words may be patients': most stand in several names (of one class, where they are but numbers), and they are not the classes
+    in other words."""
+    own = [i for i in range(len(found)) if i not in copies]
+    numbered = all(re.sub(r"[\W\d_]+", "", found[i]).casefold() in NUMBERED for i in own)
+    kinds = Counter((labels[i], found[i]) if numbered else found[i] for i in own)
+    if len(set(found)) < 2 or sum(number for number in kinds.values() if number > 1) < REPEATS * len(own):
+        return False
+    if all(re.fullmatch(r"\d+x", word, re.IGNORECASE) for word in found):
+        return False  # magnifications
+    return not len(set(zip(found, labels, strict=True))) == len(set(found)) == len(set(labels))
