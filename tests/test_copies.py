@@ -114,7 +114,7 @@ def tight(images, ground, folder, how="", rng=None):
         if "turned" in how:
             picture = picture.rotate(float(rng.uniform(5, 85)) + 90 * int(rng.integers(4)))
         if "squashed" in how:
-            picture = picture.resize((64, 64), Image.Resampling.BILINEAR)
+            picture = picture.resize((64, 64), Image.Resampling.BILINEAR).rotate(90 * (i % 4))
         if "saved" in how:
             picture.save(folder / f"{how[:2]}{i}.jpg", quality=80)
         else:

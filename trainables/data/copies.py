@@ -91,8 +91,8 @@ def framed_pairs(frames: Sequence[Framed], others: Sequence[Framed] | None = Non
 
 
 def _squashed(frames: Sequence[Framed], second: Sequence[Framed]) -> Iterator[tuple[int, int, float]]:
-    """(i, j, correlation) of images of which one was resized to another shape, as networks ask for: all its set's have that size, or it
-    is square."""
+    """(i, j, correlation) of images of which one was resized to another shape, as networks ask for, and perhaps turned by 90 degrees or
+    mirrored then: all its set's have that size, or it is square."""
     for mine, theirs, swapped in ((frames, second, False), (second, frames, True)):
         numbers = Counter(frame.size for frame in mine)
         resized = [i for i, f in enumerate(mine) if f.size[0] == f.size[1] or numbers[f.size] >= max(3, ONE_SIZE * len(mine))]
@@ -102,10 +102,14 @@ def _squashed(frames: Sequence[Framed], second: Sequence[Framed]) -> Iterator[tu
         tall = np.array([frame.tall for frame in theirs])
         for start in range(0, len(resized), BLOCK):
             some = resized[start : start + BLOCK]
-            values = np.stack([mine[i].whole for i in some]).astype(np.float32) @ other.T
-            unlike = np.abs(np.array([mine[i].tall for i in some])[:, None] - tall[None]) >= PROPORTION
-            for a, b in np.argwhere((values >= SQUASHED) & unlike).tolist():
-                yield (b, some[a], float(values[a, b])) if swapped else (some[a], b, float(values[a, b]))
+            looks = np.stack([mine[i].whole for i in some]).reshape(-1, SIDE, SIDE).astype(np.float32)
+            own = np.array([mine[i].tall for i in some])[:, None]
+            for turn, mirrored in ((turn, mirrored) for turn in range(4) for mirrored in (False, True)):
+                turned = np.rot90(looks[:, :, ::-1] if mirrored else looks, turn, (1, 2)).reshape(len(some), -1)
+                values = turned @ other.T
+                unlike = np.abs((-own if turn % 2 else own) - tall[None]) >= PROPORTION
+                for a, b in np.argwhere((values >= (SURE if turn or mirrored else SQUASHED)) & unlike).tolist():
+                    yield (b, some[a], float(values[a, b])) if swapped else (some[a], b, float(values[a, b]))
 
 
 @dataclass(frozen=True)
