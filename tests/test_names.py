@@ -183,6 +183,14 @@ def test_patients_are_still_patients(tmp_path, patients):
     assert found.layout == "class/patient"
 
 
+@pytest.mark.parametrize("numbers", [("2001", "2002", "2003", "2004"), ("5", "10", "15", "20"), ("1", "2", "3", "4")])
+def test_numbers_that_stand_in_one_class_each_are_patients(tmp_path, numbers):
+    of = {number: CLASSES[i % 2] for i, number in enumerate(numbers)}
+    found = list_folder(made(tmp_path / "own", *(f"{of[n]}/{n}/{i}.png" for n in numbers for i in (0, 1))))
+    assert found.layout == "class/patient" and set(found.patients) == set(numbers)
+    assert list_folder(made(tmp_path / "all", *(f"{c}/{n}/{i}.png" for c in CLASSES for n in numbers for i in (0, 1)))).faults
+
+
 @pytest.mark.parametrize("name", ["{k}/P0{p}/{i}.png", "P0{p}/{k}/{i}.png"])
 @pytest.mark.parametrize("first", [0, 1])
 def test_numbers_from_0_beside_patients_are_classes(tmp_path, name, first):

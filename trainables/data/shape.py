@@ -30,6 +30,7 @@ MOST_OF_A_KARYOTYPE = 12
 MAGNIFICATIONS = {"4", "5", "10", "20", "40", "60", "63", "100", "200", "400", "630", "1000"}  # of objectives, and with eyepieces
 YEAR = re.compile(r"(?:19[89]|20[0-3])\d")
 FEW_VALUES = 5  # round numbers, up to which they are as well angles, doses or exposures as patients
+OWN = 4  # numbers, from which on it is no chance that none stands in two classes
 FROM_0 = set(map(str, range(10)))  # numbers of classes, beside a level of words for patients
 WITHIN = re.compile(  # what a patient has several of
     r"(?:slide|roi|cell|field|fov|image|img|tile|section|series|stack|day|visit|session|block|region|well|pos|position|core|spot|scan"
@@ -247,6 +248,8 @@ def _two(levels: Sequence[tuple[str, ...]], a: int, b: int) -> tuple[str, str] |
     kinds = kind_of_level(first), kind_of_level(second)
     if "class" not in kinds and not any(re.search(r"[^\W\d]", name) for name in first | second):
         return None  # numbers within numbers
+    if "patient" not in kinds and not repeats and len(second) >= OWN and all(name.isdecimal() for name in second):
+        kinds = kinds[0], "patient"  # doses, years and magnifications stand in each class, a patient's number in one
     if kinds == ("patient", "patient"):  # 0 and 1 beside P01
         kinds = ("" if first <= FROM_0 else kinds[0]), ("" if second <= FROM_0 else kinds[1])
     if kinds[0] != "patient" and kinds[1] == "patient":
