@@ -40,6 +40,7 @@ BESIDE = (
 )  # x_mask, x_cp_outlines, x_mask_1, mask_x, xMask
 ACCESSION = re.compile(r"(?<![A-Z\d])[A-Z]{0,3}\d{2,4}-\d{4,7}[A-Z]{0,3}(?=[ _-]|$)", re.IGNORECASE)  # of a pathologist: H12-10457
 CALLED = PATIENT_WORDS - {"cell", "sample", "id", "sub", "ind", "specimen"}  # wherever they stand in a name
+CALLED_SO = re.compile(rf"(?:{'|'.join(sorted(CALLED))})\d+[a-z]?")
 NUMBERED = {
     "",
     "cell",
@@ -100,10 +101,13 @@ def owners(files: Sequence[str], labels: Sequence[str]) -> list[str]:
     patient 2 of patient_2_cell_5), or one that is called as a patient is (P01 of normal_03_P01). [] where there is none."""
     stems = [PurePosixPath(name).stem for name in files]
     words = [[word for word in re.split(r"[\W_]+", stem) if word] for stem in stems]
-    copies = {copy for _, copy in _copies(files)} | again(files, labels)
-    for found in ([_accession(stem) for stem in stems], list(map(_first, words)), list(map(_patient, words))):
-        if all(found) and _may_own(found, labels, copies):
-            return found
+    copies: set[int] | None = None
+    for reading in (map(_accession, stems), map(_first, words), map(_patient, words)):
+        found = list(reading)
+        if all(found):
+            copies = {copy for _, copy in _copies(files)} | again(files, labels) if copies is None else copies
+            if _may_own(found, labels, copies):
+                return found
     return []
 
 
@@ -122,7 +126,7 @@ def _first(words: list[str]) -> str:
 def _patient(words: list[str]) -> str:
     """P01 or patient 2 among several words; '' where none is called so."""
     for i, word in enumerate(words):
-        if len(words) > 1 and re.fullmatch(rf"(?:{'|'.join(sorted(CALLED))})\d+[a-z]?", word.casefold()):
+        if len(words) > 1 and CALLED_SO.fullmatch(word.casefold()):
             return word
         if len(words) > 2 and word.casefold() in CALLED and i + 1 < len(words) and re.search(r"\d", words[i + 1]):
             return f"{word} {words[i + 1]}"
