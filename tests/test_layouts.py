@@ -503,6 +503,11 @@ def test_words_for_nothing_known_are_no_patient(tmp_path, word):
     assert "2 images without a patient: each counts as a patient of its own" in words(found)
 
 
+def test_minus_beside_plus_is_a_class(tmp_path):
+    text = "file,label\n" + "".join(f"{c}/{i}.png,{'-' if c == 'touching' else '++'}\n" for c in CLASSES for i in range(8))
+    assert inspect_folder(table(plain(tmp_path), text)).counts == {"++": 16, "-": 8}
+
+
 def test_a_label_in_several_spellings_is_one_class_and_that_is_said(tmp_path):
     text = (
         rows().replace("touching/0.png,touching", "touching/0.png,Touching").replace("touching/1.png,touching", "touching/1.png,TOUCHING ")

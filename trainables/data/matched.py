@@ -12,6 +12,8 @@ from trainables.data.open import SUFFIXES
 from trainables.data.table import plain
 from trainables.data.words import count, few, is_missing, same, shown, them
 
+MINUS = ("-", "–", "\u2212")
+
 
 def matched(
     folder: Path, title: str, entries: Sequence[dict[str, str]], found: Sequence[str], listing: Listing
@@ -27,6 +29,7 @@ def matched(
     alike: dict[str, list[str]] = {}
     for image in found:
         alike.setdefault(plain(PurePosixPath(image).name), []).append(image)
+    signs = any(entry["label"].startswith("+") for entry in entries)  # beside these - is negative
     outside: list[str] = []
     kept: list[tuple[str, dict[str, str]]] = []
     absent, again, nameless, spelt = [], [], [], 0
@@ -47,7 +50,7 @@ def matched(
         seen.add(key)
         if image is None:
             (outside if _is_outside(name) else absent).append(name or "(no name)")
-        elif is_missing(entry["label"]) and not _is_folder(entry["label"], image):
+        elif is_missing(entry["label"]) and not (signs and entry["label"] in MINUS) and not _is_folder(entry["label"], image):
             nameless.append(f"{shown(image)} ('{entry['label']}')" if entry["label"] else shown(image))
         else:
             kept.append((image, entry))
