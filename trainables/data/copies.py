@@ -33,7 +33,8 @@ NAMED = 0.8  # correlation at the best turn of an image and one that its name sa
 FILLED = 0.1  # of a frame's border: where so much is no ground, the picture may go on beyond it
 SQUASHED = 0.9925  # correlation of two frames of unlike shape: copies that were squashed have 0.993 and more, the best of others 0.991 (Q)
 ONE_SIZE = 0.05  # of a set's files, from which on their size is one that they were brought to
-BLOCK = 1024  # images at once
+MOST_TURNED = 50_000_000  # pairs, up to which they are compared in all eight positions: a minute
+AT_ONCE = 16_000_000  # correlations in memory
 PROPORTION = 0.1  # by which the sides of two boxes may differ, as a logarithm
 SAME_SET = 0.05  # of an external set's images that are near duplicates of the study's own: it is not external
 
@@ -95,21 +96,32 @@ def _squashed(frames: Sequence[Framed], second: Sequence[Framed]) -> Iterator[tu
     mirrored then: all its set's have that size, or it is square."""
     for mine, theirs, swapped in ((frames, second, False), (second, frames, True)):
         numbers = Counter(frame.size for frame in mine)
-        resized = [i for i, f in enumerate(mine) if f.size[0] == f.size[1] or numbers[f.size] >= max(3, ONE_SIZE * len(mine))]
-        if not resized or not len(theirs) or (swapped and frames is second):
-            continue
-        other = np.stack([frame.whole for frame in theirs]).astype(np.float32)
+        shapes: dict[float, list[int]] = {}
+        for i, frame in enumerate(mine):
+            if frame.size[0] == frame.size[1] or numbers[frame.size] >= max(3, ONE_SIZE * len(mine)):
+                shapes.setdefault(frame.tall, []).append(i)
+        if swapped and frames is second:
+            return
         tall = np.array([frame.tall for frame in theirs])
-        for start in range(0, len(resized), BLOCK):
-            some = resized[start : start + BLOCK]
-            looks = np.stack([mine[i].whole for i in some]).reshape(-1, SIDE, SIDE).astype(np.float32)
-            own = np.array([mine[i].tall for i in some])[:, None]
-            for turn, mirrored in ((turn, mirrored) for turn in range(4) for mirrored in (False, True)):
-                turned = np.rot90(looks[:, :, ::-1] if mirrored else looks, turn, (1, 2)).reshape(len(some), -1)
-                values = turned @ other.T
-                unlike = np.abs((-own if turn % 2 else own) - tall[None]) >= PROPORTION
-                for a, b in np.argwhere((values >= (SURE if turn or mirrored else SQUASHED)) & unlike).tolist():
-                    yield (b, some[a], float(values[a, b])) if swapped else (some[a], b, float(values[a, b]))
+        for own, resized in shapes.items():
+            for turn in range(4):
+                unlike = np.flatnonzero(np.abs((-own if turn % 2 else own) - tall) >= PROPORTION)  # in a set of one shape there is none
+                if not len(unlike) or (turn and len(unlike) * len(resized) > MOST_TURNED):
+                    continue
+                other = np.stack([theirs[j].whole for j in unlike]).astype(np.float32)
+                for i, b, value in _alike([mine[i].whole for i in resized], other, turn):
+                    yield (int(unlike[b]), resized[i], value) if swapped else (resized[i], int(unlike[b]), value)
+
+
+def _alike(some: Sequence[np.ndarray], other: np.ndarray, turn: int) -> Iterator[tuple[int, int, float]]:
+    """(i, j, correlation) of reduced images, the first turned by so many times 90 degrees, mirrored or not."""
+    block = max(1, min(1024, AT_ONCE // len(other)))
+    for start in range(0, len(some), block):
+        looks = np.stack(some[start : start + block]).reshape(-1, SIDE, SIDE).astype(np.float32)
+        for mirrored in (False, True):
+            values = np.rot90(looks[:, :, ::-1] if mirrored else looks, turn, (1, 2)).reshape(len(looks), -1) @ other.T
+            for a, b in np.argwhere(values >= (SURE if turn or mirrored else SQUASHED)).tolist():
+                yield start + a, b, float(values[a, b])
 
 
 @dataclass(frozen=True)
