@@ -348,7 +348,7 @@ def test_faults_of_nucls_tables_are_told_by_file_and_cell(tmp_path, capsys):
 
 def test_the_patient_is_the_participant_in_a_tcga_name():
     assert patient_of("fold/TCGA-A1-A0SP-DX1_id-5ea4") == "TCGA-A1-A0SP" and patient_of("tile_7") == "tile_7"
-    for name in ("S 12 [d=4,x=0,y=512,w=256,h=256]", "S 12_x512_y0", "S 12 [x=1,y=2]"):
+    for name in ("S 12 [d=4,x=0,y=512,w=256,h=256]", "S 12_x512_y0", "S 12 [x=1,y=2].ome"):
         assert patient_of(f"a/{name}") == "a/S 12"
 
 

@@ -192,13 +192,13 @@ def test_annotations_alone_are_cells_as_are_those_of_old_files(tmp_path, capsys)
     assert status == 0 and len(pack) == 2
 
 
-def on_slide(folder, of, step=2):
+def on_slide(folder, of, step=2, called="s1 [d={d},x={x},y={y},w={w},h={w}]"):
     """Four tiles of a slide, each pixel two of the slide's, with an object in each at its place on the slide (of: tile, slide) or in the
     tile (inside)."""
     folder.mkdir()
     features = {}
     for i, (x, y) in enumerate(((0, 0), (SIDE, 0), (0, SIDE), (SIDE, SIDE))):
-        name = f"s1 [d={step},x={step * x},y={step * y},w={step * SIDE},h={step * SIDE}]"
+        name = called.format(d=step, x=step * x, y=step * y, w=step * SIDE)
         Image.fromarray(picture(i)).save(folder / f"{name}.png")
         top, left, bottom, right = BOXES[i]
         inside = of == "inside"
@@ -219,6 +219,11 @@ def test_objects_are_cut_out_at_their_places_on_the_slide_whose_tiles_are_one_pa
         number = ((0, 0), (SIDE, 0), (0, SIDE), (SIDE, SIDE)).index(name)
         assert np.array_equal(pack.images[i], crop(picture(number), *window(Cell("", 0, *BOXES[number], 0.0), 2)))
         assert pack.areas[i, 1] == np.prod(np.subtract(BOXES[number][2:], BOXES[number][:2]))
+
+
+def test_objects_on_a_slide_of_whose_tiles_nobody_knows_the_places_are_refused(tmp_path, capsys):
+    status, _, _, err = prepared("qupath", on_slide(tmp_path / "q", "tile", called="s1_{x}_{y}"), tmp_path, capsys)
+    assert status == 2 and err.startswith("objects must lie in their images, 3 lie outside: where QuPath exported them on the slide")
 
 
 def test_faults_of_object_files_are_told_and_the_rest_goes_on(tmp_path, capsys):

@@ -46,6 +46,7 @@ class Tile:
     said: Decoded | None = None  # what was done to its image, without the pixels
     untyped: int = 0  # cells without a type, or too small to show one, left out
     joined: int = 0  # numbers of a mask that are no single cell, left out
+    outside: int = 0  # objects that lie beyond the tile, left out
     clipped: int = 0  # boxes that reached beyond the tile
     regions: int = 0  # outlines around many cells, left out
     others: Counter[str] = field(default_factory=Counter)  # objects of kinds that are no cells, left out

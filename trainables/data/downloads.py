@@ -36,7 +36,8 @@ class Download:
 
 # Where on its slide a tile lies, at the end of its name, as QuPath and other programs write it.
 PLACED = re.compile(
-    r"(?<=.)(?:[ _-]*\[[^\]]*\bx=-?\d+[^\]]*\by=-?\d+[^\]]*\]|[ _-]+x[=_]?\d+[ _-]+y[=_]?\d+(?:[ _-]+[wh][=_]?\d+)*)$", re.IGNORECASE
+    r"(?<=.)(?:[ _-]*\[[^\]]*\bx=-?\d+[^\]]*\by=-?\d+[^\]]*\]|[ _-]+x[=_]?\d+[ _-]+y[=_]?\d+(?:[ _-]+[wh][=_]?\d+)*)(?:\.ome)?$",
+    re.IGNORECASE,
 )
 
 DOWNLOADS = {

@@ -107,6 +107,13 @@ def prepare_qupath(source: Path, out: Path) -> int:
     placed = any(image is not None and qupath.region_of(image.name) for _, image, _ in jobs)
     on_slide = placed and qupath.drawn_on_slides(jobs)
     tiles = _apart(partial(qupath.cut_placed, on_slide=on_slide), jobs)
+    if (outside := sum(tile.outside for tile in tiles)) > sum(len(tile.cells) for tile in tiles):
+        print(
+            f"objects must lie in their images, {outside:,} lie outside: where QuPath exported them on the slide, a tile's name must say "
+            "where it lies there, `slide [d=2,x=1024,y=0,w=512,h=512].png` (d: downsampling), as QuPath names the tiles that it exports",
+            file=sys.stderr,
+        )
+        return 2
     tiles += [
         Tile(
             shown(image.relative_to(source).with_suffix("").as_posix()),

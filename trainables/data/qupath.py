@@ -215,6 +215,7 @@ def qupath_cells(path: Path, height: int, width: int, typed: bool = True, region
             tile.regions += 1
             continue
         if right <= 0 or bottom <= 0 or left >= width or top >= height:
+            tile.outside += 1
             tile.faults.append(
                 f"object {number}: {left:g}, {top:g} to {right:g}, {bottom:g} lies outside of the image ({width} x {height}); was "
                 "it drawn on another one?"
