@@ -11,16 +11,21 @@ from pathlib import PurePosixPath
 from trainables.data.listing import UNKNOWN
 from trainables.data.words import count, few
 
+_CHANNEL = (
+    r"(?:dapi|hoechst|fitc|e?gfp|rfp|yfp|cfp|m?cherry|tritc|texas ?red|cy\d|alexa ?\d*|af\d{3}|bright ?field|bf|dic|merged?|composite"
+    r"|overlay|red|green|blue|rgb|h&?e|pas|ihc|masson|giemsa)"
+)
 _SURE = (
-    r"(?:(?:z|t|ch|tp|slice|frame|time|time ?point|channel|plane|focus|layer|wavelength|view|angle|page)[ _.=-]?\d+"
-    r"|(?:dapi|hoechst|fitc|e?gfp|rfp|yfp|cfp|m?cherry|tritc|texas ?red|cy\d|alexa ?\d*|af\d{3}|bright ?field|bf|dic|merged?|composite)\d*"
-    r"|\d{1,4}x|before|after|pre|post|red|green|blue)"
+    r"(?:(?:z|t|ch|tp|slice|frame|time|time ?point|channel|plane|focus|layer|wavelength|view|angle|page|stack|section|exposure|scan|day)"
+    rf"[ _.=-]?\d+|(?:w\d)?{_CHANNEL}\d*(?: \(rgb\))?|\d{{1,4}} ?(?:x|h|hrs?|min|sec|ms)|before|after|pre|post)"
 )
 _MAY = r"(?:[csw]\d+)"  # a cell, a colony, a sample as well as a channel, a section, a wavelength
-_OPERA = r"ch\d+sk\d+fk\d+fl\d+"  # Opera's and Operetta's names
-_AT_END = re.compile(rf"(?P<of>.+?)(?P<by>(?:[ _.=-]+(?:{_OPERA}|{_SURE}|{_MAY})|(?<=\d)(?:z|t|ch|c|w)\d{{1,4}})+)", re.IGNORECASE)
+_OPERA = r"(?:ch\d+sk\d+fk\d+fl\d+|c\d+_org)"  # Opera's and Operetta's names
+_AT_END = re.compile(
+    rf"(?P<of>.+?)(?P<by>(?:[ _.=-]+(?:{_OPERA}|{_SURE}|{_MAY})|[ _.-]*[(\[]{_SURE}[)\]]|(?<=\d)(?:z|t|ch|c|w)\d{{1,4}})+)", re.IGNORECASE
+)
 _IN_FRONT = re.compile(rf"(?P<by>(?:(?:{_SURE})[ _.-]+)+)(?P<of>.+)", re.IGNORECASE)
-_FOLDER = re.compile(_SURE, re.IGNORECASE)
+_FOLDER = re.compile(rf"(?:z|ch|slice|frame|channel|plane)[ _]?\d+|{_CHANNEL}|\d{{1,4}}x", re.IGNORECASE)  # in which objects have one name
 _ONLY_MAY = re.compile(r"[ _.=-]*[csw]\d+", re.IGNORECASE)
 FEWEST = 3  # objects of a class, of which a split can give each part one
 
