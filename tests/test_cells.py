@@ -229,6 +229,16 @@ def test_every_fault_is_told_by_file_and_cell_and_the_rest_goes_on(tmp_path, cap
     assert len(pack) == 9 and out[-1].endswith("packed, 17 faults; use it with --data")
 
 
+@pytest.mark.parametrize("of", ["1 for all", "types for all"])
+def test_label_files_that_number_no_cells_are_refused(tmp_path, capsys, of):
+    source = consep(tmp_path / "data", {"a": (1, 2, 1, 2), "b": (1, 2, 1, 2)})
+    for name in "ab":
+        mask = mask_of(*BOXES)
+        save_mat(source, name, inst_map=np.where(mask > 0, 1 if of == "1 for all" else 1 + mask % 2, 0), inst_type=np.array([1, 2, 1, 2]))
+    status, pack, _, err = prepare("consep", source, tmp_path, capsys)
+    assert status == 2 and pack is None and err[0].startswith("a mask must give each cell a number of its own")
+
+
 @pytest.mark.slow
 def test_no_damage_to_a_label_file_is_a_traceback(tmp_path, capsys):
     source = consep(tmp_path / "data", {"a": (1, 2, 3, 4)})
@@ -338,6 +348,8 @@ def test_faults_of_nucls_tables_are_told_by_file_and_cell(tmp_path, capsys):
 
 def test_the_patient_is_the_participant_in_a_tcga_name():
     assert patient_of("fold/TCGA-A1-A0SP-DX1_id-5ea4") == "TCGA-A1-A0SP" and patient_of("tile_7") == "tile_7"
+    for name in ("S 12 [d=4,x=0,y=512,w=256,h=256]", "S 12_x512_y0", "S 12 [x=1,y=2].ome"):
+        assert patient_of(f"a/{name}") == "a/S 12"
 
 
 def test_tiles_are_found_in_every_part_of_a_download_in_the_order_of_their_numbers(tmp_path):
@@ -389,21 +401,22 @@ def test_a_folder_per_type_of_crops_is_read_in_colour(tmp_path):
         read_cells(tmp_path / "nowhere")
 
 
-def test_copies_of_crops_stand_on_one_side_of_the_split_of_a_study(tmp_path):
-    drawn = cell_set(60, seed=3)
-    for i, image in enumerate(drawn.images[:24]):
+@pytest.mark.parametrize("name", ["{i}_rot25", "other{i}"])
+def test_copies_of_crops_stand_on_one_side_of_the_split_of_a_study(tmp_path, name, monkeypatch):
+    for i, image in enumerate(cell_set(60, seed=3).images[:24]):
         folder = tmp_path / "crops" / "ab"[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
         picture = Image.fromarray(image)
         picture.save(folder / f"{i}.png")
-        picture.rotate(25, resample=Image.Resampling.BILINEAR, fillcolor=tuple(int(v) for v in np.median(image, (0, 1)))).save(
-            folder / f"{i}_aug1.png"
-        )
+        picture.rotate(25, resample=Image.Resampling.BILINEAR).save(folder / f"{name.format(i=i)}.png")  # its corners become black
         picture.transpose(Image.Transpose.ROTATE_90).save(folder / f"{i}_aug2.png")
+    opened, really = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda stream: opened.append(stream.name) or really(stream))
     pack = read_cells(tmp_path / "crops")
-    side = {pack.files[i]: name for name, part in split(pack).items() for i in part}
-    whole = sum(len({side[f"{'ab'[i % 2]}/{i}{end}.png"] for end in ("", "_aug2")}) == 1 for i in range(24))
-    assert len(pack.ties) >= 24 and whole == 24
+    assert len(opened) == len(set(opened)) == 72, "each file is decoded once"
+    side = {pack.files[i]: part for part, some in split(pack).items() for i in some}
+    ends = ("{i}", "{i}_aug2", name)
+    assert all(len({side[f"{'ab'[i % 2]}/{end.format(i=i)}.png"] for end in ends}) == 1 for i in range(24))
     assert not read_cells(tmp_path / "crops", pack.classes).ties, "of images that are only asked about nothing is split"
 
 

@@ -113,14 +113,18 @@ def tight(images, ground, folder, how="", rng=None):
         picture = Image.fromarray(255 - gray if ground == "white" else gray)
         if "turned" in how:
             picture = picture.rotate(float(rng.uniform(5, 85)) + 90 * int(rng.integers(4)))
+        if "squashed" in how:
+            picture = picture.resize((64, 64), Image.Resampling.BILINEAR).rotate(90 * (i % 4))
         if "saved" in how:
             picture.save(folder / f"{how[:2]}{i}.jpg", quality=80)
         else:
             picture.save(folder / f"{how[:2]}{i}.png")
 
 
-@pytest.mark.parametrize(("ground", "how"), [("white", "turned"), ("white", "turned, saved"), ("black", "turned")])
-def test_copies_that_were_turned_in_their_frame_are_found_whatever_it_cut_off(tmp_path, ground, how):
+@pytest.mark.parametrize(
+    ("ground", "how"), [("white", "turned"), ("white", "turned, saved"), ("black", "turned"), ("white", "squashed, saved")]
+)
+def test_copies_that_were_turned_in_their_frame_or_squashed_are_found(tmp_path, ground, how):
     own = cluster_set(8, size=224, canvas=224, seed=4).images
     tight(own, ground, tmp_path / "a")
     tight(own, ground, tmp_path / "b", how, np.random.default_rng(0))
@@ -128,12 +132,12 @@ def test_copies_that_were_turned_in_their_frame_are_found_whatever_it_cut_off(tm
     seen = each(lambda name: look(tmp_path / name, 8), names)
     columns = zip(*((s.upright, s.turned, s.shape, s.key, s.turns) for s in seen), strict=True)
     found = {(names[i], names[j]) for i, j, _, _ in near_pairs(*columns, names, [s.frame for s in seen])}
-    true = {(f"a/{i}.png", f"b/tu{i}.{'jpg' if 'saved' in how else 'png'}") for i in range(len(own))}
+    true = {(f"a/{i}.png", f"b/{how[:2]}{i}.{'jpg' if 'saved' in how else 'png'}") for i in range(len(own))}
     assert len(found & true) >= 0.95 * len(true) and not found - true
 
 
-@pytest.mark.parametrize("how", ["turned", "saved"])
-def test_an_external_folder_that_is_the_own_one_turned_in_its_frame_or_saved_again_is_refused(tmp_path, how):
+@pytest.mark.parametrize("how", ["turned", "squashed, saved"])
+def test_an_external_folder_that_is_the_own_one_turned_in_its_frame_or_squashed_and_saved_again_is_refused(tmp_path, how):
     images = cluster_set(6, size=224, canvas=224, seed=4).images
     tight(images[:12], "white", tmp_path / "own" / "a")
     tight(images[:12], "white", tmp_path / "again" / "a", how, np.random.default_rng(0))

@@ -241,6 +241,11 @@ def test_a_folder_that_cannot_be_entered_is_named(tmp_path):
         ("manifest.csv", rows("file,label,PatientID")),
         ("manifest.csv", rows(",file,label,subject", row="0,{c}/{i}.png,{c},p{p}")),
         ("manifest.csv", rows(row="{c}/{i},{c},p{p}")),
+        ("manifest.csv", rows(row="{i}.png,{c},p{p}")),
+        ("manifest.csv", rows(row="{c}/{i}.jpg,{c},p{p}")),
+        ("manifest.csv", rows(row="/home/me/set/{c}/{i}.png,{c},p{p}")),
+        ("manifest.csv", rows(row="C:\\data\\{c}\\{i}.png,{c},p{p}")),
+        ("manifest.csv", rows(row="set/{c}/{i}.png,{c},p{p}")),
     ],
 )
 def test_a_table_of_any_dialect_is_read(tmp_path, name, text):
@@ -257,13 +262,55 @@ def test_a_table_of_any_dialect_is_read(tmp_path, name, text):
         ("manifest.csv", rows().encode("utf-16-le"), "UTF-16"),
         ("manifest.csv", rows(row="{c}/{i}.png,{c},M\xfcller").encode("latin-1"), "UTF-8"),
         ("labels.csv", rows("filename,class,patient"), "looks like a table of the images and has no columns file and label"),
-        ("manifest.csv", rows(row="C:\\data\\{c}\\{i}.png,{c},p{p}"), "named relative to the folder"),
+        ("manifest.csv", rows(row="../data/x{i}.png,{c},p{p}"), "named relative to the folder"),
+        ("manifest.csv", rows(row="C:\\other\\{i}.png,all,p{p}"), "named relative to the folder"),
+        ("train.txt", rows("instance/0.png", row="{c}/{i}.png"), "looks like a table of the images"),
+        ("sizes.csv", rows("file,width,Fall", row="{c}/{i}.png,40,{p}"), "looks like a table of the images"),
         ("manifest.csv", rows().replace("instance/0.png,instance", "instance/0.png,nan"), "every file needs a label, 1 have none"),
     ],
 )
 def test_a_table_that_cannot_be_read_stops_the_command(tmp_path, name, text, says):
     found = inspect_folder(table(plain(tmp_path), text, name))
     assert not found.ok and says in words(found), words(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("predictions.csv", rows("file,prediction,instance,touching", row="{c}/{i}.png,{c},0.9,0.1")),
+        ("sizes.csv", rows("file,width,height", row="{c}/{i}.png,40,40")),
+        ("Results.csv", " ,Label,Area,Mean\n" + "".join(f"{i + 1},{i % 8}.png,200,33.5\n" for i in range(24))),
+        ("filelist.txt", rows("instance/0.png", row="{c}/{i}.png")),
+        ("sha256sums.txt", rows("ab" * 32 + "  ./instance/0.png", row="ab" * 32 + "  ./{c}/{i}.png")),
+    ],
+)
+def test_a_table_that_says_nothing_of_classes_and_patients_is_passed_over_and_that_is_said(tmp_path, name, text):
+    found = inspect_folder(table(plain(tmp_path), text, name))
+    counted(found)
+    assert f"{name} names " in words(found) and "and is not read" in words(found)
+    for path in tmp_path.glob("*/*.png"):
+        path.rename(tmp_path / f"{path.parent.name}_{path.name}")
+    assert not inspect_folder(tmp_path).ok, "no folder says the classes"
+
+
+def test_a_table_for_each_part_is_the_split(tmp_path):
+    parts = {"train": range(5), "val": (5,), "test_labels": (6, 7)}
+    for name, some in parts.items():
+        table(plain(tmp_path), "\n".join(["file,label", *(f"{c}/{i}.png,{c}" for c in CLASSES for i in some)]), f"{name}.csv")
+    found = inspect_folder(tmp_path)
+    counted(found)
+    assert found.given_parts == {"train": 15, "val": 3, "test": 6} and "part: the names of the tables" in found.levels
+    (tmp_path / "splits").mkdir()
+    for name in parts:
+        (tmp_path / f"{name}.csv").rename(tmp_path / "splits" / f"{name}.csv")
+    assert "called as parts of a split" in "".join(inspect_folder(tmp_path).faults)
+
+
+def test_a_table_of_folders_and_their_patients_names_the_patients(tmp_path):
+    folder = plain(tmp_path, below="{c}/{p}/{i}.png")
+    found = inspect_folder(table(folder, "folder,patient\n" + "".join(f"P{i:02d},Q{i // 2}\n" for i in range(4)), "who.csv"))
+    assert (set(found.listing.patients), found.patients) == ({"Q0", "Q1"}, 2)
+    assert "patient: the column patient of who.csv, by folder" in found.levels
 
 
 def test_a_column_of_parts_is_the_split_whatever_it_is_called(tmp_path):
@@ -454,6 +501,11 @@ def test_words_for_nothing_known_are_no_patient(tmp_path, word):
     found = inspect_folder(table(plain(tmp_path), text))
     counted(found, 6)
     assert "2 images without a patient: each counts as a patient of its own" in words(found)
+
+
+def test_minus_beside_plus_is_a_class(tmp_path):
+    text = "file,label\n" + "".join(f"{c}/{i}.png,{'-' if c == 'touching' else '++'}\n" for c in CLASSES for i in range(8))
+    assert inspect_folder(table(plain(tmp_path), text)).counts == {"++": 16, "-": 8}
 
 
 def test_a_label_in_several_spellings_is_one_class_and_that_is_said(tmp_path):

@@ -7,7 +7,11 @@ import pytest
 from PIL import Image
 
 from search.data_commands import check
+from trainables.data.cells import read_cells
+from trainables.data.check import inspect_folder
 from trainables.data.find import list_folder
+from trainables.data.read import read_folder
+from trainables.data.split import split
 
 CLASSES = ("normal", "tumour")
 
@@ -26,20 +30,40 @@ def of_both(name, n=8):
     return [name.format(c=c, i=i, p=i % 4) for c in CLASSES for i in range(n)]
 
 
-@pytest.mark.parametrize("name", ["{c}/P0{p}_{i}.png", "{c}/patient_{p}_cell_{i}.png", "{c}/g10{p}-m3 {i}.png"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{c}/patient_{p}_cell_{i}.png",
+        "{c}/g10{p}-m3 {i}.png",
+        "{c}/{c}_{i}_P0{p}.png",
+        "{c}/H12-104{p} {i}.png",
+        "{c}/SOB_B-14-2254{p}AB-40-{i}.png",
+    ],
+)
 @pytest.mark.parametrize("with_table", [False, True])
 def test_patients_in_names_of_files_are_warned_of_and_can_be_written_down(tmp_path, name, with_table):
     folder = made(tmp_path / "data", *of_both(name))
     if with_table:
         (folder / "labels.csv").write_text("\n".join(["file,label", *(f"{file},{file.split('/')[0]}" for file in of_both(name))]))
     found = list_folder(folder)
-    assert not found.faults and any("names begin with 4 words that repeat" in line for line in found.warnings)
+    assert not found.faults and any("names hold 4 words that repeat" in line for line in found.warnings)
     check(folder, out=lambda _: None, fix=tmp_path / "manifest.csv")
     with (tmp_path / "manifest.csv").open() as stream:
         assert len({row["patient"] for row in csv.DictReader(stream)}) == 4
 
 
-@pytest.mark.parametrize("name", ["{c}/{i}.png", "{c}/cell_{i}.png", "{c}/P{p}/{p}_{i}.png", "{c}/{c}1_{i}.png", "{c}/{p}0x_{i}.png"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{c}/{i}.png",
+        "{c}/cell_{i}.png",
+        "{c}/P{p}/{p}_{i}.png",
+        "{c}/{c}1_{i}.png",
+        "{c}/{p}0x_{i}.png",
+        "{c}/{i}-1.png",
+        "{c}/cell_{i}_1.png",
+    ],
+)
 def test_names_of_files_that_say_nothing_of_patients_are_left_alone(tmp_path, name):
     found = list_folder(made(tmp_path, *of_both(name)))
     assert not found.faults and not found.owners and not found.warnings
@@ -159,6 +183,14 @@ def test_patients_are_still_patients(tmp_path, patients):
     assert found.layout == "class/patient"
 
 
+@pytest.mark.parametrize("numbers", [("2001", "2002", "2003", "2004"), ("5", "10", "15", "20"), ("1", "2", "3", "4")])
+def test_numbers_that_stand_in_one_class_each_are_patients(tmp_path, numbers):
+    of = {number: CLASSES[i % 2] for i, number in enumerate(numbers)}
+    found = list_folder(made(tmp_path / "own", *(f"{of[n]}/{n}/{i}.png" for n in numbers for i in (0, 1))))
+    assert found.layout == "class/patient" and set(found.patients) == set(numbers)
+    assert list_folder(made(tmp_path / "all", *(f"{c}/{n}/{i}.png" for c in CLASSES for n in numbers for i in (0, 1)))).faults
+
+
 @pytest.mark.parametrize("name", ["{k}/P0{p}/{i}.png", "P0{p}/{k}/{i}.png"])
 @pytest.mark.parametrize("first", [0, 1])
 def test_numbers_from_0_beside_patients_are_classes(tmp_path, name, first):
@@ -202,3 +234,93 @@ def test_a_column_that_may_not_be_the_patients_is_warned_of(tmp_path, head, valu
     )
     found = list_folder(tmp_path)
     assert not found.faults and len(found.warnings) == bool(says) and all(says in line for line in found.warnings)
+
+
+SERIES = (
+    "{o}_z{k}",
+    "{o}_t{k}_c001",
+    "{o}-ch{k}sk1fk1fl1",
+    "{o}c{k}",
+    "{o}_DAPI{k}",
+    "z{k}_{o}",
+    "{o} frame {k}",
+    "{o}_{k}0x",
+    "ch{k}/{o}",
+)
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_images_of_one_object_are_tied_by_their_names(tmp_path, name):
+    of = {f"{c}/{name.format(o=f'{c[-1]}{o}', k=k)}.png": f"{c}{o}" for c in CLASSES for o in range(4) for k in (1, 2, 4)}
+    found = list_folder(made(tmp_path, *of, "normal/n9.png", "tumour/t9.png"), layout="class")
+    assert not found.faults and "24 images are planes, times, channels or magnifications of 8 objects" in found.warnings[-1]
+    pairs = [{of[found.files[i]] for i in pair} for pair in found.series]
+    assert len(pairs) == 16 and all(len(pair) == 1 for pair in pairs) and set().union(*pairs) == set(of.values())
+
+
+@pytest.mark.parametrize("name", ["cell_{k}", "slide_c{k}", "{c}_t{k}", "k0{k}_a", "t{k}", "x{k}_rot90"])
+def test_names_that_number_the_objects_make_no_series(tmp_path, name):
+    files = [f"{c}/{name.format(c=c, k=k)}.png" for c in CLASSES for k in range(6)]
+    assert list_folder(made(tmp_path, *files)).series == []
+
+
+def test_patients_decide_over_the_names_of_a_series_and_a_given_split_that_parts_one_is_warned_of(tmp_path):
+    files = [f"{c}/{c[0]}{o}_z{k}.png" for c in CLASSES for o in range(4) for k in (0, 1)]
+    made(tmp_path, *files)
+    for column, value, says in (("patient", "p{i}", ""), ("split", "{part}", "parts 8 objects of several images")):
+        lines = [f"{f},{f.split('/')[0]}," + value.format(i=i, part=("train", "test")[i % 2]) for i, f in enumerate(files)]
+        (tmp_path / "manifest.csv").write_text("\n".join([f"file,label,{column}", *lines]))
+        found = list_folder(tmp_path)
+        assert (found.series == []) == (column == "patient") and says in "".join(found.warnings)
+
+
+def test_all_who_split_keep_a_series_together(tmp_path):
+    made(tmp_path, *(f"{c}/{c[0]}{o}_z{k}.png" for c in CLASSES for o in range(3) for k in range(8)))
+    assert inspect_folder(tmp_path).parts == {"train": 16, "val": 16, "test": 16}
+    for pack in (read_folder(tmp_path, 12, 12), read_cells(tmp_path)):
+        assert {name: len(part) for name, part in split(pack).items()} == {"train": 16, "val": 16, "test": 16}
+
+
+@pytest.mark.parametrize("name", ["{c} - Copy", "{c} (2)", "Copy of {c}", "{c}_augmented", "{c}-rot90", "old_{c}"])
+def test_a_copy_of_a_class_s_folder_is_no_class_and_one_of_a_patient_s_is_the_patient(tmp_path, name):
+    copy = name.format(c="tumour")
+    made(tmp_path / "a", *of_both("{c}/{i}.png", 2), f"{copy}/0.png", f"{copy}/1.png")
+    assert f"{copy} may be a copy of tumour" in list_folder(tmp_path / "a").faults[0]
+    assert not list_folder(tmp_path / "a", layout="class").faults
+    found = list_folder(made(tmp_path / "b", *of_both("{c}/P0{p}/{i}.png"), f"normal/{name.format(c='P01')}/x.png"))
+    assert not found.faults and set(found.patients) == {"P00", "P01", "P02", "P03"}
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ((*CLASSES, "test"), "a folder called test beside classes is none of them"),
+        ((*CLASSES, "unlabeled"), "a folder called unlabeled beside"),
+        ((*CLASSES, "Results"), "a folder called Results beside"),
+        (("DAPI", "GFP"), "as views of one object are"),
+        (("40x", "100x"), "as views of one object are"),
+        (("rot0", "rot90"), "as views of one object are"),
+        (("T1", "T2"), ""),
+        (("testis", "result-like"), ""),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused_unless_they_are_said_to_be(tmp_path, names, says):
+    made(tmp_path, *(f"{name}/{i}.png" for name in names for i in (0, 1)))
+    faults = list_folder(tmp_path).faults
+    assert len(faults) == bool(says) and all(says in fault and "--layout class" in fault for fault in faults)
+    assert not list_folder(tmp_path, layout="class").faults
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("{c}/P0{p}/slide{i}/x.png", "class/patient/-"),
+        ("P0{p}/{c}/roi {i}/x.png", "patient/class/-"),
+        ("{c}/P0{p}/2024-01-1{i}/x.png", "class/patient/-"),
+        ("P0{p}/side{i}/{c}/x.png", ""),
+        ("{c}/P0{p}/{i}/x.png", ""),
+    ],
+)
+def test_of_three_levels_one_within_patients_means_nothing(tmp_path, name, layout):
+    found = list_folder(made(tmp_path, *of_both(name)))
+    assert found.layout == layout and bool(found.faults) == (not layout)

@@ -88,6 +88,49 @@ def test_what_is_wrong_with_a_fold_is_said(tmp_path, capsys, spoil, says):
     assert status == 2 and says in err
 
 
+def flat(source):
+    """Masks that say where cells of a type are: 1 in each plane. A second cell of each type stands in each image."""
+    masks = np.load(source / "masks.npy")
+    masks[..., :5] = np.maximum(masks[..., :5], np.roll(masks[..., :5], 33, 1)) > 0
+    np.save(source / "masks.npy", masks)
+
+
+def in_order(*planes):
+    return lambda source: np.save(source / "masks.npy", np.load(source / "masks.npy")[..., planes])
+
+
+def empty_first(source):
+    masks = np.load(source / "masks.npy")
+    masks[..., 5] = 0
+    np.save(source / "masks.npy", np.roll(masks, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (flat, "must give each cell a number of its own"),
+        (in_order(5, 0, 1, 2, 3, 4), "plane 1 is the background in 3 of 3 images"),
+        (in_order(5, 0, 1, 2, 3), "plane 1 is the background in 3 of 3 images"),
+        (empty_first, "the last plane holds numbers of cells in 3 of 3 images"),
+    ],
+)
+def test_masks_that_number_no_cells_or_stand_in_another_order_are_refused(tmp_path, capsys, spoil, says):
+    source = fold(tmp_path / "f", places=(".", ".", "."))
+    spoil(source)
+    status, _, _, err = prepared("pannuke", source, tmp_path, capsys)
+    assert status == 2 and says in err
+
+
+def test_a_number_of_two_cells_costs_itself_and_a_cell_in_two_pieces_is_one(tmp_path, capsys):
+    source = fold(tmp_path / "f", n=12, places=(".", ".", "."))
+    masks = np.load(source / "masks.npy")
+    masks[0, 50:58, 40:46, 0] = 10
+    masks[1, 7:8, :, 0] = 0
+    np.save(source / "masks.npy", masks)
+    status, pack, _, err = prepared("pannuke", source, tmp_path, capsys)
+    assert status == 1 and len(pack) == 59 and "fold-00-Breast: neoplastic 10: its pixels lie in 2 parts, which are no single cell" in err
+
+
 # ---- QuPath
 
 
@@ -149,10 +192,46 @@ def test_annotations_alone_are_cells_as_are_those_of_old_files(tmp_path, capsys)
     assert status == 0 and len(pack) == 2
 
 
+def on_slide(folder, of, step=2, called="s1 [d={d},x={x},y={y},w={w},h={w}]"):
+    """Four tiles of a slide, each pixel two of the slide's, with an object in each at its place on the slide (of: tile, slide) or in the
+    tile (inside)."""
+    folder.mkdir()
+    features = {}
+    for i, (x, y) in enumerate(((0, 0), (SIDE, 0), (0, SIDE), (SIDE, SIDE))):
+        name = called.format(d=step, x=step * x, y=step * y, w=step * SIDE)
+        Image.fromarray(picture(i)).save(folder / f"{name}.png")
+        top, left, bottom, right = BOXES[i]
+        inside = of == "inside"
+        box = BOXES[i] if inside else (step * (top + y), step * (left + x), step * (bottom + y), step * (right + x))
+        features[name] = [feature(box)]
+    files = {"s1": [objects[0] for objects in features.values()]} if of == "slide" else features
+    for name, objects in files.items():
+        (folder / f"{name}.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": objects}))
+    return folder
+
+
+@pytest.mark.parametrize("of", ["tile", "slide", "inside"])
+def test_objects_are_cut_out_at_their_places_on_the_slide_whose_tiles_are_one_patient(tmp_path, capsys, of):
+    status, pack, out, err = prepared("qupath", on_slide(tmp_path / "q", of), tmp_path, capsys)
+    assert (status, err) == (0, "") and len(pack) == 4 and set(pack.patients) == {"s1"}
+    assert ("lie in the tiles" if of == "inside" else "lie on the slide") in out
+    for i, name in enumerate(sorted(((0, 0), (SIDE, 0), (0, SIDE), (SIDE, SIDE)), key=lambda place: f"x={2 * place[0]},y={2 * place[1]},")):
+        number = ((0, 0), (SIDE, 0), (0, SIDE), (SIDE, SIDE)).index(name)
+        assert np.array_equal(pack.images[i], crop(picture(number), *window(Cell("", 0, *BOXES[number], 0.0), 2)))
+        assert pack.areas[i, 1] == np.prod(np.subtract(BOXES[number][2:], BOXES[number][:2]))
+
+
+def test_objects_on_a_slide_of_whose_tiles_nobody_knows_the_places_are_refused(tmp_path, capsys):
+    status, _, _, err = prepared("qupath", on_slide(tmp_path / "q", "tile", called="s1_{x}_{y}"), tmp_path, capsys)
+    assert status == 2 and err.startswith("objects must lie in their images, 3 lie outside: where QuPath exported them on the slide")
+
+
 def test_faults_of_object_files_are_told_and_the_rest_goes_on(tmp_path, capsys):
     point = feature(BOXES[0])
     point["geometry"] = {"type": "Point", "coordinates": [3, 3]}
-    objects = [FOUR[0], point, feature((500, 500, 510, 510)), feature(BOXES[1], "Zelle A"), feature(BOXES[2], "Zelle A")]
+    merged = feature(BOXES[0])
+    merged["geometry"] = {"type": "MultiPolygon", "coordinates": [feature(box)["geometry"]["coordinates"] for box in BOXES[:3]]}
+    objects = [FOUR[0], point, feature((500, 500, 510, 510)), feature(BOXES[1], "Zelle A"), feature(BOXES[2], "Zelle A"), merged]
     source = drawn(tmp_path / "q", objects)
     (source / "b.geojson").write_text('{"features": 3}')
     Image.fromarray(picture(1)).save(source / "b.png")
@@ -162,6 +241,7 @@ def test_faults_of_object_files_are_told_and_the_rest_goes_on(tmp_path, capsys):
     assert status == 1 and len(pack) == 1
     for words in (
         "a: object 2: a Point has no size",
+        "a: object 6: its pixels lie in 3 parts, which are no single cell",
         "a: object 3: 500, 500 to 510, 510 lies outside of the image (64 x 64)",
         "a: unknown type 'Zelle A', 2 objects; rename it in QuPath",
         "b: not a readable GeoJSON file",

@@ -5,7 +5,8 @@ patient and then wrote labels into a table has not forgotten the patients."""
 from __future__ import annotations
 
 from trainables.data.listing import Listing
-from trainables.data.shape import NO_CLASSES, ORDINAL, kind_of_level
+from trainables.data.no_classes import NO_CLASSES
+from trainables.data.shape import ORDINAL, kind_of_level
 from trainables.data.words import class_order, few, part_of, same, shown
 
 MOST = 0.9  # of the images: a level of folders that is called as their labels are is the classes, and says nothing else

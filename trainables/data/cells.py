@@ -4,7 +4,7 @@ crop."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from trainables.data.downloads import DOWNLOADS, cut_tile
 from trainables.data.find import list_folder
 from trainables.data.ground import TOLERANCE
 from trainables.data.listing import part_faults
-from trainables.data.look import Seen, look, near
-from trainables.data.open import Decoded, FileFault, UnreadableError, read_picture, unreadable_fault
+from trainables.data.look import Seen, near, seen_of
+from trainables.data.open import Decoded, FileFault, UnreadableError, decoded_of, open_image, picture_of, unreadable_fault
 from trainables.data.pack import Masks, Pack, load_pack, make_pack
 from trainables.data.read import class_indices, said_first, said_of, torn_copies
 from trainables.data.readers import each
@@ -41,7 +41,8 @@ def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
     order, labels, wrong, missing = class_indices(listing, classes, folder)
     parts = listing.parts if classes is None else None
     paths = [folder / name for name in listing.files]
-    images, areas, masks, said, broken = _pictures(paths, listing.names)
+    seen: dict[int, Seen] | None = {} if classes is None else None
+    images, areas, masks, said, broken = _pictures(paths, listing.names, seen)
     if faults := [*listing.faults, *wrong, *(part_faults(listing) if parts is not None else []), *broken]:
         raise RequestError(*faults)
     notes = [*said, *said_first(listing), *(note.replace("image of class", "cell of type") for note in missing)]
@@ -49,18 +50,14 @@ def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
     pack = make_pack(images, labels, order, listing.names, listing.patients, areas, notes, parts, Masks.of(masks))
     if torn := torn_copies(pack):
         raise RequestError(*torn)
-    return pack if classes is not None else _tied(pack, paths)
+    return pack if seen is None else replace(pack, ties=(*listing.series, *_ties(pack, seen)))
 
 
-def _tied(pack: Pack, paths: Sequence[Path]) -> Pack:
-    """With near duplicates kept on one side of each split: those that an inspection finds, which sees the files as they are."""
-    looks = each(lambda path: look(path, TOLERANCE), paths)
-    known = {i: seen for i, seen in enumerate(looks) if isinstance(seen, Seen)}
-    if len(known) < 2:
-        return pack
-    place = list(known)
-    close = near(list(known.values()), [pack.files[i] for i in place])
-    return replace(pack, ties=ties_of([(place[i], place[j], value, turned) for i, j, value, turned in close], pack.patients))
+def _ties(pack: Pack, seen: Mapping[int, Seen]) -> tuple[tuple[int, int], ...]:
+    """Near duplicates, as an inspection finds them, which sees the files as they are."""
+    place = sorted(seen)
+    close = near([seen[i] for i in place], [pack.files[i] for i in place]) if len(place) > 1 else []
+    return ties_of([(place[i], place[j], value, turned) for i, j, value, turned in close], pack.patients)
 
 
 def _missing(order: Iterable[str], present: Iterable[str]) -> list[str]:
@@ -77,14 +74,20 @@ def _ordered(pack: Pack, classes: Sequence[str], folder: Path) -> Pack:
     return make_pack(pack.images, labels, classes, pack.files, pack.patients, pack.areas, notes, masks=pack.masks)
 
 
-def _pictures(paths: Sequence[Path], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[str], list[str]]:
-    """Files of one cell each -> crops (N, 32, 32, 3), areas (N, 2), masks of the cells on them, notes, faults."""
+def _pictures(
+    paths: Sequence[Path], names: Sequence[str], seen: dict[int, Seen] | None = None
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[str], list[str]]:
+    """Files of one cell each -> crops (N, 32, 32, 3), areas (N, 2), masks of the cells on them, notes, faults. seen: filled with what
+    copies are found by, of the same decoding."""
     masks = [np.ones((1, 1), bool)] * len(paths)
     images, areas = np.zeros((len(paths), SIDE, SIDE, 3), np.uint8), np.ones((len(paths), 2))
 
     def one(i: int) -> str | Decoded:
         try:
-            picture, said = read_picture(paths[i])
+            opened = open_image(paths[i])
+            picture, said = picture_of(opened)
+            if seen is not None and (found := seen_of(decoded_of(opened, TOLERANCE))) is not None:
+                seen[i] = found
         except UnreadableError as fault:
             return str(fault)
         height, width = picture.shape[:2]

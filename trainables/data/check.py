@@ -5,7 +5,7 @@ image stands on two sides."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +157,10 @@ def inspect_folder(
         _check_sides("the split that comes with the data", side, files, patients, same, close, found)
     if len(order) > 1 and not found.faults:
         try:
-            sides = given_split(pack, fractions, seed) if given else split(pack, fractions, seed, ties=ties_of(close, patients))
+            place = {index: i for i, index in enumerate(good)}
+            series = [(place[i], place[j]) for i, j in listing.series if i in place and j in place]
+            pack = replace(pack, ties=(*series, *ties_of(close, patients)))
+            sides = given_split(pack, fractions, seed) if given else split(pack, fractions, seed)
         except RequestError as error:
             found.faults += error.faults
         else:  # as a study does

@@ -4,7 +4,8 @@ Comes in: images, or two folders. Goes out: pairs. Exists so that a copy on two 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,11 @@ SURE = (
     0.9965  # correlation that no two different objects of any of these sets reached, those that are drawn from one description among them
 )
 NAMED = 0.8  # correlation at the best turn of an image and one that its name says is a copy of it
+FILLED = 0.1  # of a frame's border: where so much is no ground, the picture may go on beyond it
+SQUASHED = 0.9925  # correlation of two frames of unlike shape: copies that were squashed have 0.993 and more, the best of others 0.991 (Q)
+ONE_SIZE = 0.05  # of a set's files, from which on their size is one that they were brought to
+MOST_TURNED = 50_000_000  # pairs, up to which they are compared in all eight positions: a minute
+AT_ONCE = 16_000_000  # correlations in memory
 PROPORTION = 0.1  # by which the sides of two boxes may differ, as a logarithm
 SAME_SET = 0.05  # of an external set's images that are near duplicates of the study's own: it is not external
 
@@ -39,28 +45,83 @@ class Framed:
 
     turns: np.ndarray  # float16, see `rotation.polar_frame`
     cut: bool  # its object reaches the frame, or lay in one that was cut away: a turn may have taken its ends
-    shape: float  # how much longer one side is than the other, as a logarithm
+    size: tuple[int, int]  # height, width
+    whole: np.ndarray  # float16, all of the frame, see `reduced`
+    tissue: np.ndarray | None  # the same by the file's own gray, where the frame holds no ground that tells an object from it
 
     @classmethod
     def of(cls, decoded: Decoded) -> Framed:
         gray = decoded.gray
-        reaches = any(side.any() for side in (gray[0], gray[-1], gray[:, 0], gray[:, -1]))
-        return cls(polar_frame(gray), decoded.framed or reaches, abs(float(np.log(gray.shape[0] / gray.shape[1]))))
+        border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
+        whole = decoded.luma is not None and np.count_nonzero(border) >= FILLED * len(border)
+        tissue = polar_frame(decoded.luma, ground=False) if whole else None
+        return cls(polar_frame(gray), decoded.framed or bool(border.any()), (gray.shape[0], gray.shape[1]), reduced(gray), tissue)
+
+    @property
+    def tall(self) -> float:
+        """How much higher it is than wide, as a logarithm."""
+        return float(np.log(self.size[0] / self.size[1]))
 
 
 def framed_pairs(frames: Sequence[Framed], others: Sequence[Framed] | None = None) -> list[tuple[int, int, float]]:
-    """(i, j, correlation) of images of which one is the other turned in its frame: of alike frames, and at least one of them cut."""
+    """(i, j, correlation) of images of which one is the other turned in its frame: of alike frames, and at least one of them cut; or both
+    of tissue that fills them."""
     second = frames if others is None else others
     cut, against = ([i for i, frame in enumerate(some) if frame.cut and frame.turns.any()] for some in (frames, second))
+    filled, filling = ([i for i, frame in enumerate(some) if frame.tissue is not None and frame.tissue.any()] for some in (frames, second))
+    everything = range(len(frames)), range(len(second))
     found: dict[tuple[int, int], float] = {}
-    for mine, theirs in ((cut, range(len(second))), *(() if others is None else ((range(len(frames)), against),))):
-        if not len(mine) or not len(theirs):
-            continue
-        for a, b, value in turned_pairs(np.stack([frames[i].turns for i in mine]), np.stack([second[j].turns for j in theirs])):
+
+    def add(mine: Sequence[int], theirs: Sequence[int], looks: Sequence[np.ndarray], of: Sequence[np.ndarray] | None) -> None:
+        for a, b, value in turned_pairs(np.stack(looks), None if of is None else np.stack(of)):
             i, j = mine[a], theirs[b]
-            if abs(frames[i].shape - second[j].shape) < PROPORTION and (others is not None or i != j):
+            if abs(abs(frames[i].tall) - abs(second[j].tall)) < PROPORTION and (others is not None or i != j):
                 found.setdefault((min(i, j), max(i, j)) if others is None else (i, j), value)
+
+    for mine, theirs in ((cut, everything[1]), *(() if others is None else ((everything[0], against),))):
+        if len(mine) and len(theirs):
+            add(mine, theirs, [frames[i].turns for i in mine], [second[j].turns for j in theirs])
+    if filled and filling:
+        own = [frame.tissue for frame in frames if frame.tissue is not None and frame.tissue.any()]
+        their = [frame.tissue for frame in second if frame.tissue is not None and frame.tissue.any()]
+        add(filled, filling, own, None if others is None else their)
+    for i, j, value in _squashed(frames, second):
+        if others is not None or i != j:
+            found.setdefault((min(i, j), max(i, j)) if others is None else (i, j), value)
     return [(i, j, value) for (i, j), value in found.items()]
+
+
+def _squashed(frames: Sequence[Framed], second: Sequence[Framed]) -> Iterator[tuple[int, int, float]]:
+    """(i, j, correlation) of images of which one was resized to another shape, as networks ask for, and perhaps turned by 90 degrees or
+    mirrored then: all its set's have that size, or it is square."""
+    for mine, theirs, swapped in ((frames, second, False), (second, frames, True)):
+        numbers = Counter(frame.size for frame in mine)
+        shapes: dict[float, list[int]] = {}
+        for i, frame in enumerate(mine):
+            if frame.size[0] == frame.size[1] or numbers[frame.size] >= max(3, ONE_SIZE * len(mine)):
+                shapes.setdefault(frame.tall, []).append(i)
+        if swapped and frames is second:
+            return
+        tall = np.array([frame.tall for frame in theirs])
+        for own, resized in shapes.items():
+            for turn in range(4):
+                unlike = np.flatnonzero(np.abs((-own if turn % 2 else own) - tall) >= PROPORTION)  # in a set of one shape there is none
+                if not len(unlike) or (turn and len(unlike) * len(resized) > MOST_TURNED):
+                    continue
+                other = np.stack([theirs[j].whole for j in unlike]).astype(np.float32)
+                for i, b, value in _alike([mine[i].whole for i in resized], other, turn):
+                    yield (int(unlike[b]), resized[i], value) if swapped else (resized[i], int(unlike[b]), value)
+
+
+def _alike(some: Sequence[np.ndarray], other: np.ndarray, turn: int) -> Iterator[tuple[int, int, float]]:
+    """(i, j, correlation) of reduced images, the first turned by so many times 90 degrees, mirrored or not."""
+    block = max(1, min(1024, AT_ONCE // len(other)))
+    for start in range(0, len(some), block):
+        looks = np.stack(some[start : start + block]).reshape(-1, SIDE, SIDE).astype(np.float32)
+        for mirrored in (False, True):
+            values = np.rot90(looks[:, :, ::-1] if mirrored else looks, turn, (1, 2)).reshape(len(looks), -1) @ other.T
+            for a, b in np.argwhere(values >= (SURE if turn or mirrored else SQUASHED)).tolist():
+                yield start + a, b, float(values[a, b])
 
 
 @dataclass(frozen=True)
@@ -146,7 +207,11 @@ def near_pairs(
     for i, j, value in framed_pairs([frames[i] for i in chosen]) if frames else ():
         pairs.setdefault((int(chosen[i]), int(chosen[j])), (value, True))
     for i, j in named_pairs(files):
-        if keys[i] != keys[j] and (i, j) not in pairs and (value := agree(turns[i], turns[j])) >= NAMED:
+        if keys[i] == keys[j] or (i, j) in pairs:
+            continue
+        filled = [frames[k].tissue for k in (i, j) if frames and frames[k].tissue is not None]
+        value = max(agree(turns[i], turns[j]), agree(*filled) if len(filled) == 2 else 0.0)  # type: ignore[arg-type]
+        if value >= NAMED:
             pairs[i, j] = (value, True)
     return sorted(((i, j, value, is_turned) for (i, j), (value, is_turned) in pairs.items()), key=lambda pair: (-pair[2], pair[:2]))
 

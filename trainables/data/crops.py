@@ -4,15 +4,21 @@ Comes in: a tile's pixels and a cell's box. Goes out: crops. Exists so that ever
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import label
+from scipy.ndimage import find_objects, label
 
 from trainables.data.open import Decoded
 
 SIDE = 32  # pixels of a crop (Nakhli et al., section 4.3)
+SMALLEST = 10  # pixels: a nucleus that a tile's border cuts down to less shows nothing
+SPECK = 0.1  # of a cell's largest part: smaller ones are slips of the pen
+MOST_PARTS = 2  # of a cell, which another one may lie across
+MOST_OF_TILE, WIDE = 0.25, 4096  # part of a tile, and pixels: what takes more than both is no single cell
+NUMBERED = 0.2  # of a set's numbers that are no single cell, above which its masks are taken not to number cells at all
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Tile:
     faults: list[str] = field(default_factory=list)  # "cell 12: why", or why the whole tile is left out
     said: Decoded | None = None  # what was done to its image, without the pixels
     untyped: int = 0  # cells without a type, or too small to show one, left out
+    joined: int = 0  # numbers of a mask that are no single cell, left out
+    outside: int = 0  # objects that lie beyond the tile, left out
     clipped: int = 0  # boxes that reached beyond the tile
     regions: int = 0  # outlines around many cells, left out
     others: Counter[str] = field(default_factory=Counter)  # objects of kinds that are no cells, left out
@@ -51,6 +59,33 @@ def window(cell: Cell, factor: int) -> tuple[int, int, int]:
     tile."""
     side = factor * max(cell.bottom - cell.top, cell.right - cell.left)
     return (cell.top + cell.bottom - side) // 2, (cell.left + cell.right - side) // 2, side
+
+
+def not_one(mask: np.ndarray, tile: float) -> str:
+    """Why pixels (h, w) bool that a mask gives one number, on a tile of so many pixels, are no single cell; '' where they may be one."""
+    if np.count_nonzero(mask) > max(WIDE, MOST_OF_TILE * tile):
+        return f"its pixels cover {np.count_nonzero(mask) / tile:.0%} of the tile"
+    parts, number = label(mask, np.ones((3, 3)))
+    if number < 2:
+        return ""
+    sizes = np.bincount(parts.ravel())[1:]
+    largest = int(sizes.argmax())
+    ends = [[(side.start, side.stop) for side in place] for place in find_objects(parts)]
+    some = [i for i in range(number) if sizes[i] >= max(SMALLEST, SPECK * sizes[largest])]
+    reach = max(last - first for first, last in ends[largest])
+    gaps = [max(max(a - d, c - b) for (a, b), (c, d) in zip(ends[i], ends[largest], strict=True)) for i in some]
+    return f"its pixels lie in {len(some)} parts" if len(some) > MOST_PARTS or max(gaps, default=0) > reach else ""
+
+
+def joined_fault(tiles: Sequence[Tile]) -> str:
+    """The fault of a set whose masks do not number single cells; ''."""
+    joined, cells = sum(tile.joined for tile in tiles), sum(len(tile.cells) for tile in tiles)
+    if joined <= NUMBERED * (joined + cells):
+        return ""
+    return (
+        f"a mask must give each cell a number of its own, {joined:,} of {joined + cells:,} numbers stand for several cells: these masks "
+        "say where cells of a type are and not which pixels are one cell's; number the cells with a program that separates touching nuclei"
+    )
 
 
 def dark_part(part: np.ndarray) -> np.ndarray:

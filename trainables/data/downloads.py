@@ -34,6 +34,12 @@ class Download:
     tiles: int
 
 
+# Where on its slide a tile lies, at the end of its name, as QuPath and other programs write it.
+PLACED = re.compile(
+    r"(?<=.)(?:[ _-]*\[[^\]]*\bx=-?\d+[^\]]*\by=-?\d+[^\]]*\]|[ _-]+x[=_]?\d+[ _-]+y[=_]?\d+(?:[ _-]+[wh][=_]?\d+)*)(?:\.ome)?$",
+    re.IGNORECASE,
+)
+
 DOWNLOADS = {
     "consep": Download("Images", "Labels", ".mat", consep_cells, 2, 24319, 41),
     "nucls": Download("rgb", "csv", ".csv", nucls_cells, 1, 51986, 1744),
@@ -79,9 +85,10 @@ def cut_tile(download: Download, name: str, image: Path | None, labels: Path | N
 
 
 def patient_of(tile: str) -> str:
-    """The TCGA participant in a tile's name, TCGA-A1-A0SP of TCGA-A1-A0SP-DX1_id-..._left-...; the tile itself where there is none."""
+    """The TCGA participant in a tile's name, TCGA-A1-A0SP of TCGA-A1-A0SP-DX1_id-..._left-...; else its slide, where the name says where on
+    it the tile lies: slide of `slide [x=512,y=0]` and of slide_x512_y0; else the tile itself."""
     found = re.search(r"TCGA-[A-Za-z0-9]+-[A-Za-z0-9]+", tile)
-    return found[0] if found else tile
+    return found[0] if found else PLACED.sub("", tile)
 
 
 def _apart(work: Callable[..., Tile], jobs: Sequence[tuple[str, Path | None, Path | None]]) -> list[Tile]:

@@ -14,11 +14,13 @@ from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing, settled
 from trainables.data.manifest import from_manifest
-from trainables.data.open import SUFFIXES, text_link
+from trainables.data.open import SUFFIXES
+from trainables.data.series import tied_series
 from trainables.data.shape import MASKS, MASKS_OR_CLASS, from_folders
+from trainables.data.stand_ins import text_link
 from trainables.data.stems import originals_of, owners
 from trainables.data.tree import Tree, walk
-from trainables.data.which_table import choose_table
+from trainables.data.which_table import choose_tables
 from trainables.data.words import class_order, count, few, is_missing, same, shown, them
 
 IMAGES_NOT_READ = (
@@ -42,39 +44,46 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
     listing = Listing()
     _odd(tree, listing)
     _text_links(folder, tree, listing)
-    table = choose_table(folder, tree.others, tree.images, listing)
-    images = without_masks(tree.images, shown(str(folder)), bool(layout or table), listing)
+    tables = choose_tables(folder, tree.others, tree.images, listing)
+    images = without_masks(tree.images, shown(str(folder)), bool(layout or tables), listing)
     if {"data.json", "images.npy"} <= set(tree.others):
         listing.faults.append(
             f"'{shown(str(folder))}' is a packed set, which a study reads as it is; inspect the folder of images that it was made of"
         )
         return listing
-    if table is None and not layout and (kind := prepared_as(tree)):
+    if not tables and not layout and (kind := prepared_as(tree)):
         listing.faults.append(
             f"'{shown(str(folder))}' holds whole tiles with their cells ({kind}), and no folder per class; "
             f"cut the cells out first: python -m search data prepare {kind} {shlex.quote(shown(str(folder)))} OUT"
         )
         return listing
-    if not images and table is None:
+    if not images and not tables:
         if not listing.faults:
             inside = f"it holds {few([shown(name) for name in tree.others])}" if tree.others else "it is empty"
             listing.faults.append(
                 f"'{shown(str(folder))}' must hold images ({' '.join(SUFFIXES)}), {inside}; put them there, a folder per class"
             )
         return listing
-    if table is not None and layout:
+    if tables and layout:
         listing.faults.append(
-            f"{shown(table)} names the images, and --layout says what the folders are; leave --layout out, or move the table out of "
-            "the data"
+            f"{few([shown(name) for name in tables])} names the images, and --layout says what the folders are; leave --layout out, or "
+            "move the table out of the data"
         )
-    elif table is not None:
-        from_manifest(folder, table, images, group, listing)
+    elif tables:
+        from_manifest(folder, tables, images, group, listing)
     else:
         from_folders(folder, images, tree, layout, listing)
+        if group == "patient" and listing.owned is not None and listing.files:
+            patients, where = listing.owned
+            listing.patients = [patients.get(name, "") for name in listing.files]
+            listing.levels = [line for line in listing.levels if not line.startswith("patient:")] + [f"patient: {where}, by folder"]
     if group == "patient" and (listing.patients is None or all(map(is_missing, listing.patients))):
         _owners(listing)
-    _others(folder, tree, table, listing)
-    return settled(listing, group)
+    _others(folder, tree, tables, listing)
+    listing = settled(listing, group)
+    listing.series, said = tied_series(listing.names, listing.labels, listing.patients, listing.parts)
+    listing.warnings += said
+    return listing
 
 
 def _owners(listing: Listing) -> None:
@@ -82,7 +91,7 @@ def _owners(listing: Listing) -> None:
     listing.owners = owners(listing.names, listing.labels)
     if words := class_order(listing.owners):
         listing.warnings.append(
-            f"no patient is named, and the files' names begin with {len(words)} words that repeat ({few(words, 3)}): if they are patients, "
+            f"no patient is named, and the files' names hold {len(words)} words that repeat ({few(words, 3)}): if they are patients, "
             f"a split parts them; --fix MANIFEST writes them into a column patient, in which you can correct them"
         )
 
@@ -241,9 +250,9 @@ def _names(path: Path, images: Sequence[str]) -> bool:
     return len(found & {PurePosixPath(name).name for name in images}) > 1
 
 
-def _others(folder: Path, tree: Tree, table: str | None, listing: Listing) -> None:
+def _others(folder: Path, tree: Tree, tables: Sequence[str], listing: Listing) -> None:
     """Files that are not read: counted; named where they look like images or tables that were meant."""
-    rest = [name for name in tree.others if name != table]
+    rest = [name for name in tree.others if name not in tables]
     unread = unread_images(folder, rest)
     if unread:
         kinds = class_order(PurePosixPath(name).suffix.lower() or "no ending" for name in unread)

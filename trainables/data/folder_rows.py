@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainables.data.shape import NO_CLASSES, kind_of_level
+from trainables.data.no_classes import NO_CLASSES
+from trainables.data.shape import kind_of_level
 from trainables.data.table import LABEL_WORDS, heads
 from trainables.data.words import class_order, part_of, same
 
@@ -38,6 +39,13 @@ def folder_column(rows: Sequence[Sequence[str]], images: Sequence[str]) -> int |
         if len(hits) > 1 and len(set(hits)) == len(hits) >= len(cells) / 2:
             return i
     return None
+
+
+def owners_by_folder(rows: Sequence[Sequence[str]], place: int, owner: int, images: Sequence[str]) -> dict[str, str]:
+    """Image -> patient, of a table with a column for each: folders, their patients."""
+    folders = _by_folder(images)
+    pairs = [(row[place], row[owner]) for row in rows[1:] if max(place, owner) < len(row)]
+    return {image: patient for name, patient in pairs for image in folders.get(same(name), ())}
 
 
 def label_column(columns: Sequence[str]) -> int | None:

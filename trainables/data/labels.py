@@ -13,7 +13,7 @@ import scipy.fft
 import scipy.io
 from scipy.ndimage import find_objects
 
-from trainables.data.crops import Cell, Tile
+from trainables.data.crops import Cell, Tile, not_one
 from trainables.data.open import UnreadableError
 
 CONSEP_CLASSES = ("miscellaneous", "inflammatory", "epithelial", "spindle")
@@ -85,6 +85,10 @@ def consep_cells(path: Path, height: int, width: int, typed: bool = True) -> Til
             continue
         rows, columns = places[number - 1]
         inside = mask[rows, columns] == number
+        if why := not_one(inside, mask.size):
+            tile.joined += 1
+            tile.faults.append(f"cell {number}: {why}, which are no single cell")
+            continue
         tile.cells.append(Cell(str(number), int(kind), rows.start, columns.start, rows.stop, columns.stop, float(areas[number]), inside))
     return tile
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +34,13 @@ class Seen:
 def look(path: Path, tolerance: int) -> Seen | str | None:
     """One image; the reason where it cannot be read; None where it is all background."""
     try:
-        decoded = decode(path, tolerance)
+        return seen_of(decode(path, tolerance))
     except UnreadableError as error:
         return str(error)
+
+
+def seen_of(decoded: Decoded) -> Seen | None:
+    """An image that was decoded; None where it is all background."""
     gray = decoded.gray
     foreground = int(np.count_nonzero(gray))
     if not foreground:
@@ -44,7 +48,7 @@ def look(path: Path, tolerance: int) -> Seen | str | None:
     key = hashlib.blake2b(f"{gray.shape}".encode() + gray.tobytes(), digest_size=16).digest()
     box = foreground_box(gray)
     height, width = gray.shape
-    said = replace(decoded, gray=gray[:0])
+    said = decoded.without_pixels
     turned = reduced(in_one_position(box))
     return Seen(height, width, foreground, said, key, reduced(box), turned, polar(box), box.shape, Framed.of(decoded))
 

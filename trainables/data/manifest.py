@@ -7,14 +7,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from trainables.data.beside import said_by_folders
 from trainables.data.folder_rows import other_classes, row_an_image
 from trainables.data.listing import Listing
-from trainables.data.open import SUFFIXES
-from trainables.data.table import KNOWN, TableError, heads, plain, read_cells
-from trainables.data.words import class_order, count, few, is_missing, part_of, same, shown, them
+from trainables.data.matched import matched
+from trainables.data.table import KNOWN, TableError, heads, read_cells
+from trainables.data.words import class_order, count, few, is_missing, part_in, part_of, same, shown, them
 
 PATIENT_HEADS = (
     "patient id", "patientid", "patients", "patient no", "patient number", "patient name", "pat id", "pid", "case", "case id", "subject",
@@ -28,18 +28,18 @@ MOST_PARTS = 6  # words of a column that may be a split
 FOLD_WORDS = ("fold", "folds", "cv", "cv fold", "cvfold", "kfold", "k fold", "fold id", "fold no")
 
 
-def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, listing: Listing) -> None:
-    """Fills the listing from a table. found: the images below the folder."""
-    faults, title = listing.faults, shown(table)
+def from_manifest(folder: Path, tables: Sequence[str], found: Sequence[str], group: str, listing: Listing) -> None:
+    """Fills the listing from a table, or from one for each part of a split. found: the images below the folder."""
+    faults, title = listing.faults, ", ".join(map(shown, tables))
     try:
-        rows = read_cells(folder / table)
+        rows = _in_one([(table, read_cells(folder / table)) for table in tables])
     except TableError as error:
         faults.append(f"{title} {error}")
         return
     if not rows:
         faults.append(f"{title} must name the images, it is empty; write file,label,patient and a line per image, or remove it")
         return
-    said = [] if same(Path(table).stem) == "manifest" else other_classes(rows, found)
+    said = [] if same(Path(tables[0]).stem) == "manifest" else other_classes(rows, found)
     rows, of_folders = row_an_image(rows, found, PATIENT_HEADS)
     if of_folders and said:
         faults.append(
@@ -64,7 +64,7 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
     if not entries:
         faults.append(f"{title} must name the images, it has a head and no line; write a line per image, or remove it")
         return
-    kept = _matched(folder, title, entries, found, listing)
+    kept = matched(folder, title, entries, found, listing)
     kept.sort(key=lambda pair: pair[0])
     listing.files = [name for name, _ in kept]
     listing.labels = [entry["label"] for _, entry in kept]
@@ -84,7 +84,8 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
             listing.warnings += _odd_patients(title, rows[0][columns.index(group)].strip(), [entry[group] for entry in entries])
     if "split" in columns:
         listing.parts = [entry["split"] for _, entry in kept]
-        listing.levels.append(f"part: its column {rows[0][columns.index('split')].strip()}")
+        of = "the names of the tables" if len(tables) > 1 else f"its column {rows[0][columns.index('split')].strip()}"
+        listing.levels.append(f"part: {of}")
     said_by_folders(title, group, listing)
     unused = [column for column in columns if column and column not in ("file", "label", "split")]
     if unused and group not in columns and listing.patients is None:  # a patient under another name would be parted without a word
@@ -92,6 +93,22 @@ def from_manifest(folder: Path, table: str, found: Sequence[str], group: str, li
             f"{title} has no column {group}, so that a split may part a patient; "
             f"if one of its other columns ({few(unused)}) names the patient, call it {group}"
         )
+
+
+def _in_one(tables: Sequence[tuple[str, list[list[str]]]]) -> list[list[str]]:
+    """The rows of tables of one head, each with its part of the split; of one table alone its own."""
+    if len(tables) == 1:
+        return tables[0][1]
+    head = tables[0][1][0]
+    other = [shown(name) for name, rows in tables if list(map(same, rows[0])) != list(map(same, head))]
+    if other:
+        raise TableError(f"must have one head, {few(other)} has another one than {shown(tables[0][0])}; give them the same columns")
+    if "split" in heads(head):
+        raise TableError("are parts of a split by their names and have a column split; join them in one table")
+    return [
+        [*head, "split"],
+        *([*row, *[""] * (len(head) - len(row)), part_in(Path(name).stem)] for name, rows in tables for row in rows[1:]),
+    ]
 
 
 def _odd_patients(title: str, head: str, cells: Sequence[str]) -> list[str]:
@@ -185,84 +202,3 @@ def _sound_head(title: str, columns: Sequence[str], group: str, listing: Listing
     if twice:
         faults.append(f"{title}: a column may stand once, {', '.join(twice)} stand{'s' if len(twice) == 1 else ''} twice; remove one")
     return not (missing or twice)
-
-
-def _matched(
-    folder: Path, title: str, entries: Sequence[dict[str, str]], found: Sequence[str], listing: Listing
-) -> list[tuple[str, dict[str, str]]]:
-    """(image, its line) of all lines that name one, and faults for the others. A name is taken as it stands, in another case or Unicode
-    form, or without its folders, where that leaves one image alone."""
-    faults = listing.faults
-    known, loose, bare = set(found), _unique(found, plain), _unique(found, lambda name: plain(PurePosixPath(name).name))
-    without = _unique(found, lambda name: plain(PurePosixPath(name).with_suffix("").as_posix()))  # as spreadsheets name images
-    stems = _unique(found, lambda name: plain(PurePosixPath(name).stem))
-    names = [raw if (raw := entry["file"]) in known else raw.strip().replace("\\", "/").removeprefix("./") for entry in entries]
-    outside = [name for name in names if name not in known and _is_outside(name)]
-    if outside:
-        faults.append(
-            f"{title}: a file is named relative to the folder, {len(outside)} are not: {few(outside)}; write for example class/image.png"
-        )
-    kept: list[tuple[str, dict[str, str]]] = []
-    absent, again, nameless, spelt = [], [], [], 0
-    seen: set[str] = set()
-    for name, entry in zip(names, entries, strict=True):
-        word = plain(name)
-        image = name if name in known else loose.get(word) or (None if "/" in name else bare.get(word))
-        if image is None and not name.lower().endswith(SUFFIXES):
-            image = without.get(word) or (None if "/" in name else stems.get(word))
-        spelt += image is not None and image != name
-        key = image or name
-        if key in seen:
-            again.append(name)
-            continue
-        seen.add(key)
-        if image is None:
-            if name not in outside:
-                absent.append(name or "(no name)")
-        elif is_missing(entry["label"]) and not _is_folder(entry["label"], image):
-            nameless.append(f"{shown(image)} ('{entry['label']}')" if entry["label"] else shown(image))
-        else:
-            kept.append((image, entry))
-    if spelt:
-        listing.notes.append(
-            f"{title}: {count(spelt, 'file')} named in another spelling, without the folder or the ending, each taken as the one "
-            "image that fits"
-        )
-    if again:
-        faults.append(f"{title}: a file may stand once, {len(again)} stand again: {few(again)}; remove the second line")
-    if absent:
-        odd = [name for name in absent if (folder / name).is_file()]
-        step = (
-            f"images end in {' '.join(SUFFIXES)}"
-            if odd
-            else f"correct the name{'s' if len(absent) > 1 else ''} or remove the line{'s' if len(absent) > 1 else ''}"
-        )
-        faults.append(f"{title}: every file must be an image in the folder, {len(absent)} are not: {few(absent)}; {step}")
-    if nameless:
-        faults.append(
-            f"{title}: every file needs a label, {len(nameless)} have none: {few(nameless)}; fill the label column (words such as "
-            "nan, NA, unknown count as none)"
-        )
-    unnamed = [shown(name) for name in found if name not in seen]
-    if unnamed:
-        faults.append(
-            f"{title} must name every image of the folder, {len(unnamed)} are not in it: {few(unnamed)}; add or remove {them(unnamed)}"
-        )
-    return kept
-
-
-def _is_outside(name: str) -> bool:
-    return name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name.split("/")[0]
-
-
-def _is_folder(label: str, image: str) -> bool:
-    """Whether an image lies in a folder of its label's name: a class that is called None is one."""
-    return bool(label) and any(same(label) == same(part) for part in image.split("/")[:-1])
-
-
-def _unique(names: Sequence[str], key) -> dict[str, str]:  # type: ignore[no-untyped-def]
-    """key(name) -> name, of keys that one name alone has."""
-    found: dict[str, list[str]] = {}
-    for name in names:
-        found.setdefault(key(name), []).append(name)
-    return {word: of[0] for word, of in found.items() if len(of) == 1}

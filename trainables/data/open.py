@@ -4,12 +4,11 @@ all readers see a file in the same way: its orientation, its pages, its depth, i
 
 from __future__ import annotations
 
-import re
 import struct
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from trainables.data.ground import TOLERANCE, on_black
-from trainables.data.words import count, few, shown, them
+from trainables.data.stand_ins import is_pointer, text_link
+from trainables.data.words import count, few, them
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LARGEST = 40_000_000  # pixels of one file; a frame of a microscope's camera has up to 25 million, a whole-slide image thousands of millions
@@ -70,6 +70,11 @@ class Decoded:
     unsure: str = ""  # why the ground may be another one than was taken, in a few words
     framed: bool = False  # a frame of another ground was cut away
     most: float = 0.0  # the highest value of a file of more than 8 bits
+    luma: np.ndarray | None = None  # float32 (h, w) in 0..255, as the file has it, ground and all
+
+    @property
+    def without_pixels(self) -> Decoded:
+        return replace(self, gray=self.gray[:0], luma=None)
 
 
 def open_image(path: Path) -> Opened:
@@ -100,26 +105,12 @@ def open_image(path: Path) -> Opened:
     except DAMAGE as error:
         if target := text_link(path):
             raise UnreadableError(f"a link that was copied as text, to {target}") from None
-        if _is_pointer(path):
+        if is_pointer(path):
             raise UnreadableError("a pointer of Git LFS; git lfs pull brings the image") from None
         reason = (
             (_unknown_tiff(path) or "not an image") if "cannot identify" in str(error) else (str(error).splitlines() or ["damaged"])[0][:80]
         )
         raise UnreadableError(reason) from None
-
-
-def text_link(path: Path) -> str:
-    """What a symbolic link names that became a small text file, as git, zip and shares without links leave them; '' for other files."""
-    try:
-        if path.stat().st_size > 1024:
-            return ""
-        words = path.read_bytes().decode("utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError):
-        return ""
-    if "\n" in words or "\0" in words or not re.search(r"[/\\]", words):
-        return ""
-    is_path = words.startswith(("../", "./", "/", "..\\")) or (path.parent / words).exists()
-    return shown(words) if is_path else ""
 
 
 def _sample(opened: Image.Image) -> tuple[int, int]:
@@ -162,15 +153,6 @@ def _unknown_tiff(path: Path) -> str:
         f"a TIFF of {count(bands, 'band')} of {bits} bits ({kinds.get(kind, 'whole numbers')}), which is not read; "
         "save it as gray or RGB of 8 or 16 bits"
     )
-
-
-def _is_pointer(path: Path) -> bool:
-    """Whether Git LFS has left its note in a file's place. A file that cannot be read is none: its own error says why."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(23) == b"version https://git-lfs"
-    except OSError:
-        return False
 
 
 def _deep(path: Path, opened: Image.Image, raw: str) -> np.ndarray | None:
@@ -254,17 +236,24 @@ def gray_and_alpha(opened: Opened) -> tuple[np.ndarray, np.ndarray | None]:
 
 def decode(path: Path, tolerance: int = TOLERANCE) -> Decoded:
     """The image at `path` as gray values on a background of exactly 0; UnreadableError where that cannot be had. See `ground.on_black`."""
-    opened = open_image(path)
+    return decoded_of(open_image(path), tolerance)
+
+
+def decoded_of(opened: Opened, tolerance: int = TOLERANCE) -> Decoded:
+    """The same of a file that was opened."""
     gray, alpha = gray_and_alpha(opened)
     found = on_black(gray, alpha, tolerance)
-    return Decoded(
-        found.black, found.inverted, opened.deep is not None, opened.pages, opened.turned, found.unsure, found.framed, opened.most
-    )
+    deep = opened.deep is not None
+    return Decoded(found.black, found.inverted, deep, opened.pages, opened.turned, found.unsure, found.framed, opened.most, gray)
 
 
 def read_picture(path: Path) -> tuple[np.ndarray, Decoded]:
     """uint8 (H, W, 3) in colour, and what was done to the file (without its pixels)."""
-    opened = open_image(path)
+    return picture_of(open_image(path))
+
+
+def picture_of(opened: Opened) -> tuple[np.ndarray, Decoded]:
+    """The same of a file that was opened."""
     return _colour(opened), Decoded(np.zeros((0, 0), np.uint8), False, opened.deep is not None, opened.pages, opened.turned)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import find_objects
 
-from trainables.data.crops import Cell, Tile, crop, window
+from trainables.data.crops import SMALLEST, Cell, Tile, crop, not_one, window
 from trainables.data.downloads import Download
 from trainables.data.words import count, few, shown
 
@@ -21,7 +21,8 @@ from trainables.data.words import count, few, shown
 PLANES = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
 TO_OURS = {0: 2, 1: 1, 2: 3, 3: 0, 4: 2}  # plane -> index of CONSEP_CLASSES
 FACTOR = 2  # the window's side in sides of the cell, as CoNSeP's
-SMALLEST = 10  # pixels: a nucleus that a tile's border cuts down to less shows nothing
+LOOKED_AT = 200  # images of a fold, of which each takes 3 MB of a file, for the order of its planes
+FOREIGN = 0.02  # of a tile's pixels that may be background and cell at once, or neither
 ARRAYS = ("images", "masks", "types")
 
 
@@ -73,6 +74,8 @@ def read_fold(fold: Fold) -> list[Tile]:
     if fault := _shapes(arrays):
         return [Tile(fold.name, faults=[fault])]
     images, masks, types = arrays["images"], arrays["masks"], arrays.get("types")
+    if fault := _order(masks):
+        return [Tile(fold.name, faults=[fault])]
     digits = len(str(len(images)))
     tiles = []
     for i in range(len(images)):
@@ -93,6 +96,29 @@ def _shapes(arrays: dict[str, np.ndarray]) -> str:
         return f"masks.npy must have the images' {images.shape[:3]} and 5 or 6 planes, it has {masks.dtype} {masks.shape}"
     if types is not None and types.shape != (len(images),):
         return f"types.npy must have a tissue for each of {count(len(images))}, it has {types.shape}"
+    return ""
+
+
+def _order(masks: np.ndarray) -> str:
+    """What keeps the planes from being PanNuke's in their order; ''. One of one number that fills most of an image, where no cell of
+    another plane lies, is the background, and stands last; the last of six holds no numbers of cells."""
+    masks = masks[:: max(1, len(masks) // LOOKED_AT)]
+    found, numbered = [0] * len(PLANES), 0
+    for mask in masks:
+        filled = np.asarray(mask) > 0
+        for plane in np.flatnonzero(filled[..., : len(PLANES)].mean((0, 1)) > 0.5).tolist():
+            here = filled[..., plane]
+            others = np.delete(filled, plane, 2).any(2)
+            found[plane] += bool((here & others).mean() <= FOREIGN and len(np.unique(mask[..., plane][here])) == 1)
+        numbered += len(filled[0, 0]) > len(PLANES) and bool(set(np.unique(mask[..., len(PLANES)]).tolist()) - {0, 1, 255})
+    plane = int(np.argmax(found))
+    words = f"the planes of masks.npy must be {', '.join(PLANES)} and at most background behind them; "
+    if found[plane] and 2 * found[plane] >= len(masks):
+        return (
+            f"{words}plane {plane + 1} is the background in {found[plane]:,} of {len(masks):,} images, which shifts the types: put it last"
+        )
+    if numbered and 2 * numbered >= len(masks):
+        return f"{words}the last plane holds numbers of cells in {numbered:,} of {len(masks):,} images: put the planes in this order"
     return ""
 
 
@@ -119,9 +145,12 @@ def _tile(name: str, image: np.ndarray, mask: np.ndarray) -> Tile:
                 tile.untyped += 1
                 continue
             rows, columns = place
-            cell = Cell(
-                f"{kind}{number}", plane, rows.start, columns.start, rows.stop, columns.stop, float(areas[number]), numbers[place] == number
-            )
+            inside = numbers[place] == number
+            if why := not_one(inside, numbers.size):
+                tile.joined += 1
+                tile.faults.append(f"{kind} {number}: {why}, which are no single cell")
+                continue
+            cell = Cell(f"{kind}{number}", plane, rows.start, columns.start, rows.stop, columns.stop, float(areas[number]), inside)
             tile.cells.append(cell)
             crops.append(crop(picture, *window(cell, FACTOR)))
     return replace(tile, crops=np.stack(crops)) if crops else tile

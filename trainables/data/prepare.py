@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from trainables.data import pannuke, qupath
-from trainables.data.crops import SIDE, Tile, window
+from trainables.data.crops import SIDE, SMALLEST, Tile, joined_fault, window
 from trainables.data.downloads import DOWNLOADS, Download, _apart, cut_tile, find_tiles, patient_of
 from trainables.data.labels import CONSEP_CLASSES, CONSEP_SCHEMES, NUCLS_CLASSES
 from trainables.data.pack import Masks, make_pack, save_pack
@@ -84,7 +84,7 @@ def prepare_pannuke(source: Path, out: Path) -> int:
     notes = ["the patient of an image is not published: each image counts as a patient of its own, and those of one slide may be parted"]
     notes += [note for note in (pannuke.said_of_tissues(tiles),) if note]
     if small := sum(tile.untyped for tile in tiles):
-        notes.append(f"{count(small, 'cell')} of fewer than {pannuke.SMALLEST} pixels left out")
+        notes.append(f"{count(small, 'cell')} of fewer than {SMALLEST} pixels left out")
     return _pack(tiles, CONSEP_CLASSES, lambda name: name, notes, out, pannuke.PUBLISHED, len(faults))
 
 
@@ -103,7 +103,17 @@ def prepare_qupath(source: Path, out: Path) -> int:
         if image is not None and objects is not None:
             files.setdefault(image, []).append(shown(objects.relative_to(source).as_posix()))
     twice = {image: names for image, names in files.items() if len(names) > 1}
-    tiles = _apart(partial(cut_tile, qupath.OBJECT_FILES), [job for job in found if job[1] not in twice])
+    jobs = [job for job in found if job[1] not in twice]
+    placed = any(image is not None and qupath.region_of(image.name) for _, image, _ in jobs)
+    on_slide = placed and qupath.drawn_on_slides(jobs)
+    tiles = _apart(partial(qupath.cut_placed, on_slide=on_slide), jobs)
+    if (outside := sum(tile.outside for tile in tiles)) > sum(len(tile.cells) for tile in tiles):
+        print(
+            f"objects must lie in their images, {outside:,} lie outside: where QuPath exported them on the slide, a tile's name must say "
+            "where it lies there, `slide [d=2,x=1024,y=0,w=512,h=512].png` (d: downsampling), as QuPath names the tiles that it exports",
+            file=sys.stderr,
+        )
+        return 2
     tiles += [
         Tile(
             shown(image.relative_to(source).with_suffix("").as_posix()),
@@ -116,7 +126,10 @@ def prepare_qupath(source: Path, out: Path) -> int:
     types = sum((Counter(tile.types) for tile in tiles), Counter())
     known = [(name, number, kind) for name, number in types.most_common() if (kind := qupath.kind_of(name)) is not None]
     print(f"labels: {', '.join(f'{shown(name)} {number:,} = {CONSEP_CLASSES[kind]}' for name, number, kind in known) or 'none'}")
-    notes = ["the patient of an image is the TCGA participant in its name, else each image counts as a patient of its own"]
+    notes = ["the patient of an image is the TCGA participant in its name, else its slide ([x=..,y=..]), else the image itself"]
+    if placed:
+        where = "on the slide, where QuPath writes them: those of each tile are brought to it" if on_slide else "in the tiles"
+        notes.append(f"tiles are called by their places on slides, and the objects lie {where}")
     if regions := sum(tile.regions for tile in tiles):
         notes.append(
             f"{count(regions, 'annotation')} left out as regions: detections or cells lie beside them, or they are too large for one"
@@ -177,6 +190,9 @@ def _pack(
     wrong: int = 0,
 ) -> int:
     """Write the packed set and say what is in it; faults go to stderr. The exit status."""
+    if fault := joined_fault(tiles):
+        print(fault, file=sys.stderr)
+        return 2
     faults = [f"{tile.name}: {fault}" for tile in tiles for fault in tile.faults]
     for fault in faults:
         print(fault, file=sys.stderr)

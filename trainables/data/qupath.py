@@ -10,14 +10,17 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from trainables.data.crops import Cell, Tile
-from trainables.data.downloads import Download
+from trainables.data.crops import Cell, Tile, not_one
+from trainables.data.downloads import Download, cut_tile
+from trainables.data.placed import Region, region_of, slide_of
 from trainables.data.tree import walk
 from trainables.data.words import count, same, shown
 
@@ -63,6 +66,10 @@ def find_pairs(folder: Path) -> list[tuple[str, Path | None, Path | None]]:
     found, used = [], set[str]()
     for name in objects:
         near = images.get(_stem(name), [])
+        if not near and (of_slide := [image for image in tree.images if region_of(image) and _stem(slide_of(image)) == _stem(name)]):
+            used.update(of_slide)
+            found += [(shown(PurePosixPath(i).with_suffix("").as_posix()), folder / i, folder / name) for i in of_slide]
+            continue
         beside = [image for image in near if PurePosixPath(image).parent == PurePosixPath(name).parent] or near
         image = beside[0] if len(beside) == 1 else None
         used.update([image] if image else [])
@@ -92,6 +99,12 @@ def _is_geojson(path: Path) -> bool:
 
 def _features(path: Path) -> list[Any]:
     """ValueError or OSError where it holds no list of features."""
+    about = path.stat()
+    return _read(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=2)  # the objects of a slide are asked for by each of its tiles
+def _read(path: Path, _changed: int, _size: int) -> list[Any]:
     raw = path.read_bytes()
     text = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
     found = json.loads(text.decode("utf-8-sig"))
@@ -125,8 +138,41 @@ def kind_of(name: str) -> int | None:
     return next((KINDS[word] for pair in zip(words, singular, strict=True) for word in pair if word in KINDS), None)
 
 
-def qupath_cells(path: Path, height: int, width: int, typed: bool = True) -> Tile:
-    """Cells of an object file for an image of this size; `kind` indexes CONSEP_CLASSES. typed False: all of them, `kind` is 0."""
+def cut_placed(name: str, image: Path | None, objects: Path | None, on_slide: bool = False) -> Tile:
+    """`cut_tile` of an image and its objects, which lie where its name says on the slide (on_slide) or in the image itself."""
+    region = region_of(image.name) if image is not None and on_slide else None
+    return cut_tile(replace(OBJECT_FILES, read=partial(qupath_cells, region=region)), name, image, objects)
+
+
+def drawn_on_slides(jobs: Sequence[tuple[str, Path | None, Path | None]]) -> bool:
+    """Whether objects of tiles lie at their places on the slide, as QuPath exports them, and not at those in the tiles: asked of all tiles
+    together, for the first one of a slide lies at 0, 0 in both."""
+    inside = outside = 0
+    for _, image, objects in jobs:
+        if image is None or objects is None or (region := region_of(image.name)) is None:
+            continue
+        try:
+            with Image.open(image) as opened:
+                size = opened.size
+            middles = [middle for feature in _features(objects) if (middle := _middle(feature)) is not None]
+        except (OSError, ValueError, EOFError, RecursionError, Image.DecompressionBombError):
+            continue  # the cut says what is wrong with it
+        outside += sum(region.holds(x, y, *size) for x, y in middles)
+        inside += sum(0 <= x < size[0] and 0 <= y < size[1] for x, y in middles)
+    return outside >= inside
+
+
+def _middle(feature: Any) -> tuple[float, float] | None:
+    try:
+        points = np.array([point for ring, _ in _rings(feature["geometry"]) for point in ring])
+    except (TypeError, ValueError, KeyError, IndexError):
+        return None
+    return tuple(((points.min(0) + points.max(0)) / 2).tolist()) if len(points) else None
+
+
+def qupath_cells(path: Path, height: int, width: int, typed: bool = True, region: Region | None = None) -> Tile:
+    """Cells of an object file for an image of this size; `kind` indexes CONSEP_CLASSES. typed False: all of them, `kind` is 0. region: the
+    part of the slide that the image shows, where the objects lie on the slide; those of other parts are passed over."""
     tile = Tile(path.stem)
     try:
         features = _features(path)
@@ -155,28 +201,35 @@ def qupath_cells(path: Path, height: int, width: int, typed: bool = True) -> Til
             tile.faults.append(UnknownType(f"unknown type '{shown(name)}'"))
             continue
         try:
-            rings = list(_rings(feature.get("nucleusGeometry") or feature.get("geometry")))
+            rings = list(_rings(feature.get("nucleusGeometry") or feature.get("geometry"), region, width, height))
             points = [point for ring, _ in rings for point in ring]
             left, top = (min(point[axis] for point in points) for axis in (0, 1))
             right, bottom = (max(point[axis] for point in points) for axis in (0, 1))
         except (TypeError, ValueError, KeyError, IndexError) as fault:
             tile.faults.append(f"object {number}: {fault if isinstance(fault, ValueError) and str(fault) else 'its outline is damaged'}")
             continue
+        if region is not None and not (0 <= (left + right) / 2 < width and 0 <= (top + bottom) / 2 < height):
+            continue  # of the tile in which its middle lies
         longer = max(right - left, bottom - top)
         if not tile.found and (longer > WIDEST or (right - left) * (bottom - top) > PART * width * height):
             tile.regions += 1
             continue
         if right <= 0 or bottom <= 0 or left >= width or top >= height:
+            tile.outside += 1
             tile.faults.append(
                 f"object {number}: {left:g}, {top:g} to {right:g}, {bottom:g} lies outside of the image ({width} x {height}); was "
                 "it drawn on another one?"
             )
             continue
-        names.append(name)
         tile.clipped += left < 0 or top < 0 or right > width or bottom > height
         box = (math.floor(max(top, 0)), math.floor(max(left, 0)), math.ceil(min(bottom, height)), math.ceil(min(right, width)))
         box = (*box[:2], max(box[2], box[0] + 1), max(box[3], box[1] + 1))
-        tile.cells.append(Cell(str(number), kind, *box, _area(rings), _mask(rings, *box)))
+        mask = _mask(rings, *box)
+        if sum(not is_hole for _, is_hole in rings) > 1 and (why := not_one(mask, math.inf)):
+            tile.faults.append(f"object {number}: {why}, which are no single cell; split it in QuPath (Objects > Annotations)")
+            continue
+        names.append(name)
+        tile.cells.append(Cell(str(number), kind, *box, _area(rings), mask))
     kept = range(len(tile.cells)) if tile.found else _without_regions(tile)
     tile.types = dict(Counter(names[i] for i in kept))
     return tile
@@ -200,18 +253,24 @@ def _without_regions(tile: Tile) -> list[int]:
     return kept
 
 
-def _rings(geometry: Any) -> Iterator[tuple[list[tuple[float, float]], bool]]:
-    """(ring, whether it is a hole) of a polygon or several. ValueError in words for what has no area."""
+def _rings(
+    geometry: Any, region: Region | None = None, width: int = 1, height: int = 1
+) -> Iterator[tuple[list[tuple[float, float]], bool]]:
+    """(ring, whether it is a hole) of a polygon or several, in pixels of the image (of this size), which shows a region of the slide or all
+    of it. ValueError in words for what has no area."""
     kind = geometry["type"]
     if kind == "GeometryCollection":
         for part in geometry["geometries"]:
-            yield from _rings(part)
+            yield from _rings(part, region, width, height)
         return
     if kind not in ("Polygon", "MultiPolygon"):
         raise ValueError(f"a {kind} has no size; draw outlines")
     for polygon in [geometry["coordinates"]] if kind == "Polygon" else geometry["coordinates"]:
         for i, ring in enumerate(polygon):
             points = [(float(point[0]), float(point[1])) for point in ring]
+            if region is not None:
+                across, down = region.steps(width, height)
+                points = [((x - region.left) / across, (y - region.top) / down) for x, y in points]
             if len(points) < 3 or not all(math.isfinite(v) for point in points for v in point):
                 raise ValueError("its outline is damaged")
             yield points, i > 0

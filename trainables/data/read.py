@@ -62,7 +62,7 @@ def read_images(
         if normal.straight:
             gray, straight[i] = straightened(gray)
         images[i], factors[i], large[i] = brought(gray, replace(normal, straight=False), canvas, size)
-        return replace(decoded, gray=gray[:0])
+        return decoded.without_pixels
 
     results = each(one, range(len(paths)))
     if frames is not None:
@@ -191,5 +191,7 @@ def read_folder(
     pack = make_pack(images, labels, order, listing.names, listing.patients, areas, [*said, *notes], parts)
     if torn := torn_copies(pack):
         raise RequestError(*torn)
-    turned = [(i, j, value, True) for i, j, value in framed_pairs(frames)] if classes is None else []
-    return replace(pack, ties=ties_of(turned, pack.patients))
+    if classes is not None:
+        return pack
+    turned = [(i, j, value, True) for i, j, value in framed_pairs(frames)]
+    return replace(pack, ties=(*ties_of(turned, pack.patients), *listing.series))

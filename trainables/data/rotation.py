@@ -42,12 +42,13 @@ def polar(box: np.ndarray) -> np.ndarray:
     return _about(values, cy, cx, REACH * spread)
 
 
-def polar_frame(gray: np.ndarray) -> np.ndarray:
+def polar_frame(gray: np.ndarray, ground: bool = True) -> np.ndarray:
     """The same of a whole image about its own middle, within the circle that no turn about it cuts off: a picture that was turned in its
-    frame has lost its object's ends, and with them the object's middle and spread. All 0 where the image is too small."""
+    frame has lost its object's ends, and with them the object's middle and spread. All 0 where the image is too small.
+    ground False: of any gray values, none of which is ground."""
     if min(gray.shape) < SMALLEST or not gray.any():
         return np.zeros((RINGS, ANGLES), np.float16)
-    values = _ranks(gray)
+    values = _ranks(gray) if ground else _reduced(gray.astype(np.float32))
     values = gaussian_filter(values, min(SMOOTH, max(values.shape) / PARTS), truncate=2)
     return _about(values, (values.shape[0] - 1) / 2, (values.shape[1] - 1) / 2, min(values.shape) / 2 - 1.5)
 
@@ -58,7 +59,10 @@ def _ranks(gray: np.ndarray) -> np.ndarray:
     numbers[0] = 0
     rank = ((np.cumsum(numbers) - numbers / 2) / numbers.sum()).astype(np.float32)
     rank[0] = 0
-    values: np.ndarray = rank[gray]
+    return _reduced(rank[gray])
+
+
+def _reduced(values: np.ndarray) -> np.ndarray:
     return zoom(values, LARGEST / max(values.shape), order=1) if max(values.shape) > LARGEST else values
 
 

@@ -11,8 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing
 from trainables.data.mixed_names import DATE, PATIENT_WORDS, said_beside_class
+from trainables.data.no_classes import not_classes
+from trainables.data.stems import copied_folders
 from trainables.data.tree import Tree
-from trainables.data.words import as_karyotype, class_order, count, few, is_missing, part_of, same, shown, them
+from trainables.data.words import as_karyotype, class_order, count, few, is_missing, part_in, part_of, same, shown, them
 
 LEVELS = ("class", "patient", "part", "-")
 SURELY_PATIENTS = {
@@ -24,16 +26,16 @@ MASKS = {
     "label", "labels", "annotation", "annotations", "gt", "ground truth", "groundtruth",
 }  # fmt: skip
 MASKS_OR_CLASS = {"seg", "segs"}  # segmented granulocytes are called so
-NO_CLASSES = {
-    "image", "images", "img", "imgs", "picture", "pictures", "original", "originals", "orig", "augmented", "aug", "augmentation",
-    "raw", "processed", "preprocessed", "cropped", "crops", "resized", "data", "dataset", "input", "output", "results", "png",
-    "jpg", "tif", "tiff",
-}  # fmt: skip
 MOST_OF_A_KARYOTYPE = 12
 MAGNIFICATIONS = {"4", "5", "10", "20", "40", "60", "63", "100", "200", "400", "630", "1000"}  # of objectives, and with eyepieces
 YEAR = re.compile(r"(?:19[89]|20[0-3])\d")
 FEW_VALUES = 5  # round numbers, up to which they are as well angles, doses or exposures as patients
+OWN = 4  # numbers, from which on it is no chance that none stands in two classes
 FROM_0 = set(map(str, range(10)))  # numbers of classes, beside a level of words for patients
+WITHIN = re.compile(  # what a patient has several of
+    r"(?:slide|roi|cell|field|fov|image|img|tile|section|series|stack|day|visit|session|block|region|well|pos|position|core|spot|scan"
+    r"|acquisition|experiment|exp|run|batch|plate|z|\d+x)[ ]?\d*"
+)
 FOLD = re.compile(r"(?:fold|folds|split|cv|kfold|round|rep|repeat)[ ]?\d+")
 
 
@@ -70,6 +72,13 @@ def from_folders(folder: Path, images: Sequence[str], tree: Tree, layout: str, l
     if void:
         listing.faults.append(f"a class needs images, {len(void)} class folders have none: {few(void)}; fill or remove {them(void)}")
     columns = {word: [level[i] for level in levels] for i, word in enumerate(chosen) if word != "-"}
+    if not layout and (why := not_classes(set(columns["class"]))):
+        listing.faults.append(f"{why}; or, if it is meant so, {_say(root, '/'.join(chosen))}")
+    if "patient" in columns and (copied := copied_folders(columns["patient"])):
+        columns["patient"] = [copied.get(name, name) for name in columns["patient"]]
+        listing.notes.append(
+            f"patients' folders taken for copies: {few([f'{shown(n)} = {shown(of)}' for n, of in sorted(copied.items())])}"
+        )
     listing.files, listing.labels = files, columns["class"]
     listing.patients, listing.parts = columns.get("patient"), columns.get("part")
     listing.layout = "/".join(chosen)
@@ -173,12 +182,7 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
                 f"the folders are called {some}, {fault}; put a folder per class into one per patient, or write a {MANIFEST} "
                 f"(file,label,patient); or each is a class: {_say(root, _fill(chosen, free, ('class',)))}"
             ]
-        if all(same(name) in NO_CLASSES for name in names_of):
-            return [], [
-                f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}, which are no classes of objects; "
-                f"put a folder per class into one of them and name that, {_write_down(root, _fill(chosen, free, ('class',)))}"
-            ]
-        if len(spoken := {part for name in names_of if (part := _part_in(name))}) > 1 and all(map(_part_in, names_of)):
+        if len(spoken := {part for name in names_of if (part := part_in(name))}) > 1 and all(map(part_in, names_of)):
             return [], [
                 f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}: part ({', '.join(sorted(spoken))}) "
                 f"and class in one name; put a folder per class into one per part (train/normal), or write a {MANIFEST} (file,label,split)"
@@ -191,6 +195,10 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
             ways = [_fill(chosen, free, words) for words in (("class", "patient"), ("patient", "class"), ("class", "-"))]
             return [], [f"which folders are the classes cannot be told: {a} or {b}, one inside the other; {_say(root, *ways)}"]
         chosen = _fill(chosen, free, order).split("/")
+    elif len(
+        upper := [i for i in free if not all(WITHIN.fullmatch(same(n)) or DATE.fullmatch(n) for n in names[i]) or i < free[1]]
+    ) == 2 and (order := _two(levels, *upper)):
+        chosen = [word or "-" for word in _fill(chosen, upper, order).split("/")]
     elif free:
         ways = [_fill(chosen, free, (*words, *["-"] * (len(free) - 2))) for words in (("class", "patient"), ("patient", "class"))]
         return [], [f"{len(free)} levels of folders, of which one must be the classes; {_write_down(root, *ways)}"]
@@ -199,12 +207,6 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
             f"no level of the folders of '{root}' can be the classes: {few([shown(name) for name in names[0]])}; make a folder per class"
         ]
     return chosen, []
-
-
-def _part_in(name: str) -> str:
-    """The part that a name of several words begins or ends with, as train_normal, normal_test and TrainNormal do; ''."""
-    words = re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", name).split()
-    return part_of(words[0]) or part_of(words[-1]) if len(words) > 1 else ""
 
 
 def _fill(chosen: Sequence[str], free: Sequence[int], words: Sequence[str]) -> str:
@@ -225,6 +227,12 @@ def _say(root: str, *ways: str) -> str:
 
 def _uneven(levels: Sequence[tuple[str, ...]], fewest: int, most: int, root: str) -> str:
     shallow = ["/".join(level) for level in levels if len(level) == fewest]
+    if fewest == 1 and all(part_of(name) and any(part_of(level[0]) and level[0] != name for level in levels) for name in set(shallow)):
+        return (
+            f"{count(len(shallow))} in {few([shown(name) for name in class_order(shallow)])} lie in no class folder, beside parts with "
+            "class folders: without their classes nothing can be learned from them and nothing tested on them; move them out of the data "
+            "(predict reads them with the finished model)"
+        )
     deep = class_order("/".join(level) for level in levels if len(level) > fewest)
     return (
         f"all images must lie in equally many folders, {len(shallow)} lie in {fewest} "
@@ -240,6 +248,8 @@ def _two(levels: Sequence[tuple[str, ...]], a: int, b: int) -> tuple[str, str] |
     kinds = kind_of_level(first), kind_of_level(second)
     if "class" not in kinds and not any(re.search(r"[^\W\d]", name) for name in first | second):
         return None  # numbers within numbers
+    if "patient" not in kinds and not repeats and len(second) >= OWN and all(name.isdecimal() for name in second):
+        kinds = kinds[0], "patient"  # doses, years and magnifications stand in each class, a patient's number in one
     if kinds == ("patient", "patient"):  # 0 and 1 beside P01
         kinds = ("" if first <= FROM_0 else kinds[0]), ("" if second <= FROM_0 else kinds[1])
     if kinds[0] != "patient" and kinds[1] == "patient":
@@ -255,6 +265,7 @@ def _two(levels: Sequence[tuple[str, ...]], a: int, b: int) -> tuple[str, str] |
 
 def kind_of_level(names: set[str]) -> str:
     """`patient` or `class`, where the names of a level say so; ''."""
+    names = names - copied_folders(names).keys()
     if len(names) > 1 and as_karyotype(names):  # bare numbers are as well those of patients, cells or repeats, unless most of a karyotype
         return "class" if len(names) >= MOST_OF_A_KARYOTYPE or any(re.search(r"[^\W\d]", name) for name in names) else ""
     stems = {re.sub(r"[\d\W_]+", " ", same(name)).strip() for name in names}

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from trainables.data.mixed_names import PATIENT_WORDS
+from trainables.data.series import again
+from trainables.data.words import same
 
 CHANGE = (
     r"(?:rot|rotated?|aug|augmented|flip|flipped|hflip|vflip|fliph|flipv|hf|vf|lr|ud|mirror|mirrored|copy|kopie|copie|copia|scaled|jpe?g"
@@ -22,6 +24,11 @@ COPY = (
     re.compile(r"(?P<of>.+)_\d+_\d{2,5}"),
     re.compile(r".*?_original_(?P<of>.+?)\.(?:png|jpe?g|tiff?|bmp)_[0-9a-f-]{6,}", re.IGNORECASE),
 )
+_SAVED = r"(?:copy|kopie|copie|copia|backup|bak|old|alt|aug|augmented|augmentation|rot(?:ated)?\d*|[hv]?flip(?:ped)?|mirror(?:ed)?)"
+FOLDER_COPY = (
+    re.compile(rf"(?P<of>.+?)(?:[ _.-]*\(\d+\)|[ _.-]+{_SAVED}[ _.-]*\d*)+", re.IGNORECASE),
+    re.compile(rf"(?:{_SAVED}[ _.-]*\d*[ _.-]+(?:of[ _]|de[ _]|von[ _])?)+(?P<of>.+)", re.IGNORECASE),
+)  # tumour - Copy, tumour (2), tumour_augmented, old_tumour
 _OF_AN_IMAGE = (
     r"(?:cp[ _.\-]+masks?|cp[ _.\-]+outlines?|masks?|segs?|segmentations?|segmented|overlays?|thumbs?|thumbnails?|previews?|gts?"
     r"|ground[ _.\-]?truth|labels?|outlines?|contours?|bw|binary|annotated|annotations?|rois?)"
@@ -31,6 +38,28 @@ BESIDE = (
     re.compile(rf"{_OF_AN_IMAGE}[ _.\-]+(?P<of>.+)", re.IGNORECASE),
     re.compile(r"(?P<of>.*[a-z\d])(?:Mask|Masks|Seg|Overlay|Outline|Label|GT)\d*"),
 )  # x_mask, x_cp_outlines, x_mask_1, mask_x, xMask
+ACCESSION = re.compile(r"(?<![A-Z\d])[A-Z]{0,3}\d{2,4}-\d{4,7}[A-Z]{0,3}(?=[ _-]|$)", re.IGNORECASE)  # of a pathologist: H12-10457
+CALLED = PATIENT_WORDS - {"cell", "sample", "id", "sub", "ind", "specimen"}  # wherever they stand in a name
+CALLED_SO = re.compile(rf"(?:{'|'.join(sorted(CALLED))})\d+[a-z]?")
+NUMBERED = {
+    "",
+    "cell",
+    "img",
+    "image",
+    "im",
+    "x",
+    "file",
+    "crop",
+    "frame",
+    "tile",
+    "patch",
+    "object",
+    "obj",
+    "nucleus",
+    "snap",
+    "scan",
+    "pic",
+}
 REPEATS = 0.5  # of the images: so many share their first word with another one where it names whose they are
 
 
@@ -55,25 +84,63 @@ def _copies(files: Sequence[str]) -> list[tuple[int, int]]:
     return pairs
 
 
+def copied_folders(names: Iterable[str]) -> dict[str, str]:
+    """Copy -> original, of folders one of which is called as a copy of another is."""
+    known = {same(name): name for name in names}
+    pairs = [(name, known.get(same(match["of"]))) for name in known.values() for way in FOLDER_COPY if (match := way.fullmatch(name))]
+    return {name: original for name, original in pairs if original is not None}
+
+
 def originals_of(word: str) -> list[str]:
     """What a name would belong to if it were a mask's, an outline's or a thumbnail's."""
     return [match["of"] for way in BESIDE if (match := way.fullmatch(word))]
 
 
 def owners(files: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """The first word of each file's name (P01 of P01_03, patient 2 of patient_2_cell_5), where the words may be those of patients, slides
-    or tiles: each has a number, most stand in several names, and they are not the classes in other words. [] where they may not."""
-    found = []
-    for name in files:
-        words = [word for word in re.split(r"[\W_]+", PurePosixPath(name).stem) if word]
-        if len(words) > 2 and words[0].casefold() in PATIENT_WORDS:
-            words[:2] = [" ".join(words[:2])]
-        if len(words) < 2 or not re.search(r"\d", words[0]):
-            return []
-        found.append(words[0])
-    originals = Counter(found[i] for i in set(range(len(found))) - {copy for _, copy in _copies(files)})
-    if len(originals) < 2 or sum(number for number in originals.values() if number > 1) < REPEATS * originals.total():
-        return []
-    if all(re.fullmatch(r"\d+x", word, re.IGNORECASE) for word in originals):
-        return []  # magnifications
-    return [] if len(set(zip(found, labels, strict=True))) == len(originals) == len(set(labels)) else found
+    """A word of each file's name that may be its patient's, slide's or tile's: H12-10457 of `H12-10457 3`, the first (P01 of P01_03,
+    patient 2 of patient_2_cell_5), or one that is called as a patient is (P01 of normal_03_P01). [] where there is none."""
+    stems = [PurePosixPath(name).stem for name in files]
+    words = [[word for word in re.split(r"[\W_]+", stem) if word] for stem in stems]
+    copies: set[int] | None = None
+    for reading in (map(_accession, stems), map(_first, words), map(_patient, words)):
+        found = list(reading)
+        if all(found):
+            copies = {copy for _, copy in _copies(files)} | again(files, labels) if copies is None else copies
+            if _may_own(found, labels, copies):
+                return found
+    return []
+
+
+def _accession(stem: str) -> str:
+    match = ACCESSION.search(stem)
+    return match[0] if match else ""
+
+
+def _first(words: list[str]) -> str:
+    """The first of several words, if it has a number; with the second where that is the number of a patient."""
+    if len(words) > 2 and words[0].casefold() in PATIENT_WORDS:
+        words = [" ".join(words[:2]), *words[2:]]
+    return words[0] if len(words) > 1 and re.search(r"\d", words[0]) else ""
+
+
+def _patient(words: list[str]) -> str:
+    """P01 or patient 2 among several words; '' where none is called so."""
+    for i, word in enumerate(words):
+        if len(words) > 1 and CALLED_SO.fullmatch(word.casefold()):
+            return word
+        if len(words) > 2 and word.casefold() in CALLED and i + 1 < len(words) and re.search(r"\d", words[i + 1]):
+            return f"{word} {words[i + 1]}"
+    return ""
+
+
+def _may_own(found: Sequence[str], labels: Sequence[str], copies: set[int]) -> bool:
+    """Whether words may be patients': most stand in several names (of one class, where they are but numbers), and they are not the classes
+    in other words."""
+    own = [i for i in range(len(found)) if i not in copies]
+    numbered = all(re.sub(r"[\W\d_]+", "", found[i]).casefold() in NUMBERED for i in own)
+    kinds = Counter((labels[i], found[i]) if numbered else found[i] for i in own)
+    if len(set(found)) < 2 or sum(number for number in kinds.values() if number > 1) < REPEATS * len(own):
+        return False
+    if all(re.fullmatch(r"\d+x", word, re.IGNORECASE) for word in found):
+        return False  # magnifications
+    return not len(set(zip(found, labels, strict=True))) == len(set(found)) == len(set(labels))

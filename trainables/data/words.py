@@ -67,6 +67,12 @@ def part_of(name: str) -> str:
     return _PART.get(words[0], "") if len(words) == 1 else ""
 
 
+def part_in(name: str) -> str:
+    """The part that a name is, or begins or ends with, as train_normal, normal_test and TrainNormal do; ''."""
+    words = re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", name).split()
+    return part_of(name) or (part_of(words[0]) or part_of(words[-1]) if words else "")
+
+
 def class_order(names: Iterable[str]) -> list[str]:
     """Numbers by value, then names: 1 .. 22, X, Y."""
     return sorted(set(names), key=lambda name: (0, int(name), name) if name.removeprefix("-").isdecimal() else (1, 0, name))
