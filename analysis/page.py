@@ -52,6 +52,7 @@ class Images:
     listed: tuple[tuple[str, str, str, str], ...]
     doubts: int
     over: str
+    again: str  # the command that trains with the labels that a reader has marked; '' where the study cannot be asked for again
     effect: tuple[tuple[str, float, float, float, float], ...]
 
 
@@ -163,7 +164,7 @@ def context(study: Study, price_per_hour: float | None, light: bool) -> dict[str
         "beside": beside,
         "beside_words": (*beside.words, *_copies(study)),
         "calibration": calibration_words(beside.calibration) if beside.calibration else "",
-        "images": _images(found) if found else None,
+        "images": _images(study, found) if found else None,
         "inside": inside,
         "mapped": block["map"] is not None,
         "inside_matrices": [_clusters(study, *clusters)] if clusters else [],
@@ -248,7 +249,7 @@ def _clusters(study: Study, what: str, counts: np.ndarray) -> Matrix:
     return _matrix(words, "", names, class_names(study, counts.shape[1]), counts)
 
 
-def _images(found: ledger.Ledger) -> Images:
+def _images(study: Study, found: ledger.Ledger) -> Images:
     doubts = found.doubts
     return Images(
         ledger.words(found),
@@ -257,6 +258,7 @@ def _images(found: ledger.Ledger) -> Images:
         ledger.listed(found),
         len(doubts),
         found.arms[found.baseline] if found.baseline >= 0 else "",
+        ledger.relabelled(study),
         ledger.effect(found, doubts),
     )
 

@@ -29,6 +29,7 @@ class Outlook:
     guess: Estimate
     device: str
     slots: int
+    notes: tuple[str, ...] = ()  # what was understood of the images
 
     def json(self) -> dict[str, Any]:
         return asdict(self) | {"rows": [dict(zip(("table", "arms", "runs"), row, strict=True)) for row in self.rows]}
@@ -52,6 +53,7 @@ def look_ahead(prepared: Prepared) -> Outlook:
     return Outlook(
         prepared.name, len(prepared.source.pack.labels), len(plan.seeds), _rows(prepared), plan.asked, len(plan.runs),
         len(plan.runs) - len(left), guess, device.type, min(slots, prepared.request.slots or slots),
+        prepared.source.pack.notes,
     )  # fmt: skip
 
 
