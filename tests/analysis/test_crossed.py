@@ -115,9 +115,13 @@ def test_the_two_way_table_is_worked_out_as_an_analysis_of_variance():
     total = ms_s + ms_c - ms_e
     assert (found.value, found.error) == (pytest.approx(mean), pytest.approx(math.sqrt(total / 44)))
     share = max(ms_s, ms_e) / total
-    assert found.free == pytest.approx(1 / (share / 3 + (1 - share) / 10))
-    half = stats.t.ppf(0.975, found.free) * found.error
-    assert found.interval() == pytest.approx((mean - half, mean + half))
+    for count in (1, 9):
+        tail = 0.025 / count
+        half = (share * stats.t.isf(tail, 3) + (1 - share) * stats.t.isf(tail, 10)) * found.error
+        assert found.interval(count) == pytest.approx((mean - half, mean + half))
+        edge = replace(found, value=half)
+        assert edge.p(count) == pytest.approx(0.05) and edge.wrong == pytest.approx(tail), "p is 0.05 where the interval ends at 0"
+    assert replace(found, value=0.0).wrong == pytest.approx(0.5) and replace(found, value=1e300).p() == 0
 
 
 def test_with_equal_patients_only_the_seeds_count_and_with_equal_seeds_only_the_patients():
@@ -147,7 +151,7 @@ def test_nominal_95_per_cent_cover_the_truth_in_about_95(seeds, patients):
 
 def test_three_seeds_that_spread_more_than_patients_cover_the_truth_in_95_per_cent():
     rng, held = np.random.default_rng(7), []
-    for _ in range(4000):
+    for _ in range(2000):
         table = 2.4 * rng.normal(size=(3, 1)) + 3.4 * rng.normal(size=(1, 30)) + 3 * rng.normal(size=(3, 30))
         low, high = crossed.two_way(table).interval()
         held.append(low <= 0 <= high)
@@ -163,10 +167,11 @@ def test_a_lost_seed_makes_no_claim_of_what_all_three_leave_open():
     assert whole.low < 0 and left.low < 0, "nine comparisons of three seeds and of two of them"
 
 
-def test_nine_intervals_hold_together_where_two_seeds_make_most_of_the_variance():
+@pytest.mark.parametrize(("seeds", "share", "draws"), [(2, 0.9, 200), (3, 0.9, 500)])
+def test_nine_intervals_hold_together_where_few_seeds_make_most_of_the_variance(seeds, share, draws):
     from benchmarks.coverage import family
 
-    assert family(2, 30, 0.8, draws=200, rng=np.random.default_rng(3)) <= 0.05
+    assert family(seeds, 30, share, draws, rng=np.random.default_rng(3)) <= 0.05
 
 
 def test_seeds_to_tell_shrinks_with_the_difference_and_is_none_where_the_patients_leave_too_much_open():
