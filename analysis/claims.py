@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from scipy import stats
 
-from analysis.crossed import MOST, Estimate, seeds_to_tell
+from analysis.crossed import LOST, MOST, Estimate, seeds_to_tell
 from analysis.numbers import interval, number
 from analysis.statistics import LEVEL
 from analysis.study import BROKEN, Study, Table, plural
@@ -126,7 +126,7 @@ def rests_on(estimate: Estimate) -> str:
     """`3 seeds, 31 patients`; of one run `by patient, one training: 31 patients`."""
     seeds = plural(estimate.seeds, "seed")
     if estimate.lost:
-        return f"{seeds}; no interval, since predictions of single images are lost or contradict: {estimate.lost}"
+        return f"{seeds}; no interval, since {estimate.lost}"
     if not estimate.cases:
         return f"{seeds}; says nothing of other patients"
     if estimate.cases == 1 and estimate.seeds > 1:
@@ -154,15 +154,13 @@ def how_known(rows: Sequence[Row], metric: str) -> list[str]:
         for row in rows
         if row.broken[0] and row.cells[metric].n
     ]
-    known = [(row, row.cells[metric].level) for row in rows if row.cells[metric].level.seeds > 1]
-    words += [
-        f"No interval of {row.arm.name}: predictions of single images are lost or contradict ({level.lost}), and seeds alone would leave "
-        "less open than there is. Bring them back, or train those runs again."
-        for row, level in known
-        if level.lost
-    ]
-    known = [(row, level) for row, level in known if not level.lost]
-    if single := [row.cells[metric].level for row in rows if row.cells[metric].level.seeds == 1]:
+    known = [(row, row.cells[metric].level) for row in rows if row.cells[metric].n]
+    for lost in dict.fromkeys(level.lost for _, level in known if level.lost):
+        names = [row.arm.name for row, level in known if level.lost == lost]
+        step = "Bring them back, or train those runs again." if lost.startswith(LOST) else "It takes others that have it."
+        words.append(f"No interval of {', '.join(names)}: {lost}, and seeds alone would leave less open than there is. {step}")
+    known = [(row, level) for row, level in known if level.seeds > 1 and not level.lost]
+    if single := [row.cells[metric].level for row in rows if row.cells[metric].level.seeds == 1 and not row.cells[metric].level.lost]:
         units = sorted({level.unit.removesuffix("s") for level in single if level.cases})
         ends = f"intervals are by {' or '.join(units)}, of that one training" if units else "there is no interval"
         which = "One seed of each arm" if not known else "Where an arm has one seed"

@@ -289,6 +289,7 @@ class Judged:
     case: np.ndarray
     unit: str  # what cases are, see `Estimate`
     lone: int = 0  # of them images without a known patient where others have one
+    classes: tuple[str, ...] = ()
 
     def differs(self, other: Judged) -> str:
         """Why the two cannot be set side by side, in words; '' where they were judged on the same images, in the same order, by one truth."""
@@ -297,19 +298,39 @@ class Judged:
         changed = int((self.given.label != other.given.label).sum())
         return f"another truth of {plural(changed, 'image')}" if changed else ""
 
-    def values(self, name: str) -> tuple[float, np.ndarray] | None:
+    def values(self, name: str) -> tuple[float, np.ndarray] | str | None:
+        """See `pseudo_values`; in words why there are none though the metric is known."""
         if isinstance(self.given, artefacts.Groups):
             return cluster_values(name, self.given, self.case)
-        return pseudo_values(name, self.given.label, self.given.probability, self.case)
+        found = pseudo_values(name, self.given.label, self.given.probability, self.case)
+        return self._confined() or found if found is not None and name != "accuracy" else found
+
+    def _confined(self) -> str:
+        """Of a metric that is a mean over classes: the classes of which all images are of one patient, so that leaving it out leaves out the class,
+        and nothing is known of how other patients do in it; '' where there is none, or all images are of one."""
+        label, case = self.given.label, self.case
+        if case.max() == 0:
+            return ""
+        alone = [int(c) for c in np.unique(label) if np.ptp(case[label == c]) == 0]
+        names = [self.classes[c] if c < len(self.classes) else f"class {c}" for c in alone]
+        few = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        one = self.unit.removesuffix("s")
+        held = f"there is one image of {few}" if one == "image" else f"all images of {few} are of one {one}"
+        return f"{held}, and nothing tells how others do" if alone else ""
 
 
-def judged(given: artefacts.Predictions | artefacts.Groups, patients: Sequence[str], of_tiles: bool) -> Judged:
+def judged(given: artefacts.Predictions | artefacts.Groups, patients: Sequence[str], of_tiles: bool, classes: Sequence[str] = ()) -> Judged:
     """patients: of each image of the set by index; of_tiles: whether each tile counts as one."""
     case, of_images = cases(given.index, patients)
     lone = 0 if of_images else sum(not (i < len(patients) and patients[i]) for i in given.index.tolist())
-    return Judged(given, case, "images" if of_images else "tiles" if of_tiles else "patients", lone)
+    return Judged(given, case, "images" if of_images else "tiles" if of_tiles else "patients", lone, tuple(classes))
 
 
+class Confined(str):
+    """Why a metric has no interval though nothing is lost: see `Judged.values`."""
+
+
+LOST = "predictions of single images are lost or contradict"
 SHARES = ("accuracy", "probe_accuracy", "knn_accuracy")  # metrics that are a share of the images
 
 
@@ -317,6 +338,8 @@ def of_run(name: str, value: float, said: Judged | None) -> tuple[Estimate, Inte
     """A metric of one run for other cases, with its interval, per cent; neither error nor interval where what it said of the images does not
     give the value."""
     found = said.values(name) if said is not None else None
+    if isinstance(found, str):
+        return Estimate(value, seeds=1, lost=found), NONE
     if said is None or found is None or abs(100 * found[0] - value) >= SAME:
         return Estimate(value, seeds=1), NONE
     estimate = replace(of_cases(100 * found[1], said.unit), lone=said.lone)
@@ -375,7 +398,9 @@ class Crossed:
             part, name = split_metric(metric)
             said = self.read(key, part) if part else None
             found = said.values(name) if isinstance(said, Judged) else None
-            if isinstance(said, Judged) and found is not None:
+            if isinstance(said, Judged) and isinstance(found, str):
+                self._values[metric, key] = Confined(found)
+            elif isinstance(said, Judged) and isinstance(found, tuple):
                 same = abs(100 * found[0] - recorded) < SAME
                 self._values[metric, key] = (
                     (found[1], said)
@@ -414,7 +439,7 @@ class Crossed:
             return str(error)
         if given is None:
             return artefacts.MISSING
-        return judged(given, patients, of_tiles) if given.index.min() >= 0 else "predictions of images that are none"
+        return judged(given, patients, of_tiles, self.study.classes) if given.index.min() >= 0 else "predictions of images that are none"
 
     def _patients_of(self, slug: str) -> tuple[tuple[str, ...], bool]:
         if slug not in self._patients:
@@ -436,12 +461,14 @@ def of_pairs(metric: str, seeds: Sequence[int], pairs: Sequence[tuple[tuple[Cros
     ]
     if any(said is None for *_, said in every):
         return alone  # the metric cannot be worked out of what runs say of single images
+    if confined := next((said for *_, said in every if isinstance(said, Confined)), None):
+        return Estimate(alone.value, seeds=alone.seeds, lost=str(confined))
     lost = [f"{said} (seed {seed}, run {key[:8]})" for seed, key, said in every if isinstance(said, str)]
     known = [(seed, key, said[1]) for seed, key, said in every if isinstance(said, tuple)]
     lost += [f"{word} (seed {seed}, run {key[:8]})" for seed, key, said in known if (word := said.differs(known[0][2]))]
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        return Estimate(alone.value, seeds=alone.seeds, lost=f"{lost[0]}{more}")
+        return Estimate(alone.value, seeds=alone.seeds, lost=f"{LOST}: {lost[0]}{more}")
     rows = [[said[0] for said in row if isinstance(said, tuple)] for row in found]
     table = np.stack([row[0] - row[1] if len(row) > 1 else row[0] for row in rows])
     of = known[0][2]

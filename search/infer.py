@@ -62,7 +62,7 @@ def _said_of(judged: Evaluation, pack: Pack) -> Judged | None:
     else:
         return None
     patients = pack.patients or ()
-    return of_images(given, patients, names_tiles(pack.files, patients))
+    return of_images(given, patients, names_tiles(pack.files, patients), pack.classes)
 
 
 def evaluate(best: Path, data: Path, out: Path | None, console: Console, as_json: bool = False) -> int:
@@ -90,6 +90,7 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console, as_json
     lines = [
         _of_what(said),
         *(f"{name} is undefined: all images are of one class" for name, level in values.items() if level is None),
+        *(f"no interval of {name}: {level[0].lost}" for name, level in values.items() if level is not None and level[0].lost),
         *lines,
     ]
     for line in lines:

@@ -227,6 +227,29 @@ def test_where_all_images_are_of_one_patient_that_is_said_and_not_that_predictio
     assert "all images are of one patient" in words and "3 seeds, all of one patient" in words and "are kept" not in words
 
 
+def test_a_class_of_one_patient_leaves_means_over_classes_without_an_interval_and_that_is_said(tmp_path):
+    labels = []
+
+    def change(r, file):
+        given = json.loads(file.read_text())["predictions"]["test"]
+        labels[:] = [dict(zip(given["index"], given["label"], strict=True)).get(i, 0) for i in range(600)]
+        truth, guess = np.array(given["label"]), np.argmax(given["probability"], axis=1)
+        r["metrics"]["test_f1"] = classification_metrics(confusion_matrix(truth, guess, 4))["f1"]
+
+    study(tmp_path, lambda i: f"p{i % 31}", change)
+    for held in (False, True):
+        summary = study(tmp_path, lambda i, held=held: "p0" if held and labels[i] == 2 else f"p{i % 30 + 1}", change)
+        f1, accuracy = (summary.rows[2].cells[m] for m in ("test_f1", "test_accuracy"))
+        words = f"all images of {fake.CLASSES[2]} are of one patient, and nothing tells how others do"
+        assert math.isnan(f1.interval.low) == math.isnan(f1.gain_interval.low) == held == (f1.level.lost == words)
+        assert (
+            math.isfinite(accuracy.interval.low)
+            and any(n.startswith("No interval of") and "F1" in n and words in n for n in summary.notes) == held
+        ), summary.notes
+    by_class = {row.name: row.interval.low for row in beside.look(analysis.load(tmp_path)).classes}
+    assert [name for name, low in by_class.items() if math.isnan(low)] == [fake.CLASSES[2]]
+
+
 def test_images_without_a_patient_are_not_counted_as_patients(tmp_path):
     summary = study(tmp_path, lambda i: f"p{i % 31}" if i % 5 == 0 else "")
     level = summary.rows[2].cells["test_accuracy"].level
