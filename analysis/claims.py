@@ -158,7 +158,7 @@ def how_known(rows: Sequence[Row], metric: str) -> list[str]:
     for lost in dict.fromkeys(level.lost for _, level in known if level.lost):
         names = [row.arm.name for row, level in known if level.lost == lost]
         step = "Bring them back, or train those runs again." if lost.startswith(LOST) else "It takes others that have it."
-        words.append(f"No interval of {', '.join(names)}: {lost}, and seeds alone would leave less open than there is. {step}")
+        words.append(f"No interval of {'; '.join(names)}: {lost}, and seeds alone would leave less open than there is. {step}")
     known = [(row, level) for row, level in known if level.seeds > 1 and not level.lost]
     if single := [row.cells[metric].level for row in rows if row.cells[metric].level.seeds == 1 and not row.cells[metric].level.lost]:
         units = sorted({level.unit.removesuffix("s") for level in single if level.cases})
@@ -170,7 +170,7 @@ def how_known(rows: Sequence[Row], metric: str) -> list[str]:
     redrawn = [row for row, _ in known if row.ratio]
     fixed = [(row, level) for row, level in known if not row.ratio]
     if redrawn:
-        of = "Every seed" if len(redrawn) == len(known) else f"Every seed of {', '.join(row.arm.name for row in redrawn)}"
+        of = "Every seed" if len(redrawn) == len(known) else f"Every seed of {'; '.join(row.arm.name for row in redrawn)}"
         ratios = " or ".join(f"{ratio:.3g}" for ratio in sorted({row.ratio for row in redrawn}))
         words.append(f"{of} draws its own split, so training parts overlap: intervals use Nadeau and Bengio's variance (1/n + {ratios}).")
     if crossed := [level for _, level in fixed if level.cases > 1]:
@@ -182,7 +182,7 @@ def how_known(rows: Sequence[Row], metric: str) -> list[str]:
             "drawn from many (Obuchowski and Rockette's model, pseudo-values of Dorfman, Berbaum and Metz)."
         )
     if left := [row.arm.name for row, level in fixed if not level.cases]:
-        of = "" if len(left) == len(known) else f" of {', '.join(left)}"
+        of = "" if len(left) == len(known) else f" of {'; '.join(left)}"
         words.append(f"Intervals{of} are over seeds alone (no predictions of single images are kept): they say nothing of other patients.")
     if one := next((level for _, level in fixed if level.cases == 1), None):
         words.append(f"Intervals are over seeds alone (all images are of one {one.unit.removesuffix('s')}): they say nothing of others.")

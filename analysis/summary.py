@@ -323,7 +323,7 @@ def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
         if by_arm:
             notes.append(
                 f"{title(metric)}: standard deviation over K-means seeds of one trained encoder, mean over runs, points: "
-                f"{', '.join(by_arm)}. The ± in the table is over training seeds."
+                f"{'; '.join(by_arm)}. The ± in the table is over training seeds."
             )
     return tuple(notes)
 

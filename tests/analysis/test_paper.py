@@ -104,6 +104,9 @@ def test_a_number_typed_by_hand_that_no_record_gives_is_refused_with_its_line(fo
         r"98{.}76 \%",
         r"a 199-point gain",
         r"a 199 percentage-point gain",
+        r"MoCo & 99 \\",
+        r"MoCo & 3 & \textbf{99}$^\dagger$ & x \\",
+        r"MoCo & $\mathbf{99}$ \tabularnewline",
     ],
 )
 def test_a_result_is_seen_however_it_is_written(folder, tmp_path, text):
@@ -121,6 +124,7 @@ def test_a_result_is_seen_however_it_is_written(folder, tmp_path, text):
         r"The temperature is 0.07 and the margin 0.2, at a rate of 0.03.",
         r"\renewcommand{\arraystretch}{1.25}\newcommand{\unused}{98.76}\newcommand{\ours}{SupCAM}\ours{} in 4,000 images, 12,500 points.",
         r"Refs [12,13], Eqs. (12,13), seeds 0,1,2, tables 2,5, $x \in \{10,20\}$, 1,024 keys, \foreach \x in {10,20}.",
+        r"Table & 2 & 180 & 60 & 1024 & 2024 \\ 99 & x & a 99 b & 31 May \\ A \& 99 \\",
         r"at $p < .05$, $\alpha = 0.05$, a level of 0.05",
         "\\newcommand{\\luo}{98.76} % not a result\nLuo reports \\luo.",
     ],

@@ -289,6 +289,12 @@ def test_a_table_of_an_article_has_n_mean_and_gain_with_intervals_and_is_never_s
         if row.split(" &")[0] in cells(summary)
     )
     assert "\\item ImageNet weights: weights unreachable (10 runs)." in text
+    assert "{sim.\\ 95 \\% interval}" in text and "n: seeds that ended; sim.: simultaneous" in text and "that both arms have" not in text
+    fewer = [r for r in RECORDS if not (r["seed"] > 7 and "2/MoCo" in r["arms"])]
+    study = analysis.load(fake.write(tmp_path, ASKED, fewer))
+    [summary, *_] = analysis.summarize(study)
+    text = to_tex(summary, study.results[study.results["table"] == "2"], "test_accuracy")
+    assert "A gain is over the seeds that both arms have: MoCo 8." in text
 
 
 @pytest.mark.slow
