@@ -69,6 +69,8 @@ def _more(study: Study, row: Row, cell: Cell, baseline: Row, estimate: Estimate)
         return f"No number of seeds would tell {asked} with these {estimate.cases:,} {estimate.unit}: it takes more {estimate.unit}."
     if needed <= estimate.seeds:
         return f"{asked[:1].upper()}{asked[1:]} would have been seen in four of five such studies."
+    if needed <= len(study.seeds):
+        return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies, and the study is asked for as many."
     price = _price(study, [*row.keys, *baseline.keys], 2 * (needed - estimate.seeds))
     return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{price}{' for the two arms' if price else ''}."
 
@@ -89,7 +91,7 @@ def commands(study: Study, table: Table, rows: Sequence[Row]) -> tuple[tuple[str
         excluded = cell.gain_interval.low > -WORTH and cell.gain_interval.high < WORTH
         if (estimate := cell.tested) is not None and not cell.shown and estimate.seeds > 1 and not excluded:
             count = seeds_to_tell(estimate, WORTH, max(1, cell.comparisons))
-            needed |= {count} if count is not None and count > estimate.seeds else set()
+            needed |= {count} if count is not None and count > max(estimate.seeds, len(study.seeds)) else set()  # else it is asked for
     if not (study.folder / "request.toml").is_file():
         return ()
     file = shlex.quote(f"{study.folder.resolve().name}/request.toml")
