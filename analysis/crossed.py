@@ -322,7 +322,7 @@ class Judged:
 def judged(given: artefacts.Predictions | artefacts.Groups, patients: Sequence[str], of_tiles: bool, classes: Sequence[str] = ()) -> Judged:
     """patients: of each image of the set by index; of_tiles: whether each tile counts as one."""
     case, of_images = cases(given.index, patients)
-    lone = 0 if of_images else sum(not (i < len(patients) and patients[i]) for i in given.index.tolist())
+    lone = 0 if of_images else sum(not (i < len(patients) and artefacts.known(patients[i])) for i in given.index.tolist())
     return Judged(given, case, "images" if of_images else "tiles" if of_tiles else "patients", lone, tuple(classes))
 
 
@@ -477,7 +477,7 @@ def of_pairs(metric: str, seeds: Sequence[int], pairs: Sequence[tuple[tuple[Cros
 
 def cases(index: np.ndarray, patients: Sequence[str]) -> tuple[np.ndarray, bool]:
     """((n,) case of each image, whether cases are images). An image without a known patient is a case of its own."""
-    names = [patients[i] if i < len(patients) else "" for i in index.tolist()]
+    names = [artefacts.known(patients[i]) if i < len(patients) else "" for i in index.tolist()]
     own = [name or f"\0{i}" for i, name in zip(index.tolist(), names, strict=True)]
     return np.unique(own, return_inverse=True)[1].astype(np.int64), not any(names)
 

@@ -140,7 +140,8 @@ def _of_what(said: Judged | None) -> str:
     if said.unit == "images":
         unknown = "patients are not known (a manifest.csv may say them), and images of one are alike"
         return f"intervals: for other images, {cases} taken for independent; {unknown}"
-    return f"intervals: for other {said.unit}, from {cases}; of one model, so they say nothing of other seeds"
+    lone = f" ({said.lone:,} of them single images, of which {said.unit} are not known)" if said.lone else ""
+    return f"intervals: for other {said.unit}, from {cases}{lone}; of one model, so they say nothing of other seeds"
 
 
 def _beside(found: Exported, pack: Pack, said: Judged | None) -> tuple[dict[str, Any], list[str]]:
