@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from analysis import frames, ledger, methods, pareto, pictures, search, view
 from analysis import tables as tb
 from analysis.beside import calibration_words, class_names, external_sets, look
-from analysis.headline import changed, headline
+from analysis.headline import changed, headline, other_card
 from analysis.numbers import interval, number
 from analysis.pretext import pretexts
 from analysis.standing import baselines, size_baseline, standing
@@ -143,7 +143,8 @@ def context(study: Study, price_per_hour: float | None, light: bool) -> dict[str
         "standing": stands,
         "summaries": study.summaries,
         "best": study.winner,
-        "headline": headline(study),
+        "headline": (shown := headline(study)),
+        "other_card": "" if stands.waiting else other_card(study, shown),  # of a study at work it is of the runs of before
         "changed": changed(study),
         "question": methods.question(study),
         "statuses": STATUSES,

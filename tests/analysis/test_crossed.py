@@ -344,6 +344,21 @@ def test_the_headline_s_difference_is_the_one_of_its_table_s_cell(tmp_path):
     assert found.over and (found.gain, found.gain_interval) == (7.0, told.interval(3))
 
 
+def test_a_model_card_of_another_time_than_the_page_is_named_on_it(tmp_path):
+    study(tmp_path, lambda i: f"p{i % 31}")
+    whole = analysis.load(tmp_path)
+    found = headline.headline(whole)
+    level = levels.levels(whole, whole.winner.config_hash)[found.metric]
+    for by, words in ((0.0, ""), (0.02, f"The model card in best/ has {found.mean:.2f} % ({level.interval.low - 2:.2f} to ")):
+        told = {"mean": found.mean / 100, "low": level.interval.low / 100 - by, "high": level.interval.high / 100}
+        (tmp_path / "best").mkdir(exist_ok=True)
+        (tmp_path / "best/metrics.json").write_text(json.dumps({"over_seeds": {found.metric: told}}))
+        assert headline.other_card(whole, found)[: len(words)] == words and bool(headline.other_card(whole, found)) == bool(words)
+        analysis.write_report(tmp_path)
+        for name in ("report.html", "report.md"):
+            assert ("The model card in best/" in (tmp_path / name).read_text()) == bool(words), name
+
+
 def test_a_headline_whose_baseline_lost_a_seed_to_divergence_says_so_and_has_no_interval(tmp_path):
     study(tmp_path, lambda i: f"p{i % 31}")
     whole = analysis.load(tmp_path)
