@@ -89,6 +89,7 @@ def test_a_study_with_marks_is_another_one_that_says_what_they_changed_and_goes_
     assert now["hash"] != was["hash"] and now["images"] == was["images"] - 1 == len(load_pack(new / "data"))
     assert now["relabelled"][0]["images"][1] == [toy_pack.files[1], toy_pack.classes[toy_pack.labels[1]], ""]
     assert "Labels: relabelling.csv gives 1 image another label" in (new / "methods.md").read_text()
+    assert cli.main(["check", str(new)]) == 0
     capsys.readouterr()
     assert cli.main(["toy", "--request", str(new / "request.toml")]) == 0, "its own request has the marks too"
     assert inside(*asked, "--name", "old", "--relabel", str(path)) == 2
