@@ -81,7 +81,8 @@ class _Value:
 
 @dataclass(frozen=True)
 class _Typed:
-    """A number as the text has it. sign: `-`, `+`, or '' where none is written; unit: `%`, `points` or ''; relation: `=` or `<` behind a p;
+    """A number as the text has it. sign: `-`, `+`, or '' where none is written; unit: `%`, `points`, `end` of a whole number that is one of an
+    interval, or ''; relation: `=` or `<` behind a p;
     verb: `+` behind `gains`, `-` behind `loses`."""
 
     sign: str
@@ -267,6 +268,10 @@ _VERB = re.compile(
 )
 _CELL_BEFORE = re.compile(r"(?<!\\)&(?:[\s{$~]|\\(?:text(?:bf|it)|emph|underline|num|bfseries|bf|boldmath|mathbf)(?![A-Za-z]))*$")
 _CELL_AFTER = re.compile(r"[}\s$~]*(?:(?:\$?\^|\\tnote|\\textsuperscript)[^&]*?)?(?:&|\\\\|\\tabularnewline)")
+_TO = r"[\s~$]*(?:to\b|-+|–|,)[\s~$]*"
+_INTERVAL = r"(?:\bCI|\b[Ii]ntervals?)\b[\s~$:=(\[{]*(?:(?:from|of)\s+)?"
+_LOW = re.compile(_INTERVAL + r"[-+−]?$"), re.compile(_TO + r"[-+−]?\d")
+_HIGH = re.compile(_INTERVAL + r"[-+−]?\d+(?:\.\d+)?" + _TO + "$")
 _LEVEL = re.compile(r"(?:[pP]\$?\s*(?:<|\\leq?\b|\\lt\b)|\\alpha\$?\s*=|level\s+of)\s*\$?\s*$")
 
 
@@ -290,13 +295,21 @@ def _typed(text: str) -> Iterator[_Typed]:
         if confidence or (digits == "0.05" and _LEVEL.search(before)) or ("," in found["number"] and not _is_decimal(found)):
             continue
         whole = found["number"].isdigit() and 10 <= int(digits) <= 100
-        if "." in digits or found["unit"] or (whole and _is_cell(text, found)):
+        end = found["number"].isdigit() and _is_end(text, found)
+        if "." in digits or found["unit"] or end or (whole and _is_cell(text, found)):
             sign = "" if not found["sign"] or before[-1:].isdigit() or before[-1:] in tuple("-–%})/") else found["sign"]
             relation, verb = _P_BEFORE.search(before), _VERB.search(before)
             yield _Typed(
-                "-" if sign and sign != "+" else sign, digits, found.start(), "%" if found["percent"] else "points" if found["unit"] else "",
+                "-" if sign and sign != "+" else sign, digits, found.start(), "end" if end else "%" if found["percent"] else "points" if found["unit"] else "",
                 "" if not relation else "=" if relation[1] in ("=", "\\approx") else "<", "" if not verb else "+" if verb["up"] else "-",
             )  # fmt: skip
+
+
+def _is_end(text: str, found: re.Match[str]) -> bool:
+    """Whether a whole number is an end of an interval: `CI 93 to 97`."""
+    start, end = max(0, found.start() - 60), found.end("number")
+    low = _LOW[0].search(text, start, found.start("number")) and _LOW[1].match(text, end)
+    return bool(low or _HIGH.search(text, start, found.start()))
 
 
 def _is_cell(text: str, found: re.Match[str]) -> bool:
@@ -357,7 +370,7 @@ def _backing(typed: _Typed, values: Mapping[str, _Value]) -> str | None:
             return name
         if (typed.verb and typed.unit == "points" and one.kind != _GAIN) or (typed.unit and one.kind == _OTHER):
             continue
-        if one.kind == _END and places < 2:
+        if (one.kind != _END) if typed.unit == "end" else (one.kind == _END and places < 2):
             continue
         sign = typed.sign or (typed.verb if one.kind == _GAIN else "")
         if sign and one.value * (1 if sign == "+" else -1) < 0:
