@@ -162,7 +162,7 @@ def title(metric: str) -> str:
         part, name = "", metric
     word = TITLES.get(name, name.replace("_", " "))
     word = f"Validation {word}" if part == "val" else word
-    return word[:1].upper() + word[1:]
+    return word if word.startswith("kNN") else word[:1].upper() + word[1:]
 
 
 def phrase(metric: str) -> str:
