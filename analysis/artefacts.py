@@ -18,6 +18,7 @@ import numpy as np
 
 from analysis.study import Study, mapping
 
+UNKNOWN = "unknown: "  # as trainables/data/listing.py has it
 MISSING = "no predictions"  # of a run that left none
 _SHAPES = {  # array -> (number of axes, whole numbers); what is of another shape is left out with a word
     "embedding": (2, False),
@@ -153,7 +154,12 @@ def images(study: Study, slug: str = "") -> Images | None:
 def patients(study: Study, slug: str = "") -> tuple[str, ...]:
     """Of each image of data/ or of the external set `slug`, by index; '' where one is not known, () where none is."""
     given = _about(study, slug).get("patients")
-    return tuple("" if one is None else str(one) for one in given) if isinstance(given, list) else ()
+    return tuple(map(known, given)) if isinstance(given, list) else ()
+
+
+def known(patient: object) -> str:
+    """A patient as a packed set names it; '' of an image whose patient is not known, which the set calls by the image (`unknown: a/1.png`)."""
+    return "" if patient is None or str(patient).startswith(UNKNOWN) else str(patient)
 
 
 def files(study: Study, slug: str = "") -> tuple[str, ...]:

@@ -77,6 +77,7 @@ class Beside:
     confused: tuple[str, ...]
     left: Mapping[str, Mapping[str, np.ndarray]]  # by run of both sides: its arrays beside the record
     words: tuple[str, ...]
+    together: str = ""  # what the intervals of the classes hold for; '' where no change is known
 
 
 def look(study: Study) -> Beside:
@@ -96,7 +97,30 @@ def look(study: Study) -> Beside:
         artefacts.images(study)
     except artefacts.Damaged as error:
         words.append(f"{error}: images are named and not shown.")
-    return Beside(pairing, calibration, recall_by_class(study, pairing), confused_pairs(study, pairing), left, tuple(words))
+    classes = recall_by_class(study, pairing)
+    return Beside(
+        pairing, calibration, classes, confused_pairs(study, pairing), left, tuple(words), _together(study.summaries, pairing, classes)
+    )
+
+
+def _together(summaries: Sequence[Summary], pairing: Pairing, classes: Sequence[ClassRow]) -> str:
+    """An interval of a class excludes 0 more easily than one of all arms together: what is known of the arm as a whole is said beside it."""
+    if pairing.reference is None or pairing.other is None or not any(math.isfinite(row.change) for row in classes):
+        return ""
+    said = f"the intervals of the changes, points, hold together over the {len(classes)} classes of this pair, and not over other arms too"
+    cells = [
+        row.cells[s.table.metric]
+        for s in summaries
+        for row in s.rows
+        if row.arm.config_hash == pairing.other.config_hash
+        and any(r.is_baseline and r.arm.config_hash == pairing.reference.config_hash for r in s.rows)
+    ]
+    if cells:
+        whole = f"shown {cells[0].shown}" if cells[0].shown else "undecided"
+        said += f"; as a whole {pairing.other.name} is {whole} beside {pairing.reference.name}"
+    if any(math.isnan(row.interval.low) for row in classes) and any(math.isfinite(row.interval.low) for row in classes):
+        said += "; none for a class of one patient"
+    return said
 
 
 def pair(study: Study, summaries: tuple[Summary, ...], winner: Best | None) -> Pairing:

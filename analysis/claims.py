@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from scipy import stats
 
-from analysis.crossed import MOST, Estimate, seeds_to_tell
+from analysis.crossed import LOST, MOST, Estimate, seeds_to_tell
 from analysis.numbers import interval, number
 from analysis.statistics import LEVEL
 from analysis.study import BROKEN, Study, Table, plural
@@ -69,6 +69,8 @@ def _more(study: Study, row: Row, cell: Cell, baseline: Row, estimate: Estimate)
         return f"No number of seeds would tell {asked} with these {estimate.cases:,} {estimate.unit}: it takes more {estimate.unit}."
     if needed <= estimate.seeds:
         return f"{asked[:1].upper()}{asked[1:]} would have been seen in four of five such studies."
+    if needed <= len(study.seeds):
+        return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies, and the study is asked for as many."
     price = _price(study, [*row.keys, *baseline.keys], 2 * (needed - estimate.seeds))
     return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{price}{' for the two arms' if price else ''}."
 
@@ -89,7 +91,7 @@ def commands(study: Study, table: Table, rows: Sequence[Row]) -> tuple[tuple[str
         excluded = cell.gain_interval.low > -WORTH and cell.gain_interval.high < WORTH
         if (estimate := cell.tested) is not None and not cell.shown and estimate.seeds > 1 and not excluded:
             count = seeds_to_tell(estimate, WORTH, max(1, cell.comparisons))
-            needed |= {count} if count is not None and count > estimate.seeds else set()
+            needed |= {count} if count is not None and count > max(estimate.seeds, len(study.seeds)) else set()  # else it is asked for
     if not (study.folder / "request.toml").is_file():
         return ()
     file = shlex.quote(f"{study.folder.resolve().name}/request.toml")
@@ -126,7 +128,7 @@ def rests_on(estimate: Estimate) -> str:
     """`3 seeds, 31 patients`; of one run `by patient, one training: 31 patients`."""
     seeds = plural(estimate.seeds, "seed")
     if estimate.lost:
-        return f"{seeds}; no interval, since predictions of single images are lost or contradict: {estimate.lost}"
+        return f"{seeds}; no interval, since {estimate.lost}"
     if not estimate.cases:
         return f"{seeds}; says nothing of other patients"
     if estimate.cases == 1 and estimate.seeds > 1:
@@ -154,15 +156,13 @@ def how_known(rows: Sequence[Row], metric: str) -> list[str]:
         for row in rows
         if row.broken[0] and row.cells[metric].n
     ]
-    known = [(row, row.cells[metric].level) for row in rows if row.cells[metric].level.seeds > 1]
-    words += [
-        f"No interval of {row.arm.name}: predictions of single images are lost or contradict ({level.lost}), and seeds alone would leave "
-        "less open than there is. Bring them back, or train those runs again."
-        for row, level in known
-        if level.lost
-    ]
-    known = [(row, level) for row, level in known if not level.lost]
-    if single := [row.cells[metric].level for row in rows if row.cells[metric].level.seeds == 1]:
+    known = [(row, row.cells[metric].level) for row in rows if row.cells[metric].n]
+    for lost in dict.fromkeys(level.lost for _, level in known if level.lost):
+        names = [row.arm.name for row, level in known if level.lost == lost]
+        step = "Bring them back, or train those runs again." if lost.startswith(LOST) else "It takes others that have it."
+        words.append(f"No interval of {'; '.join(names)}: {lost}, and seeds alone would leave less open than there is. {step}")
+    known = [(row, level) for row, level in known if level.seeds > 1 and not level.lost]
+    if single := [row.cells[metric].level for row in rows if row.cells[metric].level.seeds == 1 and not row.cells[metric].level.lost]:
         units = sorted({level.unit.removesuffix("s") for level in single if level.cases})
         ends = f"intervals are by {' or '.join(units)}, of that one training" if units else "there is no interval"
         which = "One seed of each arm" if not known else "Where an arm has one seed"
@@ -172,7 +172,7 @@ def how_known(rows: Sequence[Row], metric: str) -> list[str]:
     redrawn = [row for row, _ in known if row.ratio]
     fixed = [(row, level) for row, level in known if not row.ratio]
     if redrawn:
-        of = "Every seed" if len(redrawn) == len(known) else f"Every seed of {', '.join(row.arm.name for row in redrawn)}"
+        of = "Every seed" if len(redrawn) == len(known) else f"Every seed of {'; '.join(row.arm.name for row in redrawn)}"
         ratios = " or ".join(f"{ratio:.3g}" for ratio in sorted({row.ratio for row in redrawn}))
         words.append(f"{of} draws its own split, so training parts overlap: intervals use Nadeau and Bengio's variance (1/n + {ratios}).")
     if crossed := [level for _, level in fixed if level.cases > 1]:
@@ -184,7 +184,7 @@ def how_known(rows: Sequence[Row], metric: str) -> list[str]:
             "drawn from many (Obuchowski and Rockette's model, pseudo-values of Dorfman, Berbaum and Metz)."
         )
     if left := [row.arm.name for row, level in fixed if not level.cases]:
-        of = "" if len(left) == len(known) else f" of {', '.join(left)}"
+        of = "" if len(left) == len(known) else f" of {'; '.join(left)}"
         words.append(f"Intervals{of} are over seeds alone (no predictions of single images are kept): they say nothing of other patients.")
     if one := next((level for _, level in fixed if level.cases == 1), None):
         words.append(f"Intervals are over seeds alone (all images are of one {one.unit.removesuffix('s')}): they say nothing of others.")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, special, stats
 
 from analysis import artefacts, clustering
 from analysis.numbers import number
@@ -22,6 +22,7 @@ from analysis.study import Study, plural
 
 SAME = 0.01  # of two values of one metric, per cent: probabilities are kept with five digits
 MOST = 100  # seeds, up to which it is worked out how many would tell a difference
+_LEAST = 1e-60  # a probability that is 0 to everybody; of those below 1e-300 quantiles are not to be had
 _MOST_CELLS = 50_000_000  # of all patients' confusion matrices of one run, 400 MB
 
 
@@ -36,8 +37,8 @@ class Parts:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its standard error and the degrees of freedom that this has. error and free are nan where one run says nothing of others,
-    and where predictions are lost (`lost`).
+    """A mean with its standard error. error and free are nan where one run says nothing of others, and where predictions are lost (`lost`).
+    free: degrees of freedom of `share` of its variance; the rest has those of the cases.
     cases: patients, tiles where each counts as a patient, or images where patients are not known (`unit` says which); 0 where the spread over
     seeds is all that is known."""
 
@@ -48,6 +49,7 @@ class Estimate:
     cases: int = 0
     unit: str = "patients"  # patients | tiles | images: what cases are
     lone: int = 0  # of the cases images without a known patient where others have one
+    share: float = 1.0  # of the variance that the seeds make
     parts: Parts | None = field(default=None, compare=False)
     lost: str = field(
         default="", compare=False
@@ -58,7 +60,7 @@ class Estimate:
         equal values of few runs prove nothing."""
         if not self.error > 0:
             return NONE
-        half = float(stats.t.ppf(1 - (1 - level) / (2 * comparisons), self.free)) * self.error
+        half = self.quantile((1 - level) / (2 * comparisons)) * self.error
         return Interval(self.value - half, self.value + half)
 
     def p(self, comparisons: int = 1) -> float:
@@ -69,7 +71,18 @@ class Estimate:
     @property
     def wrong(self) -> float:
         """Probability that the true value has the other sign, with a flat prior: of a claim `better` that it is false. nan as for `p`."""
-        return float(stats.t.sf(abs(self.value) / self.error, self.free)) if self.error > 0 else math.nan
+        if not self.error > 0:
+            return math.nan
+        reached = abs(self.value) / self.error
+        if self.share == 1:
+            return float(stats.t.sf(reached, self.free))
+        if self.quantile(_LEAST) < reached:
+            return 0.0
+        return math.exp(optimize.brentq(lambda x: self.quantile(math.exp(x)) - reached, math.log(_LEAST), math.log(0.5)))
+
+    def quantile(self, tail: float) -> float:
+        """In standard errors, what is exceeded with that probability: see `_quantile`."""
+        return _quantile(tail, self.share, self.free, self.cases)
 
 
 def of_seeds(values: Sequence[float] | np.ndarray, test_over_train: float = 0.0) -> Estimate:
@@ -109,7 +122,9 @@ def share_interval(estimate: Estimate, images: int) -> Interval:
 def two_way(table: np.ndarray, unit: str = "patients") -> Estimate:
     """The mean of an (n seeds, m cases) table whose rows and columns are both drawn from many, n and m at least 2.
 
-    Variance (MS_seeds + MS_cases - MS_rest) / nm, not below what seeds or cases alone give; degrees of freedom: see `_free`."""
+    Variance (MS_seeds + MS_cases - MS_rest) / nm, not below what seeds or cases alone give; its quantiles: see `_quantile`. Of the variance the
+    seeds' share is never taken below that of the rest, which their mean square exceeds in expectation: two seeds that agree by chance would
+    else be judged as if they did not count, and a lost seed made a claim."""
     n, m = table.shape
     if n < 2 or m < 2:
         raise ValueError(f"seeds and cases must be 2 or more each, got {n} and {m}")
@@ -121,16 +136,15 @@ def two_way(table: np.ndarray, unit: str = "patients") -> Estimate:
     total = max(seeds + cases - rest, seeds, cases)
     if total <= 1e-18 * max(1.0, mean * mean):
         return Estimate(mean, 0.0, min(n, m) - 1, n, m, unit, parts=parts)
-    return Estimate(mean, math.sqrt(total / (n * m)), _free(total, max(seeds, rest), n, m), n, m, unit, parts=parts)
+    return Estimate(mean, math.sqrt(total / (n * m)), n - 1, n, m, unit, share=min(1.0, max(seeds, rest) / total), parts=parts)
 
 
-def _free(total: float, seeds: float, n: int, m: int) -> float:
-    """Degrees of freedom: the harmonic mean of those of seeds and cases, by their shares of the variance (to first order Cochran and Cox's
-    weighted quantile of t). Satterthwaite's give too many where the few seeds happen to lie close together: with 3 seeds of a noisy arm his
-    95 % intervals held the truth in 90.7 % (`benchmarks/README.md`). seeds: their mean square, but not below that of the rest, which it
-    exceeds in expectation: two seeds that agree by chance would else be judged as if they did not count, and a lost seed made a claim."""
-    share = min(1.0, seeds / total)
-    return 1 / (share / (n - 1) + (1 - share) / (m - 1))
+def _quantile(tail: float, share: float, free: float, cases: int) -> float:
+    """Of a mean's error, what is exceeded with probability `tail`: Student's quantiles of the seeds' degrees of freedom and of the cases', weighted by
+    their shares of the variance (Cochran and Cox 1950). One quantile of pooled degrees gives few seeds too many in the far tail that simultaneous
+    intervals need: with 3 seeds that make 90 % of the variance one of nine was wrong in 8 to 9 % of tables, now in 2 to 3 (`benchmarks/README.md`)."""
+    own = -float(special.stdtrit(free, tail))  # scipy.stats' own takes ten times as long
+    return own if share == 1 else share * own - (1 - share) * float(special.stdtrit(cases - 1, tail))
 
 
 def seeds_to_tell(estimate: Estimate, difference: float, comparisons: int = 1, most: int = MOST) -> int | None:
@@ -138,12 +152,12 @@ def seeds_to_tell(estimate: Estimate, difference: float, comparisons: int = 1, m
     parts, m = estimate.parts, estimate.cases
     for n in range(2, most + 1):
         if parts is None:
-            error, free = estimate.error * math.sqrt(estimate.seeds / n), float(n - 1)
+            error, share = estimate.error * math.sqrt(estimate.seeds / n), 1.0
         else:
             seeds, cases = parts.rest + m * parts.seeds, parts.rest + n * parts.cases
             total = seeds + cases - parts.rest
-            error, free = math.sqrt(total / (n * m)), _free(total, seeds, n, m) if total > 0 else 1.0
-        needed = stats.t.ppf(1 - (1 - LEVEL) / (2 * comparisons), free) + stats.t.ppf(0.8, free)
+            error, share = math.sqrt(total / (n * m)), seeds / total if total > 0 else 1.0
+        needed = _quantile((1 - LEVEL) / (2 * comparisons), share, n - 1, m) + _quantile(0.2, share, n - 1, m)
         if needed * error <= abs(difference):
             return n
     return None
@@ -275,6 +289,7 @@ class Judged:
     case: np.ndarray
     unit: str  # what cases are, see `Estimate`
     lone: int = 0  # of them images without a known patient where others have one
+    classes: tuple[str, ...] = ()
 
     def differs(self, other: Judged) -> str:
         """Why the two cannot be set side by side, in words; '' where they were judged on the same images, in the same order, by one truth."""
@@ -283,19 +298,39 @@ class Judged:
         changed = int((self.given.label != other.given.label).sum())
         return f"another truth of {plural(changed, 'image')}" if changed else ""
 
-    def values(self, name: str) -> tuple[float, np.ndarray] | None:
+    def values(self, name: str) -> tuple[float, np.ndarray] | str | None:
+        """See `pseudo_values`; in words why there are none though the metric is known."""
         if isinstance(self.given, artefacts.Groups):
             return cluster_values(name, self.given, self.case)
-        return pseudo_values(name, self.given.label, self.given.probability, self.case)
+        found = pseudo_values(name, self.given.label, self.given.probability, self.case)
+        return self._confined() or found if found is not None and name != "accuracy" else found
+
+    def _confined(self) -> str:
+        """Of a metric that is a mean over classes: the classes of which all images are of one patient, so that leaving it out leaves out the class,
+        and nothing is known of how other patients do in it; '' where there is none, or all images are of one."""
+        label, case = self.given.label, self.case
+        if case.max() == 0:
+            return ""
+        alone = [int(c) for c in np.unique(label) if np.ptp(case[label == c]) == 0]
+        names = [self.classes[c] if c < len(self.classes) else f"class {c}" for c in alone]
+        few = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        one = self.unit.removesuffix("s")
+        held = f"there is one image of {few}" if one == "image" else f"all images of {few} are of one {one}"
+        return f"{held}, and nothing tells how others do" if alone else ""
 
 
-def judged(given: artefacts.Predictions | artefacts.Groups, patients: Sequence[str], of_tiles: bool) -> Judged:
+def judged(given: artefacts.Predictions | artefacts.Groups, patients: Sequence[str], of_tiles: bool, classes: Sequence[str] = ()) -> Judged:
     """patients: of each image of the set by index; of_tiles: whether each tile counts as one."""
     case, of_images = cases(given.index, patients)
-    lone = 0 if of_images else sum(not (i < len(patients) and patients[i]) for i in given.index.tolist())
-    return Judged(given, case, "images" if of_images else "tiles" if of_tiles else "patients", lone)
+    lone = 0 if of_images else sum(not (i < len(patients) and artefacts.known(patients[i])) for i in given.index.tolist())
+    return Judged(given, case, "images" if of_images else "tiles" if of_tiles else "patients", lone, tuple(classes))
 
 
+class Confined(str):
+    """Why a metric has no interval though nothing is lost: see `Judged.values`."""
+
+
+LOST = "predictions of single images are lost or contradict"
 SHARES = ("accuracy", "probe_accuracy", "knn_accuracy")  # metrics that are a share of the images
 
 
@@ -303,6 +338,8 @@ def of_run(name: str, value: float, said: Judged | None) -> tuple[Estimate, Inte
     """A metric of one run for other cases, with its interval, per cent; neither error nor interval where what it said of the images does not
     give the value."""
     found = said.values(name) if said is not None else None
+    if isinstance(found, str):
+        return Estimate(value, seeds=1, lost=found), NONE
     if said is None or found is None or abs(100 * found[0] - value) >= SAME:
         return Estimate(value, seeds=1), NONE
     estimate = replace(of_cases(100 * found[1], said.unit), lone=said.lone)
@@ -361,7 +398,9 @@ class Crossed:
             part, name = split_metric(metric)
             said = self.read(key, part) if part else None
             found = said.values(name) if isinstance(said, Judged) else None
-            if isinstance(said, Judged) and found is not None:
+            if isinstance(said, Judged) and isinstance(found, str):
+                self._values[metric, key] = Confined(found)
+            elif isinstance(said, Judged) and isinstance(found, tuple):
                 same = abs(100 * found[0] - recorded) < SAME
                 self._values[metric, key] = (
                     (found[1], said)
@@ -400,7 +439,7 @@ class Crossed:
             return str(error)
         if given is None:
             return artefacts.MISSING
-        return judged(given, patients, of_tiles) if given.index.min() >= 0 else "predictions of images that are none"
+        return judged(given, patients, of_tiles, self.study.classes) if given.index.min() >= 0 else "predictions of images that are none"
 
     def _patients_of(self, slug: str) -> tuple[tuple[str, ...], bool]:
         if slug not in self._patients:
@@ -422,12 +461,14 @@ def of_pairs(metric: str, seeds: Sequence[int], pairs: Sequence[tuple[tuple[Cros
     ]
     if any(said is None for *_, said in every):
         return alone  # the metric cannot be worked out of what runs say of single images
+    if confined := next((said for *_, said in every if isinstance(said, Confined)), None):
+        return Estimate(alone.value, seeds=alone.seeds, lost=str(confined))
     lost = [f"{said} (seed {seed}, run {key[:8]})" for seed, key, said in every if isinstance(said, str)]
     known = [(seed, key, said[1]) for seed, key, said in every if isinstance(said, tuple)]
     lost += [f"{word} (seed {seed}, run {key[:8]})" for seed, key, said in known if (word := said.differs(known[0][2]))]
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        return Estimate(alone.value, seeds=alone.seeds, lost=f"{lost[0]}{more}")
+        return Estimate(alone.value, seeds=alone.seeds, lost=f"{LOST}: {lost[0]}{more}")
     rows = [[said[0] for said in row if isinstance(said, tuple)] for row in found]
     table = np.stack([row[0] - row[1] if len(row) > 1 else row[0] for row in rows])
     of = known[0][2]
@@ -436,7 +477,7 @@ def of_pairs(metric: str, seeds: Sequence[int], pairs: Sequence[tuple[tuple[Cros
 
 def cases(index: np.ndarray, patients: Sequence[str]) -> tuple[np.ndarray, bool]:
     """((n,) case of each image, whether cases are images). An image without a known patient is a case of its own."""
-    names = [patients[i] if i < len(patients) else "" for i in index.tolist()]
+    names = [artefacts.known(patients[i]) if i < len(patients) else "" for i in index.tolist()]
     own = [name or f"\0{i}" for i, name in zip(index.tolist(), names, strict=True)]
     return np.unique(own, return_inverse=True)[1].astype(np.int64), not any(names)
 

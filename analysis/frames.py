@@ -104,6 +104,7 @@ def results(summaries: Iterable[Summary]) -> pd.DataFrame:
 def _cell(summary: Summary, row: Row, cell: Cell, arm: str) -> dict[str, object]:
     theirs, gained = cell.published, cell.difference_to
     low, high = cell.gain_interval if gained else NONE
+    alone = gained.interval() if gained else NONE
     metric = cell.metric.removeprefix("test_")
     return {
         "table": summary.table.number,
@@ -133,7 +134,8 @@ def _cell(summary: Summary, row: Row, cell: Cell, arm: str) -> dict[str, object]
         "gain_simultaneous95_low": low,
         "gain_simultaneous95_high": high,
         "gain_error": gained.error if gained else math.nan,
-        "gain_degrees_of_freedom": gained.free if gained else math.nan,
+        "gain95_low": alone.low,
+        "gain95_high": alone.high,
         "gain_interval_over": (over(gained) or None) if gained else None,
         "comparisons": cell.comparisons or None,
         "p_adjusted": cell.p,

@@ -3,6 +3,7 @@ Out: `Headline`. The validation score that chose the winner is told as what it i
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ import numpy as np
 
 from analysis.choice import Best
 from analysis.claims import failure_rate, rests_on
-from analysis.crossed import Crossed, Estimate, clip_gain
+from analysis.crossed import SAME, Crossed, Estimate, clip_gain
 from analysis.levels import runs_of
-from analysis.numbers import number, show
+from analysis.numbers import interval, number, show
 from analysis.statistics import NONE, Interval, mean_std
-from analysis.study import BROKEN, Study
+from analysis.study import BROKEN, Study, finite, mapping
 from analysis.summary import test_over_train, title
 
 
@@ -108,6 +109,30 @@ def _chosen(study: Study, winner: Best, test: float) -> str:
     above = 100 * winner.mean - test
     return f"{words}, by which it was chosen: the best of {winner.among}" + (
         f", {number(above)} points above the test score" if above > 0 else ", and not above the test score"
+    )
+
+
+def other_card(study: Study, found: Headline | None) -> str:
+    """That the model card in best/ has another score or interval than the page, in words; '' where it has not. Both come of one function, so one of
+    them is of another time."""
+    winner, path = study.winner, study.folder / "best" / "metrics.json"
+    if found is None or winner is None or not path.is_file():
+        return ""
+    try:
+        told = mapping(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return (
+            "best/metrics.json cannot be read: the model card beside it may be of another time; `karyotune export STUDY` writes both anew."
+        )
+    level = mapping(mapping(told.get("over_seeds")).get(found.metric))
+    mean, *ends = (100 * finite(level.get(name)) for name in ("mean", "low", "high"))
+    if math.isnan(mean) or (abs(mean - found.mean) < SAME and np.allclose(ends, found.interval, atol=SAME, equal_nan=True)):
+        return ""
+    theirs = f"{number(mean)} %" + (f" ({interval(Interval(ends[0], ends[1]))})" if not math.isnan(ends[0]) else "")
+    return (
+        f"The model card in best/ has {theirs} of {title(found.metric)} where this page has {number(found.mean)} % "
+        f"({interval(found.interval) or 'no interval'}): it was written before runs were added, or by another version of the program. "
+        "`karyotune export STUDY` writes it anew."
     )
 
 

@@ -7,6 +7,7 @@ the arms is told as what it is: they were chosen by the arms' own mistakes."""
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ import numpy as np
 from analysis import artefacts
 from analysis.beside import class_names
 from analysis.pictures import TILE, thumbnails
-from analysis.study import Study, plural
+from analysis.study import Study, mapping, plural, text_of
+from analysis.study import listed as rows
 
 _CODES = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # one sign for a class: a run of 1,000 images is 1 kB
 _MOST = 600_000  # predictions in the page, 0.6 MB; more, and only the first seeds are shown
@@ -186,6 +188,18 @@ def words(found: Ledger) -> str:
     return said + (
         f" {plural(found.left_out, 'more run')} of other images, or for which there is no room, are left out." if found.left_out else ""
     )
+
+
+def relabelled(study: Study) -> str:
+    """The command that trains a study with the labels that a reader has marked; '' where it cannot be asked for again, or has the built-in set,
+    whose labels are known."""
+    data, name = mapping(study.asked.get("data")), study.folder.resolve().name
+    if data.get("source") in (None, "synthetic") or not (study.folder / "request.toml").is_file():
+        return ""
+    before = [text_of(one.get("file")) for one in map(mapping, rows(data.get("relabelled")))]
+    files = [*before, f"relabelling-{len(before) + 1}.csv" if before else "relabelling.csv"]
+    marks = " ".join(f"--relabel {shlex.quote(file)}" for file in files)
+    return f"karyotune {study.procedure} --request {shlex.quote(f'{name}/request.toml')} {marks} --name {shlex.quote(f'{name}-relabelled')}"
 
 
 def listed(found: Ledger) -> tuple[tuple[str, str, str, str], ...]:

@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from analysis import frames, ledger, methods, pareto, pictures, search, view
 from analysis import tables as tb
 from analysis.beside import calibration_words, class_names, external_sets, look
-from analysis.headline import changed, headline
+from analysis.headline import changed, headline, other_card
 from analysis.numbers import interval, number
 from analysis.pretext import pretexts
 from analysis.standing import baselines, size_baseline, standing
@@ -52,6 +52,7 @@ class Images:
     listed: tuple[tuple[str, str, str, str], ...]
     doubts: int
     over: str
+    again: str  # the command that trains with the labels that a reader has marked; '' where the study cannot be asked for again
     effect: tuple[tuple[str, float, float, float, float], ...]
 
 
@@ -142,7 +143,8 @@ def context(study: Study, price_per_hour: float | None, light: bool) -> dict[str
         "standing": stands,
         "summaries": study.summaries,
         "best": study.winner,
-        "headline": headline(study),
+        "headline": (shown := headline(study)),
+        "other_card": "" if stands.waiting else other_card(study, shown),  # of a study at work it is of the runs of before
         "changed": changed(study),
         "question": methods.question(study),
         "statuses": STATUSES,
@@ -163,7 +165,7 @@ def context(study: Study, price_per_hour: float | None, light: bool) -> dict[str
         "beside": beside,
         "beside_words": (*beside.words, *_copies(study)),
         "calibration": calibration_words(beside.calibration) if beside.calibration else "",
-        "images": _images(found) if found else None,
+        "images": _images(study, found) if found else None,
         "inside": inside,
         "mapped": block["map"] is not None,
         "inside_matrices": [_clusters(study, *clusters)] if clusters else [],
@@ -248,7 +250,7 @@ def _clusters(study: Study, what: str, counts: np.ndarray) -> Matrix:
     return _matrix(words, "", names, class_names(study, counts.shape[1]), counts)
 
 
-def _images(found: ledger.Ledger) -> Images:
+def _images(study: Study, found: ledger.Ledger) -> Images:
     doubts = found.doubts
     return Images(
         ledger.words(found),
@@ -257,6 +259,7 @@ def _images(found: ledger.Ledger) -> Images:
         ledger.listed(found),
         len(doubts),
         found.arms[found.baseline] if found.baseline >= 0 else "",
+        ledger.relabelled(study),
         ledger.effect(found, doubts),
     )
 

@@ -81,7 +81,8 @@ class _Value:
 
 @dataclass(frozen=True)
 class _Typed:
-    """A number as the text has it. sign: `-`, `+`, or '' where none is written; unit: `%`, `points` or ''; relation: `=` or `<` behind a p;
+    """A number as the text has it. sign: `-`, `+`, or '' where none is written; unit: `%`, `points`, `end` of a whole number that is one of an
+    interval, or ''; relation: `=` or `<` behind a p;
     verb: `+` behind `gains`, `-` behind `loses`."""
 
     sign: str
@@ -265,6 +266,12 @@ _P_BEFORE = re.compile(r"(?<![A-Za-z])[pP][}$\s]*(=|<|\\leq?\b|\\lt\b|\\approx\b
 _VERB = re.compile(
     r"\b(?:(?P<up>gain(?:s|ed|ing)?|improv(?:es|ed|ing)|improve)|los(?:es?|t|ing)|drop(?:s|ped)?|falls?|fell)(?:\s+(?:by|about|only|some|up\s+to|of))*[{$\s~]*$"
 )
+_CELL_BEFORE = re.compile(r"(?<!\\)&(?:[\s{$~]|\\(?:text(?:bf|it)|emph|underline|num|bfseries|bf|boldmath|mathbf)(?![A-Za-z]))*$")
+_CELL_AFTER = re.compile(r"[}\s$~]*(?:(?:\$?\^|\\tnote|\\textsuperscript)[^&]*?)?(?:&|\\\\|\\tabularnewline)")
+_TO = r"[\s~$]*(?:to\b|-+|–|,)[\s~$]*"
+_INTERVAL = r"(?:\bCI|\b[Ii]ntervals?)\b[\s~$:=(\[{]*(?:(?:from|of)\s+)?"
+_LOW = re.compile(_INTERVAL + r"[-+−]?$"), re.compile(_TO + r"[-+−]?\d")
+_HIGH = re.compile(_INTERVAL + r"[-+−]?\d+(?:\.\d+)?" + _TO + "$")
 _LEVEL = re.compile(r"(?:[pP]\$?\s*(?:<|\\leq?\b|\\lt\b)|\\alpha\$?\s*=|level\s+of)\s*\$?\s*$")
 
 
@@ -278,8 +285,8 @@ def _placed(lines: Sequence[_Line]) -> Iterator[tuple[str, _Typed]]:
 
 
 def _typed(text: str) -> Iterator[_Typed]:
-    """The numbers in a text that look like results: with decimals, or with a per cent sign or points behind. `95 % interval` and `p < 0.05` are
-    none, and the dash of a range is no sign."""
+    """The numbers in a text that look like results: with decimals, with a per cent sign or points behind, or whole ones from 10 to 100 that are a
+    cell of a table, as a score is. `95 % interval` and `p < 0.05` are none, and the dash of a range is no sign."""
     for found in _NUMBER.finditer(text):
         before, after = text[: found.start()].rstrip(" ~$"), text[found.end() :].lstrip(" ~-\n")
         digits = found["number"].replace("{,}", ".").replace(",", ".")
@@ -287,13 +294,27 @@ def _typed(text: str) -> Iterator[_Typed]:
         confidence = digits in ("90", "95", "99") and re.match(r"(?:simultaneous\s+)?(?:confidence|interval|CI\b|t interval)", after)
         if confidence or (digits == "0.05" and _LEVEL.search(before)) or ("," in found["number"] and not _is_decimal(found)):
             continue
-        if "." in digits or found["unit"]:
+        whole = found["number"].isdigit() and 10 <= int(digits) <= 100
+        end = found["number"].isdigit() and _is_end(text, found)
+        if "." in digits or found["unit"] or end or (whole and _is_cell(text, found)):
             sign = "" if not found["sign"] or before[-1:].isdigit() or before[-1:] in tuple("-–%})/") else found["sign"]
             relation, verb = _P_BEFORE.search(before), _VERB.search(before)
             yield _Typed(
-                "-" if sign and sign != "+" else sign, digits, found.start(), "%" if found["percent"] else "points" if found["unit"] else "",
+                "-" if sign and sign != "+" else sign, digits, found.start(), "end" if end else "%" if found["percent"] else "points" if found["unit"] else "",
                 "" if not relation else "=" if relation[1] in ("=", "\\approx") else "<", "" if not verb else "+" if verb["up"] else "-",
             )  # fmt: skip
+
+
+def _is_end(text: str, found: re.Match[str]) -> bool:
+    """Whether a whole number is an end of an interval: `CI 93 to 97`."""
+    start, end = max(0, found.start() - 60), found.end("number")
+    low = _LOW[0].search(text, start, found.start("number")) and _LOW[1].match(text, end)
+    return bool(low or _HIGH.search(text, start, found.start()))
+
+
+def _is_cell(text: str, found: re.Match[str]) -> bool:
+    """Whether a number is all that stands in a cell of a table, but for marks, and not in its first column."""
+    return bool(_CELL_BEFORE.search(text, max(0, found.start() - 80), found.start()) and _CELL_AFTER.match(text, found.end("number")))
 
 
 def _newlines(found: re.Match[str]) -> str:
@@ -329,6 +350,8 @@ def _values(study: Study) -> Mapping[str, _Value]:
         others |= {f"the setting {name}": one for one in (value if isinstance(value, list) else [value])}
     for column in (c for c in map(str, study.runs) if c.startswith("param.")):
         others |= {f"a run's {column.removeprefix('param.')} = {value}": value for value in study.runs[column].dropna().unique()}
+    for name in ("n", "pairs", "cases", "images"):
+        others |= {f"{name} = {int(value)} of a cell": int(value) for value in study.results[name].dropna().unique()}
     known = {n: v for n, v in others.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
     out |= {name: _Value(float(value), _OTHER) for name, value in known.items()}
     return {name: one for name, one in out.items() if not math.isnan(one.value)}
@@ -347,7 +370,7 @@ def _backing(typed: _Typed, values: Mapping[str, _Value]) -> str | None:
             return name
         if (typed.verb and typed.unit == "points" and one.kind != _GAIN) or (typed.unit and one.kind == _OTHER):
             continue
-        if one.kind == _END and places < 2:
+        if (one.kind != _END) if typed.unit == "end" else (one.kind == _END and places < 2):
             continue
         sign = typed.sign or (typed.verb if one.kind == _GAIN else "")
         if sign and one.value * (1 if sign == "+" else -1) < 0:

@@ -155,10 +155,9 @@ def _gains(studies: Sequence[tuple[str, Study]]) -> tuple[pd.DataFrame, list[str
                         "its gain leaves them out and is not pooled."
                     )
                     continue
-                half = float(stats.t.ppf((1 + LEVEL) / 2, row["gain_degrees_of_freedom"])) * row["gain_error"]
                 gain = row["gain_over_baseline"]
                 of = {k: row[k] for k in ("table", "arm", "metric", "baseline_arm")}
-                ends = {"low": gain - half, "high": gain + half, "over": row["gain_interval_over"]}
+                ends = {"low": row["gain95_low"], "high": row["gain95_high"], "over": row["gain_interval_over"]}
                 rows.append({**of, "laboratory": name, "seeds": row["pairs"], "gain": gain, "error": row["gain_error"], **ends})
     if not rows:
         why = "it takes two seeds of each" if not words else f"it takes two seeds of each, none of them broken. {' '.join(words)}"

@@ -106,14 +106,13 @@ def verdict(ours: Estimate | None, interval: Interval, theirs: float, their_inte
 
 
 def _apart(ours: Estimate, theirs: float, their_interval: Interval) -> tuple[float, Interval]:
-    """Our difference less the paper's, with the 95 % interval by both errors (Welch and Satterthwaite); the paper's counts as exact where it
+    """Our difference less the paper's, with the 95 % interval by both errors (Cochran and Cox); the paper's counts as exact where it
     gives no error."""
     apart, known = ours.value - theirs, not math.isnan(their_interval.low)
     half = (their_interval.high - their_interval.low) / 2 if known else 0.0
     error = half / float(stats.norm.ppf((1 + LEVEL) / 2))  # a little wide: theirs has about 18 degrees of freedom
-    total = ours.error**2 + error**2
-    free = total**2 / (ours.error**4 / ours.free + error**4 / 18)
-    wide = float(stats.t.ppf((1 + LEVEL) / 2, free)) * math.sqrt(total)
+    total, tail = ours.error**2 + error**2, (1 - LEVEL) / 2
+    wide = (ours.error**2 * ours.quantile(tail) + error**2 * float(stats.t.isf(tail, 18))) / math.sqrt(total)
     return apart, Interval(apart - wide, apart + wide)
 
 

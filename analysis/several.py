@@ -30,7 +30,8 @@ from analysis.tables import markdown, plus_minus
 
 @dataclass(frozen=True)
 class Pair:
-    """One arm in both studies, ranking metric of its table, per cent. `difference` is second minus first."""
+    """One arm in both studies, ranking metric of its table, per cent. `difference` is second minus first; its interval holds together with those of
+    the other arms (`comparisons` in all)."""
 
     table: str
     arm: str
@@ -41,6 +42,7 @@ class Pair:
     interval: Interval
     paired: int  # seeds in both; 0 where the test images differ and nothing can be paired
     over: str  # what the interval is over; why there is none where predictions are lost; else ''
+    comparisons: int
     differs: tuple[str, ...]  # what else differs between the two rows: split, settings, code, versions, seeds
 
 
@@ -50,34 +52,47 @@ _BROKE = "no claim: runs of either diverged or collapsed"
 def compare(first: Study, second: Study) -> tuple[Pair, ...]:
     """Arms of the same table and name. On the same data and split they are paired by seed, and where predictions are kept the interval is over
     seeds and patients, or there is none (see `Crossed`); else nothing is paired and it is Welch's. Where splits are redrawn per seed both have
-    Nadeau and Bengio's variance, as the tables have."""
+    Nadeau and Bengio's variance, as the tables have. An arm that stands in several tables is one comparison."""
     here, there = Crossed(first), Crossed(second)
     others = {(s.table.number, r.arm.name): r for s in second.summaries for r in s.rows}
-    pairs = []
+    matched = []
     for summary in first.summaries:
         for row in summary.rows:
             other, metric = others.get((summary.table.number, row.arm.name)), summary.table.metric
             if other is not None and metric in other.cells:
-                a, b = row.cells[metric], other.cells[metric]
                 same = _data_hash(first) == _data_hash(second) != "" and row.split == other.split
-                differs = _differences(first, row, second, other)
-                pairs.append(
-                    Pair(summary.table.number, row.arm.name, metric, a, b, *_difference(here, row, a, there, other, b, same), differs)
-                )
-    return tuple(pairs)
+                matched.append((summary.table.number, row, other, metric, same))
+
+    def between(row: Row, other: Row, metric: str, same: bool, comparisons: int = 1) -> tuple[float, Interval, int, str]:
+        return _difference(here, row, row.cells[metric], there, other, other.cells[metric], same, comparisons)
+
+    told = {
+        (row.arm.config_hash, other.arm.config_hash, metric)
+        for _, row, other, metric, same in matched
+        if not math.isnan(between(row, other, metric, same)[1].low)
+    }
+    return tuple(
+        Pair(
+            table, row.arm.name, metric, row.cells[metric], other.cells[metric], *between(row, other, metric, same, max(1, len(told))),
+            len(told), _differences(first, row, second, other),
+        )
+        for table, row, other, metric, same in matched
+    )  # fmt: skip
 
 
-def _difference(here: Crossed, row: Row, a: Cell, there: Crossed, other: Row, b: Cell, same: bool) -> tuple[float, Interval, int, str]:
+def _difference(
+    here: Crossed, row: Row, a: Cell, there: Crossed, other: Row, b: Cell, same: bool, comparisons: int
+) -> tuple[float, Interval, int, str]:
     """Second minus first, its interval, the seeds that were paired, and what the interval is over; no interval where runs of either broke."""
     broke = row.broken[0] + other.broken[0]
     seeds = sorted(a.runs.keys() & b.runs.keys()) if same else []
     if not seeds:
-        ends = st.welch_interval(b.array, a.array, other.ratio, row.ratio) if a.n > 1 and b.n > 1 and not broke else NONE
+        ends = st.welch_interval(b.array, a.array, other.ratio, row.ratio, comparisons) if a.n > 1 and b.n > 1 and not broke else NONE
         return b.mean - a.mean, ends, 0, _BROKE if broke else "seeds" if not math.isnan(ends.low) else ""
     found = of_pairs(a.metric, seeds, [((there, *b.runs[s]), (here, *a.runs[s])) for s in seeds], max(row.ratio, other.ratio))
     if broke:
         return found.value, NONE, len(seeds), _BROKE
-    ends = clip_gain(a.metric, found.interval())
+    ends = clip_gain(a.metric, found.interval(comparisons))
     rests = f"undecided: {found.lost}" if found.lost else over(found) if not math.isnan(ends.low) else ""
     return found.value, ends, len(seeds), rests
 
@@ -112,6 +127,14 @@ def heading(first: Study, second: Study, pairs: Sequence[Pair]) -> str:
     return f"{first.name} and {second.name}{differs}"
 
 
+def together(pairs: Sequence[Pair]) -> str:
+    """What the intervals of a comparison hold for, in words."""
+    count = max((pair.comparisons for pair in pairs), default=0)
+    if count < 2:
+        return "There is one interval." if count else "There is no interval."
+    return f"The intervals of the {count} differences hold together at 95 % (Bonferroni)."
+
+
 def write_comparison(first_dir: str | Path, second_dir: str | Path, out: str | Path) -> tuple[Path, ...]:
     """comparison.csv, .md and .html in `out`. StudyError where the two are of different procedures or share no arm."""
     first, second = load(first_dir), load(second_dir)
@@ -132,8 +155,9 @@ def write_comparison(first_dir: str | Path, second_dir: str | Path, out: str | P
         "second_mean",
         "second_std",
         "difference",
-        "ci95_low",
-        "ci95_high",
+        "simultaneous95_low",
+        "simultaneous95_high",
+        "comparisons",
         "pairs",
         "interval_over",
         "differs",
@@ -144,12 +168,27 @@ def write_comparison(first_dir: str | Path, second_dir: str | Path, out: str | P
     for p in pairs:
         cells = [v for c in (p.first, p.second) for v in (c.n, *map(_exact, (c.mean, c.std)))]
         ends = map(_exact, p.interval)
-        writer.writerow([p.table, p.arm, p.metric, *cells, _exact(p.difference), *ends, p.paired or "", p.over, "; ".join(p.differs)])
+        writer.writerow(
+            [
+                p.table,
+                p.arm,
+                p.metric,
+                *cells,
+                _exact(p.difference),
+                *ends,
+                p.comparisons or "",
+                p.paired or "",
+                p.over,
+                "; ".join(p.differs),
+            ]
+        )
     lines = [f"# {markdown(heading(first, second, pairs))}", "", "| | first | second |", "| --- | --- | --- |"]
     lines += [f"| {word} | {markdown(a) or '–'} | {markdown(b) or '–'} |" for word, a, b in facts]
     lines += [
         "",
-        "| Table | Arm | Metric % | first | second | second − first | 95 % interval | over | pairs | differs in |",
+        together(pairs),
+        "",
+        "| Table | Arm | Metric % | first | second | second − first | simultaneous 95 % interval | over | pairs | differs in |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | --- | ---: | --- |",
     ]
     for p in pairs:
@@ -166,7 +205,16 @@ def write_comparison(first_dir: str | Path, second_dir: str | Path, out: str | P
     page = (
         templates()
         .get_template("comparison.html.j2")
-        .render(first=first, second=second, pairs=pairs, facts=facts, words=heading(first, second, pairs), css=style(), js=script("tables"))
+        .render(
+            first=first,
+            second=second,
+            pairs=pairs,
+            facts=facts,
+            words=heading(first, second, pairs),
+            together=together(pairs),
+            css=style(),
+            js=script("tables"),
+        )
     )
     files = {"comparison.csv": text.getvalue(), "comparison.md": "\n".join([*lines, ""]), "comparison.html": page}
     return tuple(write_file(Path(out) / name, encoded(content)) for name, content in files.items())

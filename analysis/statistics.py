@@ -33,8 +33,9 @@ def mean_std(values: ArrayLike) -> tuple[float, float]:
     return (float(x.mean()) if x.size else math.nan), (float(x.std(ddof=1)) if x.size > 1 else math.nan)
 
 
-def welch_interval(a: ArrayLike, b: ArrayLike, a_ratio: float = 0.0, b_ratio: float = 0.0) -> Interval:
-    """Welch's interval of the mean of a minus the mean of b, for runs that cannot be paired; none below two values each.
+def welch_interval(a: ArrayLike, b: ArrayLike, a_ratio: float = 0.0, b_ratio: float = 0.0, comparisons: int = 1) -> Interval:
+    """Welch's interval of the mean of a minus the mean of b, for runs that cannot be paired; none below two values each. With `comparisons`
+    above 1 as many of them hold together (Bonferroni).
 
     a_ratio, b_ratio: n_test/n_train of each side where its splits are drawn anew per seed (Nadeau and Bengio 2003, eq. 9)."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
@@ -45,7 +46,7 @@ def welch_interval(a: ArrayLike, b: ArrayLike, a_ratio: float = 0.0, b_ratio: fl
     if one + two == 0:
         return Interval(middle, middle)
     free = (one + two) ** 2 / (one**2 / (x.size - 1) + two**2 / (y.size - 1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, free)) * math.sqrt(one + two)
+    half = float(stats.t.isf((1 - LEVEL) / (2 * comparisons), free)) * math.sqrt(one + two)
     return Interval(middle - half, middle + half)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis import statistics as st
 from analysis.claims import claims, commands, how_known
-from analysis.crossed import Crossed, Estimate, clip_gain, split_metric
+from analysis.crossed import LOST, Crossed, Estimate, clip_gain, split_metric
 from analysis.mixture import mixture
 from analysis.numbers import number
 from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
@@ -162,7 +162,7 @@ def title(metric: str) -> str:
         part, name = "", metric
     word = TITLES.get(name, name.replace("_", " "))
     word = f"Validation {word}" if part == "val" else word
-    return word[:1].upper() + word[1:]
+    return word if word.startswith("kNN") else word[:1].upper() + word[1:]
 
 
 def phrase(metric: str) -> str:
@@ -262,6 +262,12 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
     if baseline is None and len(rows) > 1:
         notes.append("The table names no baseline arm: nothing is compared with one.")
     notes += how_known(rows, table.metric)
+    others: dict[str, list[str]] = {}
+    for metric in table.metrics:
+        for lost in {row.cells[metric].level.lost for row in rows} if metric != table.metric else ():
+            if lost and not lost.startswith(LOST):
+                others.setdefault(lost, []).append(title(metric))
+    notes += [f"No interval of {', '.join(names)}: {lost}." for lost, names in others.items()]
     splits = {row.split for row in rows if row.split and row.keys}
     if len(splits) > 1:
         by = {split: [row.arm.name for row in rows if row.split == split and row.keys] for split in sorted(splits)}
@@ -317,7 +323,7 @@ def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
         if by_arm:
             notes.append(
                 f"{title(metric)}: standard deviation over K-means seeds of one trained encoder, mean over runs, points: "
-                f"{', '.join(by_arm)}. The ± in the table is over training seeds."
+                f"{'; '.join(by_arm)}. The ± in the table is over training seeds."
             )
     return tuple(notes)
 

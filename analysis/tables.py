@@ -90,6 +90,8 @@ def to_tex(summary: Summary, cells: pd.DataFrame, metric: str) -> str:
     cells = cells[cells["metric"] == metric]
     ranks = metric == summary.table.metric
     marked = ["\\tnote{$\\dagger$}" if isinstance(mark, str) else "" for mark in cells["shown"]]
+    several = bool((cells["comparisons"].fillna(0) > 1).any())
+    together = "sim.\\ 95 \\% interval" if several else "95 \\% interval "  # of the gains
     name, over_baseline = tex(title(metric)), f"Gain over {tex(summary.baseline or '')}"
     body = pd.DataFrame(
         {
@@ -98,7 +100,7 @@ def to_tex(summary: Summary, cells: pd.DataFrame, metric: str) -> str:
             (f"{name}, \\%", "mean"): cells["mean"].to_numpy(),
             (f"{name}, \\%", "95 \\% interval"): list(map(_between, cells["ci95_low"], cells["ci95_high"])),
             (over_baseline, "points"): cells["gain_over_baseline"].to_numpy(),
-            (over_baseline, "95 \\% interval "): [
+            (over_baseline, together): [
                 _between(low, high, signed=True) + mark
                 for low, high, mark in zip(cells["gain_simultaneous95_low"], cells["gain_simultaneous95_high"], marked, strict=True)
             ],
@@ -120,10 +122,13 @@ def to_tex(summary: Summary, cells: pd.DataFrame, metric: str) -> str:
     tabular = styler.to_latex(hrules=True, siunitx=True, column_format=columns, multicol_align="c").rstrip("\n")
     label = f"tab:{summary.table.slug}" + ("" if ranks else f":{slug(metric.removeprefix('test_'))}")
     notes = (
+        f"n: seeds that ended{'; sim.: simultaneous, all of them hold together' if several else ''}.{_pairs_note(cells)}",
         *_published_note(cells),
         *(f"{row.arm.name}: {row.state or '; '.join(row.reasons)}." for row in summary.rows if row.state or row.reasons),
     )
-    notes = (*notes, *(summary.notes if ranks else _how_known(cells)))
+    others = tuple(f"{title(m)}: " for m in summary.table.metrics if m != metric)
+    own = tuple(note for note in summary.notes if not note.startswith(others)) if ranks else _how_known(cells)
+    notes = (*notes, *own, *(n for n in summary.notes if not ranks and n.startswith(f"{title(metric)}: ")))
     lines = [
         "% needs \\usepackage{booktabs,siunitx,threeparttable}",
         "\\begin{table}",
@@ -137,6 +142,17 @@ def to_tex(summary: Summary, cells: pd.DataFrame, metric: str) -> str:
 
 def _between(low: float, high: float, signed: bool = False) -> str:
     return "" if math.isnan(low) else f"({tex(number(low, signed).replace('-', '−'))} to {tex(number(high, signed).replace('-', '−'))})"
+
+
+def _pairs_note(cells: pd.DataFrame) -> str:
+    """Where a gain is of fewer seeds than one of its means: of how many, or a reader takes the difference of the means for it."""
+    base = cells.loc[cells["is_baseline"], "n"].max()
+    fewer = [
+        f"{arm} {pairs}"
+        for arm, n, pairs in zip(cells["arm"], cells["n"], cells["pairs"], strict=True)
+        if not pd.isna(pairs) and pairs < max(n, base)
+    ]
+    return f" A gain is over the seeds that both arms have: {'; '.join(fewer)}." if fewer else ""
 
 
 def _published_note(cells: pd.DataFrame) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.artefacts import known
 from analysis.levels import ClassShare, Level
 from analysis.summary import title
 from search.invariance import Copies, card_lines
@@ -48,7 +49,7 @@ class Described:
     @property
     def patients(self) -> int:
         """Of the test part; 0 where none is known."""
-        return len({self.pack.patients[i] for i in self.parts["test"]} - {""}) if self.pack.patients else 0
+        return len({known(self.pack.patients[i]) for i in self.parts["test"]} - {""}) if self.pack.patients else 0
 
 
 def confusion_csv(confusion: list[list[int]], classes: tuple[str, ...]) -> str:

@@ -62,7 +62,7 @@ def _said_of(judged: Evaluation, pack: Pack) -> Judged | None:
     else:
         return None
     patients = pack.patients or ()
-    return of_images(given, patients, names_tiles(pack.files, patients))
+    return of_images(given, patients, names_tiles(pack.files, patients), pack.classes)
 
 
 def evaluate(best: Path, data: Path, out: Path | None, console: Console, as_json: bool = False) -> int:
@@ -90,6 +90,7 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console, as_json
     lines = [
         _of_what(said),
         *(f"{name} is undefined: all images are of one class" for name, level in values.items() if level is None),
+        *(f"no interval of {name}: {level[0].lost}" for name, level in values.items() if level is not None and level[0].lost),
         *lines,
     ]
     for line in lines:
@@ -139,7 +140,8 @@ def _of_what(said: Judged | None) -> str:
     if said.unit == "images":
         unknown = "patients are not known (a manifest.csv may say them), and images of one are alike"
         return f"intervals: for other images, {cases} taken for independent; {unknown}"
-    return f"intervals: for other {said.unit}, from {cases}; of one model, so they say nothing of other seeds"
+    lone = f" ({said.lone:,} of them single images, of which {said.unit} are not known)" if said.lone else ""
+    return f"intervals: for other {said.unit}, from {cases}{lone}; of one model, so they say nothing of other seeds"
 
 
 def _beside(found: Exported, pack: Pack, said: Judged | None) -> tuple[dict[str, Any], list[str]]:

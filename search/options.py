@@ -181,6 +181,9 @@ ASKED: list[Decorator] = [
                       "[KARYOTUNE_DATA]"),
     click.option("--external", type=PLACE, multiple=True,
                  help="another hospital's images: a test set that nothing is chosen by; may be repeated"),
+    click.option("--relabel", type=PATH, multiple=True, metavar="CSV",
+                 help="relabelling.csv of a report's image ledger: train by these labels, as another study (default name: "
+                      "...-relabelled); may be repeated, the earliest first"),
     click.option("--objective", help="another aim of the search that the procedure has, by name; with ',parameters' (score,parameters) "
                                      "the size of the model counts too"),
     click.option("--preset", shell_complete=presets,
@@ -238,8 +241,8 @@ FILE = click.option("--request", "file", type=PATH, metavar="FILE",
                     help="a TOML file with these options by their names, as each study has one (request.toml); words here win over "
                          "it")  # fmt: skip
 FIELDS = {
-    "data", "external", "objective", "preset", "trials", "repeats", "tables", "arms", "storage", "name", "seed", "settings", "spaces",
-    "fixed", "sampler", "scheduler", "grid", "grace", "finalists", "retune", "source", "gpus_per_run", "workers_per_run", "slots",
+    "data", "external", "relabel", "objective", "preset", "trials", "repeats", "tables", "arms", "storage", "name", "seed", "settings",
+    "spaces", "fixed", "sampler", "scheduler", "grid", "grace", "finalists", "retune", "source", "gpus_per_run", "workers_per_run", "slots",
     "address", "wait_for",
     "max_hours", "max_gpu_hours", "price_per_hour", "max_cost", "stall_minutes", "retry_failed", "accept_code", "log",
 }  # fmt: skip

@@ -35,6 +35,7 @@ class Outlook:
     slots: int
     gain: float
     speed: float
+    notes: tuple[str, ...] = ()  # what was understood of the images
 
     def json(self) -> dict[str, Any]:
         return asdict(self) | {"rows": [dict(zip(("table", "arms", "runs"), row, strict=True)) for row in self.rows]}
@@ -58,7 +59,7 @@ def look_ahead(prepared: Prepared) -> Outlook:
     guess = estimate(entry, plan, prepared.source.pack, left, max(0, plan.trials - told), device, Stages(folder).has)
     return Outlook(
         prepared.name, len(prepared.source.pack.labels), len(plan.seeds), _rows(prepared), plan.asked, len(plan.runs),
-        len(plan.runs) - len(left), guess, device.type, slots, gain, speed,
+        len(plan.runs) - len(left), guess, device.type, slots, gain, speed, prepared.source.pack.notes,
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ class Request:
     step: str = "run"
     data: Path | None = None
     external: tuple[Path, ...] = ()
+    relabel: tuple[Path, ...] = ()  # relabelling.csv of a report's image ledger; several, one after the other
     objective: str | None = None
     preset: str | None = None
     trials: int | None = None
@@ -72,14 +73,16 @@ class Request:
         for name in PATHS:
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else here(value))
-        object.__setattr__(self, "external", tuple(here(folder) for folder in self.external))
+        for name in ("external", "relabel"):
+            object.__setattr__(self, name, tuple(here(place) for place in getattr(self, name)))
         for name in ("settings", "spaces", "fixed", "log"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.address == "local":  # a cluster of its own, whatever RAY_ADDRESS says
             object.__setattr__(self, "address", None)
 
     def study_name(self, preset: str) -> str:
-        return self.name or f"{self.procedure}-{preset}-{self.data.resolve().name if self.data else 'synthetic'}"
+        data = self.data.resolve().name if self.data else "synthetic"
+        return self.name or f"{self.procedure}-{preset}-{data}{'-relabelled' if self.relabel else ''}"
 
     def folder(self, preset: str) -> Path:
         return (self.storage / self.study_name(preset)).resolve()

@@ -70,6 +70,8 @@ def plan_table(outlook: "Outlook") -> Table:
 
 def plan(outlook: "Outlook", out: Console) -> None:
     """The plan, its runs and its price."""
+    for note in outlook.notes:
+        out.print(f"note: {note}", markup=False)
     out.print(plan_table(outlook))
     out.print(f"{outlook.asked} runs stand in tables, {outlook.different} of them are different; {outlook.done} are done.")
     guess = outlook.guess

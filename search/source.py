@@ -16,6 +16,7 @@ from search.request import Request
 from search.study import External, external_names, external_packs, name_external
 from trainables.data.copies import shared_files, shared_images
 from trainables.data.pack import Pack, load_pack
+from trainables.data.relabel import Relabelling
 from trainables.parts.errors import RequestError
 from trainables.parts.procedure import config_values
 
@@ -70,16 +71,24 @@ class Reader:
     def own(self, synthetic: Mapping[str, int] | None) -> Source:
         """The study's images. synthetic: how the built-in set is drawn, where no folder is named. RequestError with every fault."""
         if synthetic is not None:
+            if self.request.relabel:
+                raise RequestError("--relabel is for images of --data: the labels of the built-in set are known, and right; name --data")
             return Source(self._synthetic(synthetic), {"source": "synthetic", "synthetic": dict(synthetic)})
         data = self.request.data
         assert data is not None
-        about = {"source": place_of(data), "signature": signature(data)}
+        about: dict[str, Any] = {"source": place_of(data), "signature": signature(data)}
+        marks = [Relabelling.read(path) for path in self.request.relabel]
+        if marks:
+            about |= {"signature": " ".join([about["signature"], *(one.digest for one in marks)]), "relabelled": [m.json() for m in marks]}
         if self.kept.get("signature") == about["signature"]:
             with suppress(RequestError):  # damaged, or not there yet: read anew
                 pack = load_pack(self.folder / "data", verify=True)
                 if pack.hash == self.kept["hash"]:
                     return Source(pack, about)
-        return Source(self.entry.procedure.read(data, self.config), about)
+        pack = self.entry.procedure.read(data, self.config)
+        for one in marks:
+            pack = one.of(pack)
+        return Source(pack, about)
 
     def _synthetic(self, synthetic: Mapping[str, int]) -> Pack:
         """The built-in set; a study that has it already keeps it."""

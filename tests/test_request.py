@@ -16,7 +16,7 @@ SUPCAM = registry.declared("supcam")
 def test_a_request_is_written_and_read_again_as_it_was(tmp_path):
     asked = Request(
         "supcam", data=tmp_path / 'a "b" \\ é', tables="2,5", settings=("margin=0.3",), spaces=("temperature=0.05:0.1",), max_hours=0.5,
-        external=(tmp_path,), retune=True, storage=tmp_path / "runs", command="karyotune supcam",
+        external=(tmp_path,), relabel=(tmp_path / "a.csv", tmp_path / "b.csv"), retune=True, storage=tmp_path / "runs", command="karyotune supcam",
     )  # fmt: skip
     (tmp_path / "request.toml").write_text(to_toml(asked))
     assert Request(**read_file(tmp_path / "request.toml")) == asked

@@ -31,6 +31,8 @@ def test_clusters_are_seen_as_by_another_laboratory_image_by_image(tmp_path):
         own = supcam.read(folder, config)
         seen = supcam.elsewhere(folder, config, own)
         assert (seen.files, seen.classes, seen.labels.tolist()) == (own.files, own.classes, own.labels.tolist())
+        fewer = make_pack(own.images[1:], own.labels[1:], own.classes, own.files[1:], None, own.areas[1:])
+        assert np.array_equal(supcam.elsewhere(folder, config, fewer).images, seen.images[1:]), "without an image that was left out"
         assert seen.copy_of == own.hash != seen.hash and any(note.startswith("simulated") for note in seen.notes)
         widths.append(np.median([width_of(image) for image in seen.images]) / np.median([width_of(image) for image in own.images]))
     assert widths[0] < 0.85 and widths[1] == pytest.approx(1, abs=0.08)

@@ -717,7 +717,8 @@ def synthesize_external(config: SupcamConfig, *, images: int, seed: int) -> dict
 
 def elsewhere(folder: Path, config: SupcamConfig, pack: Pack) -> Pack:
     """The images of a folder that was read as `pack`, as another laboratory's files would hold them, then brought to the same look."""
-    paths = [folder / name for name in list_folder(folder).files]
+    listing, kept = list_folder(folder), set(pack.files)
+    paths = [folder / file for name, file in zip(listing.names, listing.files, strict=True) if name in kept]
     images, areas, _, _ = read_images(paths, config.canvas, config.input_size, normal=normal_of(vars(config)), laboratory=ELSEWHERE)
     note = f"simulated: the test images of the study's own set as another laboratory might show them ({ELSEWHERE.words})"
     return replace(make_pack(images, pack.labels, pack.classes, pack.files, pack.patients, areas, [note]), copy_of=pack.hash)

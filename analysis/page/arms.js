@@ -80,11 +80,13 @@ const armRows = (table, metric, width, kind) => {
     line.dataset.runs = mine.join(" ");
     layer.append(line);
   });
+  const several = cells.filter((cell) => cell.gain && cell.gain[1] !== null).length > 1;
+  const said = gain ? `ours, ${several ? "simultaneous " : ""}95 % interval` : "ours, 95 % interval; small: seeds";
   const legend = svgOf("g", { class: "words" });
   const last = legend.appendChild(svgOf("circle", { cx: 12, cy: 12, r: 5, class: "ours" }));
-  legend.append(svgOf("text", { x: 22, y: 16 }, gain ? "ours, interval" : "ours, interval; small: seeds"));
+  legend.append(svgOf("text", { x: 22, y: 16 }, said));
   if (cells.some((cell) => paper(cell))) {
-    const at = gain ? 116 : 200;
+    const at = 38 + 6.2 * said.length;
     legend.append(svgOf("path", { d: `M${at} 7l5 5l-5 5l-5 -5z`, class: "theirs" }), svgOf("text", { x: at + 10, y: 16 }, "published"));
   }
   svg.append(legend);
@@ -92,7 +94,11 @@ const armRows = (table, metric, width, kind) => {
 };
 document.querySelectorAll(".arms").forEach((host) => {
   const table = data.tables.find((one) => one.slug === host.dataset.table);
-  const metric = () => Math.min(table.metrics.length - 1, +(state.metric[table.slug] ?? 0)) || 0;
+  const metric = () =>
+    Math.max(
+      0,
+      table.metrics.findIndex((m) => m.id === state.metric[table.slug]),
+    );
   const pair = el("div", { className: "pair" }),
     redraws = [];
   if (table.metrics.length > 1)
@@ -105,7 +111,7 @@ document.querySelectorAll(".arms").forEach((host) => {
           table.metrics.map((m, i) => [i, m.name]),
           metric(),
           (value) => {
-            if (+value) state.metric[table.slug] = value;
+            if (+value) state.metric[table.slug] = table.metrics[value].id;
             else delete state.metric[table.slug];
             changed();
             redraws.forEach((draw) => draw());

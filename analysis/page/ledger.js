@@ -38,6 +38,20 @@ if (ledgerHost && data.ledger) {
     file: ["by file", (i) => i],
   };
   if (!rightIn.some((n) => n === 0)) shown.kind = given.winner >= 0 && given.baseline >= 0 ? "wins" : "wrong";
+  // The address has what is chosen by name; what this page does not have is passed over.
+  const usual = { ...shown },
+    lists = { a: given.arms, b: given.arms, class: given.classes, patient: given.patients };
+  for (const [name, value] of Object.entries(state.ledger)) {
+    if (lists[name]?.includes(value)) shown[name] = name.length > 1 ? String(lists[name].indexOf(value)) : lists[name].indexOf(value);
+    else if ((name === "kind" && kinds[value]) || (name === "order" && orders[value])) shown[name] = value;
+    else if (name === "page") shown.page = (+value || 1) - 1;
+  }
+  const keep = () => {
+    state.ledger = {};
+    for (const name of Object.keys(usual))
+      if (String(shown[name]) !== String(usual[name])) state.ledger[name] = name === "page" ? shown.page + 1 : (lists[name]?.[shown[name]] ?? shown[name]);
+    changed();
+  };
   const best = Math.max(
     0,
     given.runs.findIndex((run) => run.key === given.best),
@@ -61,6 +75,7 @@ if (ledgerHost && data.ledger) {
     shown[name] = name === "a" || name === "b" ? +value : value;
     shown.page = 0;
     draw();
+    keep();
   };
   const arms = given.arms.map((name, i) => [i, clip(name, 30)]);
   bar.append(
@@ -72,10 +87,10 @@ if (ledgerHost && data.ledger) {
     ),
     select("first arm", arms, shown.a, again("a")),
     select("second arm", arms, shown.b, again("b")),
-    select("class", [["", "all"], ...given.classes.map((name, i) => [i, name])], "", again("class")),
+    select("class", [["", "all"], ...given.classes.map((name, i) => [i, name])], shown.class, again("class")),
   );
   if (given.patients.length)
-    bar.append(select("patient", [["", "all"], ...given.patients.map((name, i) => [i, name || "not known"])], "", again("patient")));
+    bar.append(select("patient", [["", "all"], ...given.patients.map((name, i) => [i, name || "not known"])], shown.patient, again("patient")));
   bar.append(
     select(
       "order",
@@ -178,6 +193,7 @@ if (ledgerHost && data.ledger) {
       b.addEventListener("click", () => {
         shown.page += step;
         draw();
+        keep();
       });
       return b;
     };

@@ -42,7 +42,7 @@ const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "
 
 // --- what is chosen -----------------------------------------------------------------------------------------------------------------
 const column = (id) => runs.columns.find((one) => one.id === id);
-const state = { chosen: new Set(), hot: -1, off: new Set(), words: "", x: "", y: "", curve: "", metric: {}, marks: new Map() };
+const state = { chosen: new Set(), hot: -1, off: new Set(), words: "", x: "", y: "", curve: "", metric: {}, ledger: {}, marks: new Map() };
 const searchable = runs.what.map((what, i) =>
   [
     what,
@@ -62,7 +62,7 @@ const changed = () => {
   views.forEach((view) => view());
   const hash = new URLSearchParams();
   if (state.chosen.size) hash.set("runs", [...state.chosen].map((i) => runs.id[i]).join(","));
-  if (state.off.size) hash.set("off", [...state.off].join(","));
+  for (const group of state.off) hash.append("off", runs.groups[group]); // by name: a report that is written again may have others
   for (const name of ["words", "x", "y", "curve"]) if (state[name]) hash.set(name, state[name]);
   if (Object.keys(state.metric).length)
     hash.set(
@@ -71,6 +71,7 @@ const changed = () => {
         .map((pair) => pair.join(":"))
         .join(","),
     );
+  for (const [name, value] of Object.entries(state.ledger)) hash.set(`ledger.${name}`, value);
   if (state.marks.size) hash.set("marks", [...state.marks].map((pair) => pair.join(":")).join(","));
   const text = hash.toString();
   if (text || location.hash.includes("=")) history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
@@ -85,10 +86,12 @@ const restore = () => {
       .filter((i) => i >= 0),
   );
   state.off = new Set(
-    listed("off")
-      .map(Number)
-      .filter((group) => runs.groups[group] !== undefined),
+    hash
+      .getAll("off")
+      .map((name) => runs.groups.indexOf(name))
+      .filter((group) => group >= 0),
   );
+  state.ledger = Object.fromEntries([...hash].filter(([name]) => name.startsWith("ledger.")).map(([name, value]) => [name.slice(7), value]));
   state.words = hash.get("words") ?? "";
   for (const axis of ["x", "y"]) state[axis] = column(hash.get(axis)) ? hash.get(axis) : "";
   state.curve = hash.get("curve") ?? "";

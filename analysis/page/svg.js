@@ -36,10 +36,15 @@ const dot = (group, x, y, r) => {
 const nice = (low, high, most) => {
   const raw = (high - low) / Math.max(1, most) || 1,
     power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((f) => f * power).find((s) => s >= raw);
-  const ticks = [];
-  for (let t = Math.ceil(low / step - 1e-9) * step; t <= high + 1e-9 * step; t += step) ticks.push(+t.toPrecision(12));
-  return ticks;
+  const every = (step) => {
+    const ticks = [];
+    for (let t = Math.ceil(low / step - 1e-9) * step; t <= high + 1e-9 * step; t += step) ticks.push(+t.toPrecision(12));
+    return ticks;
+  };
+  // One or two ticks tell no scale: then the next finer step.
+  const steps = [10, 5, 2, 1, 0.5, 0.2, 0.1].map((f) => f * power),
+    first = steps.findLastIndex((s) => s >= raw);
+  return steps.slice(first).map(every).find((ticks) => ticks.length > 2) ?? every(steps[first]);
 };
 // An axis of numbers, their logarithms, or words: place of a value between 0 and 1, and ticks that do not touch at `room` pixels.
 const axisOf = (values, { log = false, low, high, pad = 0.04, whole = false } = {}) => {
@@ -75,7 +80,8 @@ const axisOf = (values, { log = false, low, high, pad = 0.04, whole = false } = 
           .map((t) => [place(t), String(t)]);
       const powers = [];
       for (let p = Math.floor(from); p <= to; p++) for (const f of to - from < 1.5 ? [1, 2, 5] : [1]) powers.push(f * 10 ** p);
-      const there = powers.filter((t) => place(t) >= 0 && place(t) <= 1),
+      const within = powers.filter((t) => place(t) >= 0 && place(t) <= 1),
+        there = within.length > 2 ? within : nice(10 ** from, 10 ** to, most),
         step = Math.ceil(there.length / most);
       return there.filter((_, i) => i % step === 0).map((t) => [place(t), String(+t.toPrecision(3))]);
     },

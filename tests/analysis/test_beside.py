@@ -193,7 +193,15 @@ def test_recall_by_class_compares_the_winner_with_the_comparison_arm_over_common
         assert row.name == fake.CLASSES[i]
         assert (row.reference, row.other, row.images) == pytest.approx((100 * a[i, i] / a[i].sum(), 100 * b[i, i] / b[i].sum(), 45))
         assert row.change == pytest.approx(row.other - row.reference)
+    said = "over the 4 classes of this pair, and not over other arms too"
+    assert found.together.endswith(said), "a winner that no table has beside its baseline arm is not judged as a whole"
+    for row in study.summaries[0].rows[4:6]:
+        other = beside.Side(row.arm.name, row.arm.config_hash, {})
+        whole = beside._together(study.summaries, beside.Pairing(pairing.reference, other), found.classes)
+        shown = row.cells["test_accuracy"].shown
+        assert f"as a whole {other.name} is {f'shown {shown}' if shown else 'undecided'} beside {pairing.reference.name}" in whole
     text = (analysis.write_report(tmp_path, figures="light") and (tmp_path / "tables/per-class.csv")).read_text()
+    assert said in (tmp_path / "report.html").read_text() and said in (tmp_path / "report.md").read_text()
     assert [line["class"] for line in csv.DictReader(io.StringIO(text))] == fake.CLASSES
     off = np.maximum(a, b) - np.diag(np.diag(np.maximum(a, b)))
     i, j = np.unravel_index(off.argmax(), off.shape)

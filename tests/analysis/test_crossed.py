@@ -12,7 +12,8 @@ import pytest
 from scipy import stats
 
 import analysis
-from analysis import beside, crossed, headline, levels
+from analysis import artefacts, beside, crossed, headline, levels
+from trainables.data import listing
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
 
 
@@ -115,9 +116,13 @@ def test_the_two_way_table_is_worked_out_as_an_analysis_of_variance():
     total = ms_s + ms_c - ms_e
     assert (found.value, found.error) == (pytest.approx(mean), pytest.approx(math.sqrt(total / 44)))
     share = max(ms_s, ms_e) / total
-    assert found.free == pytest.approx(1 / (share / 3 + (1 - share) / 10))
-    half = stats.t.ppf(0.975, found.free) * found.error
-    assert found.interval() == pytest.approx((mean - half, mean + half))
+    for count in (1, 9):
+        tail = 0.025 / count
+        half = (share * stats.t.isf(tail, 3) + (1 - share) * stats.t.isf(tail, 10)) * found.error
+        assert found.interval(count) == pytest.approx((mean - half, mean + half))
+        edge = replace(found, value=half)
+        assert edge.p(count) == pytest.approx(0.05) and edge.wrong == pytest.approx(tail), "p is 0.05 where the interval ends at 0"
+    assert replace(found, value=0.0).wrong == pytest.approx(0.5) and replace(found, value=1e300).p() == 0
 
 
 def test_with_equal_patients_only_the_seeds_count_and_with_equal_seeds_only_the_patients():
@@ -147,7 +152,7 @@ def test_nominal_95_per_cent_cover_the_truth_in_about_95(seeds, patients):
 
 def test_three_seeds_that_spread_more_than_patients_cover_the_truth_in_95_per_cent():
     rng, held = np.random.default_rng(7), []
-    for _ in range(4000):
+    for _ in range(2000):
         table = 2.4 * rng.normal(size=(3, 1)) + 3.4 * rng.normal(size=(1, 30)) + 3 * rng.normal(size=(3, 30))
         low, high = crossed.two_way(table).interval()
         held.append(low <= 0 <= high)
@@ -163,10 +168,11 @@ def test_a_lost_seed_makes_no_claim_of_what_all_three_leave_open():
     assert whole.low < 0 and left.low < 0, "nine comparisons of three seeds and of two of them"
 
 
-def test_nine_intervals_hold_together_where_two_seeds_make_most_of_the_variance():
+@pytest.mark.parametrize(("seeds", "share", "draws"), [(2, 0.9, 200), (3, 0.9, 500)])
+def test_nine_intervals_hold_together_where_few_seeds_make_most_of_the_variance(seeds, share, draws):
     from benchmarks.coverage import family
 
-    assert family(2, 30, 0.8, draws=200, rng=np.random.default_rng(3)) <= 0.05
+    assert family(seeds, 30, share, draws, rng=np.random.default_rng(3)) <= 0.05
 
 
 def test_seeds_to_tell_shrinks_with_the_difference_and_is_none_where_the_patients_leave_too_much_open():
@@ -222,11 +228,35 @@ def test_where_all_images_are_of_one_patient_that_is_said_and_not_that_predictio
     assert "all images are of one patient" in words and "3 seeds, all of one patient" in words and "are kept" not in words
 
 
+def test_a_class_of_one_patient_leaves_means_over_classes_without_an_interval_and_that_is_said(tmp_path):
+    labels = []
+
+    def change(r, file):
+        given = json.loads(file.read_text())["predictions"]["test"]
+        labels[:] = [dict(zip(given["index"], given["label"], strict=True)).get(i, 0) for i in range(600)]
+        truth, guess = np.array(given["label"]), np.argmax(given["probability"], axis=1)
+        r["metrics"]["test_f1"] = classification_metrics(confusion_matrix(truth, guess, 4))["f1"]
+
+    study(tmp_path, lambda i: f"p{i % 31}", change)
+    for held in (False, True):
+        summary = study(tmp_path, lambda i, held=held: "p0" if held and labels[i] == 2 else f"p{i % 30 + 1}", change)
+        f1, accuracy = (summary.rows[2].cells[m] for m in ("test_f1", "test_accuracy"))
+        words = f"all images of {fake.CLASSES[2]} are of one patient, and nothing tells how others do"
+        assert math.isnan(f1.interval.low) == math.isnan(f1.gain_interval.low) == held == (f1.level.lost == words)
+        assert (
+            math.isfinite(accuracy.interval.low)
+            and any(n.startswith("No interval of") and "F1" in n and words in n for n in summary.notes) == held
+        ), summary.notes
+    by_class = {row.name: row.interval.low for row in beside.look(analysis.load(tmp_path)).classes}
+    assert [name for name, low in by_class.items() if math.isnan(low)] == [fake.CLASSES[2]]
+
+
 def test_images_without_a_patient_are_not_counted_as_patients(tmp_path):
-    summary = study(tmp_path, lambda i: f"p{i % 31}" if i % 5 == 0 else "")
+    assert artefacts.UNKNOWN == listing.UNKNOWN
+    summary = study(tmp_path, lambda i: f"p{i % 31}" if i % 5 == 0 else f"{listing.UNKNOWN}{i}.png" if i % 2 else "")
     level = summary.rows[2].cells["test_accuracy"].level
     said = f"{level.cases - level.lone} patients and {level.lone} images without one"
-    assert level.lone > 50 and all(said in words for words in summary.claims)
+    assert level.lone > 50 and level.cases - level.lone <= 31 and all(said in words for words in summary.claims)
     assert any(said in note and "taken for independent" in note for note in summary.notes)
 
 
@@ -312,6 +342,21 @@ def test_the_headline_s_difference_is_the_one_of_its_table_s_cell(tmp_path):
     whole.__dict__["summaries"] = tuple(replace(s, rows=tuple(map(marked, s.rows))) for s in whole.summaries)
     found = headline.headline(whole)
     assert found.over and (found.gain, found.gain_interval) == (7.0, told.interval(3))
+
+
+def test_a_model_card_of_another_time_than_the_page_is_named_on_it(tmp_path):
+    study(tmp_path, lambda i: f"p{i % 31}")
+    whole = analysis.load(tmp_path)
+    found = headline.headline(whole)
+    level = levels.levels(whole, whole.winner.config_hash)[found.metric]
+    for by, words in ((0.0, ""), (0.02, f"The model card in best/ has {found.mean:.2f} % ({level.interval.low - 2:.2f} to ")):
+        told = {"mean": found.mean / 100, "low": level.interval.low / 100 - by, "high": level.interval.high / 100}
+        (tmp_path / "best").mkdir(exist_ok=True)
+        (tmp_path / "best/metrics.json").write_text(json.dumps({"over_seeds": {found.metric: told}}))
+        assert headline.other_card(whole, found)[: len(words)] == words and bool(headline.other_card(whole, found)) == bool(words)
+        analysis.write_report(tmp_path)
+        for name in ("report.html", "report.md"):
+            assert ("The model card in best/" in (tmp_path / name).read_text()) == bool(words), name
 
 
 def test_a_headline_whose_baseline_lost_a_seed_to_divergence_says_so_and_has_no_interval(tmp_path):

@@ -104,6 +104,9 @@ def test_a_number_typed_by_hand_that_no_record_gives_is_refused_with_its_line(fo
         r"98{.}76 \%",
         r"a 199-point gain",
         r"a 199 percentage-point gain",
+        r"MoCo & 99 \\",
+        r"MoCo & 3 & \textbf{99}$^\dagger$ & x \\",
+        r"MoCo & $\mathbf{99}$ \tabularnewline",
     ],
 )
 def test_a_result_is_seen_however_it_is_written(folder, tmp_path, text):
@@ -121,6 +124,7 @@ def test_a_result_is_seen_however_it_is_written(folder, tmp_path, text):
         r"The temperature is 0.07 and the margin 0.2, at a rate of 0.03.",
         r"\renewcommand{\arraystretch}{1.25}\newcommand{\unused}{98.76}\newcommand{\ours}{SupCAM}\ours{} in 4,000 images, 12,500 points.",
         r"Refs [12,13], Eqs. (12,13), seeds 0,1,2, tables 2,5, $x \in \{10,20\}$, 1,024 keys, \foreach \x in {10,20}.",
+        r"Table & 2 & 180 & 60 & 1024 & 2024 \\ 99 & x & a 99 b & 31 May \\ A \& 99 \\",
         r"at $p < .05$, $\alpha = 0.05$, a level of 0.05",
         "\\newcommand{\\luo}{98.76} % not a result\nLuo reports \\luo.",
     ],
@@ -158,6 +162,11 @@ def test_a_whole_number_is_not_backed_by_the_end_of_some_interval(folder, tmp_pa
     ends = {f"{abs(v):.0f}" for c in ("ci95_low", "ci95_high", "gain_simultaneous95_low") for v in results[c].dropna()}
     only = sorted(ends - points, key=int)[-1]
     assert len(said(folder, tmp_path, f"It gains {only} points.").refused) == 1
+    low, high = (f"{v:.0f}" for v in results.dropna(subset=["ci95_low"]).iloc[0][["ci95_low", "ci95_high"]])
+    for ends in ("{} to {}", "({}, {})", "$[{}$--${}]$", "from {} to {}", ": {}–{}"):
+        for a, b, count in ((low, high, 0), ("198", "199", 2), (low, "199", 1)):
+            assert len(said(folder, tmp_path, rf"It is 95\,\% CI {ends.format(a, b)}.").refused) == count, ends
+    assert said(folder, tmp_path, "A 95 \\% interval (3 seeds), intervals of 12 arms, CI, 12 to 19 of them.").refused == ()
 
 
 def test_a_number_is_backed_only_by_a_value_of_what_it_is_said_to_be(folder, tmp_path):
@@ -208,7 +217,7 @@ def test_an_included_file_is_read_however_it_is_included(folder, tmp_path, comma
 
 
 def test_what_is_included_and_not_read_is_refused_and_a_title_in_the_preamble_is_read(folder, tmp_path):
-    assert [said(folder, tmp_path, text).typed for text in (r"at 95 \%, CI 93 to 97", r"a 95 \% CI of 93 to 97")] == [1, 0]
+    assert [said(folder, tmp_path, text).typed for text in (r"at 95 \%, CI 93 to 97", r"a 95 \% CI of 93 to 97")] == [3, 2]
     with pytest.raises(StudyError, match=r"paper\.tex:2: what .verbatiminput includes is not read"):
         said(folder, tmp_path, r"\verbatiminput{x.txt}")
     found = said(folder, tmp_path, "none", "\n\\usepackage[margin=1.25]{x}\n\\title{A gain\nof 98.76 points}\n")

@@ -36,15 +36,17 @@ def test_two_commits_on_the_same_data_are_paired_by_seed(tmp_path):
     first, second = (analysis.load(p) for p in (fake.make(tmp_path / "a"), moved(tmp_path / "b", 0.01)))
     pair = next(p for p in compare(first, second) if p.arm == "MoCo")
     assert (pair.paired, pair.difference) == (3, pytest.approx(1.1))
-    expected = stats.t.interval(0.95, 2, 1.1, stats.sem([1.0, 1.1, 1.2]))
+    arms = {row.arm.config_hash for summary in first.summaries for row in summary.rows if row.cells[summary.table.metric].n > 1}
+    assert pair.comparisons == len(arms) > 1, "an arm that stands in two tables is one comparison"
+    expected = stats.t.interval(1 - 0.05 / len(arms), 2, 1.1, stats.sem([1.0, 1.1, 1.2]))
     assert pair.interval == pytest.approx(expected)
 
 
 def test_two_data_sets_are_not_paired_and_have_welchs_interval(tmp_path):
     first, second = (analysis.load(p) for p in (fake.make(tmp_path / "a"), moved(tmp_path / "b", 0.01, "e" * 64)))
     pair = next(p for p in compare(first, second) if p.arm == "MoCo")
-    ends = stats.ttest_ind(pair.second.array, pair.first.array, equal_var=False).confidence_interval(0.95)
-    assert pair.paired == 0
+    ends = stats.ttest_ind(pair.second.array, pair.first.array, equal_var=False).confidence_interval(1 - 0.05 / pair.comparisons)
+    assert pair.paired == 0 and pair.comparisons > 1
     assert pair.interval == pytest.approx((ends.low, ends.high))
 
 
@@ -184,7 +186,7 @@ def test_two_commits_on_the_same_test_images_are_compared_over_seeds_and_patient
         pseudo = [31 * w - 30 * o for w, o in zip(whole, without, strict=True)]
         table.append(100 * (pseudo[1] - pseudo[1].mean() + whole[1] - pseudo[0] + pseudo[0].mean() - whole[0]))
     expected = two_way(np.array(table))
-    assert pair.difference == pytest.approx(expected.value) and pair.interval == pytest.approx(expected.interval())
+    assert pair.difference == pytest.approx(expected.value) and pair.interval == pytest.approx(expected.interval(pair.comparisons))
 
 
 def test_another_split_on_the_same_data_is_not_paired_and_stands_in_the_title(tmp_path):

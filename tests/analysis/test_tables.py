@@ -86,6 +86,11 @@ def test_an_undecided_row_says_how_many_more_seeds_would_tell_and_their_price(tm
     assert [words.partition(":")[0] for words in prices] == [f"{len(arms) * (n - 3)} runs of {len(arms)} arms" for n in more]
     assert all(f'<pre class="command">{line}</pre>' in (tmp_path / "report.html").read_text() for line in lines)
     assert all(f"\n# {price}\n{line}\n" in (tmp_path / "report.md").read_text() for line, price in summary.commands)
+    asked, records = fake.study_and_records(seeds=3)
+    waiting = summaries(tmp_path, {**asked, "seeds": list(range(max(more)))}, records)["2"]
+    assert waiting.commands == () and any("and the study is asked for as many" in words for words in waiting.claims), (
+        "no command for 0 runs"
+    )
     shown = [r.arm.name for r in summary.rows if r.cells["test_accuracy"].shown]
     assert {words.partition(" gains")[0] for words in summary.claims if " gains " in words} == set(shown)
 
@@ -289,6 +294,12 @@ def test_a_table_of_an_article_has_n_mean_and_gain_with_intervals_and_is_never_s
         if row.split(" &")[0] in cells(summary)
     )
     assert "\\item ImageNet weights: weights unreachable (10 runs)." in text
+    assert "{sim.\\ 95 \\% interval}" in text and "n: seeds that ended; sim.: simultaneous" in text and "that both arms have" not in text
+    fewer = [r for r in RECORDS if not (r["seed"] > 7 and "2/MoCo" in r["arms"])]
+    study = analysis.load(fake.write(tmp_path, ASKED, fewer))
+    [summary, *_] = analysis.summarize(study)
+    text = to_tex(summary, study.results[study.results["table"] == "2"], "test_accuracy")
+    assert "A gain is over the seeds that both arms have: MoCo 8." in text
 
 
 @pytest.mark.slow

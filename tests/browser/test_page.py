@@ -175,6 +175,13 @@ def test_the_address_keeps_what_is_chosen_and_a_link_within_the_page_leaves_it(b
     page.locator(".chip", has_text="trials of the search").click()
     page.locator("#table-2 .controls select").select_option(label="Test F1")
     page.get_by_label("Show only runs with these words").fill("seed")
+    ledger = page.locator("#images .controls")
+    for label, option in (("Images", "all"), ("second arm", "1"), ("class", "2"), ("patient", "3"), ("order", "file")):
+        ledger.get_by_label(label, exact=True).select_option(option)
+    ledger.get_by_label("patient", exact=True).select_option("")
+    ledger.get_by_role("button", name="later").click()
+    picked = [select.input_value() for select in ledger.locator("select").all()], page.locator("#ledger tbody").first.text_content()
+    assert "off=trials+of+the+search" in page.evaluate("location.hash"), "by name, not by number"
     chosen = opened.chosen()
     page.locator("nav a", has_text="Classes").click()
     hash_ = page.evaluate("location.hash")
@@ -184,6 +191,11 @@ def test_the_address_keeps_what_is_chosen_and_a_link_within_the_page_leaves_it(b
     assert other.page.locator("#explore").get_by_label("Across", exact=True).input_value() == "seconds"
     assert "Test F1, %" in other.page.locator("#table-2 figure >> nth=1").text_content()
     assert other.page.get_by_label("Show only runs with these words").input_value() == "seed"
+    again = other.page.locator("#images .controls select").all()
+    assert ([one.input_value() for one in again], other.page.locator("#ledger tbody").first.text_content()) == picked
+    gone = Opened(browser, folder, "#off=an+arm+of+before&ledger.a=another&ledger.page=99&ledger.kind=none&metric=2:test_gone")
+    assert gone.logged == [] and gone.page.locator("#ledger .ledger tbody tr").count() > 0, "what a page of now has not is passed over"
+    gone.page.close()
     other.page.close()
 
 
@@ -319,6 +331,11 @@ def test_nothing_is_cut_off_covered_or_written_over_something_else(browser, fold
             link.get_attribute("href"),
         )
         assert not covered, link.get_attribute("href")
+    axes = page.evaluate(
+        """['middle', 'end'].flatMap(side => [...document.querySelectorAll('.arms figure svg, #explore figure svg')]
+          .map(svg => svg.querySelectorAll(`.words text[text-anchor=${side}]:not(.name)`).length).filter(Boolean))"""
+    )
+    assert len(axes) > 5 and min(axes) >= 3, "one or two ticks tell no scale"
     over = page.evaluate(
         """() => [...document.querySelectorAll('figure svg')].flatMap(svg => {
         const edge = svg.getBoundingClientRect(), all = [...svg.querySelectorAll('text')].filter(t => t.textContent && !svg.classList.contains('map'));
