@@ -367,12 +367,12 @@ def _of_dealing(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
             values, own = _completed(study, row, metric + "_dealt"), row.cells[metric].array
             if len(values) and len(own):
                 by_arm.append(f"{row.arm.name}: {values.mean():.2f} ({number(values.mean() - own.mean(), True)})")
-                shares += list(_completed(study, row, metric.replace("accuracy", "share") + "_dealt"))
+                shares += list(_completed(study, row, metric.removesuffix("accuracy") + "share_dealt"))
         if by_arm:
             notes.append(
-                f"{title(metric)} with assignment within a karyotype, % (against the row): {'; '.join(by_arm)}. Each type is given twice at "
-                f"most, X and Y as to a woman or a man; {np.mean(shares):.1f} % of the images are of individuals with no more images than "
-                "46, and that was done for these."
+                f"{title(metric)} with assignment within a karyotype, % (against the row): {'; '.join(by_arm)}. The 46 images of a person are "
+                "given two of each type, X and Y as a woman or a man has them; persons with more or fewer images, whose cells are not told "
+                f"apart, are left as they are ({100 - np.mean(shares):.1f} % of the images)."
             )
     return tuple(notes)
 
