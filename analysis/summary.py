@@ -207,6 +207,9 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
             *_notes(table, rows, baseline, tau, len(both)),
             *_of_paper(study, table),
             *_of_kmeans(study, table, rows),
+            *_of_fits(study, table, rows),
+            *_of_clusters(study, rows),
+            *_of_dealing(study, table, rows),
             *_of_code(study, table),
         ),
         claims(study, table, rows, baseline),
@@ -324,6 +327,58 @@ def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
             notes.append(
                 f"{title(metric)}: standard deviation over K-means seeds of one trained encoder, mean over runs, points: "
                 f"{'; '.join(by_arm)}. The ± in the table is over training seeds."
+            )
+    return tuple(notes)
+
+
+def _completed(study: Study, row: Row, metric: str) -> np.ndarray:
+    """What the completed runs of an arm have of a metric, per cent; none where no run knows it."""
+    runs = study.of_arm(row.arm)
+    return np.asarray(runs.loc[runs["status"] == "completed", metric].dropna() * 100, float) if metric in runs else np.zeros(0)
+
+
+def _of_fits(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
+    """Scores by where clusters were fitted: each arm has one of both in the table, and not all need have the same."""
+    said, places = [], set()
+    for row in rows:
+        own = row.cells[table.metric].array
+        for place, other in (("first", "_train_fit"), ("second", "_scored_fit")):
+            if len(values := _completed(study, row, table.metric + other)) and len(own):
+                pair = (own.mean(), values.mean())
+                one, two = pair if place == "first" else pair[::-1]
+                said.append(f"{row.arm.name}: {one:.2f} and {two:.2f}, the {place} in the table")
+                places.add(place)
+    if not said:
+        return ()
+    more = " A difference between one's first and another's second may be the fit's." if len(places) > 1 else ""
+    return (f"{title(table.metric)} with clusters fitted on the scored part itself, and on the training part, %: {'; '.join(said)}.{more}",)
+
+
+def _of_clusters(study: Study, rows: list[Row]) -> tuple[str, ...]:
+    """Runs one of whose clusters no test cell is in: completed like any other, with fewer clusters than were asked for."""
+    empty = []
+    for row in rows:
+        if (values := _completed(study, row, "test_smallest_cluster")).size and (count := int((values == 0).sum())):
+            largest = _completed(study, row, "test_largest_cluster").max()
+            empty.append(f"{row.arm.name}: {count} of {len(values)} (the largest cluster holds up to {largest:.1f} %)")
+    return (f"Completed runs with a cluster that no test cell is in: {'; '.join(empty)}.",) if empty else ()
+
+
+def _of_dealing(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
+    """Accuracies with types dealt out within a karyotype: a line of their own, for the rows are of one image at a time."""
+    notes = []
+    for metric in table.metrics:
+        by_arm, shares = [], []
+        for row in rows:
+            values, own = _completed(study, row, metric + "_dealt"), row.cells[metric].array
+            if len(values) and len(own):
+                by_arm.append(f"{row.arm.name}: {values.mean():.2f} ({number(values.mean() - own.mean(), True)})")
+                shares += list(_completed(study, row, metric.removesuffix("accuracy") + "share_dealt"))
+        if by_arm:
+            notes.append(
+                f"{title(metric)} with assignment within a karyotype, % (against the row): {'; '.join(by_arm)}. The 46 images of a person are "
+                "given two of each type, X and Y as a woman or a man has them; persons with more or fewer images, whose cells are not told "
+                f"apart, are left as they are ({100 - np.mean(shares):.1f} % of the images)."
             )
     return tuple(notes)
 

@@ -504,8 +504,11 @@ def test_the_chosen_encoders_embeddings_are_clustered_and_an_export_gives_the_sa
         assert {name: judged.metrics[name] for name in wanted} == pytest.approx(wanted)
         scored = [*wanted, "ami_within", "ami_given_tile"]
         assert set(judged.metrics) == {
-            "silhouette", "probe_accuracy", "knn_accuracy", *(f"{m}_kmeans_std" for m in wanted), *scored, *(f"{m}_train_fit" for m in scored)
+            "silhouette", "largest_cluster", "smallest_cluster", "probe_accuracy", "knn_accuracy", *(f"{m}_kmeans_std" for m in wanted),
+            *scored, *(f"{m}_train_fit" for m in scored),
         }  # fmt: skip
+        shares = np.bincount(judged.predictions["cluster"], minlength=4) / len(chosen)
+        assert (judged.metrics["largest_cluster"], judged.metrics["smallest_cluster"]) == pytest.approx((shares.max(), shares.min()))
         tiles = ccrl.tiles_of(setting.pack)[chosen]
         assert judged.predictions["tile"] == tiles.tolist() and len(set(tiles)) > 1
         within = within_tiles(setting.pack.labels[chosen], judged.predictions["cluster"], tiles)
@@ -529,6 +532,10 @@ def test_the_chosen_encoders_embeddings_are_clustered_and_an_export_gives_the_sa
         other = evaluate(replace(config, kmeans_fit="train"), tensors, setting.pack, chosen, CPU)
         assert other.predictions["cluster"] == by_train.tolist() and other.metrics["ami"] == judged.metrics["ami_train_fit"]
         assert other.metrics["purity_scored_fit"] == judged.metrics["purity"]
+        assert other.metrics["smallest_cluster"] == pytest.approx(np.bincount(by_train, minlength=4).min() / len(chosen))
+        tensors_of_one = file | {CENTERS: file[CENTERS] + 1e3 * torch.tensor([0.0, 1, 1, 1])[:, None]}  # no cell is near three of them
+        one = evaluate(replace(config, kmeans_fit="train"), tensors_of_one, setting.pack, chosen, CPU)
+        assert (one.metrics["largest_cluster"], one.metrics["smallest_cluster"]) == (1, 0)
         scores[which] = judged.predictions["cluster"]
     assert scores["key"] != scores["query"]
 

@@ -669,9 +669,9 @@ def scorer(config: CcrlConfig, tensors: Mapping[str, Tensor], device: torch.devi
 def evaluate(config: CcrlConfig, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
     """AMI, ARI and purity against the types of two clusterings: K-means on the chosen cells themselves (as the paper), and K-means on the
     training part applied to them; `kmeans_fit` says which has the plain names, the other's end in `_train_fit` or `_scored_fit`. Of both
-    the AMI within tiles. Of the first how far the scores vary when K-means starts from other seeds; the silhouette, which needs no type;
-    and the accuracies of the linear probe of the training part's types and of its nearest cells, which have seen labels and say what the
-    features hold."""
+    the AMI within tiles. Of the one with the plain names the shares of the cells that its largest and its smallest cluster hold, and the
+    silhouette, which needs no type. Of the first how far the scores vary when K-means starts from other seeds. And the accuracies of the
+    linear probe of the training part's types and of its nearest cells, which have seen labels and say what the features hold."""
     score = scorer(config, tensors, device)
     rows = score.rows(pack, chosen, device)
     labels, tiles, k = np.asarray(pack.labels[chosen]), tiles_of(pack)[chosen], types_of(pack)
@@ -681,6 +681,8 @@ def evaluate(config: CcrlConfig, tensors: Mapping[str, Tensor], pack: Pack, chos
     other = "train" if config.kmeans_fit == "scored" else "scored"
     clusters = found[config.kmeans_fit]
     metrics = scores[config.kmeans_fit] | {f"{name}_{other}_fit": value for name, value in scores[other].items()}
+    shares = np.bincount(clusters, minlength=len(of_scored[1].centers)) / max(1, len(clusters))
+    metrics |= {"largest_cluster": float(shares.max()), "smallest_cluster": float(shares.min())}
     metrics["silhouette"] = silhouette((of_scored[1] if config.kmeans_fit == "scored" else score.fitted).scaled(rows), clusters)
     predictions = {"index": chosen.tolist(), "label": labels.tolist(), "cluster": clusters.tolist(), "tile": tiles.tolist()}
     guessed = probed(score.probe, np.zeros((len(rows), 1)) if config.features == "tile" else rows)

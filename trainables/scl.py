@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.baselines import varifocal
+from trainables.baselines.dealing import dealt
 from trainables.data.alone import image_settings
 from trainables.data.copies import near_duplicates, ties_of
 from trainables.data.normal import normal_of
@@ -520,7 +521,7 @@ def _folded(w2: Tensor, b2: Tensor, w1: Tensor, b1: Tensor) -> tuple[Tensor, Ten
 
 def evaluate(config: SclConfig, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
     """Accuracy, macro recall and macro AUC (one against the rest) on the chosen images; classes that they lack are left out of both
-    means."""
+    means. Where individuals are known, the accuracy with types dealt out within each, and the share of images to which that was done."""
     network = _network(config, len(pack.classes), tensors, device)
     logits = predict_logits(network, pack.images, chosen, device, normalise=_normalises(config))
     labels = np.asarray(pack.labels[chosen])
@@ -532,6 +533,10 @@ def evaluate(config: SclConfig, tensors: Mapping[str, Tensor], pack: Pack, chose
         "recall": judged["sensitivity"],
         "auc": auc_macro(labels, logits.double().softmax(1).numpy()) if several else None,
     }
+    logs = logits.double().log_softmax(1).numpy()
+    given = None if pack.patients is None else dealt(logs, [pack.patients[index] for index in chosen], pack.classes)
+    if given is not None:
+        metrics |= {"accuracy_dealt": float((given[0] == labels).mean()), "share_dealt": float(given[1].mean())}
     return Evaluation(
         metrics,
         confusion.tolist(),

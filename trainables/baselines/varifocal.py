@@ -2,7 +2,7 @@
 Comes in: gray images with their class. Goes out: a classifier of two networks. The first sees the whole image, names its class and a square
 of it; the second sees that square, cut by a soft mask and enlarged, so that its loss can move the square. Four phases: the first network,
 whose squares follow the foreground's middle; the second alone; both, where squares follow the second's loss; and layers on the features of
-both, which stay as they are. Heads for polarity, and types that are dealt out within a karyotype, are left out."""
+both, which stay as they are. Polarity is left out; types dealt out within a karyotype are a line beside any arm, see `dealing`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

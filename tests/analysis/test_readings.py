@@ -1,0 +1,60 @@
+"""Notes below a table on how its numbers were read: where clusters were fitted, clusters without a cell, types dealt out within a karyotype."""
+
+from __future__ import annotations
+
+import copy
+
+import fake
+
+import analysis
+
+
+def notes_of(folder, changed):
+    asked, records = fake.study_and_records(seeds=3, trials=0)
+    asked = copy.deepcopy(asked)
+    asked["tables"] = asked["tables"][:1]
+    asked["tables"][0]["arms"] = asked["tables"][0]["arms"][0::2][:2]  # the one between has no completed run
+    first, second = (arm["config_hash"] for arm in asked["tables"][0]["arms"])
+    for record in records:
+        if record["status"] == "completed" and record["config_hash"] in (first, second):
+            changed(record, record["config_hash"] == first)
+    [summary] = analysis.load(fake.write(folder, asked, records)).summaries
+    return [row.arm.name for row in summary.rows[:2]], summary
+
+
+def with_fits(record, first):
+    record["metrics"] |= {"test_accuracy": 0.5, "test_accuracy_train_fit" if first else "test_accuracy_scored_fit": 0.4}
+
+
+def test_scores_of_both_fits_stand_below_the_table_and_that_arms_have_different_ones_is_said(tmp_path):
+    (one, other), summary = notes_of(tmp_path, with_fits)
+    [note] = [note for note in summary.notes if "fitted on the scored part itself" in note]
+    assert f"{one}: 50.00 and 40.00, the first in the table; " in note
+    assert f"{other}: 40.00 and 50.00, the second in the table." in note and note.endswith("may be the fit's.")
+
+
+def test_of_arms_with_one_fit_no_difference_is_blamed_and_of_none_nothing_is_said(tmp_path):
+    (one, other), summary = notes_of(tmp_path / "a", lambda record, first: with_fits(record, True))
+    [note] = [note for note in summary.notes if "fitted on the scored part itself" in note]
+    assert note.endswith(f"{one}: 50.00 and 40.00, the first in the table; {other}: 50.00 and 40.00, the first in the table.")
+    _, plain = notes_of(tmp_path / "b", lambda record, first: None)
+    assert not any(word in note for note in plain.notes for word in ("fitted on", "no test cell", "karyotype"))
+
+
+def test_a_completed_run_with_a_cluster_without_cells_is_named(tmp_path):
+    def empty(record, first):
+        record["metrics"] |= {"test_smallest_cluster": 0.0 if first and record["seed"] == 1 else 0.1, "test_largest_cluster": 0.617}
+
+    (one, other), summary = notes_of(tmp_path, empty)
+    [note] = [note for note in summary.notes if "no test cell" in note]
+    assert f"{one}: 1 of 3 (the largest cluster holds up to 61.7 %)" in note and other not in note
+
+
+def test_an_accuracy_with_types_dealt_out_is_a_line_of_its_own_and_no_column(tmp_path):
+    def dealt(record, first):
+        record["metrics"] |= {"test_accuracy": 0.9, "test_accuracy_dealt": 0.95 if first else 0.89, "test_share_dealt": 0.6}
+
+    (one, other), summary = notes_of(tmp_path, dealt)
+    [note] = [note for note in summary.notes if "karyotype" in note]
+    assert f"{one}: 95.00 (+5.00); {other}: 89.00 (-1.00)" in note and "left as they are (40.0 % of the images)" in note
+    assert "test_accuracy_dealt" not in summary.table.metrics

@@ -1,0 +1,76 @@
+"""Types dealt out within a karyotype: against all ways there are, both sexes, who is left alone; and the line that a report has of it."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from trainables import scl
+from trainables.baselines.dealing import dealt
+from trainables.data.pack import make_pack
+from trainables.data.words import KARYOTYPE
+from trainables.parts.classification import prediction_rows
+from trainables.parts.evaluation import confusion_matrix
+
+X, Y = KARYOTYPE.index("X"), KARYOTYPE.index("Y")
+
+
+def logs_of(n, seed=0, sharpness=1.0):
+    raw = np.random.default_rng(seed).normal(size=(n, 24)) * sharpness
+    return raw - np.log(np.exp(raw).sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_likeliest_types_that_fit_are_those_of_all_ways_there_are(seed):
+    sure = [label for label in range(22) for _ in range(1 if label in (0, 5) else 2)]  # of 0 and 5 one each is left to find, and the sex
+    few = [0, 5, X, Y]
+    logs = np.full((46, 24), -50.0)
+    logs[range(42), sure] = 0
+    logs[42:, few] = np.log(np.random.default_rng(seed).dirichlet([0.5, 0.3, 0.6, 2.0], 4))
+    ways = (way for way in itertools.product(few, repeat=4) if sorted(way) in ([0, 5, X, X], [0, 5, X, Y]))
+    wanted = max(ways, key=lambda way: logs[range(42, 46), way].sum())
+    mixed = np.random.default_rng(9).permutation(46)
+    types, hit = dealt(logs[mixed], ["p"] * 46, KARYOTYPE)
+    assert types.tolist() == np.array([*sure, *wanted])[mixed].tolist() and hit.all()
+
+
+def test_a_karyotype_has_two_of_each_and_the_likelier_sex():
+    for y in (-60.0, 30.0):
+        logs = logs_of(46)
+        logs[:, Y] += y
+        types, _ = dealt(logs, ["p"] * 46, KARYOTYPE)
+        count = np.bincount(types, minlength=24)
+        assert count[:22].tolist() == [2] * 22 and (count[X], count[Y]) == ((2, 0) if y < 0 else (1, 1))
+
+
+def test_persons_are_dealt_to_one_by_one_and_who_has_more_or_fewer_than_46_images_is_left_alone():
+    logs = logs_of(46 + 47 + 45 + 46)
+    names = np.repeat(["a", "b", "c", "d"], [46, 47, 45, 46])
+    mixed = np.random.default_rng(1).permutation(len(names))
+    types, hit = dealt(logs[mixed], names[mixed].tolist(), KARYOTYPE)
+    assert set(names[mixed][hit]) == {"a", "d"} == set(names) - set(names[mixed][~hit])
+    assert (types[~hit] == logs[mixed][~hit].argmax(1)).all()
+    for name in ("a", "d"):
+        alone, _ = dealt(logs[names == name], [name] * 46, KARYOTYPE)
+        back = np.argsort(mixed)[names == name]  # where each of the person's went
+        assert (types[back] == alone).all() and (alone != logs[names == name].argmax(1)).any()
+    assert dealt(logs[46:93], ["b"] * 47, KARYOTYPE) is None and dealt(logs[:, :3], names, ("a", "b", "c")) is None
+
+
+def test_a_run_on_karyotypes_is_judged_with_its_types_dealt_out_too_and_each_images_own_stay_what_they_were(monkeypatch):
+    labels = np.concatenate([np.repeat(np.arange(23), 2), np.arange(3)])  # one woman, and three chromosomes of somebody
+    persons = ["p"] * 46 + ["q"] * 3
+    pack = make_pack(np.ones((49, 8, 8), np.uint8), labels, KARYOTYPE, [f"{i}.png" for i in range(49)], persons, np.ones((49, 2)))
+    logits = torch.eye(24)[torch.from_numpy(labels)] * 4
+    logits[0] = torch.eye(24)[1] * 1.0  # taken for a 2, of which there are two surer ones
+    monkeypatch.setattr(scl, "predict_logits", lambda *args, **more: logits)
+    monkeypatch.setattr(scl, "_network", lambda *args: None)
+    config = scl.SclConfig()
+    found = scl.evaluate(config, {}, pack, np.arange(49), torch.device("cpu"))
+    assert found.metrics["accuracy"] == 48 / 49 and found.metrics["accuracy_dealt"] == 1 and found.metrics["share_dealt"] == 46 / 49
+    assert found.confusion == confusion_matrix(labels, logits.argmax(1), 24).tolist()
+    assert found.predictions["probability"] == prediction_rows(logits)
+    without = scl.evaluate(config, {}, replace(pack, patients=None), np.arange(49), torch.device("cpu"))
+    assert set(found.metrics) - set(without.metrics) == {"accuracy_dealt", "share_dealt"}
