@@ -44,7 +44,7 @@ def look(path: Path, tolerance: int) -> Seen | str | None:
     key = hashlib.blake2b(f"{gray.shape}".encode() + gray.tobytes(), digest_size=16).digest()
     box = foreground_box(gray)
     height, width = gray.shape
-    said = replace(decoded, gray=gray[:0])
+    said = replace(decoded, gray=gray[:0].copy())  # a slice would keep the whole
     turned = reduced(in_one_position(box))
     return Seen(height, width, foreground, said, key, reduced(box), turned, polar(box), box.shape, Framed.of(decoded))
 
