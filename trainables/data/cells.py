@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
 
 def _tied(pack: Pack, paths: Sequence[Path]) -> Pack:
     """With near duplicates kept on one side of each split: those that an inspection finds, which sees the files as they are."""
-    looks = each(lambda path: look(path, TOLERANCE), paths)
+    looks = each(partial(look, tolerance=TOLERANCE), paths)
     known = {i: seen for i, seen in enumerate(looks) if isinstance(seen, Seen)}
     if len(known) < 2:
         return pack
@@ -82,18 +83,12 @@ def _pictures(paths: Sequence[Path], names: Sequence[str]) -> tuple[np.ndarray, 
     masks = [np.ones((1, 1), bool)] * len(paths)
     images, areas = np.zeros((len(paths), SIDE, SIDE, 3), np.uint8), np.ones((len(paths), 2))
 
-    def one(i: int) -> str | Decoded:
-        try:
-            picture, said = read_picture(paths[i])
-        except UnreadableError as fault:
-            return str(fault)
-        height, width = picture.shape[:2]
-        images[i] = crop(picture, *window(Cell("", 0, 0, 0, height, width, 0.0), 1))
-        areas[i] = height * width
-        masks[i] = dark_part(picture)
-        return said
-
-    results = dict(zip(names, each(one, range(len(paths))), strict=True))
+    results: dict[str, str | Decoded] = {}
+    for i, found in enumerate(each(_picture, paths)):
+        if isinstance(found, str):
+            results[names[i]] = found
+            continue
+        results[names[i]], images[i], masks[i], areas[i] = found
     notes = said_of({name: said for name, said in results.items() if isinstance(said, Decoded)})
     if large := [name for name, area in zip(names, areas[:, 0], strict=True) if area > WHOLE**2]:
         notes.append(
@@ -101,6 +96,16 @@ def _pictures(paths: Sequence[Path], names: Sequence[str]) -> tuple[np.ndarray, 
             "of whole tiles the cells must be cut out first (data prepare)"
         )
     return images, areas, masks, notes, unreadable_fault([(name, reason) for name, reason in results.items() if isinstance(reason, str)])
+
+
+def _picture(path: Path) -> str | tuple[Decoded, np.ndarray, np.ndarray, int]:
+    """How one cell's file was read, its crop, its mask and its pixels; why it cannot be read."""
+    try:
+        picture, said = read_picture(path)
+    except UnreadableError as fault:
+        return str(fault)
+    height, width = picture.shape[:2]
+    return said, crop(picture, *window(Cell("", 0, 0, 0, height, width, 0.0), 1)), dark_part(picture), height * width
 
 
 def read_any(paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, list[object]], list[str], list[str]]:
