@@ -129,7 +129,7 @@ def test_copies_that_were_turned_in_their_frame_or_squashed_are_found(tmp_path, 
     tight(own, ground, tmp_path / "a")
     tight(own, ground, tmp_path / "b", how, np.random.default_rng(0))
     names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))
-    seen = each(lambda name: look(tmp_path / name, 8), names)
+    seen = list(each(lambda name: look(tmp_path / name, 8), names))
     columns = zip(*((s.upright, s.turned, s.shape, s.key, s.turns) for s in seen), strict=True)
     found = {(names[i], names[j]) for i, j, _, _ in near_pairs(*columns, names, [s.frame for s in seen])}
     true = {(f"a/{i}.png", f"b/{how[:2]}{i}.{'jpg' if 'saved' in how else 'png'}") for i in range(len(own))}

@@ -10,24 +10,36 @@ from search import place, trial
 from search.study import STUDY
 
 
-def test_a_card_on_which_nothing_can_be_computed_is_its_machine_s_fault_and_is_told_in_its_own_words(tmp_path, monkeypatch):
-    """As where others have filled it, so that no process can so much as begin there."""
+@pytest.mark.parametrize(
+    ("fault", "ending"),
+    [
+        ("uncorrectable ECC error encountered", {"end": "misplaced", "kind": "card_hidden"}),
+        ("out of memory", {"end": "failed", "kind": "out_of_memory", "neighbours": True}),  # no process can so much as begin beside them
+    ],
+)
+def test_a_card_that_is_broken_is_its_machine_s_fault_and_one_that_is_full_its_neighbours(tmp_path, monkeypatch, fault, ending):
+    def fails(*_):
+        raise RuntimeError(f"CUDA error: {fault}\nCUDA kernel errors might be ...")
 
-    def full(*_):
-        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ...")
-
-    for name in ("mem_get_info", "current_device", "empty_cache"):
-        monkeypatch.setattr(torch.cuda, name, full)
+    for name in ("mem_get_info", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, fails)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)  # asks nothing of the card
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(total_memory=8e9, name="card", uuid="1"))
+    monkeypatch.setattr(trial, "load_pack", fails)  # in the place of the first tensor
     rows = []
     monkeypatch.setattr(trial.tune, "report", lambda row: rows.append(json.loads(row["row"])))
     monkeypatch.setattr(trial, "_local", lambda job, send: trial._work(job, send, None, lambda: False))
     (tmp_path / STUDY).touch()
-    job = {"study": str(tmp_path), "folder": "x", "gpus": 1.0, "workers": 1, "cards": []}
+    job = {
+        "study": str(tmp_path), "folder": "x", "gpus": 1.0, "workers": 1, "cards": [], "cpus": 1, "procedure": "supcam", "external": [],
+        "code": trial.code.fingerprint(),
+    }  # fmt: skip
     with pytest.raises(trial._Leaves):
         trial.run_trial(job)
-    assert (rows[-1]["end"], rows[-1]["kind"]) == ("misplaced", "card_hidden") and rows[-1]["host"]
-    assert "PyTorch cannot use it (CUDA error: out of memory); nvidia-smi" in rows[-1]["message"]
+    assert {name: rows[-1].get(name) for name in ending} == ending and rows[-1]["host"]
+    if ending["kind"] == "card_hidden":
+        assert f"PyTorch cannot use it (CUDA error: {fault}); nvidia-smi" in rows[-1]["message"]
 
 
 @pytest.mark.parametrize(("there", "told"), [("node", ("node", "box")), ("other", ("node", "")), (None, ("", ""))])

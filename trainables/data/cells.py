@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -82,21 +83,14 @@ def _pictures(
     masks = [np.ones((1, 1), bool)] * len(paths)
     images, areas = np.zeros((len(paths), SIDE, SIDE, 3), np.uint8), np.ones((len(paths), 2))
 
-    def one(i: int) -> str | Decoded:
-        try:
-            opened = open_image(paths[i])
-            picture, said = picture_of(opened)
-            if seen is not None and (found := seen_of(decoded_of(opened, TOLERANCE))) is not None:
-                seen[i] = found
-        except UnreadableError as fault:
-            return str(fault)
-        height, width = picture.shape[:2]
-        images[i] = crop(picture, *window(Cell("", 0, 0, 0, height, width, 0.0), 1))
-        areas[i] = height * width
-        masks[i] = dark_part(picture)
-        return said
-
-    results = dict(zip(names, each(one, range(len(paths))), strict=True))
+    results: dict[str, str | Decoded] = {}
+    for i, found in enumerate(each(partial(_picture, inspected=seen is not None), paths)):
+        if isinstance(found, str):
+            results[names[i]] = found
+            continue
+        results[names[i]], images[i], masks[i], areas[i], looked = found
+        if seen is not None and looked is not None:
+            seen[i] = looked
     notes = said_of({name: said for name, said in results.items() if isinstance(said, Decoded)})
     if large := [name for name, area in zip(names, areas[:, 0], strict=True) if area > WHOLE**2]:
         notes.append(
@@ -104,6 +98,19 @@ def _pictures(
             "of whole tiles the cells must be cut out first (data prepare)"
         )
     return images, areas, masks, notes, unreadable_fault([(name, reason) for name, reason in results.items() if isinstance(reason, str)])
+
+
+def _picture(path: Path, inspected: bool) -> str | tuple[Decoded, np.ndarray, np.ndarray, int, Seen | None]:
+    """How one cell's file was read, its crop, its mask, its pixels, and if inspected what copies are found by; why it cannot be read."""
+    try:
+        opened = open_image(path)
+        picture, said = picture_of(opened)
+        looked = seen_of(decoded_of(opened, TOLERANCE)) if inspected else None
+    except UnreadableError as fault:
+        return str(fault)
+    height, width = picture.shape[:2]
+    cut = crop(picture, *window(Cell("", 0, 0, 0, height, width, 0.0), 1))
+    return said, cut, dark_part(picture), height * width, looked
 
 
 def read_any(paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, list[object]], list[str], list[str]]:

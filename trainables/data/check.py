@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def inspect_folder(
     for name in listing.labels:
         found.counts[name] += 1
     found.patients = None if listing.patients is None else len(set(listing.patients))
-    results = each(lambda name: look(Path(folder) / name, tolerance), listing.files)
+    results = list(each(partial(look, tolerance=tolerance), [Path(folder) / name for name in listing.files]))
     names = listing.names
     broken = [(name, seen) for name, seen in zip(names, results, strict=True) if isinstance(seen, str)]
     found.unreadable = [f"{name} ({reason})" for name, reason in broken]

@@ -154,12 +154,14 @@ def in_one_position(box: np.ndarray) -> np.ndarray:
 def near_duplicates(images: np.ndarray, files: Sequence[str] = ()) -> list[tuple[int, int, float, bool]]:
     """(i, j, correlation, turned) of images (N, S, S) on black that show the same without having the same pixels, best first; the pairs are
     what `split` takes as `ties`. files: their names, which say of some what they are copies of. See `near_pairs`."""
-    boxes = [foreground_box(np.asarray(image)) for image in images]
-    turns = [polar(box) for box in boxes]
-    shapes = [box.shape for box in boxes]
-    return near_pairs(
-        [reduced(box) for box in boxes], [reduced(in_one_position(box)) for box in boxes], shapes, pixel_keys(images), turns, files
-    )
+    upright, turned, shapes, turns = zip(*each(_packed_look, images), strict=True) if len(images) else ((), (), (), ())
+    return near_pairs(upright, turned, shapes, pixel_keys(images), turns, files)
+
+
+def _packed_look(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, ...], np.ndarray]:
+    """What `near_pairs` compares of a packed image: upright, turned, the shape of its box, turns."""
+    box = foreground_box(np.asarray(image))
+    return reduced(box), reduced(in_one_position(box)), box.shape, polar(box)
 
 
 def ties_of(close: Sequence[tuple[int, int, float, bool]], patients: Sequence[str] | None) -> tuple[tuple[int, int], ...]:
@@ -261,10 +263,14 @@ def shared_images(one: Pack, other: Pack) -> Shared:
     for pack in (one, other):
         gray = pack.images if pack.images.ndim == 3 else 255 - pack.images.mean(3).astype(np.uint8)
         shown = [i for i in range(len(pack)) if pack.images[i].any()]
-        looks = each(lambda i, gray=gray: polar(foreground_box(np.asarray(gray[i]))), shown)
+        looks = each(_packed_turns, [gray[i] for i in shown])
         keys = pixel_keys(pack.images)
         sets.append([_Look(pack.files[i], keys[i], look) for i, look in zip(shown, looks, strict=True)])
     return _shared(*sets)
+
+
+def _packed_turns(gray: np.ndarray) -> np.ndarray:
+    return polar(foreground_box(np.asarray(gray)))
 
 
 def _shared(mine: Sequence[_Look], theirs: Sequence[_Look]) -> Shared:

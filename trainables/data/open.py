@@ -23,7 +23,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LARGEST = 40_000_000  # pixels of one file; a frame of a microscope's camera has up to 25 million, a whole-slide image thousands of millions
 AT_ONCE = 4_000_000  # pixels: larger files are opened one at a time, so that eight readers hold a few hundred megabytes
 TRACE = 16  # times as bright, from which on a channel holds the picture alone
-_one_large = threading.Lock()
+one_large = threading.Lock()  # processes that read together have one between them, see `readers`
 # What Pillow's readers raise on damaged files.
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, OverflowError, MemoryError)
 
@@ -74,7 +74,7 @@ class Decoded:
 
     @property
     def without_pixels(self) -> Decoded:
-        return replace(self, gray=self.gray[:0], luma=None)
+        return replace(self, gray=self.gray[:0].copy(), luma=None)  # a slice would keep the whole
 
 
 def open_image(path: Path) -> Opened:
@@ -91,7 +91,7 @@ def open_image(path: Path) -> Opened:
                 raise UnreadableError(f"{width} x {height} pixels, too many for one object: a whole slide? cut the objects out")
             if reason := _scrambled(opened):
                 raise UnreadableError(reason)
-            with _one_large if width * height > AT_ONCE else nullcontext():
+            with one_large if width * height > AT_ONCE else nullcontext():
                 raw = _raw(opened)
                 pages = int(getattr(opened, "n_frames", 1))
                 turned = opened.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)

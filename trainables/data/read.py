@@ -5,7 +5,8 @@ the same way for training, testing and prediction."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,27 +47,18 @@ def read_images(
     areas = np.zeros((len(paths), 2))
     factors = np.zeros(len(paths))
     large, straight = np.zeros(len(paths), bool), np.zeros(len(paths), bool)
-    looks: dict[int, Framed] = {}
-
-    def one(i: int) -> Decoded | str:
-        try:
-            decoded = decode(paths[i], tolerance)
-        except UnreadableError as error:
-            return str(error)
-        gray = decoded.gray
-        if laboratory is not None and gray.any():
-            gray = on_black(seen_by(laboratory, gray).astype(np.float32), tolerance=tolerance).black
-        areas[i] = gray.size, np.count_nonzero(gray)
-        if frames is not None:
-            looks[i] = Framed.of(decoded)
-        if normal.straight:
-            gray, straight[i] = straightened(gray)
-        images[i], factors[i], large[i] = brought(gray, replace(normal, straight=False), canvas, size)
-        return decoded.without_pixels
-
-    results = each(one, range(len(paths)))
-    if frames is not None:
-        frames += [looks[i] for i in sorted(looks)]
+    results: list[Decoded | str] = []
+    read = partial(
+        _read_one, canvas=canvas, size=size, tolerance=tolerance, normal=normal, laboratory=laboratory, framed=frames is not None
+    )
+    for i, found in enumerate(each(read, paths)):
+        if isinstance(found, str):
+            results.append(found)
+            continue
+        images[i], areas[i], factors[i], large[i], straight[i] = found.image, found.area, found.factor, found.large, found.straight
+        results.append(found.said)
+        if frames is not None and found.frame is not None:
+            frames.append(found.frame)
     unreadable = [(names[i], result) for i, result in enumerate(results) if isinstance(result, str)]
     blank = [names[i] for i, result in enumerate(results) if isinstance(result, Decoded) and not images[i].any()]
     faults = [*unreadable_fault(unreadable), *blank_fault(blank, tolerance)]
@@ -89,6 +81,39 @@ def read_images(
     if large.any():
         notes.append(f"{count(int(large.sum()))} larger than {canvas} px scaled down")
     return images, areas, [*notes, *said_of(good)], faults
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What one file gives to a set."""
+
+    said: Decoded  # how it was read, without its pixels
+    image: np.ndarray  # uint8 (size, size)
+    area: tuple[int, int]  # of the file and of what it shows, pixels
+    factor: float  # by which it was scaled
+    large: bool  # it was larger than the canvas
+    straight: bool  # it was straightened
+    frame: Framed | None
+
+
+def _read_one(
+    path: Path, *, canvas: int, size: int, tolerance: int, normal: Normal, laboratory: Laboratory | None, framed: bool
+) -> _Read | str:
+    """One file as `read_images` asks; the reason where it cannot be read."""
+    try:
+        decoded = decode(path, tolerance)
+    except UnreadableError as error:
+        return str(error)
+    gray = decoded.gray
+    if laboratory is not None and gray.any():
+        gray = on_black(seen_by(laboratory, gray).astype(np.float32), tolerance=tolerance).black
+    area = gray.size, int(np.count_nonzero(gray))
+    frame = Framed.of(decoded) if framed else None
+    straight = False
+    if normal.straight:
+        gray, straight = straightened(gray)
+    image, factor, large = brought(gray, replace(normal, straight=False), canvas, size)
+    return _Read(decoded.without_pixels, image, area, factor, large, straight, frame)
 
 
 def said_of(good: dict[str, Decoded]) -> list[str]:

@@ -5,10 +5,7 @@ that any arm can be tried on straightened images: bends tell nothing of the clas
 from __future__ import annotations
 
 import numpy as np
-from scipy.interpolate import splev, splprep
 from scipy.ndimage import binary_fill_holes, distance_transform_edt, gaussian_filter, label, map_coordinates
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import dijkstra
 
 from trainables.data.scale import foreground_box
 from trainables.parts.libraries import library
@@ -53,6 +50,8 @@ def medial_axis(inside: np.ndarray) -> np.ndarray | None:
         return None
     cut = min(int(0.5 * width), (len(path) - 4) // 2)  # the skeleton forks towards the corners of a blunt end
     points = skeleton[path[cut : len(path) - cut]].astype(np.float64) - 1
+    from scipy.interpolate import splev, splprep  # here: half of what a reading process imports, which few need
+
     spline, _ = splprep(points.T, s=len(points) * SMOOTHING, k=3)
     fine = np.stack(splev(np.linspace(0, 1, 20 * len(points)), spline), 1)
     fine = np.concatenate([_beyond(fine[::-1], solid, width)[::-1], fine, _beyond(fine, solid, width)])
@@ -69,6 +68,9 @@ def longest_path(places: np.ndarray) -> np.ndarray:
     farthest, from there to the farthest again."""
     if len(places) < 2:
         return np.zeros(0, np.int64)
+    from scipy.sparse import csr_matrix  # here: see above
+    from scipy.sparse.csgraph import dijkstra
+
     gaps = np.abs(places[:, None] - places[None])
     touch = gaps.max(2) == 1
     graph = csr_matrix(np.where(touch, np.hypot(gaps[..., 0], gaps[..., 1]), 0))

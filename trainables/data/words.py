@@ -42,6 +42,8 @@ def them(names: Sequence[str]) -> str:
 
 def shown(name: str) -> str:
     """A name as it is printed and written: bytes that are no UTF-8 become \\xfc, line breaks and other controls \\n or \\x1b."""
+    if name.isprintable():  # nearly all: a table is read with some twenty looks at each name
+        return name
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
 
