@@ -1,5 +1,6 @@
 """A request becomes unique runs and unique stages, or all of its faults at once."""
 
+import functools
 from collections import Counter
 from dataclasses import fields, replace
 
@@ -101,10 +102,15 @@ def test_a_configuration_outside_of_the_space_is_no_point():
     assert point_of(plan.baseline, plan.space) is None
 
 
+@functools.cache
+def paper_plan():
+    return make_plan(SUPCAM, preset="paper", data_hash="d", code="c")
+
+
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=40, deadline=None)
 def test_a_proposed_point_has_no_value_that_does_not_apply_and_comes_back_from_its_configuration(seed):
-    plan = make_plan(SUPCAM, preset="paper", data_hash="d", code="c")
+    plan = paper_plan()
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
     trial, values = study.ask(), config_values(plan.baseline)
     from search.ranking import suggest

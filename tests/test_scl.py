@@ -516,7 +516,9 @@ def test_each_backbone_of_table_1_builds_with_one_linear_classifier_and_takes_22
     assert scl._classifier_name(model) in ("head", "head.fc", "fc") and model.get_classifier().out_features == 1024
 
 
-@pytest.mark.parametrize("backbone", ["test_vit", "test_resnet", "swin_tiny_patch4_window7_224", "davit_tiny"])
+@pytest.mark.parametrize(
+    "backbone", ["test_vit", "test_resnet", "swin_tiny_patch4_window7_224", pytest.param("davit_tiny", marks=pytest.mark.slow)]
+)
 def test_a_small_one_of_each_family_trains_and_is_drawn(setting, backbone):
     config = replace(TINY, backbone=backbone, steps_per_epoch=2, learning_rate=2e-4)
     task = Train(config, setting).train()
