@@ -68,10 +68,14 @@ def test_the_exit_that_ray_makes_of_a_signal_as_it_starts_is_that_signal_s_end()
 
 def test_the_second_signal_does_not_wait_for_the_orderly_end_of_the_first() -> None:
     signals, asked = Signals(), []
-    with signals.heard(), signals.orderly(lambda: not asked.append("end")):
-        signal.raise_signal(signal.SIGTERM)  # to this thread: another of the process may take what is sent to it
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where the tests run under nohup it is ignored, and stays so
+    try:
+        with signals.heard(), signals.orderly(lambda: not asked.append("end")):
+            signal.raise_signal(signal.SIGTERM)  # to this thread: another of the process may take what is sent to it
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert asked == ["end"] and signals.last == signal.SIGHUP
 
 
