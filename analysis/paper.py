@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import methods
+from analysis import methods, sentences
+from analysis.claims import WORTH
 from analysis.numbers import number
+from analysis.sentences import Sentence
 from analysis.study import Study, StudyError, load, mapping
 from analysis.tables import probability
 
@@ -62,35 +64,41 @@ def numbers_tex(study: Study) -> str:
     return "\n".join([*lines, r"\makeatother", ""])
 
 
-_MEAN, _GAIN, _END, _P, _OTHER = (
+# What a value is, which decides what a number of the text may be of it.
+_MEAN, _PUBLISHED, _GAIN, _APART, _END, _CHANCE, _P, _ASKED, _OTHER = (
     "mean",
+    "published",
     "gain",
+    "apart",
     "end",
+    "chance",
     "p",
+    "asked",
     "other",
-)  # what a value is, which decides what a number of the text may be of it
+)
 
 
 @dataclass(frozen=True)
 class _Value:
-    """Of the records: in per cent or points, as a probability, or a setting or a count (`_OTHER`)."""
+    """Of the records: in per cent or points, as a probability, or a setting or a count (`_OTHER`). arm: whose it is, of a gain and a p."""
 
     value: float
     kind: str
+    arm: str = ""
+    shown: bool = True  # of a gain: its simultaneous interval leaves 0 out
 
 
 @dataclass(frozen=True)
 class _Typed:
-    """A number as the text has it. sign: `-`, `+`, or '' where none is written; unit: `%`, `points`, `end` of a whole number that is one of an
-    interval, or ''; relation: `=` or `<` behind a p;
-    verb: `+` behind `gains`, `-` behind `loses`."""
+    """A number as the text has it. sign: `-`, `+`, or '' where none is written; unit: `%`, `points`, `end` of a number that is one of an interval
+    or stands behind +-, `level` of an interval that is not of 95 %, or ''; relation: `=`, `<` or `>` behind a p."""
 
     sign: str
     digits: str
     at: int
-    unit: str = ""
-    relation: str = ""
-    verb: str = ""
+    unit: str
+    relation: str
+    said: Sentence
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,7 @@ def check(paper: Path, study_dir: str | Path | None = None) -> Checked:
             refused.append(f"{path}: not what the records of {study.name} give now; write the report again and copy it anew")
     known = numbers(study)
     values = _values(study)
+    arms = sentences.short_names(study.results["arm"].astype(str))
     notes: list[str] = []
     macros = typed = 0
     shown = [_Line(given.place, _expanded(given.text, own).replace("\n", " ")) for given in lines]
@@ -135,11 +144,16 @@ def check(paper: Path, study_dir: str | Path | None = None) -> Checked:
                 refused.append(f"{line.place}: no record gives \\kt{{{name}}}" + (f"; did you mean \\kt{{{near[0]}}}?" if near else ""))
     for place, one in _placed(shown):  # a number may stand on one line, its unit on the next
         typed += 1
-        found, text = _backing(one, values), one.sign + one.digits
+        found, text = _backing(one, values, arms), one.sign + one.digits
         if found is None:
-            refused.append(f"{place}: {text} is typed by hand and no record gives it (a comment `% {EXEMPT}` exempts a line)")
+            why = "the intervals of the records are of 95 %" if one.unit == "level" else "no record gives it"
+            if one.said.way:
+                why += f", said to {'rise' if one.said.way == '+' else 'fall'}"
+            refused.append(f"{place}: {text} is typed by hand and {why} (a comment `% {EXEMPT}` exempts a line)")
         else:
             notes.append(f"{place}: {text} is typed by hand; {found} gives it today")
+            if not values[found].shown and one.said.claims:
+                notes.append(f"{place}: {text} is claimed, and its simultaneous interval holds 0: say that it is undecided")
     return Checked(tuple(refused), tuple(notes), macros, typed)
 
 
@@ -154,17 +168,42 @@ def _study_of(paper: Path, written: Sequence[Path]) -> Path:
 
 @dataclass(frozen=True)
 class _Own:
-    """A command that the paper defines: how many arguments, and its text."""
+    """A command that the paper defines. arguments: a letter each, `m` in braces, `o` in brackets, `s` a star; default: of the first in brackets."""
 
-    arguments: int
+    arguments: str
     text: str
+    default: str = ""
 
 
-_BRACED = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
+_BRACED = r"\{(" + r"(?:[^{}]|\{" * 6 + "[^{}]*" + r"\})*" * 6 + r")\}"  # braces within braces, to a depth of six
+_CALLED = r"\{?\s*\\([A-Za-z]+)\s*\}?\s*"
 _DEFINITION = re.compile(
-    r"\\(?:(?:new|renew|provide)command\*?\s*\{?\s*\\([A-Za-z]+)\s*\}?\s*(?:\[(\d)\])?(?:\[[^\]]*\])?|[gex]?def\s*\\([A-Za-z]+)\s*((?:#\d)*))\s*"
-    + _BRACED
+    rf"\\(?:(?:(?:new|renew|provide)command|DeclareRobustCommand)\*?\s*{_CALLED}(?:\[(\d)\]\s*)?(\[[^\]]*\])?"
+    rf"|[gex]?def\s*\\([A-Za-z]+)\s*((?:#\d)*)"
+    rf"|(?:New|Renew|Provide|Declare)(?:Expandable)?DocumentCommand\s*{_CALLED}{_BRACED}"
+    rf"|(?:(?:cs[gex]?def|@namedef)\s*\{{([^{{}}]+)\}}|pgfmath(?:set|truncate)macro\s*{_CALLED}))\s*{_BRACED}"
 )
+_LET = re.compile(r"\\let\s*\\([A-Za-z]+)\s*=?\s*(\\[A-Za-z]+)")
+
+
+def _defined(text: str) -> Iterator[tuple[str, _Own]]:
+    """The commands that a text defines, by name."""
+    for found in _DEFINITION.finditer(text):
+        command, count, default, plain, marks, document, spec, named, computed, said = found.groups()
+        default = default[1:-1] if default else ""
+        arguments = (
+            ("o" if found[3] else "m" if count and int(count) else "") + "m" * (int(count or 0) - 1)
+            if command
+            else "m" * (marks or "").count("#")
+        )
+        if document:
+            first = re.search(r"[OD]\s*\{([^{}]*)\}", spec)
+            kinds = re.sub(r"\{[^{}]*\}", "", spec).replace("+", "").replace("!", "").lower()
+            arguments, default = re.sub(r"[^mos]", "", kinds), first[1] if first else ""
+        yield command or plain or document or named or computed, _Own(arguments, said, default)
+
+
+_ARGUMENT = {"m": rf"(?:\s*{_BRACED})?", "o": r"(?:\s*\[([^\]]*)\])?", "s": r"(\*)?"}
 
 
 def _expanded(text: str, own: Mapping[str, _Own]) -> str:
@@ -172,12 +211,21 @@ def _expanded(text: str, own: Mapping[str, _Own]) -> str:
     for _ in range(5):  # commands within commands; one that calls itself ends too
         before = text
         for name, one in own.items():
-            pattern = rf"\\{name}(?![A-Za-z])" + rf"(?:\s*{_BRACED})?" * one.arguments
+            if name not in text:
+                continue
+            called = re.escape(name)
+            pattern = rf"(?:\\{called}(?![A-Za-z])|\\(?:csuse|@nameuse)\s*\{{{called}\}}|\\csname\s+{called}\s*\\endcsname)"
 
             def words(found: re.Match[str], one: _Own = one) -> str:
-                return re.sub(r"#(\d)", lambda at: (found[int(at[1])] or "") if int(at[1]) <= one.arguments else "", one.text)
+                def argument(at: re.Match[str]) -> str:
+                    place = int(at[1]) - 1
+                    if place >= len(one.arguments):
+                        return ""
+                    return found[place + 1] or (one.default if one.arguments[place] == "o" else "")
 
-            text = re.sub(pattern, words, text)
+                return re.sub(r"#(\d)", argument, one.text)
+
+            text = re.sub(pattern + "".join(_ARGUMENT[kind] for kind in one.arguments), words, text)
         if text == before:
             break
     return text
@@ -200,8 +248,15 @@ def _read(path: Path, root: Path, lines: list[_Line], written: list[Path], own: 
         return
     cut = [_cut(raw) for raw in text.splitlines()]
     kept = "\n".join("" if EXEMPT in comment else words for words, _, comment in cut)
-    for name, count_, other, marks, said in _DEFINITION.findall(kept):
-        own[name or other] = _Own(int(count_ or 0) if name else marks.count("#"), said)
+    kept = _LET.sub(r"\\def\\\1{\2}", kept)
+    style = path.suffix == ".sty"  # of a style only the commands: what else stands in it is no text, and one with @ is the style's own work
+    own |= {name: one for name, one in _defined(kept) if not (style and "@" in one.text)}
+    if style:
+        return
+    for found in re.finditer(r"\\(?:usepackage|RequirePackage)\s*(?:\[[^\]]*\]\s*)?\{([^}]*)\}", kept):
+        for one in (root / f"{name.strip()}.sty" for name in found[1].split(",")):
+            if one.is_file():
+                _read(one, root, lines, written, own, seen)
     plain = _shown(_DEFINITION.sub(lambda found: "\n" * found[0].count("\n"), kept)).split("\n")
     for count, ((words, _, _), shown) in enumerate(zip(cut, plain, strict=True), 1):
         if unread := _NOT_READ.search(words):
@@ -262,9 +317,10 @@ _NUMBER = re.compile(
     r"(?<![\w.,])(?P<sign>[-+−]|\$-\$|\\ensuremath\{-\})?(?P<number>\d+(?:\{,\}\d+|,\d+(?!,\d)|\.\d+)?|\.\d+)(?![\w]|\.\d)"
     + f"(?P<unit>{_UNIT})?"
 )
-_P_BEFORE = re.compile(r"(?<![A-Za-z])[pP][}$\s]*(=|<|\\leq?\b|\\lt\b|\\approx\b)[{$\s]*$")
-_VERB = re.compile(
-    r"\b(?:(?P<up>gain(?:s|ed|ing)?|improv(?:es|ed|ing)|improve)|los(?:es?|t|ing)|drop(?:s|ped)?|falls?|fell)(?:\s+(?:by|about|only|some|up\s+to|of))*[{$\s~]*$"
+_P_BEFORE = re.compile(
+    r"(?<![A-Za-z])[pP](?:[\s~-]*values?)?[}$\s~]*(?:(?P<less><|≤|\\(?:leq?(?:slant)?|lt|ll)(?![A-Za-z])|(?:(?:is|was)\s+)?(?:below|under|less\s+than"
+    r"|smaller\s+than|at\s+most)\b)|(?P<more>>|≥|\\(?:geq?(?:slant)?|gt|gg)(?![A-Za-z])|(?:(?:is|was)\s+)?(?:above|over|greater\s+than|larger\s+than"
+    r"|at\s+least)\b)|=|\\approx\b|(?:of|is|was)\b)[{$\s~]*$"
 )
 _CELL_BEFORE = re.compile(r"(?<!\\)&(?:[\s{$~]|\\(?:text(?:bf|it)|emph|underline|num|bfseries|bf|boldmath|mathbf)(?![A-Za-z]))*$")
 _CELL_AFTER = re.compile(r"[}\s$~]*(?:(?:\$?\^|\\tnote|\\textsuperscript)[^&]*?)?(?:&|\\\\|\\tabularnewline)")
@@ -272,36 +328,39 @@ _TO = r"[\s~$]*(?:to\b|-+|–|,)[\s~$]*"
 _INTERVAL = r"(?:\bCI|\b[Ii]ntervals?)\b[\s~$:=(\[{]*(?:(?:from|of)\s+)?"
 _LOW = re.compile(_INTERVAL + r"[-+−]?$"), re.compile(_TO + r"[-+−]?\d")
 _HIGH = re.compile(_INTERVAL + r"[-+−]?\d+(?:\.\d+)?" + _TO + "$")
-_LEVEL = re.compile(r"(?:[pP]\$?\s*(?:<|\\leq?\b|\\lt\b)|\\alpha\$?\s*=|level\s+of)\s*\$?\s*$")
+_LEVEL = re.compile(r"(?:(?:\\alpha|α)[}$\s]*=|level\s+of)\s*\$?\s*$")
+_BEHIND_SPREAD = re.compile(r"(?:\\pm(?![A-Za-z])|±)[\s~${]*$")
 
 
 def _placed(lines: Sequence[_Line]) -> Iterator[tuple[str, _Typed]]:
     """The typed numbers of all lines, each with the place of the line on which it starts."""
     text = "\n".join(line.text for line in lines)
     text = re.sub(r"(?<=\d)\{\.\}(?=\d)", ".", text)
-    text = _LENGTH.sub(_newlines, _ARGUMENTS.sub(_newlines, text))
+    text = _LENGTH.sub(_newlines, _ARGUMENTS.sub(lambda found: sentences.cited(found[0]), sentences.plain(text)))
     for one in _typed(text):
         yield lines[text.count("\n", 0, one.at)].place, one
 
 
 def _typed(text: str) -> Iterator[_Typed]:
     """The numbers in a text that look like results: with decimals, with a per cent sign or points behind, or whole ones from 10 to 100 that are a
-    cell of a table, as a score is. `95 % interval` and `p < 0.05` are none, and the dash of a range is no sign."""
+    cell of a table, as a score is. `95 % interval` and a level of 0.05 are none, and the dash of a range is no sign."""
     for found in _NUMBER.finditer(text):
         before, after = text[: found.start()].rstrip(" ~$"), text[found.end() :].lstrip(" ~-\n")
         digits = found["number"].replace("{,}", ".").replace(",", ".")
         digits = f"0{digits}" if digits.startswith(".") else digits
         confidence = digits in ("90", "95", "99") and re.match(r"(?:simultaneous\s+)?(?:confidence|interval|CI\b|t interval)", after)
-        if confidence or (digits == "0.05" and _LEVEL.search(before)) or ("," in found["number"] and not _is_decimal(found)):
+        relation, said = _P_BEFORE.search(before[-80:]), Sentence.around(text, found.start(), found.end())
+        level = _LEVEL.search(before) or (relation and relation["less"] and said.of_level)
+        if (confidence and digits == "95") or level or ("," in found["number"] and not _is_decimal(found)):
             continue
         whole = found["number"].isdigit() and 10 <= int(digits) <= 100
-        end = found["number"].isdigit() and _is_end(text, found)
+        end = bool(_BEHIND_SPREAD.search(before)) or (found["number"].isdigit() and _is_end(text, found))
         if "." in digits or found["unit"] or end or (whole and _is_cell(text, found)):
             sign = "" if not found["sign"] or before[-1:].isdigit() or before[-1:] in tuple("-–%})/") else found["sign"]
-            relation, verb = _P_BEFORE.search(before), _VERB.search(before)
+            unit = "level" if confidence else "end" if end else "%" if found["percent"] else "points" if found["unit"] else ""
             yield _Typed(
-                "-" if sign and sign != "+" else sign, digits, found.start(), "end" if end else "%" if found["percent"] else "points" if found["unit"] else "",
-                "" if not relation else "=" if relation[1] in ("=", "\\approx") else "<", "" if not verb else "+" if verb["up"] else "-",
+                "-" if sign and sign != "+" else sign, digits, found.start(), unit,
+                "" if not relation else "<" if relation["less"] else ">" if relation["more"] else "=", said,
             )  # fmt: skip
 
 
@@ -339,12 +398,15 @@ def _is_decimal(found: re.Match[str]) -> bool:
 def _values(study: Study) -> Mapping[str, _Value]:
     """Everything that a number of a text may be: cells, settings, facts; by name."""
     out: dict[str, _Value] = {}
-    kinds = {"mean": _MEAN, "published": _MEAN, "gain": _GAIN}
+    kinds = {"mean": _MEAN, "published": _PUBLISHED, "gain": _GAIN}
     for row in study.results.to_dict("records"):
-        out |= {f"\\kt{{{row['key']}/{name}}}": _Value(float(row[column]), kinds.get(name, _END)) for name, column in _CELL.items()}
-        out[f"{row['key']}, difference_to_published"] = _Value(float(row["difference_to_published"]), _END)
-        out[f"\\kt{{{row['key']}/p}}"] = _Value(float(row["p_adjusted"]), _P)
-        out[f"{row['key']}, probability_of_other_sign"] = _Value(100 * float(row["probability_of_other_sign"]), _END)
+        arm, shown = str(row["arm"]), bool(row["gain_simultaneous95_low"] > 0 or row["gain_simultaneous95_high"] < 0)
+        for name, column in _CELL.items():
+            kind = kinds.get(name, _END)
+            out[f"\\kt{{{row['key']}/{name}}}"] = _Value(float(row[column]), kind, arm, shown or kind != _GAIN)
+        out[f"{row['key']}, difference_to_published"] = _Value(float(row["difference_to_published"]), _APART)
+        out[f"\\kt{{{row['key']}/p}}"] = _Value(float(row["p_adjusted"]), _P, arm)
+        out[f"{row['key']}, probability_of_other_sign"] = _Value(100 * float(row["probability_of_other_sign"]), _CHANCE)
     others = {f"\\kt{{study/{name}}}": value for name, value in methods.facts(study).items()}
     for name, value in mapping(study.asked.get("baseline")).items():
         others |= {f"the setting {name}": one for one in (value if isinstance(value, list) else [value])}
@@ -354,31 +416,53 @@ def _values(study: Study) -> Mapping[str, _Value]:
         others |= {f"{name} = {int(value)} of a cell": int(value) for value in study.results[name].dropna().unique()}
     known = {n: v for n, v in others.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
     out |= {name: _Value(float(value), _OTHER) for name, value in known.items()}
+    out["the difference that the report asks more seeds for"] = _Value(WORTH, _ASKED)
     return {name: one for name, one in out.items() if not math.isnan(one.value)}
 
 
-def _backing(typed: _Typed, values: Mapping[str, _Value]) -> str | None:
-    """Whose value, rounded as the text rounds, is the text. A p is a p, a number with a unit is no setting and no count, what `gains` or `loses`
-    is a gain or a loss, and only a mean may stand as a fraction of 1. A sign that is written must be the value's; without one and without a
-    verb -0.94 may stand as 0.94. A number that is rounded to less than two decimals is held against means, gains and settings alone: some end
-    of an interval would fit it by chance."""
-    places = len(typed.digits.partition(".")[2])
+def _backing(typed: _Typed, values: Mapping[str, _Value], arms: Mapping[str, tuple[str, ...]]) -> str | None:
+    """Whose value, rounded as the text rounds, is the text."""
+    named = typed.said.named(arms) & {one.arm for one in values.values() if one.kind == _P} if typed.relation in ("<", ">") else set()
+    if typed.said.statistic and not any(typed.said.statistic in name.lower() for name in values):
+        return None
     for name, one in values.items():
-        if (typed.relation != "") != (one.kind == _P) and (typed.relation or typed.unit or places < 2):
-            continue
-        if typed.relation == "<" and one.value < float(typed.digits):
-            return name
-        if (typed.verb and typed.unit == "points" and one.kind != _GAIN) or (typed.unit and one.kind == _OTHER):
-            continue
-        if (one.kind != _END) if typed.unit == "end" else (one.kind == _END and places < 2):
-            continue
-        sign = typed.sign or (typed.verb if one.kind == _GAIN else "")
-        if sign and one.value * (1 if sign == "+" else -1) < 0:
-            continue
-        of = (one.value, one.value / 100) if one.kind == _MEAN and not typed.unit else (one.value,)
-        if any(f"{abs(v):.{places}f}" == typed.digits for v in of):
+        if (not named or one.arm in named) and typed.unit != "level" and _backs(typed, one, arms):
             return name
     return None
+
+
+def _backs(typed: _Typed, one: _Value, arms: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether a number of the text may be this value. A p is a p, a number with a unit is no setting and no count, what is said to rise or fall
+    is a gain or a loss of that arm and not of the one that it is set against, a number of another paper is called so, and only a mean may stand as
+    a fraction of 1. A sign that is written must be the value's; without one and without such words -0.94 may stand as 0.94. A number that is
+    rounded to less than two decimals is held against means, gains and settings alone: some end of an interval would fit it by chance."""
+    places, said = len(typed.digits.partition(".")[2]), typed.said
+    if (typed.relation != "") != (one.kind == _P) and (typed.relation or typed.unit or places < 2):
+        return False
+    if typed.relation in ("<", ">"):
+        return one.value < float(typed.digits) if typed.relation == "<" else one.value > float(typed.digits)
+    if one.kind == _CHANCE:
+        return said.of_chance and (f"{one.value:.{places}f}" == typed.digits or (said.is_below and one.value < float(typed.digits)))
+    if one.kind == _PUBLISHED and not (said.of_others or said.in_table):
+        return False
+    if typed.unit == "points" and said.of_gain and one.kind != _GAIN and not (one.kind == _APART and said.of_others):
+        return False
+    if one.kind == _ASKED and not said.of_seeds:
+        return False
+    if typed.unit and one.kind == _OTHER:
+        return False
+    end = one.kind in (_END, _APART)
+    if (not end) if typed.unit == "end" else (end and places < 2):
+        return False
+    sign = typed.sign
+    if one.kind == _GAIN and not sign:
+        if not typed.unit and not said.of_difference:
+            return False
+        sign = {"+": "-", "-": "+"}.get(said.way, "") if one.arm and said.turns(one.arm, arms) else said.way
+    if sign and one.value * (1 if sign == "+" else -1) < 0:
+        return False
+    of = (one.value, one.value / 100) if one.kind in (_MEAN, _PUBLISHED) and not typed.unit else (one.value,)
+    return any(f"{abs(v):.{places}f}" == typed.digits for v in of)
 
 
 def _now(study: Study, name: str) -> str | None:

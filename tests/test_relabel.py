@@ -42,6 +42,9 @@ def test_marks_change_labels_and_leave_images_out_and_nothing_else(tmp_path):
     assert [mask.shape for mask in found.masks.each(np.arange(5))] == [(2, 1 + i) for i in left]
     assert found.hash not in (pack.hash, replace(pack, notes=()).hash) and found.notes[0] == "read"
     assert "relabelling.csv gives 1 image another label (a to c 1) and leaves out 1 image" in found.notes[-1]
+    names = (" b/2.png", *pack.files[1:])
+    spaced = marks(tmp_path / "spaced.csv", '" b/2.png","p","a","c","relabel"', '"b/3.png ","q","b","","leave out"')
+    assert Relabelling.read(spaced).of(replace(pack, files=names)).labels.tolist() == [2, 0, 1, 1, 2], "a name may begin with a space"
     again = marks(tmp_path / "sheet.csv", *(line.replace(",", ";") for line in lines), head=HEAD.replace(",", ";"))
     assert Relabelling.read(again).of(pack).hash == found.hash, "a spreadsheet's semicolons say the same"
     later = Relabelling.read(marks(tmp_path / "later.csv", "a/1.png,p,c,b,relabel")).of(found)
@@ -56,6 +59,7 @@ def test_marks_change_labels_and_leave_images_out_and_nothing_else(tmp_path):
         ("a/1.png,p,b,c,relabel", "was made of other labels than these data have now, 1: a/1.png"),
         ("a/0.png,p,a,c,relabel", "names files twice, 1: a/0.png"),
         ("a/1.png,p,a,,relabel", "line 3: mark must be 'relabel' with a new_label"),
+        ("a/1.png,p,a, A ,relabel", "line 3: new_label is the label that the image has, 'a'; remove the line"),
         ("a/1.png,p,a,b,perhaps", "line 3: mark must be 'relabel' with a new_label"),
         ("c/5.png,r,c,b,relabel", "leaves no image of c"),
     ],

@@ -38,12 +38,18 @@ if (ledgerHost && data.ledger) {
     file: ["by file", (i) => i],
   };
   if (!rightIn.some((n) => n === 0)) shown.kind = given.winner >= 0 && given.baseline >= 0 ? "wins" : "wrong";
+  // A mark of an image that is not here, with no class of these, or with the label that the image has already, is none.
+  state.marks = new Map(
+    [...state.marks].filter(
+      ([index, to]) => given.index.includes(index) && Number.isInteger(to) && to >= -1 && to < given.classes.length && to !== truth[given.index.indexOf(index)],
+    ),
+  );
   // The address has what is chosen by name; what this page does not have is passed over.
   const usual = { ...shown },
     lists = { a: given.arms, b: given.arms, class: given.classes, patient: given.patients };
   for (const [name, value] of Object.entries(state.ledger)) {
-    if (lists[name]?.includes(value)) shown[name] = name.length > 1 ? String(lists[name].indexOf(value)) : lists[name].indexOf(value);
-    else if ((name === "kind" && kinds[value]) || (name === "order" && orders[value])) shown[name] = value;
+    if (Object.hasOwn(lists, name) && lists[name].includes(value)) shown[name] = name.length > 1 ? String(lists[name].indexOf(value)) : lists[name].indexOf(value);
+    else if ((name === "kind" && Object.hasOwn(kinds, value)) || (name === "order" && Object.hasOwn(orders, value))) shown[name] = value;
     else if (name === "page") shown.page = (+value || 1) - 1;
   }
   const keep = () => {
@@ -134,7 +140,7 @@ if (ledgerHost && data.ledger) {
         cell.append(el("b", { className: said[r][i] === truth[i] ? "yes" : "no" }, said[r][i] === truth[i] ? "✓" : "✗"));
       return cell;
     });
-    const options = [["", "–"], ["-1", "leave out"], ...given.classes.map((name, c) => [c, name])];
+    const options = [["", "–"], ["-1", "leave out"], ...given.classes.map((name, c) => [c, name]).filter(([c]) => c !== truth[i])];
     const mark = select("", options, state.marks.get(given.index[i]) ?? "", (value) => {
       if (value === "") state.marks.delete(given.index[i]);
       else state.marks.set(given.index[i], +value);
@@ -194,6 +200,8 @@ if (ledgerHost && data.ledger) {
         shown.page += step;
         draw();
         keep();
+        const [back, on] = [pager.firstChild, pager.children[1]]; // made anew: who turns pages by keys goes on from the same button
+        (step < 0 ? (back.disabled ? on : back) : on.disabled ? back : on).focus();
       });
       return b;
     };

@@ -191,6 +191,59 @@ def test_a_number_is_backed_only_by_a_value_of_what_it_is_said_to_be(folder, tmp
         assert len(said(folder, tmp_path, wrong).refused) == 1, wrong
 
 
+def lines_refused(folder: Path, tmp_path: Path, lines: list[str], head: str = "") -> list[str]:
+    """Those of the lines, a paragraph each, of which a number is refused."""
+    found = said(folder, tmp_path, "\n\n".join(lines), head)
+    return [lines[n // 2 - 1] for n in sorted({int(words.split(":")[1]) for words in found.refused})]
+
+
+def test_a_gain_is_a_gain_and_a_p_is_that_arm_s_however_the_sentence_says_it(folder, tmp_path):
+    rows = analysis.load(folder).results.set_index("key")
+    reached, spread = rows.loc["2/moco/accuracy", ["mean", "std"]]
+    loss, gain = (f"{abs(rows.loc[f'2/{key}/accuracy', 'gain_over_baseline']):.2f}" for key in ("moco", "moco-supcon-catvar"))
+    wrong = [
+        f"MoCo improves accuracy by {loss} points.",
+        f"MoCo outperforms training from scratch by as much as {loss} points.",
+        f"MoCo is superior by {loss} points.",
+        f"It raises accuracy by {loss} points.",
+        f"MoCo is {loss} points better than training from scratch.",
+        f"An improvement of {loss} points is seen for MoCo.",
+        f"Training from scratch loses {loss} points against MoCo.",
+        f"MoCo + SupCon + CatVar worsens the accuracy by {gain} points.",
+        f"MoCo + SupCon + CatVar is {gain} points below training from scratch.",
+        f"A decrease by {gain} points.",
+        r"MoCo is significantly worse ($p<0.05$).",
+        r"The p-value of MoCo is below 0.01.",
+        r"MoCo has $p < 10^{-5}$.",
+        r"MoCo, $p<1\mathrm{e}{-5}$, p < 1e-5.",
+        rf"It has a hazard ratio of {gain}.",
+        rf"A Dice of {reached / 100:.2f} and a kappa {reached / 100:.2f}.",
+        rf"MoCo reaches {reached:.2f} \% (99 \% interval).",
+        r"MoCo reaches 89.15 \% in our hands.",
+        r"In this paper, it reaches 89.15 \%.",
+    ]
+    sound = [
+        f"MoCo loses {loss} points of accuracy against training from scratch (p > 0.05).",
+        f"Training from scratch outperforms MoCo by {loss} points; it is {loss} points better than MoCo.",
+        f"The accuracy of MoCo falls by {loss} points, a drop of {loss} points; MoCo raises the error by {loss} points.",
+        f"With increased cost, MoCo + SupCon + CatVar improves accuracy by {gain} points over training from scratch.",
+        f"The difference is {gain} points, MoCo and MoCo + SupCon + CatVar differ by {loss} and {gain}.",
+        rf"MoCo & {reached:.2f} & {loss} & 89.15 \\",
+        r"Differences with $p < 0.05$ were considered significant, with $\alpha = 0.05$.",
+        r"Luo reports 89.15 \%. They reach 89.15 \%. MoCo is at 89.15 \% \cite{luo}.",
+        rf"MoCo reaches {reached:.1f} $\pm$ {spread:.1f} \%.",
+    ]
+    report = (folder / "report.md").read_text(encoding="utf-8")  # what the report itself says may stand in a paper
+    claims = [words.replace("%", "\\%") for words in re.findall(r"^- (.*(?:undecided|gains|loses).* points.*)$", report, re.M)]
+    assert len(claims) > 4 and lines_refused(folder, tmp_path, wrong + sound + claims) == wrong
+
+
+def test_a_gain_that_is_undecided_and_claimed_is_said(folder, tmp_path):
+    gain = f"{analysis.load(folder).results.set_index('key').loc['2/moco-supcon/accuracy', 'gain_over_baseline']:.2f}"
+    notes = said(folder, tmp_path, f"It significantly improves by {gain} points.\n\nUndecided, $+{gain}$ points.").notes
+    assert [words.split(":")[1] for words in notes if "its simultaneous interval holds 0" in words] == ["2"]
+
+
 def test_a_number_of_the_paper_that_is_compared_with_is_a_number_of_a_table_too(folder, tmp_path):
     assert said(folder, tmp_path, r"Published are 89.15 \%.").refused == ()
 
@@ -214,6 +267,26 @@ def test_included_files_are_read_and_tables_of_an_older_report_are_refused(folde
 def test_an_included_file_is_read_however_it_is_included(folder, tmp_path, command):
     (tmp_path / "hidden.tex").write_text("\n98.76 \\%\n", encoding="utf-8")
     assert [words.split(": ")[0] for words in said(folder, tmp_path, command).refused] == ["hidden.tex:2"]
+
+
+def test_a_number_beside_its_unit_is_seen_in_every_spelling_and_in_every_kind_of_command(folder, tmp_path):
+    (tmp_path / "mine.sty").write_text(
+        "\\newcommand{\\fromstyle}{99.8\\,\\%}\\newcommand{\\unused}{98.76}\n\\parindent 1.25\n", encoding="utf-8"
+    )
+    spelled = [
+        rf"We reach {words}."
+        for words in (
+            *(r"199\ \%", r"199\thinspace\%", r"199\textpercent", r"199 \char37", r"199\symbol{37}", r"\frac{199}{100}", r"199(1)\,\%"),
+            *(r"199\,($\pm$1)\,\%", r"$199\pm1$\,\%", r"\accA", r"\accB", r"\accC", r"\csuse{accD}", r"\csname accD\endcsname", r"\accE"),
+            *(r"\accF", r"\accG", r"\accH{199}", r"\accI[x]{199}", r"\fromstyle"),
+        )
+    ]
+    head = (
+        r"\usepackage{xparse,mine}\NewDocumentCommand{\accA}{}{99.1\,\%}\DeclareRobustCommand{\accB}{99.2\,\%}\DeclareRobustCommand\accC{99.3}"
+        r"\csdef{accD}{99.4}\let\accE\accB\pgfmathsetmacro{\accF}{99.6}\newcommand{\accG}{{{{{99.7}}}}\,\%}\newcommand{\accH}[2][best]{#2\% (#1)}"
+        r"\NewDocumentCommand{\accI}{s O{best} m}{#3\% (#2)}"
+    )
+    assert lines_refused(folder, tmp_path, spelled, head) == spelled
 
 
 def test_what_is_included_and_not_read_is_refused_and_a_title_in_the_preamble_is_read(folder, tmp_path):

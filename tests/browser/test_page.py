@@ -269,6 +269,34 @@ def test_marks_become_a_csv_and_a_what_if_and_stand_in_the_address(browser, fold
     other.page.close()
 
 
+def test_an_address_that_somebody_wrote_shows_the_ledger_and_marks_nothing_that_is_not_there(browser, folder, opened):
+    row = opened.page.locator("#ledger .ledger tbody tr").first
+    own = row.locator("td.left").first.text_content().replace("\u200b", "")
+    assert own in fake.CLASSES and own not in row.locator("select option").all_text_contents(), "an image keeps its label without a mark"
+    row.locator("select").select_option("-1")
+    index = int(opened.page.evaluate("[...state.marks.keys()][0]"))
+    label = opened.page.evaluate("data.ledger.classes").index(own)
+    words = f"ledger.kind=constructor&ledger.order=__proto__&ledger.constructor=x&marks={index}:99,99999:-1,x:0,{index}:{label}"
+    other = Opened(browser, folder, f"#{words}")
+    assert other.page.locator("#ledger .ledger tbody tr").count() == 5 and not other.logged
+    assert "0 images marked" in other.page.locator("#ledger").text_content()
+    other.page.close()
+
+
+def test_keys_turn_the_pages_of_the_ledger_without_losing_their_place(opened):
+    page = opened.page
+    page.locator("#images").get_by_label("Images", exact=True).select_option("all")
+    page.get_by_role("button", name="later", exact=True).focus()
+    for key, at, left in (("Enter", "2 of", "later"), ("Enter", "3 of", "later")):
+        page.keyboard.press(key)
+        assert at in page.locator("#ledger p.controls").last.text_content()
+        assert page.evaluate("document.activeElement.textContent") == left
+    page.get_by_role("button", name="earlier", exact=True).focus()
+    for left in ("earlier", "later"):
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.textContent") == left
+
+
 def test_the_ledger_shows_what_one_arm_wins_over_another_by_class_and_patient(opened):
     page = opened.page
     page.locator("#images").get_by_label("Images", exact=True).select_option("wins")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from trainables.data.pack import Masks, Pack, make_pack
-from trainables.data.table import TableError, heads, read_table
+from trainables.data.table import TableError, heads, read_cells
 from trainables.data.words import count, few, same, them
 from trainables.parts.errors import RequestError
 
@@ -34,7 +34,7 @@ class Relabelling:
     def read(cls, path: Path) -> Relabelling:
         """RequestError with all that is wrong with the table itself."""
         try:
-            rows, digest = read_table(path), hashlib.sha256(path.read_bytes()).hexdigest()
+            rows, digest = read_cells(path), hashlib.sha256(path.read_bytes()).hexdigest()
         except (TableError, OSError) as fault:
             raise RequestError(f"--relabel '{path}' {fault if isinstance(fault, TableError) else f'cannot be read ({fault})'}") from None
         meant = {same(name): name for name in COLUMNS}
@@ -47,11 +47,13 @@ class Relabelling:
         faults, lines = [], []
         for number, row in enumerate(rows[1:], 2):
             cells = dict(zip(columns, row, strict=False))
-            file, label, new, mark = (cells.get(name, "") for name in COLUMNS)
+            file, (label, new, mark) = cells.get("file", ""), (cells.get(name, "").strip() for name in COLUMNS[1:])
             if same(mark) not in (RELABEL, LEAVE_OUT) or (same(mark) == RELABEL) != bool(new):
                 faults.append(
                     f"line {number}: mark must be '{RELABEL}' with a new_label, or '{LEAVE_OUT}' without one, got '{mark}', '{new}'"
                 )
+            elif same(new) == same(label):
+                faults.append(f"line {number}: new_label is the label that the image has, '{label}'; remove the line or give another one")
             lines.append((file, label, new))
         if not lines:
             faults.append("it has a head and no line; mark images in the report's ledger, or leave --relabel out")
@@ -63,10 +65,11 @@ class Relabelling:
         """The set with the new labels. RequestError with every line that does not fit it."""
         place = {file: i for i, file in enumerate(pack.files)}
         number = {same(name): i for i, name in enumerate(pack.classes)}
-        files = [file for file, *_ in self.lines]
+        lines = [(file if file in place else file.strip(), *labels) for file, *labels in self.lines]  # a name may begin with a space
+        files = [file for file, *_ in lines]
         faults = _faults("names files that the data have not", [file for file in files if file not in place], "correct or remove {}")
         faults += _faults("names files twice", [file for file, times in Counter(files).items() if times > 1], "keep one line of each")
-        known = [(place[file], same(label), same(new), file) for file, label, new in self.lines if file in place]
+        known = [(place[file], same(label), same(new), file) for file, label, new in lines if file in place]
         unknown = [new for _, _, new, _ in known if new and new not in number]
         faults += _faults("names labels that are no class", list(dict.fromkeys(unknown)), f"the classes are {few(pack.classes, 12)}")
         moved = [file for i, label, _, file in known if number.get(label) != pack.labels[i]]
@@ -97,7 +100,7 @@ class Relabelling:
         said += [f"leaves out {count(out)}"] if (out := int((labels < 0).sum())) else []
         drawn = "" if pack.parts else "; the split is drawn anew"
         return (
-            f"labels: {self.name} {' and '.join(said) or 'changes no label'}, which a person marked beside the mistakes of runs{drawn}: "
+            f"labels: {self.name} {' and '.join(said)}, which a person marked beside the mistakes of runs{drawn}: "
             "scores are of these labels, and do not compare with those of the data as they came"
         )
 

@@ -1,0 +1,217 @@
+r"""What a sentence of a paper says of a number in it: that something rises or falls, over whom, of which arm, of which paper. In: LaTeX, the arms'
+names. Out: words for the check of a paper.
+
+A number is right only in its sentence: 4.97 points are in the record, and `improves by 4.97 points` is wrong where the arm loses them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+_NUMBER = r"\d+(?:[.,]\d+)?"
+_GAP = r"(?:[\s~$(){}]|\\,)*"
+_UNIT = r"\\%|\\percent\b|per\s?cent\b|points?\b|pp\b"
+_PERCENT = re.compile(r"(?<!\\)\\(?:textpercent(?![A-Za-z])(?:\{\})?|char\s*(?:37(?!\d)|\"25|`\\%)|symbol\s*\{37\})")
+_SPACE = re.compile(r"(?<!\\)\\(?: |[:!>]|(?:thinspace|medspace|enspace|quad|nobreakspace)(?![A-Za-z])(?:\{\})?)")
+_SPREAD = re.compile(rf"(?P<mean>{_NUMBER})(?P<spread>{_GAP}(?:\\pm(?![A-Za-z])|±){_GAP}{_NUMBER}{_GAP})(?P<unit>{_UNIT})")
+_BRACKETED = re.compile(rf"(?<=\d)\(\d+\)(?={_GAP}(?:{_UNIT}))")
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d{2,3}(?:\.\d+)?)\}\s*\{100\}")
+_POWER = re.compile(
+    r"(?P<before>(?<![A-Za-z])[pP][^.;\n\d]{0,24}?)(?:(?P<digits>\d+(?:\.\d+)?)\s*(?:\\times|\\cdot|×)\s*10\^|(?P<ten>10\^)"
+    r"|(?P<of>\d+(?:\.\d+)?)(?:\\mathrm\{e\}|[eE]))\s*\{?\s*[-−]\s*(?P<power>\d+)\}?"
+)
+
+
+def plain(text: str) -> str:
+    r"""LaTeX in which a number stands beside its unit, in as many lines: `99\textpercent`, `$99\pm1$\,\%`, `99(1)\,\%`, `\frac{99}{100}`, and a
+    p of `10^{-5}`, each as `99 \%` and as 0.00001."""
+    text = _FRACTION.sub(r"\1\\%", _SPACE.sub("~", _PERCENT.sub(r"\\%", text)))
+    text = _BRACKETED.sub("", text)
+    text = _SPREAD.sub(lambda found: f"{found['mean']}~{found['unit'].split()[0]} {found['spread']}{found['unit']}", text)
+    return _POWER.sub(_decimal, text)
+
+
+def _decimal(found: re.Match[str]) -> str:
+    digits, power = found["digits"] or found["of"] or "1", int(found["power"])
+    return found["before"] + (f"{float(digits) * 10.0**-power:.{power + len(digits.partition('.')[2])}f}" if power < 300 else digits)
+
+
+# What says of itself which way it goes, and what does so only of a measure: `increasing the zoom` is no gain.
+_UP = r"gain(?:s|ed|ing)?|improv(?:es?|ed|ing|ements?)|outperform(?:s|ed|ing)?|exceed(?:s|ed|ing)?|surpass(?:es|ed|ing)?|beat(?:s|en|ing)?|boost(?:s|ed|ing)?|superior"
+_DOWN = r"los(?:es?|t|ing)|loss(?=\s+(?:of|by|is|was)\b)|hurt(?:s|ing)?|harm(?:s|ed|ing)?|worsen(?:s|ed|ing)?|degrad(?:es?|ed|ing|ation)|underperform(?:s|ed|ing)?|costs?|inferior"
+_RISES = r"increas(?:es?|ed|ing)|rais(?:es?|ed|ing)|rises?|rising|rose|lift(?:s|ed|ing)?"
+_FALLS = r"drop(?:s|ped|ping)?|falls?|fell|falling|decreas(?:es?|ed|ing)|declin(?:es?|ed|ing)|reduc(?:es?|ed|ing|tions?)|lower(?:s|ed|ing)"
+_BETTER, _WORSE = r"better|higher|above", r"worse|lower|below"
+_MEASURE = r"\b(?:accurac(?:y|ies)|precision|sensitivity|specificity|F1|recall|AUC|AMI|ARI|purity|scores?|performance|results?|it)\b"
+_WAY = re.compile(
+    rf"\b(?:(?P<up>{_UP})|(?P<down>{_DOWN})|(?P<rises>{_RISES})|(?P<falls>{_FALLS})|(?P<better>{_BETTER})|(?P<worse>{_WORSE}))\b"
+)
+_FEW = r"(?:\s+(?:by|about|only|some|as\s+much\s+as|up\s+to|of))*[{$\s]*"
+_BY = re.compile(r"\bby(?:\s+(?:about|only|some|as\s+much\s+as|up\s+to))*[{$\s]*$")
+_BEHIND = re.compile(
+    rf"^[\s}}$-]*(?:(?P<up>{_BETTER}|ahead|more|superior|gains?|improvements?|increase|rise)|(?P<down>{_WORSE}|behind|less|inferior|loss|drop|decrease|decline|reduction|fall))\b"
+)
+_ERROR = re.compile(r"\b(?:errors?|mistakes?|misclassif\w*|confusions?)\b", re.I)
+_OVER = (
+    r"(?:over|than|against|improv\w*\s+on|to|compar\w*\s+with|above|below|behind|versus|vs\.?|outperform\w*|exceed\w*|surpass\w*|beat\w*)"
+    r"\s+(?:(?:the|that|training|plain|arm|of)\s+)*"
+)
+_OF_OTHERS = re.compile(
+    r"publish|\breport(?:s|ed|ing)?\b|\bpaper|\boriginal|\bauthors?\b|\bliterature|\bet\s+al|\b(?:they|their|theirs)\b|\bprevious|\bprior\b|state.of.the.art|\bref(?:s|\.|erence)|\[\d|\x1f",
+    re.I,
+)
+_OWN_PAPER = re.compile(
+    r"\b(?:this|our|the\s+present)\s+paper|\b(?:we|us|here)\s+(?:\w+\s+)?report\w*|\breported?\s+here|\bas\s+reported\s+by\s+us", re.I
+)
+_OURS = re.compile(r"\b(?:ours?|we|us)\b", re.I)
+_LEVEL = re.compile(r"\b(?:considered|deemed|regarded|declared|called|taken|accepted|threshold|level|set\s+(?:at|to)|cut-?off)\b")
+_UNDECIDED = re.compile(r"undecided|\bnot?\s+(?:\w+\s+)?(?:significan|shown)|n\.s\.|insignificant|non-?significant|\bmay\b|chance", re.I)
+_CLAIM = re.compile(r"significan|statistically", re.I)
+_END = re.compile(
+    r"(?<!\bvs)(?<!\bal)(?<!\bcf)(?<!\bFig)(?<!\bapprox)(?<!\be\.g)(?<!\bi\.e)[.!?][\s~]+(?=[A-Z\\$])|\n\s*\n|\\\\|\\item\b|\\tabularnewline\b"
+)
+_CITED = "\x1f"  # a white space that stands where a \cite stood
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """before and after: what a sentence has on both sides of a number and its unit."""
+
+    before: str
+    after: str
+
+    @classmethod
+    def around(cls, text: str, start: int, end: int, reach: int = 600) -> Sentence:
+        """The sentence in which text[start:end] stands."""
+        begin = max(0, start - reach)
+        for found in _END.finditer(text, begin, start):
+            begin = found.end()
+        last = _END.search(text, end, end + reach)
+        before, after = text[begin:start], text[end : last.start() if last else end + reach]
+        return cls(re.sub(r"[ \t\n~]+", " ", before), re.sub(r"[ \t\n~]+", " ", after))
+
+    @property
+    def whole(self) -> str:
+        return f"{self.before} 0 {self.after}"
+
+    @property
+    def in_table(self) -> bool:
+        return bool(re.search(r"(?<!\\)&", self.whole))
+
+    @property
+    def way(self) -> str:
+        """`+` or `-`, as the words say of the number; '' where they do not say."""
+        if self.in_table:
+            return ""
+        clause, behind = self.before.rpartition(";")[2], _BEHIND.search(self.after)
+        if behind:
+            around = clause[-60:] + self.after[:60]
+            return "" if _ERROR.search(around) else "+" if behind["up"] else "-"
+        for found in reversed(list(_WAY.finditer(clause))):
+            rest = clause[found.end() :]
+            if (found["better"] or found["worse"]) and not _BY.search(clause):
+                continue
+            if found["rises"] or found["falls"]:
+                adjective = re.search(r"\b(?:an?|the|with|at|of|for)\s+$", clause[: found.start()]) and found[0].endswith("ed")
+                if adjective or not (re.search(_MEASURE, clause) or re.fullmatch(_FEW, rest)):
+                    continue
+            if _ERROR.search(clause[max(0, found.start() - 30) :]):
+                return ""
+            return "+" if found["up"] or found["rises"] or found["better"] else "-"
+        return ""
+
+    @property
+    def of_gain(self) -> bool:
+        """Whether the number is said to be a change itself: `gains 3.2`, `improves it by 3.2`."""
+        verbs = list(_WAY.finditer(self.before))
+        return bool(self.way and verbs and (re.fullmatch(_FEW, self.before[verbs[-1].end() :]) or _BY.search(self.before)))
+
+    @property
+    def of_difference(self) -> bool:
+        """Whether it speaks of differences at all."""
+        return bool(
+            self.in_table or self.way or _WAY.search(self.whole) or re.search(r"\b(?:differ|gap|margin|advantage|change)", self.whole)
+        )
+
+    def is_over(self, arm: str, arms: Mapping[str, Iterable[str]]) -> bool:
+        """Whether something is said to be better or worse than this arm: `outperforms X`, `loses 3 points against X`."""
+        clause = self.before.rpartition(";")[2] + " 0 " + self.after.partition(";")[0]
+        for other in sorted(arms, key=len, reverse=True):
+            if other.startswith(tuple(arms[arm])) and other != arm:
+                clause = re.sub(rf"(?<!\w){re.escape(other)}(?!\w)", "another", clause, flags=re.I)
+        end = r"(?!\w|\s+(?:with|without|plus|minus|and)\b|\s*\+)"
+        return any(re.search(rf"\b{_OVER}{re.escape(name)}{end}", clause, re.I) for name in arms[arm])
+
+    def turns(self, arm: str, arms: Mapping[str, Iterable[str]]) -> bool:
+        """Whether a gain of this arm is a loss in these words: something is set against it, or it lacks what the sentence praises."""
+        lacks = re.match(r"(?:without|no|w/o)\s+(.+)", arm, re.I)
+        praised = lacks and re.search(rf"(?<!\bwithout )(?<!\bno )(?<!\bw/o )(?<!\w){re.escape(lacks[1])}(?!\w)", self.before, re.I)
+        dropped = praised and re.search(r"\b(?:remov|leav|dropping|omit|lack)", self.before, re.I)
+        return self.is_over(arm, arms) or bool(praised and not dropped and arm.lower() not in self.whole.lower())
+
+    def named(self, arms: Mapping[str, Iterable[str]]) -> set[str]:
+        """The arms that it names; the longer of two names that begin alike."""
+        rest, out = self.whole, set()
+        for name, arm in sorted(((name, arm) for arm, names in arms.items() for name in names), key=lambda one: -len(one[0])):
+            if re.search(r"[A-Za-z]{2}", name):
+                less = re.sub(rf"(?<![\w]){re.escape(name)}(?![\w])", " ", rest, flags=re.I)
+                out |= {arm} if less != rest else set()
+                rest = less
+        return out
+
+    @property
+    def of_others(self) -> bool:
+        """Whether the number may be another paper's: `published are 24.2`, `Luo [3] reaches 24.2`; not where its own clause is of ours."""
+        clause = re.split(r"[;:,]", self.before)[-1] + " 0 " + re.split(r"[;:,]", self.after)[0]
+        ours = _OURS.search(clause) and not _OF_OTHERS.search(_OWN_PAPER.sub("", clause))
+        return not ours and bool(_OF_OTHERS.search(_OWN_PAPER.sub("", self.whole)))
+
+    @property
+    def statistic(self) -> str:
+        """A statistic of which the number is said to be, and which a record seldom has; '' for others."""
+        found = re.search(
+            r"\b(kappa|dice|icc|mcc|iou|jaccard|hazard ratio|odds ratio)[\s\w]{0,14}?(?:of|is|was|=|:)?[\s${]*$", self.before, re.I
+        )
+        return found[1].lower() if found else ""
+
+    @property
+    def of_chance(self) -> bool:
+        """Whether it gives a probability that a claim is false."""
+        return bool(re.search(r"\b[Pp]robability\s+(?:that|of)\b", self.before))
+
+    @property
+    def is_below(self) -> bool:
+        return bool(re.search(r"(?:\bbelow|<|\bless\s+than|\bunder)[\s${]*$", self.before))
+
+    @property
+    def of_seeds(self) -> bool:
+        """Whether it says how many seeds tell a difference."""
+        return bool(re.search(r"\bdifference\s+of\s*$", self.before) and re.search(r"\b(?:tell|told|seen|excluded|decided?)\b", self.whole))
+
+    @property
+    def of_level(self) -> bool:
+        """Whether it sets what is called significant."""
+        return bool(_LEVEL.search(self.whole))
+
+    @property
+    def claims(self) -> bool:
+        """Whether it says that a difference is there, and not that it is undecided."""
+        return bool((self.way or _CLAIM.search(self.whole)) and not _UNDECIDED.search(self.whole))
+
+
+def cited(text: str) -> str:
+    """What stands for a command without words: a mark for a \\cite, else a space; its new lines are kept."""
+    return (_CITED if re.match(r"\\[A-Za-z]*cite", text) else " ") + "\n" * text.count("\n")
+
+
+def short_names(arms: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """How a text may call each arm: whole, to the first comma or bracket, and by a first word in capitals that no other arm has."""
+    every = list(dict.fromkeys(arms))
+    first = [arm.split()[0].rstrip(",;:") for arm in every if arm.split()]
+    out = {}
+    for arm in every:
+        word = arm.split()[0].rstrip(",;:") if arm.split() else arm
+        names = [arm, re.split(r"\s*[,(]", arm)[0], word if first.count(word) == 1 and word[:1].isupper() and len(word) > 2 else arm]
+        out[arm] = tuple(dict.fromkeys(name for name in names if name))
+    return out
