@@ -331,22 +331,33 @@ def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _completed(study: Study, row: Row, metric: str) -> np.ndarray:
-    """What the completed runs of an arm have of a metric, per cent; none where no run knows it."""
+def _completed(study: Study, row: Row, metric: str) -> dict[int, float]:
+    """What the completed runs of an arm have of a metric, by seed, per cent; nothing where no run knows it."""
     runs = study.of_arm(row.arm)
-    return np.asarray(runs.loc[runs["status"] == "completed", metric].dropna() * 100, float) if metric in runs else np.zeros(0)
+    if metric not in runs:
+        return {}
+    runs = runs[(runs["status"] == "completed") & runs[metric].notna()]
+    return {int(seed): 100 * float(value) for seed, value in zip(runs["seed"], runs[metric], strict=True)}
+
+
+def _paired(study: Study, row: Row, metric: str, other: str) -> tuple[float, float, str]:
+    """Means of a row's metric and of another over the seeds that have both, and how many those are where the row has more; nan where none has."""
+    mine, theirs = dict(row.cells[metric].values), _completed(study, row, other)
+    if not (both := sorted(mine.keys() & theirs.keys())):
+        return math.nan, math.nan, ""
+    few = f" over {len(both)} of {plural(len(mine), 'seed')}" if len(both) < len(mine) else ""
+    return float(np.mean([mine[seed] for seed in both])), float(np.mean([theirs[seed] for seed in both])), few
 
 
 def _of_fits(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
     """Scores by where clusters were fitted: each arm has one of both in the table, and not all need have the same."""
     said, places = [], set()
     for row in rows:
-        own = row.cells[table.metric].array
         for place, other in (("first", "_train_fit"), ("second", "_scored_fit")):
-            if len(values := _completed(study, row, table.metric + other)) and len(own):
-                pair = (own.mean(), values.mean())
-                one, two = pair if place == "first" else pair[::-1]
-                said.append(f"{row.arm.name}: {one:.2f} and {two:.2f}, the {place} in the table")
+            own, values, few = _paired(study, row, table.metric, table.metric + other)
+            if not math.isnan(own):
+                one, two = (own, values) if place == "first" else (values, own)
+                said.append(f"{row.arm.name}: {one:.2f} and {two:.2f}{few}, the {place} in the table")
                 places.add(place)
     if not said:
         return ()
@@ -358,9 +369,11 @@ def _of_clusters(study: Study, rows: list[Row]) -> tuple[str, ...]:
     """Runs one of whose clusters no test cell is in: completed like any other, with fewer clusters than were asked for."""
     empty = []
     for row in rows:
-        if (values := _completed(study, row, "test_smallest_cluster")).size and (count := int((values == 0).sum())):
-            largest = _completed(study, row, "test_largest_cluster").max()
-            empty.append(f"{row.arm.name}: {count} of {len(values)} (the largest cluster holds up to {largest:.1f} %)")
+        values, largest = _completed(study, row, "test_smallest_cluster"), _completed(study, row, "test_largest_cluster")
+        if none := [seed for seed, value in values.items() if value == 0]:
+            most = max((largest[seed] for seed in none if seed in largest), default=math.nan)
+            held = "" if math.isnan(most) else f" (the largest cluster holds up to {most:.1f} %)"
+            empty.append(f"{row.arm.name}: {len(none)} of {len(values)}{held}")
     return (f"Completed runs with a cluster that no test cell is in: {'; '.join(empty)}.",) if empty else ()
 
 
@@ -370,15 +383,16 @@ def _of_dealing(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
     for metric in table.metrics:
         by_arm, shares = [], []
         for row in rows:
-            values, own = _completed(study, row, metric + "_dealt"), row.cells[metric].array
-            if len(values) and len(own):
-                by_arm.append(f"{row.arm.name}: {values.mean():.2f} ({number(values.mean() - own.mean(), True)})")
-                shares += list(_completed(study, row, metric.removesuffix("accuracy") + "share_dealt"))
+            own, dealt, few = _paired(study, row, metric, metric + "_dealt")
+            if not math.isnan(own):
+                by_arm.append(f"{row.arm.name}: {dealt:.2f} ({number(dealt - own, True)}{few})")
+                shares += _completed(study, row, metric.removesuffix("accuracy") + "share_dealt").values()
         if by_arm:
+            left = f" ({100 - np.mean(shares):.1f} % of the images)" if shares else ""
             notes.append(
                 f"{title(metric)} with assignment within a karyotype, % (against the row): {'; '.join(by_arm)}. The 46 images of a person are "
                 "given two of each type, X and Y as a woman or a man has them; persons with more or fewer images, whose cells are not told "
-                f"apart, are left as they are ({100 - np.mean(shares):.1f} % of the images)."
+                f"apart, are left as they are{left}."
             )
     return tuple(notes)
 
