@@ -20,7 +20,7 @@ from analysis.numbers import number
 from analysis.statistics import LEVEL, NONE, Interval
 from analysis.study import Study, plural
 
-SAME = 0.01  # of two values of one metric, per cent: probabilities are kept with five digits
+SAME = 0.01  # of two values of one metric, per cent: older records have probabilities of five decimals
 MOST = 100  # seeds, up to which it is worked out how many would tell a difference
 _LEAST = 1e-60  # a probability that is 0 to everybody; of those below 1e-300 quantiles are not to be had
 _MOST_CELLS = 50_000_000  # of all patients' confusion matrices of one run, 400 MB
@@ -191,7 +191,8 @@ def _of_confusions(name: str) -> Callable[[np.ndarray], np.ndarray] | None:
     known: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "accuracy": accuracy,
         "precision": macro(lambda hit, truth, guessed, all_: ratio(hit, guessed)),
-        "sensitivity": macro(lambda hit, truth, guessed, all_: ratio(hit, truth)),
+        "sensitivity": (recalled := macro(lambda hit, truth, guessed, all_: ratio(hit, truth))),
+        "recall": recalled,
         "specificity": macro(
             lambda hit, truth, guessed, all_: np.where(truth < all_, ratio(all_ - truth - guessed + hit, all_ - truth), math.nan)
         ),

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis import statistics as st
 from analysis.claims import claims, commands, how_known
-from analysis.crossed import LOST, Crossed, Estimate, clip_gain, split_metric
+from analysis.crossed import Crossed, Estimate, clip_gain, split_metric
 from analysis.mixture import mixture
 from analysis.numbers import number
 from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
@@ -265,12 +265,7 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
     if baseline is None and len(rows) > 1:
         notes.append("The table names no baseline arm: nothing is compared with one.")
     notes += how_known(rows, table.metric)
-    others: dict[str, list[str]] = {}
-    for metric in table.metrics:
-        for lost in {row.cells[metric].level.lost for row in rows} if metric != table.metric else ():
-            if lost and not lost.startswith(LOST):
-                others.setdefault(lost, []).append(title(metric))
-    notes += [f"No interval of {', '.join(names)}: {lost}." for lost, names in others.items()]
+    notes += _of_others(table, rows)
     splits = {row.split for row in rows if row.split and row.keys}
     if len(splits) > 1:
         by = {split: [row.arm.name for row in rows if row.split == split and row.keys] for split in sorted(splits)}
@@ -297,6 +292,24 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
             f"Fewer than {st.FEWEST_RANKED} arms have both a published and a measured number: no rank correlation with the published order."
         )
     return tuple(notes)
+
+
+def _of_others(table: Table, rows: list[Row]) -> list[str]:
+    """What the intervals of metrics that do not rank the table hold for, where that is not what those of the ranking one do."""
+    known = {row.cells[table.metric].level.lost for row in rows}
+    none: dict[str, list[str]] = {}
+    alone = []
+    for metric in table.metrics:
+        levels = [row.cells[metric].level for row in rows] if metric != table.metric else []
+        for lost in dict.fromkeys(level.lost for level in levels):
+            if lost and lost not in known:
+                none.setdefault(lost, []).append(title(metric))
+        if any(level.error > 0 and not level.cases and not row.ratio for level, row in zip(levels, rows, strict=False)):
+            alone.append(title(metric))
+    notes = [f"No interval of {', '.join(names)}: {lost}." for lost, names in none.items()]
+    if alone and any(row.cells[table.metric].level.cases for row in rows):
+        notes.append(f"Intervals of {', '.join(alone)} are over seeds alone: they say nothing of other patients.")
+    return notes
 
 
 def _of_paper(study: Study, table: Table) -> tuple[str, ...]:
