@@ -394,7 +394,8 @@ def _of_dealing(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
     """Accuracies with types dealt out within a karyotype: a line of their own, for the rows are of one image at a time."""
     notes = []
     for metric in table.metrics:
-        by_arm, shares = [], []
+        by_arm: list[str] = []
+        shares: list[float] = []
         for row in rows:
             own, dealt, few = _paired(study, row, metric, metric + "_dealt")
             if not math.isnan(own):
