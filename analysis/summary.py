@@ -344,7 +344,7 @@ def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _completed(study: Study, row: Row, metric: str) -> dict[int, float]:
+def completed(study: Study, row: Row, metric: str) -> dict[int, float]:
     """What the completed runs of an arm have of a metric, by seed, per cent; nothing where no run knows it."""
     runs = study.of_arm(row.arm)
     if metric not in runs:
@@ -355,7 +355,7 @@ def _completed(study: Study, row: Row, metric: str) -> dict[int, float]:
 
 def _paired(study: Study, row: Row, metric: str, other: str) -> tuple[float, float, str]:
     """Means of a row's metric and of another over the seeds that have both, and how many those are where the row has more; nan where none has."""
-    mine, theirs = dict(row.cells[metric].values), _completed(study, row, other)
+    mine, theirs = dict(row.cells[metric].values), completed(study, row, other)
     if not (both := sorted(mine.keys() & theirs.keys())):
         return math.nan, math.nan, ""
     few = f" over {len(both)} of {plural(len(mine), 'seed')}" if len(both) < len(mine) else ""
@@ -382,7 +382,7 @@ def _of_clusters(study: Study, rows: list[Row]) -> tuple[str, ...]:
     """Runs one of whose clusters no test cell is in: completed like any other, with fewer clusters than were asked for."""
     empty = []
     for row in rows:
-        values, largest = _completed(study, row, "test_smallest_cluster"), _completed(study, row, "test_largest_cluster")
+        values, largest = completed(study, row, "test_smallest_cluster"), completed(study, row, "test_largest_cluster")
         if none := [seed for seed, value in values.items() if value == 0]:
             most = max((largest[seed] for seed in none if seed in largest), default=math.nan)
             held = "" if math.isnan(most) else f" (the largest cluster holds up to {most:.1f} %)"
@@ -400,7 +400,7 @@ def _of_dealing(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
             own, dealt, few = _paired(study, row, metric, metric + "_dealt")
             if not math.isnan(own):
                 by_arm.append(f"{row.arm.name}: {dealt:.2f} ({number(dealt - own, True)}{few})")
-                shares += _completed(study, row, metric.removesuffix("accuracy") + "share_dealt").values()
+                shares += completed(study, row, metric.removesuffix("accuracy") + "share_dealt").values()
         if by_arm:
             left = f" ({100 - np.mean(shares):.1f} % of the images)" if shares else ""
             notes.append(

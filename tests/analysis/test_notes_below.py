@@ -31,12 +31,17 @@ def test_scores_of_both_fits_stand_below_the_table_and_that_arms_have_different_
     [note] = [note for note in summary.notes if "fitted on the scored part itself" in note]
     assert f"{one}: 50.00 and 40.00, the first in the table; " in note
     assert f"{other}: 40.00 and 50.00, the second in the table." in note and note.endswith("may be the fit's.")
+    [claim] = summary.claims
+    assert claim.endswith(
+        "with both fitted on one it is -10.00 on the scored part and +10.00 on the training part, points, without an interval."
+    )
 
 
 def test_of_arms_with_one_fit_no_difference_is_blamed_and_of_none_nothing_is_said(tmp_path):
     (one, other), summary = notes_of(tmp_path / "a", lambda record, first: with_fits(record, True))
     [note] = [note for note in summary.notes if "fitted on the scored part itself" in note]
     assert note.endswith(f"{one}: 50.00 and 40.00, the first in the table; {other}: 50.00 and 40.00, the first in the table.")
+    assert not any("fitted" in words for words in summary.claims)
     _, plain = notes_of(tmp_path / "b", lambda record, first: None)
     assert not any(word in note for note in plain.notes for word in ("fitted on", "no test cell", "karyotype"))
 
