@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis import statistics as st
 from analysis.claims import claims, commands, how_known
-from analysis.crossed import Crossed, Estimate, clip_gain, split_metric
+from analysis.crossed import LOST, Crossed, Estimate, clip_gain, split_metric
 from analysis.mixture import mixture
 from analysis.numbers import number
 from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
@@ -298,15 +298,20 @@ def _of_others(table: Table, rows: list[Row]) -> list[str]:
     """What the intervals of metrics that do not rank the table hold for, where that is not what those of the ranking one do."""
     known = {row.cells[table.metric].level.lost for row in rows}
     none: dict[str, list[str]] = {}
-    alone = []
+    alone, notes = [], []
     for metric in table.metrics:
-        levels = [row.cells[metric].level for row in rows] if metric != table.metric else []
-        for lost in dict.fromkeys(level.lost for level in levels):
-            if lost and lost not in known:
-                none.setdefault(lost, []).append(title(metric))
-        if any(level.error > 0 and not level.cases and not row.ratio for level, row in zip(levels, rows, strict=False)):
+        levels = [(row, row.cells[metric].level) for row in rows if metric != table.metric]
+        lost = {row.arm.name: level.lost for row, level in levels if level.lost and level.lost not in known}
+        if gone := {arm: why for arm, why in lost.items() if why.startswith(LOST)}:
+            rounded = " Older records round probabilities to five decimals, which moves the AUC of a sure network." * metric.endswith(
+                "_auc"
+            )
+            notes.append(f"No interval of {title(metric)} of {'; '.join(gone)}: {next(iter(gone.values()))}.{rounded}")
+        for why in dict.fromkeys(why for why in lost.values() if not why.startswith(LOST)):
+            none.setdefault(why, []).append(title(metric))
+        if any(level.error > 0 and not level.cases and not row.ratio for row, level in levels):
             alone.append(title(metric))
-    notes = [f"No interval of {', '.join(names)}: {lost}." for lost, names in none.items()]
+    notes += [f"No interval of {', '.join(names)}: {why}." for why, names in none.items()]
     if alone and any(row.cells[table.metric].level.cases for row in rows):
         notes.append(f"Intervals of {', '.join(alone)} are over seeds alone: they say nothing of other patients.")
     return notes

@@ -320,7 +320,8 @@ def test_of_a_metric_that_does_not_rank_it_is_said_that_it_lost_its_interval_or_
     summary = study(tmp_path, lambda i: f"p{i % 31}", moved)
     assert math.isfinite(summary.rows[2].cells["test_accuracy"].interval.low)
     assert math.isnan(summary.rows[2].cells["test_f1"].interval.low)
-    assert any(n.startswith("No interval of F1: ") and "and not the recorded" in n for n in summary.notes)
+    [gone] = [n for n in summary.notes if n.startswith("No interval of F1 of ")]
+    assert "MoCo; " in gone and "and not the recorded" in gone
     assert "Intervals of Precision are over seeds alone: they say nothing of other patients." in summary.notes
     analysis.write_report(tmp_path, "light")
     page, text = ((tmp_path / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
