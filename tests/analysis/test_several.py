@@ -198,7 +198,7 @@ def test_another_split_on_the_same_data_is_not_paired_and_stands_in_the_title(tm
 
     a, b = changed(tmp_path / "a", usual), changed(tmp_path / "b", split)
     pair = next(p for p in compare(analysis.load(a), analysis.load(b)) if p.arm == "MoCo")
-    assert (pair.paired, pair.over, pair.differs) == (0, "seeds", ("split",))
+    assert (pair.paired, pair.over, pair.differs) == (0, "seeds and patients", ("split",))
     assert main(["--compare", str(a), str(b), "--out", str(tmp_path / "out")]) == 0
     assert "<h1>supcam-quick-synthetic and supcam-quick-synthetic: different split</h1>" in (tmp_path / "out/comparison.html").read_text()
 
