@@ -27,7 +27,7 @@ def claims(study: Study, table: Table, rows: Sequence[Row], baseline: Row | None
     if baseline is None:
         return ()
     return tuple(
-        _claim(study, table, row, row.cells[table.metric], baseline)
+        _claim(study, table, row, row.cells[table.metric], baseline) + _of_fits(study, table, row, baseline)
         for row in rows
         if not row.is_baseline and row.cells[table.metric].pairs
     )
@@ -55,6 +55,32 @@ def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row) -> s
         return f"{words} Probability that it is not {cell.shown}: {share(cell.wrong)}."
     words = f"{row.arm.name} against {baseline.arm.name}: undecided, {number(cell.gain, True)} points of {name} ({ends})."
     return f"{words} {'' if max(row.ratio, baseline.ratio) else _more(study, row, cell, baseline, estimate)}".rstrip()
+
+
+def _of_fits(study: Study, table: Table, row: Row, baseline: Row) -> str:
+    """Where the two arms' clusters were fitted on different parts: the difference for each part alone, like with like; else ''."""
+    from analysis.summary import completed
+
+    other = {
+        "scored": "_train_fit",
+        "train": "_scored_fit",
+    }  # by where the table's own were fitted: what the metric is called for the other part
+    fits: list[dict[str, dict[int, float]]] = []
+    for one in (row, baseline):
+        own, found = dict(one.cells[table.metric].values), {}
+        for mine, theirs in (("scored", "train"), ("train", "scored")):
+            if values := completed(study, one, table.metric + other[mine]):
+                found = {mine: own, theirs: values}
+        fits.append(found)
+    first, second = fits
+    if not first or not second or next(iter(first)) == next(iter(second)):
+        return ""
+    words = []
+    for part, name in (("scored", "the scored part"), ("train", "the training part")):
+        seeds = sorted(first[part].keys() & second[part].keys())
+        gained = sum(first[part][seed] - second[part][seed] for seed in seeds) / len(seeds) if seeds else math.nan
+        words.append(f"{number(gained, True) or 'not known'} on {name}")
+    return f" Clusters of the two were fitted on different parts; with both fitted on one it is {' and '.join(words)}, points, without an interval."
 
 
 def _more(study: Study, row: Row, cell: Cell, baseline: Row, estimate: Estimate) -> str:

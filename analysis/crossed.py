@@ -20,7 +20,7 @@ from analysis.numbers import number
 from analysis.statistics import LEVEL, NONE, Interval
 from analysis.study import Study, plural
 
-SAME = 0.01  # of two values of one metric, per cent: probabilities are kept with five digits
+SAME = 0.01  # of two values of one metric, per cent: older records have probabilities of five decimals
 MOST = 100  # seeds, up to which it is worked out how many would tell a difference
 _LEAST = 1e-60  # a probability that is 0 to everybody; of those below 1e-300 quantiles are not to be had
 _MOST_CELLS = 50_000_000  # of all patients' confusion matrices of one run, 400 MB
@@ -147,6 +147,17 @@ def _quantile(tail: float, share: float, free: float, cases: int) -> float:
     return own if share == 1 else share * own - (1 - share) * float(special.stdtrit(cases - 1, tail))
 
 
+def apart(one: Estimate, other: Estimate, comparisons: int = 1) -> Interval:
+    """Of the difference one - other of two means that share neither seeds nor cases, e.g. over other test images: quantiles of both, weighted by
+    their shares of the variance (Cochran and Cox). None where either has no standard error, or both have one of 0."""
+    total = one.error**2 + other.error**2
+    if not total > 0:
+        return NONE
+    tail = (1 - LEVEL) / (2 * comparisons)
+    half = sum(each.error**2 * each.quantile(tail) for each in (one, other) if each.error > 0) / math.sqrt(total)
+    return Interval(one.value - other.value - half, one.value - other.value + half)
+
+
 def seeds_to_tell(estimate: Estimate, difference: float, comparisons: int = 1, most: int = MOST) -> int | None:
     """With how many seeds a true difference of that size would be told from 0 in four of five studies; None where `most` do not do. `estimate` must have `parts`, or come from `of_seeds` without redrawn splits."""
     parts, m = estimate.parts, estimate.cases
@@ -191,7 +202,8 @@ def _of_confusions(name: str) -> Callable[[np.ndarray], np.ndarray] | None:
     known: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "accuracy": accuracy,
         "precision": macro(lambda hit, truth, guessed, all_: ratio(hit, guessed)),
-        "sensitivity": macro(lambda hit, truth, guessed, all_: ratio(hit, truth)),
+        "sensitivity": (recalled := macro(lambda hit, truth, guessed, all_: ratio(hit, truth))),
+        "recall": recalled,
         "specificity": macro(
             lambda hit, truth, guessed, all_: np.where(truth < all_, ratio(all_ - truth - guessed + hit, all_ - truth), math.nan)
         ),

@@ -27,6 +27,7 @@ class Headline:
     metric: str
     mean: float
     std: float
+    seeds: int  # that the mean is over: those of the winner that have the metric
     interval: Interval
     rests: str  # on what the interval rests
     over: str
@@ -46,8 +47,8 @@ class Headline:
 
 
 def headline(study: Study) -> Headline | None:
-    """Against the study's own baseline configuration (the published one); where that is the winner, against the arm that the table of the
-    winner names as its baseline."""
+    """Against the study's own baseline configuration (the published one) where a table compares the winner with it; else against the arm that
+    the table of the winner names as its baseline, if there is one."""
     winner = study.winner
     if winner is None:
         return None
@@ -60,7 +61,7 @@ def headline(study: Study) -> Headline | None:
     over, against, gained, comparisons = _gain(study, winner, metric, mine, crossed)
     broke = _broke(study, {winner.name: winner.config_hash} | ({over: against} if over else {}))
     return Headline(
-        metric, *mean_std(values), ends, rests_on(level), over, gained.value if gained else math.nan,
+        metric, *mean_std(values), len(mine), ends, rests_on(level), over, gained.value if gained else math.nan,
         clip_gain(metric, gained.interval(comparisons)) if gained and not broke else NONE, f"{'simultaneous ' if comparisons > 1 else ''}95 % interval",
         gained.seeds if gained else 0, broke, words,
     )  # fmt: skip
@@ -79,26 +80,45 @@ def _broke(study: Study, arms: Mapping[str, str]) -> str:
 def _gain(
     study: Study, winner: Best, metric: str, mine: Mapping[int, tuple[str, float]], crossed: Crossed
 ) -> tuple[str, str, Estimate | None, int]:
-    """What the winner is compared with, its configuration, the difference, and with how many others its interval holds together: those of the table that has this
-    difference as a cell; worked out here only where no table has it."""
+    """What the winner is compared with, its configuration, the difference, and with how many others its interval holds together. First what
+    some table compares it with, by that table's cell; else the difference is worked out here, and holds together with those of the winner's table:
+    the winner is the best of the same arms."""
     arms = [(summary, arm) for summary in study.summaries for arm in summary.table.arms if arm.config_hash != winner.config_hash]
     named = [(s, a) for s, a in arms if not a.overrides and s.table.number != "search"] + [(s, a) for s, a in arms if a.name == s.baseline]
+    known = [
+        (arm, row.cells[metric])
+        for _, arm in named
+        for summary, other in arms
+        if other.config_hash == arm.config_hash and other.name == summary.baseline
+        for row in summary.rows
+        if row.arm.config_hash == winner.config_hash and metric in row.cells and row.cells[metric].pairs
+    ]
+    if known:
+        arm, cell = known[0]
+        return arm.name, arm.config_hash, cell.difference_to, max(1, cell.comparisons)
     for _, arm in named:
         theirs = runs_of(study, arm.config_hash, metric)
-        if not mine.keys() & theirs.keys():
-            continue
-        cells = [
-            row.cells[metric]
-            for summary, other in arms
-            if other.config_hash == arm.config_hash and other.name == summary.baseline
-            for row in summary.rows
-            if row.arm.config_hash == winner.config_hash and metric in row.cells
-        ]
-        if cells:
-            return arm.name, arm.config_hash, cells[0].difference_to, max(1, cells[0].comparisons)
-        ratio = max(test_over_train(study, one, metric) for one in (winner.config_hash, arm.config_hash))
-        return arm.name, arm.config_hash, crossed.mean(metric, mine, theirs, ratio), 1
+        if mine.keys() & theirs.keys():
+            ratio = max(test_over_train(study, one, metric) for one in (winner.config_hash, arm.config_hash))
+            return (
+                arm.name,
+                arm.config_hash,
+                crossed.mean(metric, mine, theirs, ratio),
+                _comparisons(study, winner, metric, arm.config_hash),
+            )
     return "", "", None, 1
+
+
+def _comparisons(study: Study, winner: Best, metric: str, other: str) -> int:
+    """With how many a difference of the winner to a configuration holds together that it is no table's cell for: those of its table, of which it is
+    one where the winner is the baseline arm and the other a row, else one more."""
+    count = 0
+    for summary in study.summaries:
+        hashes = {row.arm.name: row.arm.config_hash for row in summary.rows}
+        if winner.config_hash in hashes.values():
+            own = hashes.get(summary.baseline or "") == winner.config_hash and other in hashes.values()
+            count = max([count, *(r.cells[metric].comparisons + (not own) for r in summary.rows if metric in r.cells)])
+    return max(1, count)
 
 
 def _chosen(study: Study, winner: Best, test: float) -> str:

@@ -24,6 +24,7 @@ from analysis.study import STATUSES, Study, finite, listed, mapping, plural, tex
 from analysis.summary import phrase, title
 
 CHECKLISTS = {"claim": "CLAIM, 2024 update", "tripod": "TRIPOD+AI, 2024", "reforms": "REFORMS, 2024"}
+SIMULATED = "simulated_elsewhere"  # the external set that is made of the study's own test images, as `search` calls it
 _WORD = {"tpe": "the tree-structured Parzen estimator", "gp": "a Gaussian process", "random": "random search", "grid": "a grid"}
 _WORD |= {"asha": "asynchronous successive halving", "hyperband": "Hyperband"}
 
@@ -141,23 +142,21 @@ def answers(study: Study) -> dict[str, str]:
     said["settings"] += f" Of their own have {'; '.join(own)}." if trained and own else ""
     if trained and won is not None and won.kind == "trial" and (moved := changed(study)):
         said["settings"] += f" The best configuration has {', '.join(f'{name} {value}' for name, value, _ in moved)}."
-    backbone = sorted(set(map(str, rows["param.backbone"].dropna()))) if "param.backbone" in rows else []
     sizes = sorted({int(v) for v in rows["parameters"].dropna()}) if "parameters" in rows else []
     of_size = f" ({' or '.join(f'{v:,}' for v in sizes)} parameters)" if sizes else ""
-    common = str(mapping(asked.get("baseline")).get("backbone", ""))
-    network = (
-        f"{common}; in some arms {', '.join(b for b in backbone if b != common)}"
-        if common in backbone and backbone != [common]
-        else ", ".join(backbone)
-    )
-    said["model"] = f"Procedure {study.procedure}; network {network}{of_size}." if backbone else ""
+    network = _network(study)
+    said["model"] = f"Procedure {study.procedure}; network {network}{of_size}." if network else ""
     start = sorted(set(map(str, rows["param.weights"].dropna()))) if "param.weights" in rows else []
     said["start"] = f"Initial weights: {' or '.join(start)}." if start else ""
     if won is not None:
         said["selection"] = f"The configuration with the {won.words} was chosen: {won.name}."
         said["selection"] += " " + " ".join(race.words(study)) if race.words(study) else ""
-    externals = [f"{name} ({count:,} images)" for name, count in study.external_images.items()]
+    externals = [f"{name} ({count:,} images)" for name, count in study.external_images.items() if name != SIMULATED]
     said["external"] = f"Tested once on {' and '.join(externals)}, none of which took part in training or selection." if externals else ""
+    made = study.external_images.get(SIMULATED)
+    said["simulated"] = (
+        f"Tested too on the test images as another laboratory might show them ({made:,}), which are no other patients." if made else ""
+    )
     baselines = [str(e.get("name")) for e in map(mapping, listed(data.get("baselines"))) if e.get("name")]
     share = finite(mapping(data.get("size_baseline")).get("accuracy"))
     simple = [f"the size of an image alone gives {100 * share:.1f} % accuracy"] if not math.isnan(share) else []
@@ -168,6 +167,24 @@ def answers(study: Study) -> dict[str, str]:
     inside = any((study.folder / "checkpoints" / key / "artefacts.npz").exists() for key in (won.keys if won else ()))
     said["inside"] = "Heat maps, embeddings and nearest images of the chosen configuration stand in the report." if inside else ""
     return said
+
+
+def _network(study: Study) -> str:
+    """The backbone of the runs. An arm that does not ask for another than the study's and has one all the same does not use it: settings that a
+    method does not use stand at their defaults."""
+    rows = study.usable
+    if "param.backbone" not in rows:
+        return ""
+    common, own = str(mapping(study.asked.get("baseline")).get("backbone", "")), {}
+    for table in study.tables:
+        for arm in table.arms if common and table.number != "search" else ():
+            if "backbone" not in arm.overrides and (study.of_arm(arm)["param.backbone"].dropna().astype(str) != common).any():
+                own[arm.config_hash] = arm.name
+    named = sorted(set(map(str, rows.loc[~rows["config_hash"].isin(list(own)), "param.backbone"].dropna())))
+    words = (
+        f"{common}; in some arms {', '.join(b for b in named if b != common)}" if common in named and len(named) > 1 else ", ".join(named)
+    )
+    return words + (f"{'; ' if words else ''}the method's own, if any, in {', '.join(dict.fromkeys(own.values()))}" if own else "")
 
 
 def _division(study: Study) -> str:
@@ -264,7 +281,7 @@ def _performance(study: Study) -> str:
 
 
 def _analysed(study: Study) -> str:
-    rows = study.results[study.results["cases"].notna()]
+    rows = study.results[study.results["cases"].notna() & study.results["metric"].str.startswith("test_")]
     tested = study.parts.get("test")
     if not tested:
         return ""
@@ -353,7 +370,7 @@ def methods_md(study: Study) -> str:
     """The methods section, to be cut and pasted; what the study does not know is not in it."""
     said = answers(study)
     parts = {
-        "Data": ("data", "preparation", "division", "disjoint", "external"),
+        "Data": ("data", "preparation", "division", "disjoint", "external", "simulated"),
         "Training": ("model", "start", "settings", "repeats"),
         "Search and choice": ("search", "selection", "once"),
         "Evaluation": ("metrics", "output", "statistics", "baselines"),

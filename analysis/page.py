@@ -106,6 +106,7 @@ def templates() -> jinja2.Environment:
         probability=tb.probability,
         nan=math.nan,
         heading=tb.heading,
+        intervals_over=tb.intervals_over,
         asks=asks,
         title=title,
         phrase=phrase,

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis import artefacts
 from analysis.bundle import unpack
 from analysis.drawing import BLUE, INK, MUTED, ORANGE, Drawing, axes, short, style
 from analysis.frames import slug
@@ -136,6 +137,15 @@ def _gains(studies: Sequence[tuple[str, Study]]) -> tuple[pd.DataFrame, list[str
         hashes[text_of(mapping(study.asked.get("data")).get("hash")) or name].append(name)
     if same := [names for names in hashes.values() if len(names) > 1]:
         raise StudyError(f"{' and '.join(same[0])} are of the same data: they are no two laboratories; merge them or give one")
+    for name, study in studies:
+        if mapping(study.asked.get("data")).get("relabelled"):
+            raise StudyError(
+                f"{name} is of relabelled data: the same images with other labels are no other laboratory; give the study of the data as they came"
+            )
+    files: dict[frozenset[str], str] = {}
+    for name, study in studies:
+        if (names := _files(study)) and (other := files.setdefault(names, name)) != name:
+            raise StudyError(f"{other} and {name} are of files of the same names: they are no two laboratories; give one")
     if len({name for name, _ in studies}) < len(studies):
         raise StudyError("two of the laboratories have the same name; rename their files or folders")
     arms: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -168,6 +178,14 @@ def _gains(studies: Sequence[tuple[str, Study]]) -> tuple[pd.DataFrame, list[str
             which = "; ".join(f"{name}: {over}" for name, over in zip(group["laboratory"], group["over"], strict=True))
             mixed.append(f"Table {number_}, {of_arm}: the laboratories' intervals are over different things ({which}).")
     return pd.DataFrame(rows), [*mixed, *words]
+
+
+def _files(study: Study) -> frozenset[str]:
+    """Names of the study's images; none of a bundle, which does not hold them."""
+    try:
+        return frozenset(artefacts.files(study))
+    except artefacts.Damaged:
+        return frozenset()
 
 
 def _forest(name: str, words: str, group: pd.DataFrame, found: Pooled) -> Drawing:
@@ -205,7 +223,7 @@ def _markdown(frame: pd.DataFrame, words: Sequence[str]) -> str:
     lines = ["# Gains in several laboratories", ""]
     lines += [
         "| Table | Arm | over | of | Laboratory | seeds | gain, points | 95 % interval | for other | tau | I² |",
-        "| --- | --- | --- | --- | --- | ---: | ---: | --- | ---: | ---: |",
+        "| --- | --- | --- | --- | --- | ---: | ---: | --- | --- | ---: | ---: |",
     ]
     for row in frame.to_dict("records"):
         share = "" if math.isnan(row["i_squared"]) else f"{100 * row['i_squared']:.0f} %"

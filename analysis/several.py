@@ -17,7 +17,7 @@ import pandas as pd
 from analysis import artefacts
 from analysis import statistics as st
 from analysis.artefacts import run_folder
-from analysis.crossed import Crossed, clip_gain, of_pairs
+from analysis.crossed import Crossed, apart, clip_gain, of_pairs
 from analysis.frames import over
 from analysis.numbers import interval, number
 from analysis.page import script, style, templates
@@ -51,7 +51,8 @@ _BROKE = "no claim: runs of either diverged or collapsed"
 
 def compare(first: Study, second: Study) -> tuple[Pair, ...]:
     """Arms of the same table and name. On the same data and split they are paired by seed, and where predictions are kept the interval is over
-    seeds and patients, or there is none (see `Crossed`); else nothing is paired and it is Welch's. Where splits are redrawn per seed both have
+    seeds and patients, or there is none (see `Crossed`); else nothing is paired, and it is of both levels' errors (see `apart`), or Welch's where
+    both are over seeds alone. Where splits are redrawn per seed both have
     Nadeau and Bengio's variance, as the tables have. An arm that stands in several tables is one comparison."""
     here, there = Crossed(first), Crossed(second)
     others = {(s.table.number, r.arm.name): r for s in second.summaries for r in s.rows}
@@ -87,8 +88,16 @@ def _difference(
     broke = row.broken[0] + other.broken[0]
     seeds = sorted(a.runs.keys() & b.runs.keys()) if same else []
     if not seeds:
-        ends = st.welch_interval(b.array, a.array, other.ratio, row.ratio, comparisons) if a.n > 1 and b.n > 1 and not broke else NONE
-        return b.mean - a.mean, ends, 0, _BROKE if broke else "seeds" if not math.isnan(ends.low) else ""
+        if broke:
+            return b.mean - a.mean, NONE, 0, _BROKE
+        if lost := a.level.lost or b.level.lost:
+            return b.mean - a.mean, NONE, 0, f"undecided: {lost}"
+        enough = a.n > 1 and b.n > 1
+        if enough and (a.level.cases > 1 or b.level.cases > 1):
+            ends = clip_gain(a.metric, apart(b.level, a.level, comparisons))
+            return b.mean - a.mean, ends, 0, " or ".join(dict.fromkeys(map(over, (a.level, b.level)))) if not math.isnan(ends.low) else ""
+        ends = st.welch_interval(b.array, a.array, other.ratio, row.ratio, comparisons) if enough else NONE
+        return b.mean - a.mean, ends, 0, "seeds" if not math.isnan(ends.low) else ""
     found = of_pairs(a.metric, seeds, [((there, *b.runs[s]), (here, *a.runs[s])) for s in seeds], max(row.ratio, other.ratio))
     if broke:
         return found.value, NONE, len(seeds), _BROKE

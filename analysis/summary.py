@@ -265,12 +265,7 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
     if baseline is None and len(rows) > 1:
         notes.append("The table names no baseline arm: nothing is compared with one.")
     notes += how_known(rows, table.metric)
-    others: dict[str, list[str]] = {}
-    for metric in table.metrics:
-        for lost in {row.cells[metric].level.lost for row in rows} if metric != table.metric else ():
-            if lost and not lost.startswith(LOST):
-                others.setdefault(lost, []).append(title(metric))
-    notes += [f"No interval of {', '.join(names)}: {lost}." for lost, names in others.items()]
+    notes += _of_others(table, rows)
     splits = {row.split for row in rows if row.split and row.keys}
     if len(splits) > 1:
         by = {split: [row.arm.name for row in rows if row.split == split and row.keys] for split in sorted(splits)}
@@ -297,6 +292,29 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
             f"Fewer than {st.FEWEST_RANKED} arms have both a published and a measured number: no rank correlation with the published order."
         )
     return tuple(notes)
+
+
+def _of_others(table: Table, rows: list[Row]) -> list[str]:
+    """What the intervals of metrics that do not rank the table hold for, where that is not what those of the ranking one do."""
+    known = {row.cells[table.metric].level.lost for row in rows}
+    none: dict[str, list[str]] = {}
+    alone, notes = [], []
+    for metric in table.metrics:
+        levels = [(row, row.cells[metric].level) for row in rows if metric != table.metric]
+        lost = {row.arm.name: level.lost for row, level in levels if level.lost and level.lost not in known}
+        if gone := {arm: why for arm, why in lost.items() if why.startswith(LOST)}:
+            rounded = " Older records round probabilities to five decimals, which moves the AUC of a sure network." * metric.endswith(
+                "_auc"
+            )
+            notes.append(f"No interval of {title(metric)} of {'; '.join(gone)}: {next(iter(gone.values()))}.{rounded}")
+        for why in dict.fromkeys(why for why in lost.values() if not why.startswith(LOST)):
+            none.setdefault(why, []).append(title(metric))
+        if any(level.error > 0 and not level.cases and not row.ratio for row, level in levels):
+            alone.append(title(metric))
+    notes += [f"No interval of {', '.join(names)}: {why}." for why, names in none.items()]
+    if alone and any(row.cells[table.metric].level.cases for row in rows):
+        notes.append(f"Intervals of {', '.join(alone)} are over seeds alone: they say nothing of other patients.")
+    return notes
 
 
 def _of_paper(study: Study, table: Table) -> tuple[str, ...]:
@@ -331,22 +349,33 @@ def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _completed(study: Study, row: Row, metric: str) -> np.ndarray:
-    """What the completed runs of an arm have of a metric, per cent; none where no run knows it."""
+def completed(study: Study, row: Row, metric: str) -> dict[int, float]:
+    """What the completed runs of an arm have of a metric, by seed, per cent; nothing where no run knows it."""
     runs = study.of_arm(row.arm)
-    return np.asarray(runs.loc[runs["status"] == "completed", metric].dropna() * 100, float) if metric in runs else np.zeros(0)
+    if metric not in runs:
+        return {}
+    runs = runs[(runs["status"] == "completed") & runs[metric].notna()]
+    return {int(seed): 100 * float(value) for seed, value in zip(runs["seed"], runs[metric], strict=True)}
+
+
+def _paired(study: Study, row: Row, metric: str, other: str) -> tuple[float, float, str]:
+    """Means of a row's metric and of another over the seeds that have both, and how many those are where the row has more; nan where none has."""
+    mine, theirs = dict(row.cells[metric].values), completed(study, row, other)
+    if not (both := sorted(mine.keys() & theirs.keys())):
+        return math.nan, math.nan, ""
+    few = f" over {len(both)} of {plural(len(mine), 'seed')}" if len(both) < len(mine) else ""
+    return float(np.mean([mine[seed] for seed in both])), float(np.mean([theirs[seed] for seed in both])), few
 
 
 def _of_fits(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
     """Scores by where clusters were fitted: each arm has one of both in the table, and not all need have the same."""
     said, places = [], set()
     for row in rows:
-        own = row.cells[table.metric].array
         for place, other in (("first", "_train_fit"), ("second", "_scored_fit")):
-            if len(values := _completed(study, row, table.metric + other)) and len(own):
-                pair = (own.mean(), values.mean())
-                one, two = pair if place == "first" else pair[::-1]
-                said.append(f"{row.arm.name}: {one:.2f} and {two:.2f}, the {place} in the table")
+            own, values, few = _paired(study, row, table.metric, table.metric + other)
+            if not math.isnan(own):
+                one, two = (own, values) if place == "first" else (values, own)
+                said.append(f"{row.arm.name}: {one:.2f} and {two:.2f}{few}, the {place} in the table")
                 places.add(place)
     if not said:
         return ()
@@ -358,9 +387,11 @@ def _of_clusters(study: Study, rows: list[Row]) -> tuple[str, ...]:
     """Runs one of whose clusters no test cell is in: completed like any other, with fewer clusters than were asked for."""
     empty = []
     for row in rows:
-        if (values := _completed(study, row, "test_smallest_cluster")).size and (count := int((values == 0).sum())):
-            largest = _completed(study, row, "test_largest_cluster").max()
-            empty.append(f"{row.arm.name}: {count} of {len(values)} (the largest cluster holds up to {largest:.1f} %)")
+        values, largest = completed(study, row, "test_smallest_cluster"), completed(study, row, "test_largest_cluster")
+        if none := [seed for seed, value in values.items() if value == 0]:
+            most = max((largest[seed] for seed in none if seed in largest), default=math.nan)
+            held = "" if math.isnan(most) else f" (the largest cluster holds up to {most:.1f} %)"
+            empty.append(f"{row.arm.name}: {len(none)} of {len(values)}{held}")
     return (f"Completed runs with a cluster that no test cell is in: {'; '.join(empty)}.",) if empty else ()
 
 
@@ -368,17 +399,19 @@ def _of_dealing(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
     """Accuracies with types dealt out within a karyotype: a line of their own, for the rows are of one image at a time."""
     notes = []
     for metric in table.metrics:
-        by_arm, shares = [], []
+        by_arm: list[str] = []
+        shares: list[float] = []
         for row in rows:
-            values, own = _completed(study, row, metric + "_dealt"), row.cells[metric].array
-            if len(values) and len(own):
-                by_arm.append(f"{row.arm.name}: {values.mean():.2f} ({number(values.mean() - own.mean(), True)})")
-                shares += list(_completed(study, row, metric.removesuffix("accuracy") + "share_dealt"))
+            own, dealt, few = _paired(study, row, metric, metric + "_dealt")
+            if not math.isnan(own):
+                by_arm.append(f"{row.arm.name}: {dealt:.2f} ({number(dealt - own, True)}{few})")
+                shares += completed(study, row, metric.removesuffix("accuracy") + "share_dealt").values()
         if by_arm:
+            left = f" ({100 - np.mean(shares):.1f} % of the images)" if shares else ""
             notes.append(
                 f"{title(metric)} with assignment within a karyotype, % (against the row): {'; '.join(by_arm)}. The 46 images of a person are "
                 "given two of each type, X and Y as a woman or a man has them; persons with more or fewer images, whose cells are not told "
-                f"apart, are left as they are ({100 - np.mean(shares):.1f} % of the images)."
+                f"apart, are left as they are{left}."
             )
     return tuple(notes)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.beside import ClassRow, Pairing
-from analysis.frames import slug
+from analysis.frames import over, slug
 from analysis.numbers import interval, number
 from analysis.summary import Cell, Row, Summary, title
 
@@ -170,6 +170,12 @@ def _how_known(cells: pd.DataFrame) -> tuple[str, ...]:
     said = [f"Intervals over {' or '.join(words)}."] if words else []
     said += [f"Those of the {count} differences hold together (Bonferroni)."] if not pd.isna(count) and count > 1 else []
     return (" ".join([*said, "Not tested: the table's claims rest on another metric."]),) if said else ()
+
+
+def intervals_over(summary: Summary, metric: str) -> str:
+    """What the intervals of a column are over: `seeds and patients`; '' where there is none."""
+    levels = [row.cells[metric].level for row in summary.rows]
+    return " or ".join(dict.fromkeys(over(level) for level in levels if level.error > 0))
 
 
 def _marked(cell: Cell) -> str:

@@ -9,6 +9,7 @@ import torch
 from sklearn import metrics as sklearn_metrics
 from sklearn.neighbors import KNeighborsClassifier
 
+from trainables.parts.classification import prediction_rows
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix, knn_accuracy
 
 
@@ -154,3 +155,10 @@ def test_nearest_neighbours_of_nothing_are_refused():
     for k, temperature in ((0, 0.07), (5, 0.0)):
         with pytest.raises(ValueError, match="at least 1"):
             knn_accuracy(z, y, z, y, k, temperature)
+
+
+def test_the_auc_of_a_sure_network_is_that_of_its_recorded_probabilities():
+    labels = torch.arange(24).repeat(20)
+    logits = torch.randn((480, 24), generator=torch.Generator().manual_seed(0))
+    logits = 15 * (logits + 3.5 * torch.eye(24)[labels])
+    assert auc_macro(labels, prediction_rows(logits)) == pytest.approx(auc_macro(labels, logits.double().softmax(1).numpy()), abs=1e-5)

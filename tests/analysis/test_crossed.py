@@ -26,7 +26,7 @@ def drawn(images: int = 200, classes: int = 5, patients: int = 23, seed: int = 0
     return label, probability, case
 
 
-@pytest.mark.parametrize("name", ["accuracy", "precision", "sensitivity", "specificity", "f1", "auc"])
+@pytest.mark.parametrize("name", ["accuracy", "precision", "sensitivity", "recall", "specificity", "f1", "auc"])
 def test_pseudo_values_are_those_of_leaving_each_patient_out_by_the_metric_of_training(name):
     label, probability, case = drawn()
     label[case == 3] = 4  # one class more in one patient
@@ -34,7 +34,9 @@ def test_pseudo_values_are_those_of_leaving_each_patient_out_by_the_metric_of_tr
     def metric(kept):
         if name == "auc":
             return auc_macro(label[kept], probability[kept])
-        return classification_metrics(confusion_matrix(label[kept], probability[kept].argmax(1), 5))[name]
+        return classification_metrics(confusion_matrix(label[kept], probability[kept].argmax(1), 5))[
+            "sensitivity" if name == "recall" else name
+        ]
 
     whole = metric(np.ones(len(label), bool))
     m = case.max() + 1
@@ -307,6 +309,24 @@ def test_predictions_that_are_lost_or_contradict_leave_no_interval_no_claim_and_
     assert any(f"No interval of {summary.rows[2].arm.name}: " in note and word in note for note in summary.notes)
     claim = next(words for words in summary.claims if words.startswith("MoCo against"))
     assert "undecided" in claim and word in claim and "interval, since" in claim
+
+
+def test_of_a_metric_that_does_not_rank_it_is_said_that_it_lost_its_interval_or_has_one_over_seeds_alone(tmp_path, monkeypatch):
+    def moved(r, file):
+        r["metrics"]["test_f1"] -= 0.05 * (r["seed"] == 1)
+
+    known = crossed.pseudo_values
+    monkeypatch.setattr(crossed, "pseudo_values", lambda name, *args: None if name == "precision" else known(name, *args))
+    summary = study(tmp_path, lambda i: f"p{i % 31}", moved)
+    assert math.isfinite(summary.rows[2].cells["test_accuracy"].interval.low)
+    assert math.isnan(summary.rows[2].cells["test_f1"].interval.low)
+    [gone] = [n for n in summary.notes if n.startswith("No interval of F1 of ")]
+    assert "MoCo; " in gone and "and not the recorded" in gone
+    assert "Intervals of Precision are over seeds alone: they say nothing of other patients." in summary.notes
+    analysis.write_report(tmp_path, "light")
+    page, text = ((tmp_path / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
+    assert "its 95 % interval, over seeds and patients." in page and "its 95 % interval, over seeds." in page
+    assert "Intervals of Precision are over seeds alone" in text
 
 
 def test_the_changes_of_classes_have_no_interval_where_predictions_of_one_run_are_lost(tmp_path):

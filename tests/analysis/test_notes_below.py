@@ -31,12 +31,17 @@ def test_scores_of_both_fits_stand_below_the_table_and_that_arms_have_different_
     [note] = [note for note in summary.notes if "fitted on the scored part itself" in note]
     assert f"{one}: 50.00 and 40.00, the first in the table; " in note
     assert f"{other}: 40.00 and 50.00, the second in the table." in note and note.endswith("may be the fit's.")
+    [claim] = summary.claims
+    assert claim.endswith(
+        "with both fitted on one it is -10.00 on the scored part and +10.00 on the training part, points, without an interval."
+    )
 
 
 def test_of_arms_with_one_fit_no_difference_is_blamed_and_of_none_nothing_is_said(tmp_path):
     (one, other), summary = notes_of(tmp_path / "a", lambda record, first: with_fits(record, True))
     [note] = [note for note in summary.notes if "fitted on the scored part itself" in note]
     assert note.endswith(f"{one}: 50.00 and 40.00, the first in the table; {other}: 50.00 and 40.00, the first in the table.")
+    assert not any("fitted" in words for words in summary.claims)
     _, plain = notes_of(tmp_path / "b", lambda record, first: None)
     assert not any(word in note for note in plain.notes for word in ("fitted on", "no test cell", "karyotype"))
 
@@ -58,3 +63,27 @@ def test_an_accuracy_with_types_dealt_out_is_a_line_of_its_own_and_no_column(tmp
     [note] = [note for note in summary.notes if "karyotype" in note]
     assert f"{one}: 95.00 (+5.00); {other}: 89.00 (-1.00)" in note and "left as they are (40.0 % of the images)" in note
     assert "test_accuracy_dealt" not in summary.table.metrics
+
+
+def test_where_one_seed_lacks_the_other_fit_or_the_dealt_types_both_numbers_are_of_the_seeds_that_have_them(tmp_path):
+    def some(record, first):
+        record["metrics"] |= {"test_accuracy": 0.5 + 0.1 * record["seed"]}
+        if record["seed"] < 2:
+            record["metrics"] |= {"test_accuracy_train_fit": 0.4, "test_accuracy_dealt": record["metrics"]["test_accuracy"]}
+
+    (one, _), summary = notes_of(tmp_path, some)
+    notes = "\n".join(summary.notes)
+    assert f"{one}: 55.00 and 40.00 over 2 of 3 seeds, the first in the table" in notes
+    assert f"{one}: 55.00 (+0.00 over 2 of 3 seeds)" in notes and "left as they are." in notes
+
+
+def test_the_largest_cluster_is_that_of_a_run_with_an_empty_one_and_not_said_where_it_is_not_known(tmp_path):
+    def known(record, first):
+        empty = record["seed"] == 0
+        record["metrics"] |= {"test_smallest_cluster": 0.0 if empty else 0.1}
+        if first:
+            record["metrics"] |= {"test_largest_cluster": 0.4 if empty else 0.9}
+
+    (one, other), summary = notes_of(tmp_path, known)
+    [note] = [note for note in summary.notes if "no test cell" in note]
+    assert note.endswith(f"{one}: 1 of 3 (the largest cluster holds up to 40.0 %); {other}: 1 of 3.")

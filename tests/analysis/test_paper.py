@@ -13,6 +13,7 @@ from pathlib import Path
 
 import fake
 import numpy as np
+import pandas as pd
 import pytest
 from test_tables import missing_for_latex, odd_study
 
@@ -371,6 +372,29 @@ def test_external_data_are_no_filled_item_of_a_study_without_them(folder):
     asked["data"]["external"] = [{"slug": "qband", "images": 240}]
     other = methods.checklist_md(analysis.load(fake.write(folder.parent / "external", asked, RECORDS)), "claim")
     assert "- **33 Test on external data.** Tested once on qband (240 images)" in other
+    asked["data"]["external"] = [{"slug": "simulated_elsewhere", "images": 180}]
+    study = analysis.load(fake.write(folder.parent / "external", asked, RECORDS))
+    assert "- [ ] **33 Test on external data.**" in methods.checklist_md(study, "claim")
+    text = methods.methods_md(study)
+    assert "Tested once on" not in text and "the test images as another laboratory might show them (180)" in text
+
+
+def test_patients_of_an_external_set_are_not_said_of_the_test_part(folder):
+    study = analysis.load(folder)
+    row = study.results[study.results["cases"].notna()].iloc[:1]
+    external = row.assign(metric="external_qband_accuracy", cases=9_999)
+    study.__dict__["results"] = pd.concat([study.results, external])
+    assert f"Test part: 180 images of {row['cases'].item()} patients." in methods.answers(study)["analysed"]
+
+
+def test_a_backbone_that_a_method_does_not_use_is_not_named_as_its_network(tmp_path):
+    asked, records = copy.deepcopy(ASKED), copy.deepcopy(RECORDS)
+    asked["baseline"]["backbone"] = "tiny"
+    for r in records:
+        r["params"]["backbone"] = {"2/MoCo": "resnet18", "2/MoCo + SupCon": "wide"}.get("".join(r["arms"]), "tiny")
+    next(a for a in asked["tables"][0]["arms"] if a["name"] == "MoCo + SupCon")["overrides"]["backbone"] = "wide"
+    said = methods.answers(analysis.load(fake.write(tmp_path, asked, records)))["model"]
+    assert said == "Procedure supcam; network tiny; in some arms wide; the method's own, if any, in MoCo."
 
 
 def test_a_bundle_is_a_study_with_the_same_results_and_without_images_names_and_folders(folder, tmp_path):

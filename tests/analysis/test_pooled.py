@@ -103,6 +103,20 @@ def test_one_study_twice_is_not_two_laboratories(tmp_path, capsys):
     assert not (tmp_path / "forest").exists()
 
 
+@pytest.mark.parametrize(("kind", "words"), [("labels", "laboratory-2 is of relabelled data"), ("files", "are of files of the same names")])
+def test_the_same_images_with_other_labels_are_no_second_laboratory(tmp_path, capsys, kind, words):
+    one, two = laboratory(tmp_path, 1), laboratory(tmp_path, 2)
+    if kind == "labels":
+        asked = json.loads((two / "study.json").read_text())
+        asked["data"]["relabelled"] = [{"file": "relabelling.csv", "images": [["a.png", "instance", "touching"]]}]
+        (two / "study.json").write_text(json.dumps(asked))
+    for folder in (one, two) if kind == "files" else ():
+        (folder / "data").mkdir()
+        (folder / "data/data.json").write_text(json.dumps({"files": ["a.png", "b.png"]}))
+    assert main(["--forest", str(one), str(two), "--out", str(tmp_path / "forest")]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_other_settings_under_the_same_name_are_said(tmp_path):
     one, two = laboratory(tmp_path, 1), laboratory(tmp_path, 2)
     text = (two / "study.json").read_text()
@@ -134,6 +148,7 @@ def test_an_arm_of_which_a_run_broke_is_not_pooled_and_that_is_said_beside_metri
     text = (tmp_path / "forest/forest.md").read_text()
     assert "Table 2, MoCo, laboratory-3: 1 run of the arm or its baseline arm diverged or collapsed" in text
     assert "| 2 | MoCo | Training from scratch | Accuracy | laboratory-1 |" in text and "| seeds |" in text
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1, "head, separator and rows have as many cells"
 
 
 def test_a_comparison_with_an_arm_of_which_a_run_broke_has_no_interval_and_says_why(tmp_path):

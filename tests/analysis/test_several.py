@@ -198,7 +198,7 @@ def test_another_split_on_the_same_data_is_not_paired_and_stands_in_the_title(tm
 
     a, b = changed(tmp_path / "a", usual), changed(tmp_path / "b", split)
     pair = next(p for p in compare(analysis.load(a), analysis.load(b)) if p.arm == "MoCo")
-    assert (pair.paired, pair.over, pair.differs) == (0, "seeds", ("split",))
+    assert (pair.paired, pair.over, pair.differs) == (0, "seeds and patients", ("split",))
     assert main(["--compare", str(a), str(b), "--out", str(tmp_path / "out")]) == 0
     assert "<h1>supcam-quick-synthetic and supcam-quick-synthetic: different split</h1>" in (tmp_path / "out/comparison.html").read_text()
 
@@ -339,3 +339,33 @@ def test_a_request_that_contradicts_itself_ends_with_status_two(wrong):
     with pytest.raises(SystemExit) as ended:
         main(wrong)
     assert ended.value.code == 2
+
+
+def apart(folder: Path, seed: int) -> analysis.Study:
+    """The study with predictions by patient, as of a split of its own."""
+    asked, records = copy.deepcopy(fake.study_and_records(trials=0))
+    asked["baseline"]["split_seed"] = seed
+    asked["tables"] = asked["tables"][:1]
+    asked["tables"][0]["arms"] = asked["tables"][0]["arms"][:3]
+    records = [r for r in records if r["arms"] in (["2/Training from scratch"], ["2/MoCo"])]
+    for r in records:
+        r["params"] |= {"split": [0.6, 0.1, 0.3], "split_seed": seed}
+    fake.write(folder, asked, records)
+    fake.leave(folder, asked, records, heat=False)
+    fake.doubt(folder, 0)
+    return analysis.load(folder)
+
+
+def test_over_other_test_images_the_patients_of_both_sides_stay_open_and_lost_predictions_leave_no_interval(tmp_path):
+    first, second = apart(tmp_path / "a", 0), apart(tmp_path / "b", 1)
+    pair = next(p for p in compare(first, second) if p.arm == "MoCo")
+    one, two = pair.first.level, pair.second.level
+    error = math.hypot(one.error, two.error)
+    tail = 0.05 / (2 * pair.comparisons)
+    half = (one.error**2 * one.quantile(tail) + two.error**2 * two.quantile(tail)) / error
+    assert (pair.paired, pair.over, one.cases > 1) == (0, "seeds and patients", True)
+    assert pair.interval == pytest.approx((pair.difference - half, pair.difference + half))
+    assert half > stats.norm.isf(tail) * error * 0.999
+    (tmp_path / "b/checkpoints" / pair.second.runs[0][0] / "result.json").unlink()
+    lost = next(p for p in compare(first, analysis.load(tmp_path / "b")) if p.arm == "MoCo")
+    assert math.isnan(lost.interval.low) and lost.over.startswith("undecided: predictions of single images are lost")

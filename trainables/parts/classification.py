@@ -70,8 +70,9 @@ def predict_logits(
 
 
 def prediction_rows(logits: Tensor) -> list[list[float]]:
-    """(N, C) logits as probabilities of five digits, for records."""
-    return [[round(float(p), 5) for p in row] for row in logits.softmax(1)]
+    """(N, C) logits as probabilities, for records: of twelve significant digits. With five decimals those of a sure network would be
+    ties, and its AUC, which is of double precision, could not be worked out again."""
+    return [[float(f"{p:.12g}") for p in row] for row in logits.double().softmax(1).tolist()]
 
 
 def prediction_columns(logits: Tensor, classes: tuple[str, ...]) -> dict[str, list[Any]]:
