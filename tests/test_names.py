@@ -246,6 +246,8 @@ SERIES = (
     "{o} frame {k}",
     "{o}_{k}0x",
     "ch{k}/{o}",
+    "C{k}-{o}",
+    "MAX_{o}z{k}",
 )
 
 
@@ -261,6 +263,32 @@ def test_images_of_one_object_are_tied_by_their_names(tmp_path, name):
 @pytest.mark.parametrize("name", ["cell_{k}", "slide_c{k}", "{c}_t{k}", "k0{k}_a", "t{k}", "x{k}_rot90"])
 def test_names_that_number_the_objects_make_no_series(tmp_path, name):
     files = [f"{c}/{name.format(c=c, k=k)}.png" for c in CLASSES for k in range(6)]
+    assert list_folder(made(tmp_path, *files)).series == []
+
+
+VIEWS = (
+    ("{o}_{v}", ("raw", "proc")),
+    ("{o}_{v}", ("SpectrumOrange", "SpectrumGreen", "Aqua")),
+    ("exp1_B02_s{o}_{v}000000{o:02d}-0000-4000-8000-00000000000a", ("w1", "w2", "w3")),
+    ("plate_B02_T0001F{o}L01{v}", ("A01Z01C01", "A02Z01C02", "A03Z01C03")),
+    ("img_channel{v}_position0{o}_time000_z000", ("000", "001")),
+    ("VID123_{o}_1_{v}", ("00d00h00m", "00d06h00m", "00d12h00m")),
+    ("scan_p00_0_A{o}f00{v}", ("d0", "d1", "d2")),
+    ("r01c{o}f01p{v}-ch1sk1fk1fl1", ("01", "02", "03")),
+    ("case{o}_{v}", ("0000", "0001")),
+)
+
+
+@pytest.mark.parametrize(("name", "views"), VIEWS)
+def test_views_are_told_by_their_names_crossing_those_of_the_objects(tmp_path, name, views):
+    names = {f"{c}/{name.format(o=o + 10 * k, v=v)}.png": o + 10 * k for k, c in enumerate(CLASSES) for o in range(10) for v in views}
+    found = list_folder(made(tmp_path, *names))
+    assert len(found.series) == 20 * (len(views) - 1) and all(names[found.files[i]] == names[found.files[j]] for i, j in found.series)
+
+
+@pytest.mark.parametrize("name", ["{c}/P{p}_{i}.png", "{c}/{p}_x{i}.png", "{c}/{w}_0{i}.png"])
+def test_patients_and_places_that_cross_as_well_are_no_views(tmp_path, name):
+    files = [name.format(c=c, p=p, i=i, w=("KM", "AB", "ZS", "TR")[p]) for c in CLASSES for p in range(4) for i in range(6)]
     assert list_folder(made(tmp_path, *files)).series == []
 
 
