@@ -119,6 +119,25 @@ def test_masks_beside_their_images_are_no_images_of_the_class_whatever_program_n
     assert not found.faults and found.files == sorted(images) and "4 images taken as masks" in found.warnings[0]
 
 
+@pytest.mark.parametrize("name", ["{c}/x{k}_roi{i}.png", "{c}/x{k}_mask_{i}.png"])
+def test_several_regions_of_one_image_are_asked_for(tmp_path, name):
+    images = of_both("{c}/x{i}.png", 2)
+    cut = [name.format(c=c, k=k, i=i) for c in CLASSES for k in range(2) for i in (1, 2)]
+    made(tmp_path, *images, *cut)
+    assert "8 images may be masks, several of one image, or objects" in list_folder(tmp_path).faults[0]
+    check(tmp_path, out=lambda _: None, layout="class", fix=tmp_path / "manifest.csv")
+    assert list_folder(tmp_path).files == sorted([*images, *cut])
+    (tmp_path / "manifest.csv").write_text("\n".join(["file,label", *(f"{file},{file.split('/')[0]}" for file in images)]))
+    found = list_folder(tmp_path)
+    assert not found.faults and found.files == images and "names none of them" in found.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["GT", "overlay"])
+def test_a_class_that_is_called_as_masks_are_is_asked_for(tmp_path, name):
+    found = list_folder(made(tmp_path, *of_both("{c}/00{i}.png"), *(f"{name}/00{i}.png" for i in range(8))))
+    assert f"the folder {name} may hold masks" in found.faults[0] and not found.warnings
+
+
 def test_names_of_masks_without_their_images_are_images(tmp_path):
     images = of_both("{c}/mask_{i}.png", 2)
     assert list_folder(made(tmp_path, *images)).files == sorted(images)

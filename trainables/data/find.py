@@ -8,20 +8,20 @@ import difflib
 import os
 import re
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing, settled
 from trainables.data.manifest import from_manifest
+from trainables.data.masks import without_masks
 from trainables.data.open import SUFFIXES
 from trainables.data.series import tied_series
-from trainables.data.shape import MASKS, MASKS_OR_CLASS, from_folders
+from trainables.data.shape import from_folders
 from trainables.data.stand_ins import text_link
-from trainables.data.stems import originals_of, owners
+from trainables.data.stems import owners
 from trainables.data.tree import Tree, walk
 from trainables.data.which_table import choose_tables
-from trainables.data.words import class_order, count, few, is_missing, same, shown, them
+from trainables.data.words import class_order, count, few, is_missing, shown, them
 
 IMAGES_NOT_READ = (
     ".webp", ".gif", ".jp2", ".j2k", ".jpx", ".svs", ".ndpi", ".czi", ".nd2", ".lif", ".vsi", ".mrxs", ".scn", ".oib", ".oif", ".lsm",
@@ -169,58 +169,6 @@ def _odd(tree: Tree, listing: Listing) -> None:
         )
     if odd := [shown(name) for name in tree.passed if not PurePosixPath(name).name.startswith((".", "__"))]:
         listing.notes.append(f"{count(len(odd), 'folder')} of the system passed over: {few(odd)}")
-
-
-def without_masks(images: list[str], root: str, decided: bool, listing: Listing) -> list[str]:
-    """The images without masks, overlays and thumbnails that lie beside them, by name (x_mask.png beside x.png) or in a folder of their own
-    (masks/x.png). A folder whose word is a class's too is refused, unless a layout or a table decides."""
-    stems = Counter(_stem(name) for name in images)
-    there = {PurePosixPath(name).with_suffix("").as_posix().casefold() for name in images}
-    folders = {same(above.as_posix()) for place in {PurePosixPath(name).parent for name in images} for above in (place, *place.parents)}
-    kept, dropped, lonely, doubtful = [], [], [], set()
-    for name in images:
-        path = PurePosixPath(name)
-        originals = originals_of(path.stem)
-        level = next((i for i, word in enumerate(path.parts[:-1]) if same(word) in MASKS), None)
-        if level == 0 and same(path.parts[0]) in MASKS_OR_CLASS:
-            kept.append(name)
-            if not decided:
-                doubtful.add(path.parts[0])
-        elif level is not None:
-            known = stems[_stem(name)] > 1 or any(stems[word.casefold()] for word in originals)
-            (dropped if known else lonely).append(name)
-        elif any((path.parent / word).as_posix().casefold() in there for word in originals):
-            dropped.append(name)
-        else:
-            kept.append(name)
-            if not decided:
-                doubtful |= {
-                    above.as_posix()
-                    for above in path.parents
-                    for word in originals_of(above.name)
-                    if same((above.parent / word).as_posix()) in folders
-                }
-    if dropped:
-        listing.warnings.append(
-            f"{count(len(dropped))} taken as masks, overlays or thumbnails of others and passed over: "
-            f"{few([shown(name) for name in dropped], 3)}"
-        )
-    if doubtful:
-        listing.faults.append(
-            f"the folder {few([shown(name) for name in sorted(doubtful)])} may hold masks of the images beside it, or a class (segmented "
-            "cells); move it out of the data or call it masks, or say that it is a class: "
-            f"python -m search data check {shlex.quote(root)} --layout class --fix {shlex.quote(f'{root}/{MANIFEST}')}"
-        )
-    if lonely:
-        listing.faults.append(
-            f"{count(len(lonely))} in folders of masks have no image of their name: {few([shown(name) for name in lonely], 3)}; "
-            "move them out of the data, or rename the folder if it is a class"
-        )
-    return kept
-
-
-def _stem(name: str) -> str:
-    return PurePosixPath(name).stem.casefold()
 
 
 def _is_image(path: Path) -> bool:

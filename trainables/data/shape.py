@@ -25,7 +25,6 @@ MASKS = {
     "mask", "masks", "seg", "segs", "segmentation", "segmentations", "segmentation masks", "overlay", "overlays", "preview", "previews",
     "label", "labels", "annotation", "annotations", "gt", "ground truth", "groundtruth",
 }  # fmt: skip
-MASKS_OR_CLASS = {"seg", "segs"}  # segmented granulocytes are called so
 MOST_OF_A_KARYOTYPE = 12
 MAGNIFICATIONS = {"4", "5", "10", "20", "40", "60", "63", "100", "200", "400", "630", "1000"}  # of objectives, and with eyepieces
 YEAR = re.compile(r"(?:19[89]|20[0-3])\d")
