@@ -14,6 +14,7 @@ from PIL import Image
 
 from search.data_commands import check
 from trainables.data.check import inspect_folder
+from trainables.data.find import list_folder
 from trainables.data.words import part_of, same, shown
 from trainables.parts.errors import RequestError
 
@@ -169,11 +170,20 @@ def test_masks_and_thumbnails_of_images_are_passed_over_and_that_is_said(tmp_pat
     assert "taken as masks, overlays or thumbnails of others and passed over" in words(found)
 
 
-@pytest.mark.parametrize("suffix", [".webp", ".svs", ".npy", ".zip"])
+@pytest.mark.parametrize("suffix", [".webp", ".svs", ".npy", ".zip", ".zvi"])
 def test_images_of_a_kind_that_is_not_read_are_a_fault(tmp_path, suffix):
     (plain(tmp_path) / "instance" / f"more{suffix}").write_bytes(b"x")
     found = inspect_folder(tmp_path)
     assert not found.ok and f"of a kind that is not read ({suffix}): instance/more{suffix}" in words(found)
+
+
+@pytest.mark.parametrize("name", [".{}.icloud", "{}.crdownload", "{}.part", "{} - Shortcut.lnk"])
+def test_what_stands_for_an_image_that_is_not_here_is_a_fault(tmp_path, name):
+    image = plain(tmp_path) / "instance" / "0.png"
+    image.unlink()
+    (image.parent / name.format(image.name)).write_bytes(b"x")
+    found = "".join(list_folder(tmp_path).faults)
+    assert "1 are unfinished downloads, stand-ins of a cloud or shortcuts: instance/" + name.format("0.png") in found
 
 
 def test_an_empty_class_folder_is_named(tmp_path):

@@ -86,6 +86,16 @@ def test_a_list_of_patients_beside_folders_that_may_be_the_classes_is_refused(tm
     assert not found.faults and set(found.labels) == {"AML", "MDS"}
 
 
+def test_a_table_of_kinds_of_classes_is_refused_and_makes_no_patients_of_the_classes(tmp_path):
+    kinds = dict(zip(("naevus", "melanoma", "akiec"), ("benign", "malignant", "malignant"), strict=True))
+    made(tmp_path, *(f"{name}/{i}.png" for name in kinds for i in range(3)))
+    (tmp_path / "classes.csv").write_text("name,type\n" + "".join(f"{name},{kind}\n" for name, kind in kinds.items()))
+    assert "or the folders akiec, melanoma, naevus: move classes.csv out" in list_folder(tmp_path).faults[0]
+    (tmp_path / "classes.csv").rename(tmp_path / "manifest.csv")
+    found = list_folder(tmp_path)
+    assert not found.faults and set(found.labels) == {"benign", "malignant"} and found.patients is None
+
+
 def test_a_list_of_patients_whose_labels_are_the_folders_is_no_question(tmp_path):
     made(tmp_path, *(f"{CLASSES[p % 2]}/P0{p}/{i}.png" for p in range(4) for i in range(3)))
     (tmp_path / "clinical.csv").write_text("patient,diagnosis\n" + "".join(f"P0{p},{CLASSES[p % 2]}\n" for p in range(4)))

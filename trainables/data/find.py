@@ -19,7 +19,7 @@ from trainables.data.series import tied_series
 from trainables.data.shape import from_folders
 from trainables.data.stand_ins import text_link
 from trainables.data.stems import owners
-from trainables.data.tree import Tree, walk
+from trainables.data.tree import IN_CLOUD, Tree, walk
 from trainables.data.which_table import choose_tables
 from trainables.data.words import class_order, count, few, is_missing, shown, them
 
@@ -28,7 +28,9 @@ IMAGES_NOT_READ = (
     ".dcm", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".zarr", ".nii", ".nrrd", ".mha", ".raw", ".heic", ".heif", ".avif", ".psd", ".dng",
     ".cr2", ".nef", ".jfif", ".jpe", ".jxl", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".dib", ".ico", ".pcx", ".sgi", ".xcf", ".fits",
     ".emf", ".wmf", ".zip", ".rar", ".7z", ".tar", ".tgz", ".gz",
+    ".zvi", ".stk", ".lei", ".ims", ".bif", ".dv", ".mrc", ".qptiff", ".btf", ".exr", ".arw",
 )  # fmt: skip
+ELSEWHERE = (IN_CLOUD, ".crdownload", ".part", ".partial", ".download", ".opdownload", ".aria2", ".filepart", ".lnk", ".webloc")
 MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"GIF8")
 LISTS = (".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".parquet", ".pkl", ".db", ".sqlite")  # that may name images
 LOOKED_INTO = 1 << 20  # bytes of a file that may name images
@@ -187,6 +189,11 @@ def unread_images(folder: Path, names: Sequence[str]) -> list[str]:
     return [name for name in names if name.lower().endswith(IMAGES_NOT_READ) or _is_image(folder / name)]
 
 
+def not_here(names: Sequence[str]) -> list[str]:
+    """Those of the files that stand for one that is elsewhere or not yet here."""
+    return [name for name in names if name.lower().endswith(ELSEWHERE)]
+
+
 def _names(path: Path, images: Sequence[str]) -> bool:
     """Whether a file's beginning names two of the images."""
     try:
@@ -201,7 +208,13 @@ def _names(path: Path, images: Sequence[str]) -> bool:
 def _others(folder: Path, tree: Tree, tables: Sequence[str], listing: Listing) -> None:
     """Files that are not read: counted; named where they look like images or tables that were meant."""
     rest = [name for name in tree.others if name not in tables]
-    unread = unread_images(folder, rest)
+    absent = not_here(rest)
+    if absent:
+        listing.faults.append(
+            f"every file must be here in whole, {len(absent)} are unfinished downloads, stand-ins of a cloud or shortcuts: "
+            f"{few([shown(name) for name in absent], 3)}; download them, or copy what they stand for, or remove them"
+        )
+    unread = [name for name in unread_images(folder, rest) if name not in absent]
     if unread:
         kinds = class_order(PurePosixPath(name).suffix.lower() or "no ending" for name in unread)
         listing.faults.append(
@@ -214,7 +227,7 @@ def _others(folder: Path, tree: Tree, tables: Sequence[str], listing: Listing) -
             f"({MANIFEST}: "
             "file,label,patient,split)"
         )
-    plain = [name for name in rest if name not in unread and name not in naming]
+    plain = [name for name in rest if name not in unread and name not in naming and name not in absent]
     if plain:
         kinds = class_order(shown(PurePosixPath(name).suffix.lower()) or "no ending" for name in plain)
         listing.notes.append(f"{len(plain)} other file{'s' if len(plain) != 1 else ''} skipped ({few(kinds)})")

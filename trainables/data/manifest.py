@@ -39,7 +39,7 @@ def from_manifest(folder: Path, tables: Sequence[str], found: Sequence[str], gro
     if not rows:
         faults.append(f"{title} must name the images, it is empty; write file,label,patient and a line per image, or remove it")
         return
-    said = [] if same(Path(tables[0]).stem) == "manifest" else other_classes(rows, found)
+    said = [] if same(Path(tables[0]).stem) == "manifest" else other_classes(rows, found, PATIENT_HEADS)
     rows, of_folders = row_an_image(rows, found, PATIENT_HEADS)
     if of_folders and said:
         faults.append(
