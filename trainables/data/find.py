@@ -75,10 +75,10 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
         from_manifest(folder, tables, images, group, listing)
     else:
         from_folders(folder, images, tree, layout, listing)
-        if group == "patient" and listing.owned is not None and listing.files:
-            patients, where = listing.owned
-            listing.patients = [patients.get(name, "") for name in listing.files]
-            listing.levels = [line for line in listing.levels if not line.startswith("patient:")] + [f"patient: {where}, by folder"]
+    if group == "patient" and listing.owned is not None and listing.files and not (tables and "patient" in listing.columns):
+        patients, where = listing.owned
+        listing.patients = [patients.get(name, "") for name in listing.files]
+        listing.levels = [line for line in listing.levels if not line.startswith("patient:")] + [f"patient: {where}, by folder"]
     if group == "patient" and (listing.patients is None or all(map(is_missing, listing.patients))):
         _owners(listing)
     _others(folder, tree, tables, listing)
