@@ -590,13 +590,30 @@ def test_chromosomes_in_any_spelling_are_the_karyotypes(tmp_path, spelt):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("Müller", "mu\u0308ller"), ("p 01", "P_1"), ("7.0", "07"), ("chrX", "x"), ("touching  overlapping", "Touching-Overlapping")],
+    [
+        ("Müller", "mu\u0308ller"),
+        ("p 01", "P_1"),
+        ("7.0", "07"),
+        ("chrX", "x"),
+        ("touching  overlapping", "Touching-Overlapping"),
+        ("CIN 1", "cin1"),
+        ("P-01", "P01"),
+        ("HER2 +", "HER2+"),
+        ("46, XX", "46,XX"),
+        ("Burkitt\u2019s", "Burkitt's"),
+        ("non\u2013tumour", "non-tumour"),
+        ("normal\u200b", "normal"),
+        ("\u200etumour", "tumour"),
+        ("CD4 \u2212", "CD4-"),
+    ],
 )
 def test_two_spellings_are_the_same_name(one, other):
     assert same(one) == same(other)
 
 
-@pytest.mark.parametrize(("one", "other"), [("1", "10"), ("p1", "p11"), ("1.05", "1.5"), ("a", "b"), ("10", "1.0"), ("100", "1")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("1", "10"), ("p1", "p11"), ("1.05", "1.5"), ("a", "b"), ("10", "1.0"), ("100", "1"), ("CD4-", "CD4"), ("1 2", "12")]
+)
 def test_two_names_are_not_the_same(one, other):
     assert same(one) != same(other)
 

@@ -237,6 +237,12 @@ def test_folders_of_other_things_are_no_classes_and_empty_ones_are_refused(tmp_p
     assert "1 class folders have none: atypical" in list_folder(tmp_path).faults[0]
 
 
+def test_parts_in_the_files_names_are_refused(tmp_path):
+    files = [f"{c}/{s}_{i}.png" for c in CLASSES for s in ("train", "test") for i in range(3)]
+    assert "names say a part of a split each (test, train)" in list_folder(made(tmp_path, *files)).faults[0]
+    assert not list_folder(tmp_path, layout="class").faults
+
+
 def test_a_packed_set_is_called_so(tmp_path):
     for name in ("data.json", "images.npy", "masks.npy"):
         (tmp_path / name).write_bytes(b"")

@@ -35,7 +35,7 @@ def without_masks(images: list[str], root: str, decided: bool, listing: Listing)
     stems = Counter(_stem(name) for name in images)
     there = {PurePosixPath(name).with_suffix("").as_posix().casefold() for name in images}
     folders = {same(above.as_posix()) for place in {PurePosixPath(name).parent for name in images} for above in (place, *place.parents)}
-    kept, dropped, lonely, doubtful = [], [], [], set()
+    kept, dropped, lonely, doubtful = list[str](), list[str](), list[str](), set[str]()
     cut = set(regions(images))
     for name in images:
         path = PurePosixPath(name)

@@ -163,7 +163,9 @@ def _is_measure(head: str, cells: Sequence[str]) -> bool:
         return True
     if same(head) in (*PATIENT_HEADS, *LABEL_WORDS, "patient"):
         return False
-    if words & ABOUT or (len(given) > FEW_LINES and (len(set(given)) == 1 or (len(set(given)) == len(given) and not given[0].isdecimal()))):
+    if words & ABOUT or (
+        head.strip() and len(given) > FEW_LINES and (len(set(given)) == 1 or (len(set(given)) == len(given) and not given[0].isdecimal()))
+    ):
         return True  # what all have in common, or each for itself
     numbers = [re.fullmatch(r"[-+]?\d*[.,]?\d+(?:[eE][-+]?\d+)?", cell.strip()) for cell in given]
     if not all(numbers):
