@@ -580,6 +580,11 @@ def test_a_label_in_several_spellings_is_one_class_and_that_is_said(tmp_path):
     assert "in more than one spelling" in words(found) and "TOUCHING, Touching = touching" in words(found)
 
 
+def test_marks_that_nobody_sees_make_no_class(tmp_path):
+    text = rows().replace("touching/0.png,touching", "touching/0.png,touching\u200b")
+    assert set(list_folder(table(plain(tmp_path), text)).labels) == set(CLASSES)
+
+
 @pytest.mark.parametrize("spelt", ["{:02d}", "chr{}", "CHR {}", "{}.0", "Chromosome_{:02d}"])
 def test_chromosomes_in_any_spelling_are_the_karyotypes(tmp_path, spelt):
     folder = plain(tmp_path, classes=[spelt.format(i) for i in range(1, 21)], n=2)

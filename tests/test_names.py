@@ -37,6 +37,10 @@ def of_both(name, n=8):
         "{c}/g10{p}-m3 {i}.png",
         "{c}/{c}_{i}_P0{p}.png",
         "{c}/H12-104{p} {i}.png",
+        "{c}/CG19-42{p} m{i} c1.png",
+        "{c}/19.042{p}.0{i}.png",
+        "{c}/UID_{p}_{i}_1_all.png",
+        "{c}/TCGA-A1-A0S{p}-01Z-00-DX1_{i}_448.png",
         "{c}/SOB_B-14-2254{p}AB-40-{i}.png",
     ],
 )
@@ -237,8 +241,9 @@ def test_folders_of_other_things_are_no_classes_and_empty_ones_are_refused(tmp_p
     assert "1 class folders have none: atypical" in list_folder(tmp_path).faults[0]
 
 
-def test_parts_in_the_files_names_are_refused(tmp_path):
-    files = [f"{c}/{s}_{i}.png" for c in CLASSES for s in ("train", "test") for i in range(3)]
+@pytest.mark.parametrize("name", ["{s}_{i}", "{c}_{s}_{i}", "{i}{s}"])
+def test_parts_in_the_files_names_are_refused(tmp_path, name):
+    files = [f"{c}/{name.format(c=c, s=s, i=i)}.png" for c in CLASSES for s in ("train", "test") for i in range(3)]
     assert "names say a part of a split each (test, train)" in list_folder(made(tmp_path, *files)).faults[0]
     assert not list_folder(tmp_path, layout="class").faults
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 MOST_VIEWS = 4
-TIMES_AS_MANY = 3  # objects of a class as views
+TIMES_AS_MANY = 2  # objects of a class as views
 MISSING = 0.1  # of the objects, of which a view may be gone
 _GUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _RUNS = re.compile(r"[^\W\d_]+|\d+|[\W_]+")

@@ -80,7 +80,8 @@ def from_manifest(folder: Path, tables: Sequence[str], found: Sequence[str], gro
         if all(is_missing(name) for name in listing.patients):
             listing.patients = None
             listing.warnings.append(
-                f"{title}: its column {head} names no {group} in any line ({few(class_order({entry[group] for entry in entries}))}), so "
+                f"{title}: its column {head} names no {group} in any line ("
+                f"{few(class_order({entry[group] or 'empty' for entry in entries}))}), so "
                 f"that a split may part a {group}; fill it, or remove it"
             )
         else:

@@ -8,12 +8,15 @@ import re
 
 PATIENT_WORDS = {
     "p", "pat", "patient", "patients", "case", "subject", "sub", "subj", "id", "slide", "donor", "sample", "individual", "ind",
-    "person", "karyotype", "metaphase", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal",
+    "person", "karyotype", "metaphase", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal", "uid", "pid",
 }  # fmt: skip
 DATE = re.compile(r"(?:19|20)\d\d([-_. ]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])|(?:[0-3]?\d)([-_. ])(?:[0-3]?\d)\2(?:19|20)\d\d")
 
 YEAR = re.compile(r"(?:19[89]|20[0-3])\d")
-ACCESSION = re.compile(r"(?<![A-Z\d])[A-Z]{0,3}\d{2,4}-\d{4,7}[A-Z]{0,3}(?=[ _-]|$)", re.IGNORECASE)  # of a pathologist: H12-10457
+ACCESSION = re.compile(  # of a pathologist, H12-10457, CG19-423 or 19.0423 before a point; of a TCGA participant
+    r"TCGA-[A-Z\d]+-[A-Z\d]+|(?<![A-Z\d])(?:[A-Z]{0,3}\d{2,4}-\d{4,7}[A-Z]{0,3}|[A-Z]{1,3}\d{2}-\d{3})(?=[ _-]|$)|^\d{2}\.\d{4,6}(?=\.\d)",
+    re.IGNORECASE,
+)
 _NUMBERED = re.compile(r"(.*[^\W\d_])[\W_]*(\d+)")
 
 

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from trainables.data.mixed_names import ACCESSION, PATIENT_WORDS
 from trainables.data.series import again
-from trainables.data.words import part_in, same
+from trainables.data.words import part_of, same
 
 CHANGE = (
     r"(?:rot|rotated?|aug|augmented|flip|flipped|hflip|vflip|fliph|flipv|hf|vf|lr|ud|mirror|mirrored|copy|kopie|copie|copia|scaled|jpe?g"
@@ -147,7 +147,8 @@ def _may_own(found: Sequence[str], labels: Sequence[str], copies: set[int]) -> b
 
 def parts_of_files(files: Sequence[str]) -> str:
     """That the names of all files say a part of a split, in words; ''."""
-    parts = {part_in(PurePosixPath(name).stem) for name in files}
+    words = ([*filter(None, map(part_of, re.split(r"[\W_\d]+", PurePosixPath(name).stem)))] for name in files)
+    parts = {said[0] if len(set(said)) == 1 else "" for said in words}
     if "" in parts or len(parts) < 2:
         return ""
     return f"the files' names say a part of a split each ({', '.join(sorted(parts))}), and a study draws its own"

@@ -54,12 +54,17 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
 
 
+def seen(name: str) -> str:
+    """A name without marks that nobody sees: of no width, or of the direction of writing."""
+    return name if name.isascii() else "".join(c for c in name if unicodedata.category(c) != "Cf")
+
+
 def same(name: str) -> str:
     """What two spellings of one name have in common: Unicode's form, marks that nobody sees, case, kinds of dashes and apostrophes, spaces,
     hyphens and underscores, zeros before a number, .0 behind it, and `chr` before a chromosome. A sign stays: -1 is not 1, and CD4- is not
     CD4."""
     if not name.isascii():
-        name = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf").translate(_ONE_SIGN)
+        name = seen(unicodedata.normalize("NFKC", name)).translate(_ONE_SIGN)
     text = shown(name).casefold().strip()
     text = re.sub(r"(?<=[^\W_])[\s_\-]+(?=[^\W_])|[\s_]+", " ", text).strip()
     text = re.sub(r"(?<=[^\W\d_]) (?=\d)| (?=[+-]+$)|(?<=[,;/+]) | (?=[,;/])", "", text)  # cin 1, her2 +, 46, xx
