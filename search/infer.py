@@ -23,8 +23,9 @@ from analysis.statistics import Interval
 from search.card import confusion_csv, share_rows
 from search.exported import Exported, open_export
 from search.home import place_of
-from trainables.data.find import unread_images, without_masks
+from trainables.data.find import not_here, unread_images
 from trainables.data.listing import Listing
+from trainables.data.masks import regions, several_regions, without_masks
 from trainables.data.normal import Normal, normal_of
 from trainables.data.open import SUFFIXES, FileFault
 from trainables.data.pack import Pack
@@ -213,13 +214,15 @@ def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> in
             tree = walk(path)
             faults += [f"{shown(name)}: a folder cannot be entered: {closed}; give yourself the right to read it" for closed in tree.closed]
             said = Listing()
-            inside = without_masks(tree.images, name, True, said)
+            if cut := set(regions(tree.images)):
+                lonely.append(f"{several_regions(sorted(cut))}; they have no prediction: name them one by one if they are objects")
+            inside = without_masks([image for image in tree.images if image not in cut], name, True, said)
             left += said.warnings
             lonely += said.faults
             if not inside and not tree.closed:
                 faults.append(f"no image in folder {shown(name)}; images end in {', '.join(SUFFIXES)}")
             paths += [path / image for image in inside]
-            unread += [*tree.nowhere, *unread_images(path, tree.others)]
+            unread += [*tree.nowhere, *unread_images(path, tree.others), *not_here(tree.others)]
         elif path.is_file():
             paths.append(path)
         else:
@@ -248,7 +251,8 @@ def predict(best: Path, names: Sequence[str], out: Path, console: Console) -> in
         console.print(f"{count(len(lost))} without a prediction: {', '.join(sorted(lost))}", markup=False, soft_wrap=True)
     if unread:
         console.print(
-            f"{count(len(unread), 'file')} without a prediction, links that lead nowhere or images of a kind that is not read: "
+            f"{count(len(unread), 'file')} without a prediction, links that lead nowhere, unfinished downloads or images of a kind "
+            "that is not read: "
             f"{', '.join(map(shown, unread))}; save them as PNG or TIFF",
             markup=False,
             soft_wrap=True,

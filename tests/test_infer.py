@@ -103,6 +103,10 @@ def test_what_a_folder_holds_beside_images_has_no_row_and_is_named(exported, kno
     assert predict(best, [str(pictures), str(sound[0])], tmp_path / "p.csv", paper.console) == 0
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + len(sound), "no row of the mask, and one of each image"
     assert "1 image taken as masks" in paper.text()
+    for number in (1, 2):
+        shutil.copy(sound[0], sound[0].with_name(f"{sound[0].stem}_roi{number}.png"))
+    assert predict(best, [str(pictures)], tmp_path / "r.csv", paper.console) == 4
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 1 + len(sound) and "2 images may be masks, several" in paper.text()
     (pictures / "slide.czi").write_bytes(b"1")
     shutil.copy(sound[0], pictures / "bare")
     (pictures / "gone.png").symlink_to("nowhere.png")

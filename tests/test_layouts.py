@@ -14,6 +14,7 @@ from PIL import Image
 
 from search.data_commands import check
 from trainables.data.check import inspect_folder
+from trainables.data.find import list_folder
 from trainables.data.words import part_of, same, shown
 from trainables.parts.errors import RequestError
 
@@ -169,11 +170,20 @@ def test_masks_and_thumbnails_of_images_are_passed_over_and_that_is_said(tmp_pat
     assert "taken as masks, overlays or thumbnails of others and passed over" in words(found)
 
 
-@pytest.mark.parametrize("suffix", [".webp", ".svs", ".npy", ".zip"])
+@pytest.mark.parametrize("suffix", [".webp", ".svs", ".npy", ".zip", ".zvi"])
 def test_images_of_a_kind_that_is_not_read_are_a_fault(tmp_path, suffix):
     (plain(tmp_path) / "instance" / f"more{suffix}").write_bytes(b"x")
     found = inspect_folder(tmp_path)
     assert not found.ok and f"of a kind that is not read ({suffix}): instance/more{suffix}" in words(found)
+
+
+@pytest.mark.parametrize("name", [".{}.icloud", "{}.crdownload", "{}.part", "{} - Shortcut.lnk"])
+def test_what_stands_for_an_image_that_is_not_here_is_a_fault(tmp_path, name):
+    image = plain(tmp_path) / "instance" / "0.png"
+    image.unlink()
+    (image.parent / name.format(image.name)).write_bytes(b"x")
+    found = "".join(list_folder(tmp_path).faults)
+    assert "1 are unfinished downloads, stand-ins of a cloud or shortcuts: instance/" + name.format("0.png") in found
 
 
 def test_an_empty_class_folder_is_named(tmp_path):
@@ -265,6 +275,7 @@ def test_a_table_of_any_dialect_is_read(tmp_path, name, text):
         ("manifest.csv", rows(row="../data/x{i}.png,{c},p{p}"), "named relative to the folder"),
         ("manifest.csv", rows(row="C:\\other\\{i}.png,all,p{p}"), "named relative to the folder"),
         ("train.txt", rows("instance/0.png", row="{c}/{i}.png"), "looks like a table of the images"),
+        ("onehot.csv", rows("image,MEL,NV", row="{c}/{i}.png,1.0,0.0").replace("0.png,1.0,0.0", "0.png,0.0,1.0"), "looks like a table"),
         ("sizes.csv", rows("file,width,Fall", row="{c}/{i}.png,40,{p}"), "looks like a table of the images"),
         ("manifest.csv", rows().replace("instance/0.png,instance", "instance/0.png,nan"), "every file needs a label, 1 have none"),
     ],
@@ -281,6 +292,9 @@ def test_a_table_that_cannot_be_read_stops_the_command(tmp_path, name, text, say
         ("sizes.csv", rows("file,width,height", row="{c}/{i}.png,40,40")),
         ("Results.csv", " ,Label,Area,Mean\n" + "".join(f"{i + 1},{i % 8}.png,200,33.5\n" for i in range(24))),
         ("filelist.txt", rows("instance/0.png", row="{c}/{i}.png")),
+        ("Image.csv", rows("FileName_DNA,PathName_DNA,Metadata_Well,Count_Nuclei", row="{c}/{i}.png,/x,B0{i},{i}")),
+        ("clinical.csv", rows("file,age,sex", row="{c}/{i}.png,5{i},m")),
+        ("measurements.tsv", rows("Image\tObject ID\tClass\tParent", row="{c}/{i}.png\tu{i}{c}\t{c}\tRoot")),
         ("sha256sums.txt", rows("ab" * 32 + "  ./instance/0.png", row="ab" * 32 + "  ./{c}/{i}.png")),
     ],
 )
@@ -291,6 +305,14 @@ def test_a_table_that_says_nothing_of_classes_and_patients_is_passed_over_and_th
     for path in tmp_path.glob("*/*.png"):
         path.rename(tmp_path / f"{path.parent.name}_{path.name}")
     assert not inspect_folder(tmp_path).ok, "no folder says the classes"
+
+
+def test_numbers_in_a_text_are_no_names_of_images(tmp_path):
+    for k, c in enumerate(CLASSES):
+        for i in range(8):
+            put(tmp_path / c / f"{8 * k + i}.png", 8 * k + i)
+    table(tmp_path, "Version 2\n", "README.txt")
+    assert not list_folder(table(tmp_path, "0 instance\n1 overlapping\n2 touching\n", "classes.txt")).faults
 
 
 def test_a_table_for_each_part_is_the_split(tmp_path):
@@ -454,6 +476,47 @@ def test_of_two_sheets_that_name_files_none_is_chosen(tmp_path):
     assert "2 sheets with file and label, a, b" in words(found) and not found.ok
 
 
+@pytest.mark.parametrize("column", ["patient", "split"])
+def test_patients_or_parts_on_a_sheet_of_their_own_are_refused(tmp_path, column):
+    labels = [row[:2] for row in SHEET]
+    book = xlsx(labels=labels, more=[["file", column], *([row[0], "train"] for row in SHEET[1:])], sizes=[["file", "px"], [SHEET[1][0], 4]])
+    found = list_folder(table(plain(tmp_path), book, "labels.xlsx"))
+    assert f"has a sheet more that names the files again, with their {column}" in "".join(found.faults)
+
+
+@pytest.mark.parametrize(("head", "more"), [("file,patient", "patient"), ("name;Case ID", "patient"), ("file,split", "split")])
+def test_patients_or_parts_in_a_table_beside_the_manifest_are_refused(tmp_path, head, more):
+    table(plain(tmp_path), rows("file,label", row="{c}/{i}.png,{c}"))
+    table(tmp_path, rows(head, row="{c}/{i}.png" + (";" if ";" in head else ",") + "train"), "more.csv")
+    assert list_folder(tmp_path).faults == [
+        f"more.csv holds the {more} of images and manifest.csv does not, which alone is read; write them into a column of manifest.csv, "
+        "or move more.csv out of the data"
+    ]
+    table(tmp_path, rows("file,label,patient,split", row="{c}/{i}.png,{c},p{p},train"))
+    assert not list_folder(tmp_path).faults
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "manifest.csv"])
+def test_patients_of_folders_are_taken_beside_a_table_of_labels(tmp_path, name):
+    table(plain(tmp_path, below="S{i}/{c}.png"), rows("file,label", row="S{i}/{c}.png,{c}"), name)
+    found = list_folder(table(tmp_path, "slide,patient\n" + "".join(f"S{i},Q{i // 2}\n" for i in range(8)), "slides.csv"))
+    assert not found.faults and set(found.patients) == {"Q0", "Q1", "Q2", "Q3"}
+
+
+@pytest.mark.parametrize("cell", ["NA", "#REF!"])
+def test_a_column_of_no_patients_is_warned_of(tmp_path, cell):
+    found = list_folder(table(plain(tmp_path), rows(row="{c}/{i}.png,{c}," + cell)))
+    assert found.patients is None and not any("patient" in line for line in found.levels)
+    assert f"column patient names no patient in any line ({cell})" in found.warnings[0]
+
+
+@pytest.mark.parametrize("column", ["exclude", "use", "QC", "consensus", "label2", "Rater 2"])
+def test_columns_that_are_not_read_are_named_and_those_that_would_change_the_score_warned_of(tmp_path, column):
+    found = list_folder(table(plain(tmp_path), rows(f"file,label,patient,age,{column}", row="{c}/{i}.png,{c},p{p},50,1")))
+    assert f"manifest.csv: columns that are not read: age, {column}" in found.notes
+    assert f"its column {column} may leave images out or give other labels" in found.warnings[0]
+
+
 def test_a_table_of_images_below_the_root_is_named(tmp_path):
     table(plain(tmp_path), rows("name,who", row="{i}.png,p{p}"), "instance/who.csv")
     assert "read at the root alone, instance/who.csv is not read" in words(inspect_folder(tmp_path))
@@ -517,6 +580,11 @@ def test_a_label_in_several_spellings_is_one_class_and_that_is_said(tmp_path):
     assert "in more than one spelling" in words(found) and "TOUCHING, Touching = touching" in words(found)
 
 
+def test_marks_that_nobody_sees_make_no_class(tmp_path):
+    text = rows().replace("touching/0.png,touching", "touching/0.png,touching\u200b")
+    assert set(list_folder(table(plain(tmp_path), text)).labels) == set(CLASSES)
+
+
 @pytest.mark.parametrize("spelt", ["{:02d}", "chr{}", "CHR {}", "{}.0", "Chromosome_{:02d}"])
 def test_chromosomes_in_any_spelling_are_the_karyotypes(tmp_path, spelt):
     folder = plain(tmp_path, classes=[spelt.format(i) for i in range(1, 21)], n=2)
@@ -527,13 +595,30 @@ def test_chromosomes_in_any_spelling_are_the_karyotypes(tmp_path, spelt):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("Müller", "mu\u0308ller"), ("p 01", "P_1"), ("7.0", "07"), ("chrX", "x"), ("touching  overlapping", "Touching-Overlapping")],
+    [
+        ("Müller", "mu\u0308ller"),
+        ("p 01", "P_1"),
+        ("7.0", "07"),
+        ("chrX", "x"),
+        ("touching  overlapping", "Touching-Overlapping"),
+        ("CIN 1", "cin1"),
+        ("P-01", "P01"),
+        ("HER2 +", "HER2+"),
+        ("46, XX", "46,XX"),
+        ("Burkitt\u2019s", "Burkitt's"),
+        ("non\u2013tumour", "non-tumour"),
+        ("normal\u200b", "normal"),
+        ("\u200etumour", "tumour"),
+        ("CD4 \u2212", "CD4-"),
+    ],
 )
 def test_two_spellings_are_the_same_name(one, other):
     assert same(one) == same(other)
 
 
-@pytest.mark.parametrize(("one", "other"), [("1", "10"), ("p1", "p11"), ("1.05", "1.5"), ("a", "b"), ("10", "1.0"), ("100", "1")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("1", "10"), ("p1", "p11"), ("1.05", "1.5"), ("a", "b"), ("10", "1.0"), ("100", "1"), ("CD4-", "CD4"), ("1 2", "12")]
+)
 def test_two_names_are_not_the_same(one, other):
     assert same(one) != same(other)
 

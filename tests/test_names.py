@@ -37,6 +37,10 @@ def of_both(name, n=8):
         "{c}/g10{p}-m3 {i}.png",
         "{c}/{c}_{i}_P0{p}.png",
         "{c}/H12-104{p} {i}.png",
+        "{c}/CG19-42{p} m{i} c1.png",
+        "{c}/19.042{p}.0{i}.png",
+        "{c}/UID_{p}_{i}_1_all.png",
+        "{c}/TCGA-A1-A0S{p}-01Z-00-DX1_{i}_448.png",
         "{c}/SOB_B-14-2254{p}AB-40-{i}.png",
     ],
 )
@@ -86,6 +90,16 @@ def test_a_list_of_patients_beside_folders_that_may_be_the_classes_is_refused(tm
     assert not found.faults and set(found.labels) == {"AML", "MDS"}
 
 
+def test_a_table_of_kinds_of_classes_is_refused_and_makes_no_patients_of_the_classes(tmp_path):
+    kinds = dict(zip(("naevus", "melanoma", "akiec"), ("benign", "malignant", "malignant"), strict=True))
+    made(tmp_path, *(f"{name}/{i}.png" for name in kinds for i in range(3)))
+    (tmp_path / "classes.csv").write_text("name,type\n" + "".join(f"{name},{kind}\n" for name, kind in kinds.items()))
+    assert "or the folders akiec, melanoma, naevus: move classes.csv out" in list_folder(tmp_path).faults[0]
+    (tmp_path / "classes.csv").rename(tmp_path / "manifest.csv")
+    found = list_folder(tmp_path)
+    assert not found.faults and set(found.labels) == {"benign", "malignant"} and found.patients is None
+
+
 def test_a_list_of_patients_whose_labels_are_the_folders_is_no_question(tmp_path):
     made(tmp_path, *(f"{CLASSES[p % 2]}/P0{p}/{i}.png" for p in range(4) for i in range(3)))
     (tmp_path / "clinical.csv").write_text("patient,diagnosis\n" + "".join(f"P0{p},{CLASSES[p % 2]}\n" for p in range(4)))
@@ -117,6 +131,25 @@ def test_masks_beside_their_images_are_no_images_of_the_class_whatever_program_n
     images = of_both("{c}/x{i}.png", 2)
     found = list_folder(made(tmp_path, *images, *of_both("{c}/" + name + ".png", 2)))
     assert not found.faults and found.files == sorted(images) and "4 images taken as masks" in found.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["{c}/x{k}_roi{i}.png", "{c}/x{k}_mask_{i}.png"])
+def test_several_regions_of_one_image_are_asked_for(tmp_path, name):
+    images = of_both("{c}/x{i}.png", 2)
+    cut = [name.format(c=c, k=k, i=i) for c in CLASSES for k in range(2) for i in (1, 2)]
+    made(tmp_path, *images, *cut)
+    assert "8 images may be masks, several of one image, or objects" in list_folder(tmp_path).faults[0]
+    check(tmp_path, out=lambda _: None, layout="class", fix=tmp_path / "manifest.csv")
+    assert list_folder(tmp_path).files == sorted([*images, *cut])
+    (tmp_path / "manifest.csv").write_text("\n".join(["file,label", *(f"{file},{file.split('/')[0]}" for file in images)]))
+    found = list_folder(tmp_path)
+    assert not found.faults and found.files == images and "names none of them" in found.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["GT", "overlay"])
+def test_a_class_that_is_called_as_masks_are_is_asked_for(tmp_path, name):
+    found = list_folder(made(tmp_path, *of_both("{c}/00{i}.png"), *(f"{name}/00{i}.png" for i in range(8))))
+    assert f"the folder {name} may hold masks" in found.faults[0] and not found.warnings
 
 
 def test_names_of_masks_without_their_images_are_images(tmp_path):
@@ -208,6 +241,13 @@ def test_folders_of_other_things_are_no_classes_and_empty_ones_are_refused(tmp_p
     assert "1 class folders have none: atypical" in list_folder(tmp_path).faults[0]
 
 
+@pytest.mark.parametrize("name", ["{s}_{i}", "{c}_{s}_{i}", "{i}{s}"])
+def test_parts_in_the_files_names_are_refused(tmp_path, name):
+    files = [f"{c}/{name.format(c=c, s=s, i=i)}.png" for c in CLASSES for s in ("train", "test") for i in range(3)]
+    assert "names say a part of a split each (test, train)" in list_folder(made(tmp_path, *files)).faults[0]
+    assert not list_folder(tmp_path, layout="class").faults
+
+
 def test_a_packed_set_is_called_so(tmp_path):
     for name in ("data.json", "images.npy", "masks.npy"):
         (tmp_path / name).write_bytes(b"")
@@ -246,6 +286,7 @@ SERIES = (
     "{o} frame {k}",
     "{o}_{k}0x",
     "ch{k}/{o}",
+    "C{k}-{o}",
 )
 
 
@@ -261,6 +302,32 @@ def test_images_of_one_object_are_tied_by_their_names(tmp_path, name):
 @pytest.mark.parametrize("name", ["cell_{k}", "slide_c{k}", "{c}_t{k}", "k0{k}_a", "t{k}", "x{k}_rot90"])
 def test_names_that_number_the_objects_make_no_series(tmp_path, name):
     files = [f"{c}/{name.format(c=c, k=k)}.png" for c in CLASSES for k in range(6)]
+    assert list_folder(made(tmp_path, *files)).series == []
+
+
+VIEWS = (
+    ("{o}_{v}", ("raw", "proc")),
+    ("{o}_{v}", ("SpectrumOrange", "SpectrumGreen", "Aqua")),
+    ("exp1_B02_s{o}_{v}000000{o:02d}-0000-4000-8000-00000000000a", ("w1", "w2", "w3")),
+    ("plate_B02_T0001F{o}L01{v}", ("A01Z01C01", "A02Z01C02", "A03Z01C03")),
+    ("img_channel{v}_position0{o}_time000_z000", ("000", "001")),
+    ("VID123_{o}_1_{v}", ("00d00h00m", "00d06h00m", "00d12h00m")),
+    ("scan_p00_0_A{o}f00{v}", ("d0", "d1", "d2")),
+    ("r01c{o}f01p{v}-ch1sk1fk1fl1", ("01", "02", "03")),
+    ("case{o}_{v}", ("0000", "0001")),
+)
+
+
+@pytest.mark.parametrize(("name", "views"), VIEWS)
+def test_views_are_told_by_their_names_crossing_those_of_the_objects(tmp_path, name, views):
+    names = {f"{c}/{name.format(o=o + 10 * k, v=v)}.png": o + 10 * k for k, c in enumerate(CLASSES) for o in range(10) for v in views}
+    found = list_folder(made(tmp_path, *names))
+    assert len(found.series) == 20 * (len(views) - 1) and all(names[found.files[i]] == names[found.files[j]] for i, j in found.series)
+
+
+@pytest.mark.parametrize("name", ["{c}/P{p}_{i}.png", "{c}/{p}_x{i}.png", "{c}/{w}_0{i}.png"])
+def test_patients_and_places_that_cross_as_well_are_no_views(tmp_path, name):
+    files = [name.format(c=c, p=p, i=i, w=("KM", "AB", "ZS", "TR")[p]) for c in CLASSES for p in range(4) for i in range(6)]
     assert list_folder(made(tmp_path, *files)).series == []
 
 
@@ -297,6 +364,9 @@ def test_a_copy_of_a_class_s_folder_is_no_class_and_one_of_a_patient_s_is_the_pa
         ((*CLASSES, "test"), "a folder called test beside classes is none of them"),
         ((*CLASSES, "unlabeled"), "a folder called unlabeled beside"),
         ((*CLASSES, "Results"), "a folder called Results beside"),
+        ((*CLASSES, "QC fail"), "a folder called QC fail beside"),
+        ((*CLASSES, "New folder (2)"), "a folder called New folder (2) beside"),
+        ((*CLASSES, "Papierkorb"), "a folder called Papierkorb beside"),
         (("DAPI", "GFP"), "as views of one object are"),
         (("40x", "100x"), "as views of one object are"),
         (("rot0", "rot90"), "as views of one object are"),

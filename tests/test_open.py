@@ -286,3 +286,14 @@ def test_two_colours_are_read_by_luma_as_before(tmp_path):
     colour[4:16, 4:16] = (100, 0, 200)
     Image.fromarray(colour).save(tmp_path / "colour.png")
     assert decode(tmp_path / "colour.png").gray.max() == 53  # 0.299 * 100 + 0.114 * 200
+
+
+def test_a_tiff_of_two_bands_is_refused_unless_the_second_is_transparency(tmp_path):
+    bands = Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 9, 2), np.uint8), "LA")
+    bands.save(tmp_path / "alpha.tif")
+    assert open_image(tmp_path / "alpha.tif").image.mode == "LA"
+    extra = b"\x52\x01\x03\0\x01\0\0\0"  # the tag ExtraSamples, one short
+    raw = (tmp_path / "alpha.tif").read_bytes()
+    (tmp_path / "two.tif").write_bytes(raw.replace(extra + b"\x02", extra + b"\0"))
+    with pytest.raises(UnreadableError, match="two bands, of which neither is said to be transparency"):
+        open_image(tmp_path / "two.tif")

@@ -137,6 +137,10 @@ def test_a_column_of_folds_is_refused_and_of_sets_that_are_no_parts_warned_of(tm
         (("2024-03-01_normal", "2024-03-02_tumour"), "day and class in one name"),
         (("patient1_normal", "patient2_tumor"), "patient and class in one name"),
         (("normal P01", "tumor P02"), "patient and class in one name"),
+        (("AML1", "AML2", "CTRL1", "CTRL2"), "perhaps patients of each class"),
+        (("normal_batch1", "normal_batch2", "tumour_batch1", "tumour_batch2"), "perhaps patients of each class"),
+        (("H12-10457", "H13-2254"), "as a pathologist's cases are"),
+        (("2019", "2020", "2021"), "as years are"),
         (("seg", "band"), "seg may hold masks of the images beside it, or a class"),
     ],
 )
@@ -147,7 +151,21 @@ def test_folders_that_say_something_else_are_refused_and_a_layout_decides(tmp_pa
     assert set(list_folder(tmp_path / "a set", layout="class").labels) == set(classes)
 
 
-@pytest.mark.parametrize("classes", [("class1_a", "class2_b"), ("grade 1", "grade 2"), ("1", "2"), ("1000", "2000"), ("t1_n0", "t2_n1")])
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("class1_a", "class2_b"),
+        ("grade 1", "grade 2"),
+        ("1", "2"),
+        ("1000", "2000"),
+        ("t1_n0", "t2_n1"),
+        ("CIN1", "CIN2", "CIN3", "normal"),
+        ("1p", "1q", "2p", "2q"),
+        ("A1", "A2", "B4", "B5"),
+        ("B1", "B2", "AB"),
+        ("grade 1", "grade 2", "stage 1"),
+    ],
+)
 def test_folders_that_are_classes_stay_so(tmp_path, classes):
     assert not list_folder(files(tmp_path, *named(classes=classes))).faults
 

@@ -8,27 +8,29 @@ import difflib
 import os
 import re
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing, settled
 from trainables.data.manifest import from_manifest
+from trainables.data.masks import without_masks
 from trainables.data.open import SUFFIXES
 from trainables.data.series import tied_series
-from trainables.data.shape import MASKS, MASKS_OR_CLASS, from_folders
+from trainables.data.shape import from_folders
 from trainables.data.stand_ins import text_link
-from trainables.data.stems import originals_of, owners
-from trainables.data.tree import Tree, walk
+from trainables.data.stems import owners
+from trainables.data.tree import IN_CLOUD, Tree, walk
 from trainables.data.which_table import choose_tables
-from trainables.data.words import class_order, count, few, is_missing, same, shown, them
+from trainables.data.words import class_order, count, few, is_missing, shown, them
 
 IMAGES_NOT_READ = (
     ".webp", ".gif", ".jp2", ".j2k", ".jpx", ".svs", ".ndpi", ".czi", ".nd2", ".lif", ".vsi", ".mrxs", ".scn", ".oib", ".oif", ".lsm",
     ".dcm", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".zarr", ".nii", ".nrrd", ".mha", ".raw", ".heic", ".heif", ".avif", ".psd", ".dng",
     ".cr2", ".nef", ".jfif", ".jpe", ".jxl", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".dib", ".ico", ".pcx", ".sgi", ".xcf", ".fits",
     ".emf", ".wmf", ".zip", ".rar", ".7z", ".tar", ".tgz", ".gz",
+    ".zvi", ".stk", ".lei", ".ims", ".bif", ".dv", ".mrc", ".qptiff", ".btf", ".exr", ".arw",
 )  # fmt: skip
+ELSEWHERE = (IN_CLOUD, ".crdownload", ".part", ".partial", ".download", ".opdownload", ".aria2", ".filepart", ".lnk", ".webloc")
 MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"GIF8")
 LISTS = (".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".parquet", ".pkl", ".db", ".sqlite")  # that may name images
 LOOKED_INTO = 1 << 20  # bytes of a file that may name images
@@ -73,10 +75,10 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
         from_manifest(folder, tables, images, group, listing)
     else:
         from_folders(folder, images, tree, layout, listing)
-        if group == "patient" and listing.owned is not None and listing.files:
-            patients, where = listing.owned
-            listing.patients = [patients.get(name, "") for name in listing.files]
-            listing.levels = [line for line in listing.levels if not line.startswith("patient:")] + [f"patient: {where}, by folder"]
+    if group == "patient" and listing.owned is not None and listing.files and not (tables and "patient" in listing.columns):
+        patients, where = listing.owned
+        listing.patients = [patients.get(name, "") for name in listing.files]
+        listing.levels = [line for line in listing.levels if not line.startswith("patient:")] + [f"patient: {where}, by folder"]
     if group == "patient" and (listing.patients is None or all(map(is_missing, listing.patients))):
         _owners(listing)
     _others(folder, tree, tables, listing)
@@ -171,58 +173,6 @@ def _odd(tree: Tree, listing: Listing) -> None:
         listing.notes.append(f"{count(len(odd), 'folder')} of the system passed over: {few(odd)}")
 
 
-def without_masks(images: list[str], root: str, decided: bool, listing: Listing) -> list[str]:
-    """The images without masks, overlays and thumbnails that lie beside them, by name (x_mask.png beside x.png) or in a folder of their own
-    (masks/x.png). A folder whose word is a class's too is refused, unless a layout or a table decides."""
-    stems = Counter(_stem(name) for name in images)
-    there = {PurePosixPath(name).with_suffix("").as_posix().casefold() for name in images}
-    folders = {same(above.as_posix()) for place in {PurePosixPath(name).parent for name in images} for above in (place, *place.parents)}
-    kept, dropped, lonely, doubtful = [], [], [], set()
-    for name in images:
-        path = PurePosixPath(name)
-        originals = originals_of(path.stem)
-        level = next((i for i, word in enumerate(path.parts[:-1]) if same(word) in MASKS), None)
-        if level == 0 and same(path.parts[0]) in MASKS_OR_CLASS:
-            kept.append(name)
-            if not decided:
-                doubtful.add(path.parts[0])
-        elif level is not None:
-            known = stems[_stem(name)] > 1 or any(stems[word.casefold()] for word in originals)
-            (dropped if known else lonely).append(name)
-        elif any((path.parent / word).as_posix().casefold() in there for word in originals):
-            dropped.append(name)
-        else:
-            kept.append(name)
-            if not decided:
-                doubtful |= {
-                    above.as_posix()
-                    for above in path.parents
-                    for word in originals_of(above.name)
-                    if same((above.parent / word).as_posix()) in folders
-                }
-    if dropped:
-        listing.warnings.append(
-            f"{count(len(dropped))} taken as masks, overlays or thumbnails of others and passed over: "
-            f"{few([shown(name) for name in dropped], 3)}"
-        )
-    if doubtful:
-        listing.faults.append(
-            f"the folder {few([shown(name) for name in sorted(doubtful)])} may hold masks of the images beside it, or a class (segmented "
-            "cells); move it out of the data or call it masks, or say that it is a class: "
-            f"python -m search data check {shlex.quote(root)} --layout class --fix {shlex.quote(f'{root}/{MANIFEST}')}"
-        )
-    if lonely:
-        listing.faults.append(
-            f"{count(len(lonely))} in folders of masks have no image of their name: {few([shown(name) for name in lonely], 3)}; "
-            "move them out of the data, or rename the folder if it is a class"
-        )
-    return kept
-
-
-def _stem(name: str) -> str:
-    return PurePosixPath(name).stem.casefold()
-
-
 def _is_image(path: Path) -> bool:
     """Whether a file without an ending is an image all the same."""
     if path.suffix:
@@ -239,6 +189,11 @@ def unread_images(folder: Path, names: Sequence[str]) -> list[str]:
     return [name for name in names if name.lower().endswith(IMAGES_NOT_READ) or _is_image(folder / name)]
 
 
+def not_here(names: Sequence[str]) -> list[str]:
+    """Those of the files that stand for one that is elsewhere or not yet here."""
+    return [name for name in names if name.lower().endswith(ELSEWHERE)]
+
+
 def _names(path: Path, images: Sequence[str]) -> bool:
     """Whether a file's beginning names two of the images."""
     try:
@@ -253,7 +208,13 @@ def _names(path: Path, images: Sequence[str]) -> bool:
 def _others(folder: Path, tree: Tree, tables: Sequence[str], listing: Listing) -> None:
     """Files that are not read: counted; named where they look like images or tables that were meant."""
     rest = [name for name in tree.others if name not in tables]
-    unread = unread_images(folder, rest)
+    absent = not_here(rest)
+    if absent:
+        listing.faults.append(
+            f"every file must be here in whole, {len(absent)} are unfinished downloads, stand-ins of a cloud or shortcuts: "
+            f"{few([shown(name) for name in absent], 3)}; download them, or copy what they stand for, or remove them"
+        )
+    unread = [name for name in unread_images(folder, rest) if name not in absent]
     if unread:
         kinds = class_order(PurePosixPath(name).suffix.lower() or "no ending" for name in unread)
         listing.faults.append(
@@ -266,7 +227,7 @@ def _others(folder: Path, tree: Tree, tables: Sequence[str], listing: Listing) -
             f"({MANIFEST}: "
             "file,label,patient,split)"
         )
-    plain = [name for name in rest if name not in unread and name not in naming]
+    plain = [name for name in rest if name not in unread and name not in naming and name not in absent]
     if plain:
         kinds = class_order(shown(PurePosixPath(name).suffix.lower()) or "no ending" for name in plain)
         listing.notes.append(f"{len(plain)} other file{'s' if len(plain) != 1 else ''} skipped ({few(kinds)})")

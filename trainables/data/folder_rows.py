@@ -4,6 +4,7 @@ writes a table of patients has written down the labels of all their images."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from trainables.data.no_classes import NO_CLASSES
@@ -54,13 +55,17 @@ def label_column(columns: Sequence[str]) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
-def other_classes(rows: Sequence[Sequence[str]], images: Sequence[str]) -> list[str]:
-    """Folders above or below those that the table names, which may be the classes as well as its labels: normal and tumour beside a list
-    of patients with their diagnoses. [] where there are none, or where they are called as the labels are."""
+def other_classes(rows: Sequence[Sequence[str]], images: Sequence[str], patients: Sequence[str]) -> list[str]:
+    """Folders that may be the classes as well as a table's labels: those that it names, where no word and no number says that they are
+    patients (naevus, benign); those above or below them, as normal and tumour are beside a list of patients with their diagnoses. [] where
+    there are none, or where they are called as the labels are. patients: words for columns of patients."""
     place, label = folder_column(rows, images), label_column(heads(rows[0]))
     if place is None or label is None:
         return []
     said = {same(row[i]) for row in rows[1:] for i in (place, label) if i < len(row)}
+    head, cells = heads(rows[0]), [row[place] for row in rows[1:] if place < len(row) and row[place].strip()]
+    if head[place] != "patient" and same(head[place]) not in patients and not any(re.search(r"\d", cell) for cell in cells):
+        return class_order(cells)
     levels = [image.split("/")[:-1] for image in images]
     for i in range(min(map(len, levels), default=0)):
         names = {level[i] for level in levels}
@@ -84,6 +89,7 @@ def row_an_image(rows: Sequence[Sequence[str]], images: Sequence[str], patients:
     own = owns or (
         not any(name == "patient" or same(name) in patients for name in head)
         and len(rows) - 1 > len({same(row[label]) for row in rows[1:] if label < len(row)})
+        and all(re.search(r"\d", row[place]) for row in rows[1:] if place < len(row))  # melanoma and naevus are no patients
     )
     folders = _by_folder(images)
     rest = [i for i in range(len(head)) if i not in (place, label)]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.data.words import KARYOTYPE, PARTS, as_karyotype, class_order, count, few, is_missing, part_of, shown, them, united
+from trainables.data.words import KARYOTYPE, PARTS, as_karyotype, class_order, count, few, is_missing, part_of, seen, shown, them, united
 
 MANIFEST = "manifest.csv"
 UNKNOWN = "unknown: "  # before the name of a file whose patient is not known: the patient that it counts as
@@ -58,7 +58,7 @@ def class_faults(labels: Sequence[str], folder: str | Path) -> list[str]:
 def settled(listing: Listing, group: str = "patient") -> Listing:
     """The listing with printable names, one spelling for each class and patient, and parts that are train, val or test. What was done is
     noted; what keeps it from being used is a fault."""
-    listing.labels = [shown(name).strip() for name in listing.labels]
+    listing.labels = [shown(seen(name)).strip() for name in listing.labels]
     listing.labels, several = united(listing.labels)
     if several:
         listing.warnings.append(
@@ -71,7 +71,7 @@ def settled(listing: Listing, group: str = "patient") -> Listing:
     _chromosomes(listing)
     if listing.patients is not None:
         unknown = [is_missing(name) for name in listing.patients]
-        named = [shown(name).strip() for name, gone in zip(listing.patients, unknown, strict=True) if not gone]
+        named = [shown(seen(name)).strip() for name, gone in zip(listing.patients, unknown, strict=True) if not gone]
         one, several = united(named)
         rest = iter(one)
         files = listing.names

@@ -13,15 +13,14 @@ from trainables.data.beside import said_by_folders
 from trainables.data.folder_rows import other_classes, row_an_image
 from trainables.data.listing import Listing
 from trainables.data.matched import matched
-from trainables.data.table import KNOWN, TableError, heads, read_cells
+from trainables.data.table import KNOWN, PATIENT_HEADS, SPLIT_WORDS, TableError, heads, read_cells
 from trainables.data.words import class_order, count, few, is_missing, part_in, part_of, same, shown, them
 
-PATIENT_HEADS = (
-    "patient id", "patientid", "patients", "patient no", "patient number", "patient name", "pat id", "pid", "case", "case id", "subject",
-    "subject id", "donor", "donor id", "individual", "individual id", "person", "participant",
-    "participant id", "animal", "mouse", "proband",
-)  # fmt: skip
-SPLIT_WORDS = ("set", "subset", "data set", "dataset", "partition")
+DOUBTS = re.compile(  # what says that a line does not count, or that its label is another one
+    r"(?:is )?(?:exclude[ds]?|excluded?(?: reason)?|include[ds]?|use|used|usable|keep|drop|ignore|skip|valid|qc(?: \w+)?|usability"
+    r"|artefact|artifact|reject(?:ed)?|ausschluss|verwenden|exclu|consensus(?: label)?|final(?: label)?|label ?[2-9b]|class ?2"
+    r"|(?:second|other|reviewed|corrected|true) label|(?:rater|reader|annotator|observer|reviewer|expert|pathologist) ?\d+)"
+)
 FEW_KINDS = 4
 FLAGS = {"0", "1", "true", "false", "yes", "no", "y", "n", "t", "f", "x"}
 MOST_PARTS = 6  # words of a column that may be a split
@@ -39,7 +38,7 @@ def from_manifest(folder: Path, tables: Sequence[str], found: Sequence[str], gro
     if not rows:
         faults.append(f"{title} must name the images, it is empty; write file,label,patient and a line per image, or remove it")
         return
-    said = [] if same(Path(tables[0]).stem) == "manifest" else other_classes(rows, found)
+    said = [] if same(Path(tables[0]).stem) == "manifest" else other_classes(rows, found, PATIENT_HEADS)
     rows, of_folders = row_an_image(rows, found, PATIENT_HEADS)
     if of_folders and said:
         faults.append(
@@ -77,11 +76,17 @@ def from_manifest(folder: Path, tables: Sequence[str], found: Sequence[str], gro
         listing.notes.append(f"{count(other)} with a label in {title} unlike the folder's name: the manifest's was taken")
     if group in columns:
         listing.patients = [entry[group] for _, entry in kept]
-        listing.levels.append(f"patient: its column {rows[0][columns.index(group)].strip()}")
+        head = rows[0][columns.index(group)].strip()
         if all(is_missing(name) for name in listing.patients):
             listing.patients = None
+            listing.warnings.append(
+                f"{title}: its column {head} names no {group} in any line ("
+                f"{few(class_order({entry[group] or 'empty' for entry in entries}))}), so "
+                f"that a split may part a {group}; fill it, or remove it"
+            )
         else:
-            listing.warnings += _odd_patients(title, rows[0][columns.index(group)].strip(), [entry[group] for entry in entries])
+            listing.levels.append(f"patient: its column {head}")
+            listing.warnings += _odd_patients(title, head, [entry[group] for entry in entries])
     if "split" in columns:
         listing.parts = [entry["split"] for _, entry in kept]
         of = "the names of the tables" if len(tables) > 1 else f"its column {rows[0][columns.index('split')].strip()}"
@@ -92,6 +97,13 @@ def from_manifest(folder: Path, tables: Sequence[str], found: Sequence[str], gro
         listing.notes.append(
             f"{title} has no column {group}, so that a split may part a patient; "
             f"if one of its other columns ({few(unused)}) names the patient, call it {group}"
+        )
+    elif others := [column for column in unused if column not in ("patient", group)]:
+        listing.notes.append(f"{title}: columns that are not read: {few(others)}")
+    if doubts := [column for column in unused if DOUBTS.fullmatch(same(column))]:
+        listing.warnings.append(
+            f"{title}: its column {few(doubts)} may leave images out or give other labels, and is not read: every line counts, with its "
+            "label; remove the lines that do not count, correct the labels, or remove the column"
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import Listing
+from trainables.data.masks import regions, several_regions
 from trainables.data.open import SUFFIXES
 from trainables.data.table import plain
 from trainables.data.words import count, few, is_missing, same, shown, them
@@ -78,6 +79,10 @@ def matched(
             f"{title}: every file needs a label, {len(nameless)} have none: {few(nameless)}; fill the label column (words such as "
             "nan, NA, unknown, - count as none; a class that is called so needs another word, or folders of this name)"
         )
+    beside = regions(found)
+    if beside and not seen & set(beside):
+        listing.warnings.append(f"{several_regions(beside)}; {title} names none of them, and they are passed over")
+        seen |= set(beside)
     unnamed = [shown(name) for name in found if name not in seen]
     if unnamed:
         faults.append(

@@ -8,9 +8,16 @@ import re
 
 PATIENT_WORDS = {
     "p", "pat", "patient", "patients", "case", "subject", "sub", "subj", "id", "slide", "donor", "sample", "individual", "ind",
-    "person", "karyotype", "metaphase", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal",
+    "person", "karyotype", "metaphase", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal", "uid", "pid",
 }  # fmt: skip
 DATE = re.compile(r"(?:19|20)\d\d([-_. ]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])|(?:[0-3]?\d)([-_. ])(?:[0-3]?\d)\2(?:19|20)\d\d")
+
+YEAR = re.compile(r"(?:19[89]|20[0-3])\d")
+ACCESSION = re.compile(  # of a pathologist, H12-10457, CG19-423 or 19.0423 before a point; of a TCGA participant
+    r"TCGA-[A-Z\d]+-[A-Z\d]+|(?<![A-Z\d])(?:[A-Z]{0,3}\d{2,4}-\d{4,7}[A-Z]{0,3}|[A-Z]{1,3}\d{2}-\d{3})(?=[ _-]|$)|^\d{2}\.\d{4,6}(?=\.\d)",
+    re.IGNORECASE,
+)
+_NUMBERED = re.compile(r"(.*[^\W\d_])[\W_]*(\d+)")
 
 
 def said_beside_class(names: set[str]) -> str:
@@ -19,6 +26,12 @@ def said_beside_class(names: set[str]) -> str:
         return "as days are, perhaps of recordings, and nothing else says what the classes are"
     if all(re.fullmatch(rf"(?:{DATE.pattern})[\W_]+[^\W\d].*", name) for name in names):
         return "day and class in one name"
+    if all(map(ACCESSION.search, names)):
+        return "as a pathologist's cases are, and nothing else says what the classes are"
+    if len(names) > 1 and all(map(YEAR.fullmatch, names)):
+        return "as years are, and nothing else says what the classes are"
+    if _numbered(names):
+        return "a number behind each of several words: perhaps patients of each class, or batches"
     words = [re.sub(r"[\W_]+", " ", name).strip().casefold().split() for name in names]
     for first, rest in (([w[0] for w in words], [w[1:] for w in words]), ([w[-1] for w in words], [w[:-1] for w in words])):
         kinds = {re.sub(r"\d+", "", word) for word in first}
@@ -26,3 +39,14 @@ def said_beside_class(names: set[str]) -> str:
         if numbered and len(set(first)) > 1 and all(re.search(r"[a-z]", " ".join(word)) for word in rest):
             return "patient and class in one name"
     return ""
+
+
+def _numbered(names: set[str]) -> bool:
+    """Whether several words have several numbers each, as AML1, AML2, CTRL1 and CTRL2 have; A1, A2, B3 and B4 are the groups of
+    chromosomes, and the T1 and N2 of a tumour its stage."""
+    of: dict[str, list[str]] = {}
+    for match in map(_NUMBERED.fullmatch, names):
+        if match is None:
+            return False
+        of.setdefault(match[1].casefold(), []).append(match[2])
+    return sum(len(numbers) > 1 for numbers in of.values()) > 1 and all(len(word) > 1 for word in of)

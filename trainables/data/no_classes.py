@@ -17,7 +17,10 @@ NO_CLASSES = {
 BESIDE_CLASSES = {
     "unlabeled", "unlabelled", "unsorted", "todo", "to do", "trash", "discarded", "discard", "excluded", "exclude", "duplicates", "tmp",
     "temp", "backup", "result", "figure", "figures", "plots", "prediction", "predictions", "pred", "preds", "thumb", "examples", "example",
-    "demo", "inference",
+    "demo", "inference", "rejected", "reject", "rejects", "bad", "qc fail", "qc failed", "failed qc", "junk", "garbage", "rubbish",
+    "deleted", "recycled", "new folder", "neuer ordner", "nouveau dossier", "nueva carpeta", "papierkorb", "corbeille", "papelera",
+    "unsortiert", "aussortiert", "ausschuss", "non classe", "non trie", "a trier", "unassigned", "unusable", "unbrauchbar",
+    "to check", "to review", 
 }  # fmt: skip
 # A stain, a channel, a magnification, a plane or a turn: each object lies in all of them. T1 is a stage, layer 2 a layer.
 VIEWS = re.compile(
@@ -36,5 +39,9 @@ def not_classes(names: set[str]) -> str:
     if copied := copied_folders(names):
         said = few([f"{shown(name)} may be a copy of {shown(of)}" for name, of in sorted(copied.items())])
         return f"{said}, which is no class of its own: move it out of the data"
-    odd = class_order(shown(name) for name in names if (part_of(name) and len(name) > 2) or same(name) in NO_CLASSES | BESIDE_CLASSES)
+    odd = class_order(
+        shown(name)
+        for name in names
+        if (part_of(name) and len(name) > 2) or re.sub(r" ?\(?\d+\)?$", "", same(name)) in NO_CLASSES | BESIDE_CLASSES
+    )
     return f"a folder called {few(odd)} beside classes is none of them: move it out of the data" if odd else ""

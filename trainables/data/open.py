@@ -131,6 +131,8 @@ def _scrambled(opened: Image.Image) -> str:
         return "8 bits with signs, which are read as others; save it as unsigned 8 or 16 bits"
     if bits == 16 and tags.get(284) == 2 and tags.get(277, 1) > 1:  # PlanarConfiguration, SamplesPerPixel
         return "16 bits in planes of one colour each, which are read mixed up; save it with the colours of a pixel together"
+    if tags.get(277, 1) == 2 and not set(np.atleast_1d(tags.get(338, ())).tolist()) & {1, 2}:  # ExtraSamples: transparency
+        return "two bands, of which neither is said to be transparency; save the one that shows the objects, or the third of RGB as black"
     return ""
 
 

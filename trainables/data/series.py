@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from trainables.data.crossed import crossed
 from trainables.data.listing import UNKNOWN
 from trainables.data.words import count, few
 
@@ -24,7 +25,8 @@ _OPERA = r"(?:ch\d+sk\d+fk\d+fl\d+|c\d+_org)"  # Opera's and Operetta's names
 _AT_END = re.compile(
     rf"(?P<of>.+?)(?P<by>(?:[ _.=-]+(?:{_OPERA}|{_SURE}|{_MAY})|[ _.-]*[(\[]{_SURE}[)\]]|(?<=\d)(?:z|t|ch|c|w)\d{{1,4}})+)", re.IGNORECASE
 )
-_IN_FRONT = re.compile(rf"(?P<by>(?:(?:{_SURE})[ _.-]+)+)(?P<of>.+)", re.IGNORECASE)
+_FIJI = r"c\d+-|(?:max|min|avg|sum|std|med)_"  # channels that it split, stacks that it projected
+_IN_FRONT = re.compile(rf"(?P<by>(?:(?:{_SURE})[ _.-]+|{_FIJI})+)(?P<of>.+)", re.IGNORECASE)
 _FOLDER = re.compile(rf"(?:z|ch|slice|frame|channel|plane)[ _]?\d+|{_CHANNEL}|\d{{1,4}}x", re.IGNORECASE)  # in which objects have one name
 _ONLY_MAY = re.compile(r"[ _.=-]*[csw]\d+", re.IGNORECASE)
 FEWEST = 3  # objects of a class, of which a split can give each part one
@@ -53,6 +55,11 @@ def _found(files: Sequence[str], labels: Sequence[str]) -> list[tuple[list[int],
         objects.setdefault(key, []).append(i)
         if sure is not None:
             said[key] = said.get(key, False) or sure
+    if files and len(objects) == len(files) and (rests := crossed(files, labels)):
+        objects = {}
+        for i, rest in enumerate(rests):
+            objects.setdefault(f"{labels[i]}/{rest}", []).append(i)
+        said = dict.fromkeys(objects, True)
     return [
         (some, said.get(key, False)) for key, members in objects.items() for some in ([members] if key in said else [[i] for i in members])
     ]

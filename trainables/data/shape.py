@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing
-from trainables.data.mixed_names import DATE, PATIENT_WORDS, said_beside_class
+from trainables.data.mixed_names import DATE, PATIENT_WORDS, YEAR, said_beside_class
 from trainables.data.no_classes import not_classes
-from trainables.data.stems import copied_folders
+from trainables.data.stems import copied_folders, parts_of_files
 from trainables.data.tree import Tree
 from trainables.data.words import as_karyotype, class_order, count, few, is_missing, part_in, part_of, same, shown, them
 
@@ -25,10 +25,8 @@ MASKS = {
     "mask", "masks", "seg", "segs", "segmentation", "segmentations", "segmentation masks", "overlay", "overlays", "preview", "previews",
     "label", "labels", "annotation", "annotations", "gt", "ground truth", "groundtruth",
 }  # fmt: skip
-MASKS_OR_CLASS = {"seg", "segs"}  # segmented granulocytes are called so
 MOST_OF_A_KARYOTYPE = 12
 MAGNIFICATIONS = {"4", "5", "10", "20", "40", "60", "63", "100", "200", "400", "630", "1000"}  # of objectives, and with eyepieces
-YEAR = re.compile(r"(?:19[89]|20[0-3])\d")
 FEW_VALUES = 5  # round numbers, up to which they are as well angles, doses or exposures as patients
 OWN = 4  # numbers, from which on it is no chance that none stands in two classes
 FROM_0 = set(map(str, range(10)))  # numbers of classes, beside a level of words for patients
@@ -60,6 +58,8 @@ def from_folders(folder: Path, images: Sequence[str], tree: Tree, layout: str, l
     if faults:
         listing.faults += faults
         return
+    if not layout and "part" not in chosen and (said := parts_of_files(files)):
+        listing.faults.append(f"{said}; put the files into folders called so, {_write_down(root, '/'.join(chosen))}")
     depth = len(chosen)
     filled = {"/".join(level[:i]) for level in levels for i in range(1, len(level) + 1)}
     upto = chosen.index("class") + 1

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from trainables.data.mixed_names import PATIENT_WORDS
+from trainables.data.mixed_names import ACCESSION, PATIENT_WORDS
 from trainables.data.series import again
-from trainables.data.words import same
+from trainables.data.words import part_of, same
 
 CHANGE = (
     r"(?:rot|rotated?|aug|augmented|flip|flipped|hflip|vflip|fliph|flipv|hf|vf|lr|ud|mirror|mirrored|copy|kopie|copie|copia|scaled|jpe?g"
@@ -38,7 +38,6 @@ BESIDE = (
     re.compile(rf"{_OF_AN_IMAGE}[ _.\-]+(?P<of>.+)", re.IGNORECASE),
     re.compile(r"(?P<of>.*[a-z\d])(?:Mask|Masks|Seg|Overlay|Outline|Label|GT)\d*"),
 )  # x_mask, x_cp_outlines, x_mask_1, mask_x, xMask
-ACCESSION = re.compile(r"(?<![A-Z\d])[A-Z]{0,3}\d{2,4}-\d{4,7}[A-Z]{0,3}(?=[ _-]|$)", re.IGNORECASE)  # of a pathologist: H12-10457
 CALLED = PATIENT_WORDS - {"cell", "sample", "id", "sub", "ind", "specimen"}  # wherever they stand in a name
 CALLED_SO = re.compile(rf"(?:{'|'.join(sorted(CALLED))})\d+[a-z]?")
 NUMBERED = {
@@ -144,3 +143,12 @@ def _may_own(found: Sequence[str], labels: Sequence[str], copies: set[int]) -> b
     if all(re.fullmatch(r"\d+x", word, re.IGNORECASE) for word in found):
         return False  # magnifications
     return not len(set(zip(found, labels, strict=True))) == len(set(found)) == len(set(labels))
+
+
+def parts_of_files(files: Sequence[str]) -> str:
+    """That the names of all files say a part of a split, in words; ''."""
+    words = ([*filter(None, map(part_of, re.split(r"[\W_\d]+", PurePosixPath(name).stem)))] for name in files)
+    parts = {said[0] if len(set(said)) == 1 else "" for said in words}
+    if "" in parts or len(parts) < 2:
+        return ""
+    return f"the files' names say a part of a split each ({', '.join(sorted(parts))}), and a study draws its own"

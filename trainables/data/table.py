@@ -10,6 +10,7 @@ import re
 import unicodedata
 import zipfile
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from python_calamine import CalamineError, CalamineWorkbook
@@ -21,6 +22,12 @@ SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 KNOWN = ("file", "label", "patient", "split")
 FILE_WORDS = ("file", "files", "filename", "file name", "filepath", "file path", "path", "image", "image name", "image id", "img", "name")
 LABEL_WORDS = ("label", "labels", "class", "type", "category", "target", "diagnosis", "class name", "kind")
+PATIENT_HEADS = (
+    "patient id", "patientid", "patients", "patient no", "patient number", "patient name", "pat id", "pid", "case", "case id", "subject",
+    "subject id", "donor", "donor id", "individual", "individual id", "person", "participant",
+    "participant id", "animal", "mouse", "proband",
+)  # fmt: skip
+SPLIT_WORDS = ("set", "subset", "data set", "dataset", "partition")
 HEAD_WITHIN = 20  # rows: titles and dates that stand above a table's head are fewer
 LARGEST = 256 << 20  # bytes of a table that is looked into
 
@@ -99,7 +106,25 @@ def _sheet(raw: bytes) -> list[list[str]]:
     naming = [name for name, rows in filled.items() if {"file", "label"} <= set(heads(_headed(rows)[0]))]
     if len(naming) > 1:
         raise TableError(f"has {len(naming)} sheets with file and label, {few([shown(name) for name in naming])}; keep one")
-    return filled[naming[0]] if naming else next(iter(filled.values()), [])
+    if not naming:
+        return next(iter(filled.values()), [])
+    rows = filled.pop(naming[0])
+    head = heads(_headed(rows)[0])
+    files = {row[i] for row in _headed(rows)[1:] for i in [head.index("file")] if i < len(row)}
+    for name, other in filled.items():
+        more = says_more(heads(_headed(other)[0])) - says_more(head)
+        if more and any(sum(cell in files for cell in column) > 1 for column in zip_longest(*other)):
+            raise TableError(
+                f"has a sheet {shown(name)} that names the files again, with their {' and '.join(sorted(more))}: one sheet is read; "
+                f"write them into a column of {shown(naming[0])}"
+            )
+    return rows
+
+
+def says_more(columns: Sequence[str]) -> set[str]:
+    """Which of patient and split a table's columns hold, by their heads."""
+    words = {same(column) for column in columns}
+    return ({"patient"} if words & {"patient", *PATIENT_HEADS} else set()) | ({"split"} if words & {"split", *SPLIT_WORDS} else set())
 
 
 def _cell(value: object) -> str:

@@ -12,6 +12,7 @@ from trainables.data.open import SUFFIXES
 from trainables.data.words import shown
 
 SYSTEM = {"lost+found", "$recycle.bin", "system volume information", "@eadir", "#recycle", "#snapshot", "thumbnails", "thumbs", "found.000"}
+IN_CLOUD = ".icloud"  # .x.png.icloud: what macOS leaves of x.png on this machine
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini"}
 
 
@@ -61,7 +62,7 @@ def walk(folder: Path) -> Tree:
                         tree.passed.append(name)
                     else:
                         (links if entry.is_symlink() else waiting).append(name)
-                elif entry.name.startswith(".") or entry.name.casefold() in SYSTEM_FILES:
+                elif (entry.name.startswith(".") and not entry.name.lower().endswith(IN_CLOUD)) or entry.name.casefold() in SYSTEM_FILES:
                     continue
                 elif entry.is_file():
                     (tree.images if entry.name.lower().endswith(SUFFIXES) else tree.others).append(name)

@@ -22,6 +22,12 @@ _PART = {
     "test": "test", "testing": "test", "tst": "test", "testset": "test", "holdout": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
 _BESIDE_PART = {"set", "data", "dataset", "images", "image", "imgs", "img", "split", "part", "files"}
+_ONE_SIGN = str.maketrans(
+    {
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63", "-"),
+        **dict.fromkeys("\u2018\u2019\u02bc\u00b4`\u2032", "'"),
+    }
+)
 _BESIDE_CHROMOSOME = r"(?:chr|chrom|chromosome|chromosom)"
 
 
@@ -48,11 +54,20 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
 
 
+def seen(name: str) -> str:
+    """A name without marks that nobody sees: of no width, or of the direction of writing."""
+    return name if name.isascii() else "".join(c for c in name if unicodedata.category(c) != "Cf")
+
+
 def same(name: str) -> str:
-    """What two spellings of one name have in common: Unicode's form, case, spaces, hyphens and underscores, zeros before a number, .0
-    behind it, and `chr` before a chromosome. A sign stays: -1 is not 1, and CD4- is not CD4."""
-    text = unicodedata.normalize("NFKC", shown(name)).casefold().replace("\u2212", "-").strip()
+    """What two spellings of one name have in common: Unicode's form, marks that nobody sees, case, kinds of dashes and apostrophes, spaces,
+    hyphens and underscores, zeros before a number, .0 behind it, and `chr` before a chromosome. A sign stays: -1 is not 1, and CD4- is not
+    CD4."""
+    if not name.isascii():
+        name = seen(unicodedata.normalize("NFKC", name)).translate(_ONE_SIGN)
+    text = shown(name).casefold().strip()
     text = re.sub(r"(?<=[^\W_])[\s_\-]+(?=[^\W_])|[\s_]+", " ", text).strip()
+    text = re.sub(r"(?<=[^\W\d_]) (?=\d)| (?=[+-]+$)|(?<=[,;/+]) | (?=[,;/])", "", text)  # cin 1, her2 +, 46, xx
     text = re.sub(rf"^{_BESIDE_CHROMOSOME}[ .]*(?=(?:\d{{1,2}}(?:\.0+)?|x|y)$)", "", text)
     text = re.sub(r"^(-?\d+)\.0+$", r"\1", text)
     return re.sub(r"(?<!\d)(?<!\d[.,])0+(?=\d)", "", text)
