@@ -14,7 +14,7 @@ from scipy import stats
 from analysis.crossed import LOST, MOST, Estimate, seeds_to_tell
 from analysis.numbers import interval, number
 from analysis.statistics import LEVEL
-from analysis.study import BROKEN, Study, Table, plural
+from analysis.study import BROKEN, Study, Table, plural, runs_of
 
 if TYPE_CHECKING:
     from analysis.summary import Cell, Row
@@ -57,28 +57,26 @@ def _claim(study: Study, table: Table, row: Row, cell: Cell, baseline: Row) -> s
     return f"{words} {'' if max(row.ratio, baseline.ratio) else _more(study, row, cell, baseline, estimate)}".rstrip()
 
 
+def by_fit(study: Study, row: Row, metric: str) -> tuple[dict[int, float], dict[int, float], bool] | None:
+    """An arm's metric by seed, per cent: with clusters fitted on the scored part, on the training part, and whether the first is the table's; None
+    where but one is known."""
+    own = dict(row.cells[metric].values)
+    for other, first in (("_train_fit", True), ("_scored_fit", False)):
+        if found := runs_of(study, row.arm.config_hash, metric + other):
+            values = {seed: value for seed, (_, value) in found.items()}
+            return (own, values, True) if first else (values, own, False)
+    return None
+
+
 def _of_fits(study: Study, table: Table, row: Row, baseline: Row) -> str:
     """Where the two arms' clusters were fitted on different parts: the difference for each part alone, like with like; else ''."""
-    from analysis.summary import completed
-
-    other = {
-        "scored": "_train_fit",
-        "train": "_scored_fit",
-    }  # by where the table's own were fitted: what the metric is called for the other part
-    fits: list[dict[str, dict[int, float]]] = []
-    for one in (row, baseline):
-        own, found = dict(one.cells[table.metric].values), {}
-        for mine, theirs in (("scored", "train"), ("train", "scored")):
-            if values := completed(study, one, table.metric + other[mine]):
-                found = {mine: own, theirs: values}
-        fits.append(found)
-    first, second = fits
-    if not first or not second or next(iter(first)) == next(iter(second)):
+    mine, theirs = (by_fit(study, one, table.metric) for one in (row, baseline))
+    if mine is None or theirs is None or mine[2] == theirs[2]:
         return ""
     words = []
-    for part, name in (("scored", "the scored part"), ("train", "the training part")):
-        seeds = sorted(first[part].keys() & second[part].keys())
-        gained = sum(first[part][seed] - second[part][seed] for seed in seeds) / len(seeds) if seeds else math.nan
+    for name, one, other in (("the scored part", mine[0], theirs[0]), ("the training part", mine[1], theirs[1])):
+        seeds = sorted(one.keys() & other.keys())
+        gained = sum(one[seed] - other[seed] for seed in seeds) / len(seeds) if seeds else math.nan
         words.append(f"{number(gained, True) or 'not known'} on {name}")
     return f" Clusters of the two were fitted on different parts; with both fitted on one it is {' and '.join(words)}, points, without an interval."
 

@@ -13,10 +13,9 @@ import numpy as np
 from analysis.choice import Best
 from analysis.claims import failure_rate, rests_on
 from analysis.crossed import SAME, Crossed, Estimate, clip_gain
-from analysis.levels import runs_of
 from analysis.numbers import interval, number, show
 from analysis.statistics import NONE, Interval, mean_std
-from analysis.study import BROKEN, Study, finite, mapping
+from analysis.study import BROKEN, Study, finite, mapping, runs_of
 from analysis.summary import test_over_train, title
 
 

@@ -14,7 +14,7 @@ from analysis.artefacts import Predictions
 from analysis.claims import rests_on
 from analysis.crossed import Crossed, Estimate, Judged, of_cases, share_interval, share_values, split_metric
 from analysis.statistics import NONE, Interval
-from analysis.study import Study
+from analysis.study import Study, runs_of
 from analysis.summary import test_over_train
 
 
@@ -45,17 +45,6 @@ class ClassShare:
     cases: int
     share: float
     interval: Interval
-
-
-def runs_of(study: Study, config_hash: str, metric: str) -> dict[int, tuple[str, float]]:
-    """Of each completed run of a configuration that has the metric: {seed: (key, per cent)}."""
-    rows = study.usable
-    if metric not in rows:
-        return {}
-    rows = rows[
-        (rows["config_hash"] == config_hash) & (rows["status"] == "completed") & rows["seed"].isin(study.seeds) & rows[metric].notna()
-    ]
-    return {int(seed): (str(key), 100 * float(value)) for seed, key, value in zip(rows["seed"], rows["key"], rows[metric], strict=True)}
 
 
 def levels(study: Study, config_hash: str) -> dict[str, Level]:

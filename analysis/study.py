@@ -374,3 +374,14 @@ def _one_a_seed(frame: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
     frame.loc[frame["key"].isin(dropped), "known"] = False
     warnings += said[:5] + ([f"{len(said) - 5} more seeds have several runs, of which the last that ended counts"] if len(said) > 5 else [])
     return frame
+
+
+def runs_of(study: Study, config_hash: str, metric: str) -> dict[int, tuple[str, float]]:
+    """Of each completed run of a configuration that has the metric: {seed: (key, per cent)}."""
+    rows = study.usable
+    if metric not in rows:
+        return {}
+    rows = rows[
+        (rows["config_hash"] == config_hash) & (rows["status"] == "completed") & rows["seed"].isin(study.seeds) & rows[metric].notna()
+    ]
+    return {int(seed): (str(key), 100 * float(value)) for seed, key, value in zip(rows["seed"], rows["key"], rows[metric], strict=True)}

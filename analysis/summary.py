@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics as st
-from analysis.claims import claims, commands, how_known
+from analysis.claims import by_fit, claims, commands, how_known
 from analysis.crossed import LOST, Crossed, Estimate, clip_gain, split_metric
 from analysis.mixture import mixture
 from analysis.numbers import number
 from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
-from analysis.study import BROKEN, STATUSES, Arm, Study, Table, finite, plural
+from analysis.study import BROKEN, STATUSES, Arm, Study, Table, finite, plural, runs_of
 
 TITLES = {"f1": "F1", "auc": "AUC", "ami": "AMI", "ari": "ARI", "knn_accuracy": "kNN accuracy"} | {
     "ami_within": "AMI within tiles",
@@ -349,21 +349,16 @@ def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def completed(study: Study, row: Row, metric: str) -> dict[int, float]:
-    """What the completed runs of an arm have of a metric, by seed, per cent; nothing where no run knows it."""
-    runs = study.of_arm(row.arm)
-    if metric not in runs:
-        return {}
-    runs = runs[(runs["status"] == "completed") & runs[metric].notna()]
-    return {int(seed): 100 * float(value) for seed, value in zip(runs["seed"], runs[metric], strict=True)}
+def _values(study: Study, row: Row, metric: str) -> dict[int, float]:
+    """Of each completed run of an arm that has the metric, by seed, per cent."""
+    return {seed: value for seed, (_, value) in runs_of(study, row.arm.config_hash, metric).items()}
 
 
-def _paired(study: Study, row: Row, metric: str, other: str) -> tuple[float, float, str]:
-    """Means of a row's metric and of another over the seeds that have both, and how many those are where the row has more; nan where none has."""
-    mine, theirs = dict(row.cells[metric].values), completed(study, row, other)
+def _paired(mine: Mapping[int, float], theirs: Mapping[int, float], of: int) -> tuple[float, float, str]:
+    """Means of two metrics of an arm over the seeds that have both, and how many those are of its `of` seeds where it has more; nan where none has."""
     if not (both := sorted(mine.keys() & theirs.keys())):
         return math.nan, math.nan, ""
-    few = f" over {len(both)} of {plural(len(mine), 'seed')}" if len(both) < len(mine) else ""
+    few = f" over {len(both)} of {plural(of, 'seed')}" if len(both) < of else ""
     return float(np.mean([mine[seed] for seed in both])), float(np.mean([theirs[seed] for seed in both])), few
 
 
@@ -371,10 +366,11 @@ def _of_fits(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
     """Scores by where clusters were fitted: each arm has one of both in the table, and not all need have the same."""
     said, places = [], set()
     for row in rows:
-        for place, other in (("first", "_train_fit"), ("second", "_scored_fit")):
-            own, values, few = _paired(study, row, table.metric, table.metric + other)
-            if not math.isnan(own):
-                one, two = (own, values) if place == "first" else (values, own)
+        if fits := by_fit(study, row, table.metric):
+            scored, trained, first = fits
+            one, two, few = _paired(scored, trained, len(row.cells[table.metric].values))
+            if not math.isnan(one):
+                place = "first" if first else "second"
                 said.append(f"{row.arm.name}: {one:.2f} and {two:.2f}{few}, the {place} in the table")
                 places.add(place)
     if not said:
@@ -387,7 +383,7 @@ def _of_clusters(study: Study, rows: list[Row]) -> tuple[str, ...]:
     """Runs one of whose clusters no test cell is in: completed like any other, with fewer clusters than were asked for."""
     empty = []
     for row in rows:
-        values, largest = completed(study, row, "test_smallest_cluster"), completed(study, row, "test_largest_cluster")
+        values, largest = _values(study, row, "test_smallest_cluster"), _values(study, row, "test_largest_cluster")
         if none := [seed for seed, value in values.items() if value == 0]:
             most = max((largest[seed] for seed in none if seed in largest), default=math.nan)
             held = "" if math.isnan(most) else f" (the largest cluster holds up to {most:.1f} %)"
@@ -402,10 +398,11 @@ def _of_dealing(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
         by_arm: list[str] = []
         shares: list[float] = []
         for row in rows:
-            own, dealt, few = _paired(study, row, metric, metric + "_dealt")
+            mine = dict(row.cells[metric].values)
+            own, dealt, few = _paired(mine, _values(study, row, metric + "_dealt"), len(mine))
             if not math.isnan(own):
                 by_arm.append(f"{row.arm.name}: {dealt:.2f} ({number(dealt - own, True)}{few})")
-                shares += completed(study, row, metric.removesuffix("accuracy") + "share_dealt").values()
+                shares += _values(study, row, metric.removesuffix("accuracy") + "share_dealt").values()
         if by_arm:
             left = f" ({100 - np.mean(shares):.1f} % of the images)" if shares else ""
             notes.append(

@@ -16,8 +16,8 @@ from scipy import stats
 import analysis
 from analysis.__main__ import main
 from analysis.crossed import two_way
-from analysis.levels import runs_of
 from analysis.several import compare, merge
+from analysis.study import runs_of
 
 ASKED, RECORDS = fake.study_and_records()
 
