@@ -17,16 +17,8 @@ from trainables.data.words import count, few, same, shown
 
 MASKS_OR_CLASS = {"seg", "segs"}  # segmented granulocytes are called so
 CLASS_AS_WELL = {
-    "gt",
-    "label",
-    "labels",
-    "overlay",
-    "overlays",
-    "preview",
-    "previews",
-    "annotation",
-    "annotations",
-}
+    "gt", "label", "labels", "overlay", "overlays", "preview", "previews", "annotation", "annotations",
+}  # fmt: skip
 
 
 def without_masks(images: list[str], root: str, decided: bool, listing: Listing) -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 
+from trainables.data.series import STAIN
 from trainables.data.stems import copied_folders
 from trainables.data.words import class_order, few, part_of, same, shown
 
@@ -20,11 +21,11 @@ BESIDE_CLASSES = {
     "demo", "inference", "rejected", "reject", "rejects", "bad", "qc fail", "qc failed", "failed qc", "junk", "garbage", "rubbish",
     "deleted", "recycled", "new folder", "neuer ordner", "nouveau dossier", "nueva carpeta", "papierkorb", "corbeille", "papelera",
     "unsortiert", "aussortiert", "ausschuss", "non classe", "non trie", "a trier", "unassigned", "unusable", "unbrauchbar",
-    "to check", "to review", 
+    "to check", "to review",
 }  # fmt: skip
 # A stain, a channel, a magnification, a plane or a turn: each object lies in all of them. T1 is a stage, layer 2 a layer.
 VIEWS = re.compile(
-    r"(?:dapi|hoechst|fitc|e?gfp|rfp|yfp|cfp|m?cherry|tritc|texas red|cy\d|alexa ?\d+|bright ?field|bf|dic|merged?|composite"
+    rf"(?:{STAIN}|texas red|alexa ?\d+"
     r"|(?:ch|channel|z|slice|frame|plane) ?\d+|\d{1,4}x|rot(?:at(?:ed|ion))? ?\d+|aug(?:mented)? ?\d+)"
 )
 

@@ -12,10 +12,8 @@ from trainables.data.crossed import crossed
 from trainables.data.listing import UNKNOWN
 from trainables.data.words import count, few
 
-_CHANNEL = (
-    r"(?:dapi|hoechst|fitc|e?gfp|rfp|yfp|cfp|m?cherry|tritc|texas ?red|cy\d|alexa ?\d*|af\d{3}|bright ?field|bf|dic|merged?|composite"
-    r"|overlay|red|green|blue|rgb|h&?e|pas|ihc|masson|giemsa)"
-)
+STAIN = r"dapi|hoechst|fitc|e?gfp|rfp|yfp|cfp|m?cherry|tritc|cy\d|bright ?field|bf|dic|merged?|composite"  # or another channel
+_CHANNEL = rf"(?:{STAIN}|texas ?red|alexa ?\d*|af\d{{3}}|overlay|red|green|blue|rgb|h&?e|pas|ihc|masson|giemsa)"
 _SURE = (
     r"(?:(?:z|t|ch|tp|slice|frame|time|time ?point|channel|plane|focus|layer|wavelength|view|angle|page|stack|section|exposure|scan|day)"
     rf"[ _.=-]?\d+|(?:w\d)?{_CHANNEL}\d*(?: \(rgb\))?|\d{{1,4}} ?(?:x|h|hrs?|min|sec|ms)|before|after|pre|post)"

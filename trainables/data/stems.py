@@ -41,24 +41,8 @@ BESIDE = (
 CALLED = PATIENT_WORDS - {"cell", "sample", "id", "sub", "ind", "specimen"}  # wherever they stand in a name
 CALLED_SO = re.compile(rf"(?:{'|'.join(sorted(CALLED))})\d+[a-z]?")
 NUMBERED = {
-    "",
-    "cell",
-    "img",
-    "image",
-    "im",
-    "x",
-    "file",
-    "crop",
-    "frame",
-    "tile",
-    "patch",
-    "object",
-    "obj",
-    "nucleus",
-    "snap",
-    "scan",
-    "pic",
-}
+    "", "cell", "img", "image", "im", "x", "file", "crop", "frame", "tile", "patch", "object", "obj", "nucleus", "snap", "scan", "pic",
+}  # fmt: skip
 REPEATS = 0.5  # of the images: so many share their first word with another one where it names whose they are
 
 
