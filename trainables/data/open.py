@@ -204,6 +204,12 @@ def scaled(values: np.ndarray) -> np.ndarray:
     return np.clip((values - low) * (255.0 / (high - low)), 0, 255).astype(np.float32)
 
 
+def _by_depth(values: np.ndarray) -> np.ndarray:
+    """float32 0..255 of colours, by the depth that holds their highest value: those of a copy of 8 bits, whatever is on the image."""
+    bits = next((bits for bits in (8, 10, 12, 14) if values.max() < 2**bits), 16)
+    return np.clip(values * (255.0 / (2**bits - 1)), 0, 255).astype(np.float32)
+
+
 def _one_channel(tops: Sequence[float]) -> int | None:
     """The channel that alone holds the picture, as DAPI's blue does; None where others hold more than a trace."""
     most = max(range(len(tops)), key=lambda channel: tops[channel])
@@ -260,10 +266,13 @@ def picture_of(opened: Opened) -> tuple[np.ndarray, Decoded]:
 
 
 def _colour(opened: Opened) -> np.ndarray:
-    """What is transparent becomes white, more than 8 bits are scaled from the image's own range."""
-    if opened.deep is not None:
-        bands = scaled(opened.deep if opened.deep.ndim == 2 else opened.deep[..., :3] if opened.deep.shape[2] >= 3 else opened.deep[..., 0])
-        return np.ascontiguousarray(np.rint(bands if bands.ndim == 3 else np.stack([bands] * 3, 2)), np.uint8)
+    """What is transparent becomes white. More than 8 bits: colours by their depth, gray from the image's own range."""
+    deep = opened.deep
+    if deep is not None:
+        deep = deep if deep.ndim == 3 else deep[..., None]
+        alpha = deep[..., -1:] / 65535 if deep.shape[2] in (2, 4) else 1
+        bands = 255 + alpha * ((_by_depth(deep[..., :3]) if deep.shape[2] >= 3 else scaled(deep[..., :1])) - 255)
+        return np.ascontiguousarray(np.rint(np.broadcast_to(bands, (*bands.shape[:2], 3))), np.uint8)
     image = opened.image
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")

@@ -119,7 +119,9 @@ def _read_one(
 def said_of(good: dict[str, Decoded]) -> list[str]:
     """What was done to files beside reading them, by name, in words."""
     found = []
-    if deep := [name for name, g in good.items() if g.deep]:
+    if coloured := [name for name, g in good.items() if g.deep and not g.most]:
+        found.append(f"{count(len(coloured))} in colours of more than 8 bits scaled to 0..255 by their depth (10, 12, 14 or 16 bits)")
+    if deep := [name for name, g in good.items() if g.deep and g.most]:
         tops = np.array([good[name].most for name in deep])
         low, high = np.quantile(tops, (0.05, 0.95))
         words = f"{count(len(deep))} of more than 8 bits scaled from their own range to 0..255"
