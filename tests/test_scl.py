@@ -9,6 +9,7 @@ import pytest
 import references
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from trainables import scl
@@ -20,7 +21,7 @@ from trainables.data.synthetic_karyotypes import HOSPITALS, karyotype_bands, kar
 from trainables.data.words import KARYOTYPE
 from trainables.parts import losses
 from trainables.parts.checkpoint import load_state, save_state
-from trainables.parts.encoders import create_backbone, standardise
+from trainables.parts.encoders import create_backbone, standardise, statistics_of
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro
 from trainables.parts.execution import MODEL, config_hash, execute
@@ -442,7 +443,7 @@ def test_the_authors_head_is_judged_exported_and_drawn_as_it_was_trained(setting
     assert np.allclose(drawn["embedding"], wanted[order].numpy(), atol=2e-3, rtol=2e-3) and drawn["heat"].shape[0] == 24
 
 
-def test_images_that_are_not_normalised_are_so_for_timm_too(setting):
+def test_images_that_are_not_normalised_are_so_for_timm_and_as_a_start(setting, tmp_path):
     config = replace(TINY, normalise=False)
     said = scl.timm_settings(config, KARYOTYPE)["pretrained_cfg"]
     assert (said["mean"], said["std"]) == ([0.0], [1.0])
@@ -451,6 +452,9 @@ def test_images_that_are_not_normalised_are_so_for_timm_too(setting):
     with torch.no_grad():
         wanted = scl._network(config, 24, tensors, CPU)(images).softmax(1)
     assert np.allclose(scl.evaluate(config, tensors, setting.pack, chosen, CPU).predictions["probability"], wanted, atol=2e-5)
+    save_file({name: tensor.contiguous() for name, tensor in scl.exported(config, tensors).items()}, tmp_path / "model.safetensors")
+    start = create_backbone(config.backbone, channels=1, classes=0, weights=str(tmp_path / "model.safetensors"), seed=0)
+    assert torch.equal(standardise(images, statistics_of(start)), images)  # another training that begins with it gives it such images
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "swin_tiny_patch4_window7_224"])

@@ -28,6 +28,7 @@ from trainables.parts import losses
 from trainables.parts.classification import PartImages, predict_logits, prediction_columns, prediction_rows
 from trainables.parts.collapse import one_class, one_direction, said
 from trainables.parts.encoders import (
+    AS_THEY_ARE,
     BUILDING,
     GRAY_MEAN,
     GRAY_STD,
@@ -495,7 +496,7 @@ class Train(Task):
             }
             weight, bias = _folded(head["weight"], head["bias"], weight, bias)
             folded = {f"{self.embedding}.weight": weight, f"{self.embedding}.bias": bias}
-        expected = statistics_of(self.model) if self.config.normalise else None
+        expected = statistics_of(self.model) if self.config.normalise else AS_THEY_ARE
         folded |= {} if expected is None else {STATISTICS: expected}
         return state | folded | {PRIVATE + name: tensor for name, tensor in own.items()}
 

@@ -38,6 +38,7 @@ from trainables.parts.weights import (
 COLOUR_MEAN, COLOUR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as timm's IMAGENET_DEFAULT_MEAN and _STD
 BUILDING = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError)  # of timm, for a size that it does not take
 GRAY_MEAN, GRAY_STD = 0.449, 0.226  # mean over channels of ImageNet's
+AS_THEY_ARE = torch.tensor([[0.0], [1.0]])  # (2, 1), for `expect`: of a network that was trained on gray images in 0..1
 
 
 def _hub_answers() -> bool:

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from trainables.parts.classification import PartImages, predict_logits
 from trainables.parts.collapse import one_class
-from trainables.parts.encoders import kept, restore, standardise, statistics_of
+from trainables.parts.encoders import AS_THEY_ARE, kept, restore, standardise, statistics_of
 from trainables.parts.errors import RequestError
 from trainables.parts.probe import fit_probe
 from trainables.parts.procedure import Setting, Task
+from trainables.parts.weights import STATISTICS
 
 HEADS = ("probe", "neighbours")
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # of the vote (Wu et al. 2018), as `knn_accuracy` has them
@@ -133,4 +134,4 @@ class Frozen(Task):
         return one_class(self._logits(self.classifier(), chosen).argmax(1), labels, self.setting.pack.classes)
 
     def result(self) -> dict[str, Tensor]:
-        return kept(self.classifier()) if self.normalise else dict(self.classifier().state_dict())
+        return kept(self.classifier()) | ({} if self.normalise else {STATISTICS: AS_THEY_ARE})
