@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 from trainables.data.gray import UnreadableError, gray_of, is_lit, scaled
 from trainables.data.ground import TOLERANCE, on_black
 from trainables.data.stand_ins import is_pointer, text_link
+from trainables.data.traits import traits_of
 from trainables.data.words import count, few, them
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -47,6 +48,7 @@ class Opened:
     deep: np.ndarray | None  # float64 (h, w) or (h, w, bands) where a band has more than 8 bits
     pages: int  # a TIFF may hold several; the first is taken
     turned: bool  # by what the file says of its orientation
+    traits: tuple[str, ...] = ()  # see `traits.TRAITS`
 
     @property
     def most(self) -> float:
@@ -66,6 +68,7 @@ class Decoded:
     unsure: str = ""  # why the ground may be another one than was taken, in a few words
     framed: bool = False  # a frame of another ground was cut away
     most: float = 0.0  # the highest value of a file of more than 8 bits
+    traits: tuple[str, ...] = ()  # see `traits.TRAITS`
     luma: np.ndarray | None = None  # float32 (h, w) in 0..255, as the file has it, ground and all
 
     @property
@@ -89,11 +92,12 @@ def open_image(path: Path) -> Opened:
                 raise UnreadableError(reason)
             with one_large if width * height > AT_ONCE else nullcontext():
                 raw = _raw(opened)
+                traits = traits_of(opened)
                 pages = int(getattr(opened, "n_frames", 1))
                 turned = opened.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
                 deep = _deep(path, opened, raw)
                 opened.load()
-                return Opened(ImageOps.exif_transpose(opened), deep, pages, turned)
+                return Opened(ImageOps.exif_transpose(opened), deep, pages, turned, traits)
     except UnreadableError:
         raise
     except Image.DecompressionBombError:
@@ -224,7 +228,8 @@ def decoded_of(opened: Opened, tolerance: int = TOLERANCE) -> Decoded:
     gray, alpha = gray_and_alpha(opened)
     found = on_black(gray, alpha, tolerance)
     deep = opened.deep is not None
-    return Decoded(found.black, found.inverted, deep, opened.pages, opened.turned, found.unsure, found.framed, opened.most, gray)
+    said = (opened.pages, opened.turned, found.unsure, found.framed, opened.most, opened.traits)
+    return Decoded(found.black, found.inverted, deep, *said, gray)
 
 
 def read_picture(path: Path) -> tuple[np.ndarray, Decoded]:
