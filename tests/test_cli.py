@@ -82,7 +82,7 @@ def images(tmp_path):
         (["ccrl", "--objective", "unsupervisd"], "no objective 'unsupervisd'. Did you mean 'unsupervised'?"),
         (
             ["data", "prepare", "conseb", ".", "out"],
-            "no data set 'conseb'. Did you mean 'consep'? Known: consep, consep4, consep7, nucls, pannuke, qupath.",
+            "no data set 'conseb'. Did you mean 'consep'? Known: consep, consep4, consep5, consep7, nucls, pannuke, qupath.",
         ),
         (["data", "prepare", "consep", "nowhere", "out"], "no folder nowhere; give the folder of the download"),
         (["data", "synth", "supcam", "out", "--external", "other"], "no external set 'other'. Known: elsewhere."),

@@ -345,7 +345,7 @@ def test_a_column_of_parts_is_the_split_whatever_it_is_called(tmp_path):
 def test_two_columns_that_may_be_the_patients_or_the_split_are_named(tmp_path):
     lines = [
         "file,label,case,donor,set,subset",
-        *(f"{c}/{i}.png,{c},a,b,{'train' if i else 'test'},{'train' if i else 'val'}" for c in CLASSES for i in range(8)),
+        *(f"{c}/{i}.png,{c},a{i % 4},b{i % 3},{'train' if i else 'test'},{'train' if i else 'val'}" for c in CLASSES for i in range(8)),
     ]
     said = words(inspect_folder(table(plain(tmp_path), "\n".join(lines))))
     assert "one column may name the patients, case, donor seem to" in said and "one column may hold the split, set, subset do" in said

@@ -10,6 +10,7 @@ from search.data_commands import check
 from trainables.data.cells import read_cells
 from trainables.data.check import inspect_folder
 from trainables.data.find import list_folder
+from trainables.data.listing import Listing, settled
 from trainables.data.read import read_folder
 from trainables.data.split import split
 
@@ -27,7 +28,7 @@ def made(folder, *names):
 
 def of_both(name, n=8):
     """The names of `n` images of each class."""
-    return [name.format(c=c, i=i, p=i % 4) for c in CLASSES for i in range(n)]
+    return [name.format(c=c, i=i, p=i % 4, w=("KM", "AB", "ZS", "TR")[i % 4]) for c in CLASSES for i in range(n)]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ def of_both(name, n=8):
         "{c}/UID_{p}_{i}_1_all.png",
         "{c}/TCGA-A1-A0S{p}-01Z-00-DX1_{i}_448.png",
         "{c}/SOB_B-14-2254{p}AB-40-{i}.png",
+        "{c}/{w}_{i:02d}.png",
     ],
 )
 @pytest.mark.parametrize("with_table", [False, True])
@@ -66,6 +68,7 @@ def test_patients_in_names_of_files_are_warned_of_and_can_be_written_down(tmp_pa
         "{c}/{p}0x_{i}.png",
         "{c}/{i}-1.png",
         "{c}/cell_{i}_1.png",
+        "{c}/IMG_{i:04d}.png",
     ],
 )
 def test_names_of_files_that_say_nothing_of_patients_are_left_alone(tmp_path, name):
@@ -287,6 +290,10 @@ SERIES = (
     "{o}_{k}0x",
     "ch{k}/{o}",
     "C{k}-{o}",
+    "{o} [d=2,x={k},y=0,w=512,h=512]",
+    "{o}_x{k}_y0",
+    "{o}_r{k}_c2",
+    "{o}_jpg.rf.{k:032x}",
 )
 
 
@@ -294,7 +301,7 @@ SERIES = (
 def test_images_of_one_object_are_tied_by_their_names(tmp_path, name):
     of = {f"{c}/{name.format(o=f'{c[-1]}{o}', k=k)}.png": f"{c}{o}" for c in CLASSES for o in range(4) for k in (1, 2, 4)}
     found = list_folder(made(tmp_path, *of, "normal/n9.png", "tumour/t9.png"), layout="class")
-    assert not found.faults and "24 images are planes, times, channels or magnifications of 8 objects" in found.warnings[-1]
+    assert not found.faults and "24 images are planes, times, channels, magnifications, copies or tiles of 8 objects" in found.warnings[-1]
     pairs = [{of[found.files[i]] for i in pair} for pair in found.series]
     assert len(pairs) == 16 and all(len(pair) == 1 for pair in pairs) and set().union(*pairs) == set(of.values())
 
@@ -315,6 +322,8 @@ VIEWS = (
     ("scan_p00_0_A{o}f00{v}", ("d0", "d1", "d2")),
     ("r01c{o}f01p{v}-ch1sk1fk1fl1", ("01", "02", "03")),
     ("case{o}_{v}", ("0000", "0001")),
+    ("p{v}_{o:02d}_a", ("16", "40", "53")),
+    ("A{o}_{v}_001", ("01_1_1_DAPI", "02_2_1_CY5")),
 )
 
 
@@ -394,3 +403,95 @@ def test_folders_that_are_no_classes_are_refused_unless_they_are_said_to_be(tmp_
 def test_of_three_levels_one_within_patients_means_nothing(tmp_path, name, layout):
     found = list_folder(made(tmp_path, *of_both(name)))
     assert found.layout == layout and bool(found.faults) == (not layout)
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_tiles_of_a_slide_are_one_object_in_whatever_classes_they_lie(tmp_path, few):
+    names = [f"{c}/slide{s}_x{x + 256 * k}_y0.png" for k, c in enumerate(CLASSES) for s in range(2 if few else 4) for x in (0, 512)]
+    found = list_folder(made(tmp_path, *names))
+    assert len(found.series) == (0 if few else 12) and found.warnings
+    assert not few or "as planes, times, channels or tiles of one object are" in found.warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "numbers", "alike"),
+    [
+        ("tumor", "tumuor", (9, 9), True),
+        ("overlapping", "ovelapping", (9, 9), True),
+        ("touching overlapping", "touching_overlaping", (9, 9), True),
+        ("leukemia", "leukaemia", (9, 9), True),
+        ("neutrophil", "neutrofil", (90, 5), True),
+        ("carcinoma", "carsinoma", (90, 90), False),
+        ("1", "11", (9, 1), False),
+        ("X", "Y", (9, 1), False),
+        ("AML1", "AML2", (9, 1), False),
+        ("touching", "touching_overlapping", (9, 1), False),
+        ("type a", "type b", (9, 1), False),
+        ("typea", "typeb", (9, 1), False),
+        ("normal", "abnormal", (9, 1), False),
+        ("colon", "colony", (9, 1), False),
+        ("macrocyte", "microcyte", (9, 1), False),
+        ("hyperdiploid", "hypodiploid", (9, 1), False),
+        ("mitosis", "meiosis", (9, 1), False),
+        ("dicentric", "tricentric", (9, 1), False),
+        ("myeloblast", "myelocyte", (9, 1), False),
+    ],
+)
+def test_classes_that_a_slip_of_the_pen_made_two_are_named(one, other, numbers, alike):
+    listing = settled(Listing([], [one] * numbers[0] + [other] * numbers[1]))
+    assert any("slip of the pen" in line for line in listing.warnings) == alike and len(set(listing.labels)) == 2
+
+
+@pytest.mark.parametrize(
+    ("samples", "patients"),
+    [
+        (("TCGA-A1-A0S{p}-01A", "TCGA-A1-A0S{p}-11A-01-TSA"), "TCGA-A1-A0S{p}"),
+        (("P0{p}_T", "P0{p}_N"), "P0{p}"),
+        (("H12-1045{p}", "H12-1045{p} B"), "H12-1045{p}"),
+        (("t_{p}1", "n_{p}2"), ""),
+    ],
+)
+def test_samples_of_one_patient_are_one(samples, patients):
+    def read(parts, few=False):
+        kinds = [(label, p, i) for i, label in enumerate(CLASSES) for p in range(1, 3 if few else 5)]
+        owners = [samples[i].format(p=p) for _, p, i in kinds]
+        return settled(Listing([f"{label}{p}" for label, p, _ in kinds], [label for label, _, _ in kinds], owners, parts))
+
+    found = read(None)
+    assert set(found.patients) == (
+        {patients.format(p=p) for p in range(1, 5)} if patients else {s.format(p=p) for s in samples for p in range(1, 5)}
+    )
+    for other in (read(["train"] * 8), read(None, few=True)):  # too few, or split already: it is said, and nothing is joined
+        assert len(set(other.patients)) == len(other.files) and bool(other.warnings) == bool(patients)
+
+
+@pytest.mark.parametrize(("ending", "text"), [(".xml", "<object>\n<name>{}</name>"), (".json", '{{"shapes": [{{"label": "{}"}}]}}')])
+def test_an_annotation_of_another_class_than_its_folder_is_named(tmp_path, ending, text):
+    made(tmp_path, *of_both("{c}/{c}{i}.png"))
+    for c in CLASSES:
+        for i in range(4):
+            said = "Tumour" if i == 1 else "nucleus" if i == 2 else c
+            (tmp_path / c / f"{c}{i}{ending}").write_text(text.format(said))
+    wrong = [line for line in list_folder(tmp_path).warnings if "annotation" in line]
+    assert len(wrong) == 1 and wrong[0].startswith(
+        f"1 annotation file of another class than was taken: normal/normal1{ending} (Tumour, taken"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cells", "taken"),
+    [
+        (lambda i: (f"p{i % 4}", f"c{i % 8}"), "patient_id"),
+        (lambda i: (f"c{i % 8}", f"p{i % 4}"), "case_id"),
+        (lambda i: ("hospital", f"p{i % 4}"), "case_id"),
+        (lambda i: (f"p{i % 4}", f"c{i % 3}"), ""),
+    ],
+)
+def test_of_two_columns_of_patients_that_one_is_taken_within_which_the_other_lies(tmp_path, cells, taken):
+    files = of_both("{c}/{i}.png")
+    made(tmp_path, *files)
+    lines = [",".join([file, file.split("/")[0], *cells(i)]) for i, file in enumerate(files)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["file,label,patient_id,case_id", *lines]))
+    found = list_folder(tmp_path)
+    assert len(found.faults) == (not taken) and (not taken or f"patient: its column {taken}" in found.levels)
+    assert ("seem to, and none holds the others" in found.faults[0]) if found.faults else len(set(found.patients)) == 4

@@ -246,7 +246,8 @@ def test_an_overexposed_object_is_no_padding():
     ("shape", "kind", "words"),
     [
         ((30, 20, 3), np.float32, "3 bands of 32 bits \\(floating point\\)"),
-        ((30, 20, 5), np.uint8, "5 bands of 8 bits \\(whole numbers\\)"),
+        ((30, 20, 5), np.uint8, "5 bands of 8 bits \\(whole numbers, of which none is said to be a colour\\)"),
+        ((30, 20, 4), np.uint8, "4 bands of 8 bits \\(whole numbers, of which none is said to be a colour\\)"),
         ((30, 20), np.float64, "1 band of 64 bits \\(floating point\\)"),
     ],
 )
@@ -281,11 +282,32 @@ def test_fluorescence_in_one_colour_is_as_bright_as_in_gray(tmp_path, channel, m
     assert np.array_equal(decode(tmp_path / "colour.png").gray, decode(tmp_path / "gray.png").gray)
 
 
-def test_two_colours_are_read_by_luma_as_before(tmp_path):
-    colour = np.zeros((20, 20, 3), np.uint8)
-    colour[4:16, 4:16] = (100, 0, 200)
+def composite(offset=0, blue=60):
+    """A nucleus in DAPI's blue with the spots of two probes, on black; and where the nucleus is."""
+    colour, y = np.full((40, 40, 3), offset, np.uint8), np.arange(40)
+    nucleus = (y[:, None] - 20) ** 2 + (y - 19) ** 2 < 14**2
+    colour[nucleus, 2] += np.uint8(blue)
+    colour[12:15, 18:21, 0], colour[24:27, 16:19, 1] = 230, 230
+    return colour, nucleus
+
+
+@pytest.mark.parametrize(("offset", "kind"), [(0, np.uint8), (12, np.uint8), (0, np.uint16)])
+def test_a_composite_of_fluorescence_keeps_the_nucleus_under_its_spots(tmp_path, offset, kind):
+    colour, nucleus = composite(offset)
+    if kind is np.uint16:
+        pytest.importorskip("tifffile").imwrite(tmp_path / "x.tif", colour.astype(kind) * 200, photometric="rgb")
+    else:
+        Image.fromarray(colour).save(tmp_path / "x.tif")
+    gray = decode(tmp_path / "x.tif").gray
+    assert np.array_equal(gray > 0, nucleus) and gray.max() > 200  # luma keeps the spots alone: 0.114 * 60 is ground
+
+
+@pytest.mark.parametrize(("ground", "object_", "seen"), [((0, 0, 0), (120, 70, 150), 94), ((255, 255, 255), (100, 0, 200), 202)])
+def test_a_stain_is_read_by_luma(tmp_path, ground, object_, seen):
+    colour = np.full((20, 20, 3), ground, np.uint8)
+    colour[4:16, 4:16] = object_
     Image.fromarray(colour).save(tmp_path / "colour.png")
-    assert decode(tmp_path / "colour.png").gray.max() == 53  # 0.299 * 100 + 0.114 * 200
+    assert decode(tmp_path / "colour.png").gray.max() == seen  # 0.299 R + 0.587 G + 0.114 B
 
 
 def test_a_tiff_of_two_bands_is_refused_unless_the_second_is_transparency(tmp_path):

@@ -19,7 +19,7 @@ from trainables.data.copies import Framed
 from trainables.data.laboratory import ELSEWHERE
 from trainables.data.look import look
 from trainables.data.normal import Normal
-from trainables.data.open import decode
+from trainables.data.open import Decoded, decode
 from trainables.data.read import read_images
 from trainables.data.readers import each
 from trainables.data.synthetic_clusters import cluster_set
@@ -61,14 +61,14 @@ def ended(item, parent):
 
 def test_many_files_are_read_by_processes_exactly_as_by_threads(files, many_cores, monkeypatch):
     def read(**how):
-        frames: list[Framed] = []
+        frames: list[tuple[Framed, Decoded]] = []
         images, areas, notes, faults = read_images(files, 96, 64, normal=Normal(width=15.0, gray=190.0), frames=frames, **how)
         return (
             images.tobytes(),
             areas.tobytes(),
             notes,
             faults,
-            [[v.tobytes() if isinstance(v, np.ndarray) else v for v in astuple(f)] for f in frames],
+            [[v.tobytes() if isinstance(v, np.ndarray) else v for v in (*astuple(f), *said.traits)] for f, said in frames],
         )
 
     def looks():

@@ -827,7 +827,7 @@ def test_a_copy_under_another_individual_keeps_both_on_one_side(setting, tmp_pat
     pack = scl.read(folder_of(tmp_path, copy, lambda i: {"patient": copy.patients[i]}), READ)
     [both] = [pair for pair in pack.ties if len({pack.patients[i] for i in pair}) > 1]
     assert {pack.files[i] for i in both} == {setting.pack.files[7], setting.pack.files[7].replace("/", "/other_")}
-    assert any("near duplicates kept on one side" in note for note in pack.notes)
+    assert any("kept on one side of each split" in note for note in pack.notes)
 
 
 def test_individuals_are_taken_from_the_names_of_files_where_that_is_asked_for(setting, tmp_path):

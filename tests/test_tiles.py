@@ -184,6 +184,15 @@ def test_a_cells_nucleus_is_cut_out_and_regions_and_ignored_objects_are_left_out
     assert "1 annotation left out as regions" in out and "2 objects without a class" in out
 
 
+def test_a_nucleus_that_was_detected_twice_is_one_cell_and_one_of_two_types_is_said(tmp_path, capsys):
+    again = [feature(tuple(np.add(box, (1, 0, 1, 0)).tolist()), name) for box, name in ((BOXES[0], "Other"), (BOXES[2], "Stroma"))]
+    touching = feature((30, 40, 40, 54), "Immune cells")
+    status, pack, out, err = prepared("qupath", drawn(tmp_path / "q", [*FOUR, *again, touching]), tmp_path, capsys)
+    assert status == 1 and pack.labels.tolist() == [OTHER, INFLAMMATORY, EPITHELIAL, SPINDLE, INFLAMMATORY]
+    assert "1 object left out, each of which lies on another one" in out and "Other 1 = miscellaneous" in out
+    assert "a: object 6: it lies on object 3, which is of another type" in err
+
+
 def test_annotations_alone_are_cells_as_are_those_of_old_files(tmp_path, capsys):
     old = feature(BOXES[0], kind="")
     old["id"] = "PathAnnotationObject"

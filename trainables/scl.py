@@ -676,7 +676,7 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
         if pack.patients is None
         else f"{len(set(pack.patients)):,} individuals, each kept in one part of the split"
     )
-    tied = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
+    tied = f"{len(ties)} pairs of copies, views and parts of one kept on one side of each split (see `python -m search data check`)"
     return replace(pack, ties=ties, notes=(*pack.notes, note, *([tied] if ties else [])))
 
 

@@ -696,7 +696,7 @@ def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = N
     if classes is not None:
         return pack
     ties = tuple(dict.fromkeys((*pack.ties, *ties_of(near_duplicates(pack.images, pack.files), pack.patients))))
-    note = f"{len(ties)} pairs of near duplicates kept on one side of each split (`python -m search data check` lists them)"
+    note = f"{len(ties)} pairs of copies, views and parts of one kept on one side of each split (see `python -m search data check`)"
     return replace(pack, ties=ties, notes=(*pack.notes, note) if ties else pack.notes)
 
 

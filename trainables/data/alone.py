@@ -29,7 +29,8 @@ def image_settings(canvas: int, size: int, normal: Normal, every_turn: bool = Fa
         f"which is averaged by area to {size} x {size}"
     )
     words = {
-        "gray": "luma (ITU-R 601), 0 to 255; more than 8 bits are scaled from the image's own range; upright as EXIF says, first page",
+        "gray": "luma (ITU-R 601), 0 to 255, of fluorescence in colours the brightest band; more than 8 bits are scaled from the "
+        "image's own range; upright as EXIF says, first page",
         "inversion": "a white ground is inverted, so that objects are bright on black; ground is told by "
         "the border and the extremes of the gray values",
         "ground": f"pixels within {TOLERANCE} gray levels of the ground become 0, the others their distance from it",

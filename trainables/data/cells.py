@@ -19,9 +19,11 @@ from trainables.data.ground import TOLERANCE
 from trainables.data.listing import part_faults
 from trainables.data.look import Seen, near, seen_of
 from trainables.data.open import Decoded, FileFault, UnreadableError, decoded_of, open_image, picture_of, unreadable_fault
+from trainables.data.overlaps import shared_fields
 from trainables.data.pack import Masks, Pack, load_pack, make_pack
 from trainables.data.read import class_indices, said_first, said_of, torn_copies
 from trainables.data.readers import each
+from trainables.data.size import told_by_files
 from trainables.data.words import count, few, shown
 from trainables.parts.errors import RequestError
 
@@ -51,7 +53,17 @@ def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
     pack = make_pack(images, labels, order, listing.names, listing.patients, areas, notes, parts, Masks.of(masks))
     if torn := torn_copies(pack):
         raise RequestError(*torn)
-    return pack if seen is None else replace(pack, ties=(*listing.series, *_ties(pack, seen)))
+    if seen is None:
+        return pack
+    place = sorted(seen)
+    shared, words = shared_fields(
+        [seen[i].frame.marks for i in place], pack.patients and [pack.patients[i] for i in place], [pack.files[i] for i in place]
+    )
+    fields = [(place[i], place[j]) for i, j in shared]
+    pack = replace(pack, ties=(*listing.series, *fields, *_ties(pack, seen)))
+    return replace(
+        pack, notes=(*pack.notes, *words, *told_by_files([seen[i].said.traits if i in seen else () for i in range(len(pack))], pack))
+    )
 
 
 def _ties(pack: Pack, seen: Mapping[int, Seen]) -> tuple[tuple[int, int], ...]:

@@ -17,10 +17,11 @@ from trainables.data.ground import TOLERANCE
 from trainables.data.listing import Listing, class_faults
 from trainables.data.look import Seen, look, near
 from trainables.data.open import blank_fault, unreadable_fault
+from trainables.data.overlaps import shared_fields
 from trainables.data.pack import make_pack
 from trainables.data.read import said_of
 from trainables.data.readers import each
-from trainables.data.size import size_baseline
+from trainables.data.size import size_baseline, told_by_files
 from trainables.data.split import given_split, split
 from trainables.data.words import PARTS, class_order, count, few, shown
 from trainables.parts.errors import RequestError
@@ -135,6 +136,8 @@ def inspect_folder(
             "object counts as "
             "often as it has copies; keep the originals alone, the training makes views of its own"
         )
+    shared, words = shared_fields([s.frame.marks for s in seen], patients, files)
+    found.warnings += words
     if patients is not None:
         across = [members for members in same if len({patients[i] for i in members}) > 1]
         if across:
@@ -156,11 +159,17 @@ def inspect_folder(
         found.given_parts = {name: listing.parts.count(name) for name in PARTS}
         side = np.array([listing.parts[i] for i in good], object)
         _check_sides("the split that comes with the data", side, files, patients, same, close, found)
+        torn = [f"{files[i]} ({side[i]}) ~ {files[j]} ({side[j]})" for i, j in shared if side[i] != side[j]]
+        if torn:
+            found.warnings.append(
+                f"the split that comes with the data: parts of one field on two sides, {count(len(torn), 'pair')}: {few(torn, 3)}; "
+                "what they share is learned and tested: split by slide or field"
+            )
     if len(order) > 1 and not found.faults:
         try:
             place = {index: i for i, index in enumerate(good)}
             series = [(place[i], place[j]) for i, j in listing.series if i in place and j in place]
-            pack = replace(pack, ties=(*series, *ties_of(close, patients)))
+            pack = replace(pack, ties=(*series, *shared, *ties_of(close, patients)))
             sides = given_split(pack, fractions, seed) if given else split(pack, fractions, seed)
         except RequestError as error:
             found.faults += error.faults
@@ -173,6 +182,7 @@ def inspect_folder(
                 _check_sides("the split that a study makes", side, files, patients, same, close, found)
     if len(order) > 1:
         found.size_baseline = size_baseline(pack)
+        found.warnings += told_by_files([s.said.traits for s in seen], pack)
     return found
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from trainables.data.find import list_folder
 from trainables.data.listing import UNKNOWN
 from trainables.data.open import Decoded, UnreadableError, decode
+from trainables.data.overlaps import NO_MARKS, landmarks_of, overlapping
 from trainables.data.pack import Pack, pixel_keys
 from trainables.data.readers import each
 from trainables.data.rotation import agree, polar, polar_frame, turned_pairs
@@ -48,6 +49,7 @@ class Framed:
     size: tuple[int, int]  # height, width
     whole: np.ndarray  # float16, all of the frame, see `reduced`
     tissue: np.ndarray | None  # the same by the file's own gray, where the frame holds no ground that tells an object from it
+    marks: np.ndarray  # where it may be a part of a field, see `overlaps.landmarks_of`; none where it is one object
 
     @classmethod
     def of(cls, decoded: Decoded) -> Framed:
@@ -55,7 +57,8 @@ class Framed:
         border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
         whole = decoded.luma is not None and np.count_nonzero(border) >= FILLED * len(border)
         tissue = polar_frame(decoded.luma, ground=False) if whole else None
-        return cls(polar_frame(gray), decoded.framed or bool(border.any()), (gray.shape[0], gray.shape[1]), reduced(gray), tissue)
+        marks = landmarks_of(decoded.luma) if whole else NO_MARKS
+        return cls(polar_frame(gray), decoded.framed or bool(border.any()), (gray.shape[0], gray.shape[1]), reduced(gray), tissue, marks)
 
     @property
     def tall(self) -> float:
@@ -284,6 +287,11 @@ def _shared(mine: Sequence[_Look], theirs: Sequence[_Look]) -> Shared:
     frames = [[look.frame for look in some if look.frame is not None] for some in (theirs, mine)]
     if all(frames):
         pairs += framed_pairs(*frames)
+        pairs += [(i, j, 1.0) for i, j in overlapping([frame.marks for frame in frames[0]], [frame.marks for frame in frames[1]])]
     near = sorted({i: f"{mine[j].name} ~ {theirs[i].name}" for i, j, _ in pairs}.values())
-    words = f"{count(len(near))} of {len(theirs):,} are near duplicates of images in the study's own set: {few(near, 3)}" if near else ""
+    words = (
+        f"{count(len(near))} of {len(theirs):,} are near duplicates of images in the study's own set, or show a part of one: {few(near, 3)}"
+        if near
+        else ""
+    )
     return Shared(words) if len(near) >= max(2, SAME_SET * len(theirs)) else Shared("", words)

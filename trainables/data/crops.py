@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 from scipy.ndimage import find_objects, label
+from scipy.spatial import cKDTree
 
 from trainables.data.open import Decoded
 
@@ -18,6 +19,7 @@ SMALLEST = 10  # pixels: a nucleus that a tile's border cuts down to less shows 
 SPECK = 0.1  # of a cell's largest part: smaller ones are slips of the pen
 MOST_PARTS = 2  # of a cell, which another one may lie across
 MOST_OF_TILE, WIDE = 0.25, 4096  # part of a tile, and pixels: what takes more than both is no single cell
+ON_EACH_OTHER = 0.6  # intersection of two boxes by their union: of nuclei that touch or overlap less
 NUMBERED = 0.2  # of a set's numbers that are no single cell, above which its masks are taken not to number cells at all
 
 
@@ -46,6 +48,7 @@ class Tile:
     said: Decoded | None = None  # what was done to its image, without the pixels
     untyped: int = 0  # cells without a type, or too small to show one, left out
     joined: int = 0  # numbers of a mask that are no single cell, left out
+    doubled: int = 0  # objects that lie on another one of their type, left out
     outside: int = 0  # objects that lie beyond the tile, left out
     clipped: int = 0  # boxes that reached beyond the tile
     regions: int = 0  # outlines around many cells, left out
@@ -86,6 +89,31 @@ def joined_fault(tiles: Sequence[Tile]) -> str:
         f"a mask must give each cell a number of its own, {joined:,} of {joined + cells:,} numbers stand for several cells: these masks "
         "say where cells of a type are and not which pixels are one cell's; number the cells with a program that separates touching nuclei"
     )
+
+
+def without_doubled(tile: Tile) -> list[int]:
+    """Takes the later of two cells that lie on each other out of a tile, as where a detection was run twice; where they are of two types,
+    that is a fault. Which are left."""
+    boxes = np.array([(c.top, c.left, c.bottom, c.right) for c in tile.cells], float).reshape(-1, 4)
+    if not len(boxes):
+        return []
+    sides = boxes[:, 2:] - boxes[:, :2]
+    near = cKDTree((boxes[:, :2] + boxes[:, 2:]) / 2).query_pairs(float(np.median(sides)) / 2, output_type="ndarray")
+    a, b = boxes[near[:, 0]], boxes[near[:, 1]]
+    both = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(1)
+    gone = set[int]()
+    for i, j in sorted(near[both >= ON_EACH_OTHER * (sides.prod(1)[near].sum(1) - both)].tolist()):
+        if i in gone or j in gone:
+            continue
+        gone.add(j)
+        one, other = tile.cells[i], tile.cells[j]
+        if one.kind == other.kind:
+            tile.doubled += 1
+        else:
+            tile.faults.append(f"object {other.name}: it lies on object {one.name}, which is of another type; remove one of them")
+    kept = [i for i in range(len(tile.cells)) if i not in gone]
+    tile.cells = [tile.cells[i] for i in kept]
+    return kept
 
 
 def dark_part(part: np.ndarray) -> np.ndarray:

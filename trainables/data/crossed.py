@@ -8,23 +8,28 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from trainables.data.mixed_names import MARKER, STAIN
+
 MOST_VIEWS = 4
 TIMES_AS_MANY = 2  # objects of a class as views
 MISSING = 0.1  # of the objects, of which a view may be gone
 _GUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
-_RUNS = re.compile(r"[^\W\d_]+|\d+|[\W_]+")
+_SHOWN = re.compile(rf"(?:{STAIN}|{MARKER})", re.IGNORECASE)
+_RUNS = re.compile(rf"(?<![^\W_]){_SHOWN.pattern}(?![^\W_])|[^\W\d_]+|\d+|[\W_]+", re.IGNORECASE)
 _IN_THE_MIDDLE = {"channel", "ch", "c", "kanal", "w", "wavelength", "t", "time", "z", "plane", "slice"}
 
 
 def crossed(files: Sequence[str], labels: Sequence[str]) -> list[str]:
     """The rest of each name, equal for the views of one object: where one place of all names has a few values, of which every other part
-    of the names has each. It is the last place that differs, or stands behind a word for channels. [] where there is none."""
+    of the names has each. It names stains, or is the last place that differs, or stands behind a word for channels. [] where there is
+    none."""
     folders = [PurePosixPath(name).parent.as_posix() for name in files]
     runs = [_RUNS.findall(_GUID.sub("", PurePosixPath(name).stem)) for name in files]
     if len({tuple(_kind(run) for run in name) for name in runs}) != 1:
         return []
     alike = _alike(runs, labels)
-    for places in alike[-1:] + [same for same in alike[:-1] if all(_before(name, same[0]) in _IN_THE_MIDDLE for name in runs)]:
+    stains = [same for same in alike if any(all(_SHOWN.fullmatch(name[i]) for name in runs) for i in same)]
+    for places in stains + alike[-1:] + [same for same in alike[:-1] if all(_before(name, same[0]) in _IN_THE_MIDDLE for name in runs)]:
         rests = [
             "/".join([folder, "".join(run for i, run in enumerate(name) if i not in places)])
             for folder, name in zip(folders, runs, strict=True)
@@ -36,7 +41,7 @@ def crossed(files: Sequence[str], labels: Sequence[str]) -> list[str]:
 
 
 def _kind(run: str) -> str:
-    return "0" if run.isdecimal() else "a" if run.isalpha() else run
+    return "0" if run.isdecimal() else "a" if run.isalpha() or _SHOWN.fullmatch(run) else run
 
 
 def _before(name: Sequence[str], place: int) -> str:

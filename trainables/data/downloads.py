@@ -18,6 +18,7 @@ import numpy as np
 from trainables.data.crops import Tile, crop, dark_part, window
 from trainables.data.labels import consep_cells, nucls_cells
 from trainables.data.open import SUFFIXES, UnreadableError, read_picture
+from trainables.data.placed import placed_on
 from trainables.parts.machine import cpus
 
 
@@ -33,12 +34,6 @@ class Download:
     cells: int  # in the publication; 0: there is none
     tiles: int
 
-
-# Where on its slide a tile lies, at the end of its name, as QuPath and other programs write it.
-PLACED = re.compile(
-    r"(?<=.)(?:[ _-]*\[[^\]]*\bx=-?\d+[^\]]*\by=-?\d+[^\]]*\]|[ _-]+x[=_]?\d+[ _-]+y[=_]?\d+(?:[ _-]+[wh][=_]?\d+)*)(?:\.ome)?$",
-    re.IGNORECASE,
-)
 
 DOWNLOADS = {
     "consep": Download("Images", "Labels", ".mat", consep_cells, 2, 24319, 41),
@@ -88,7 +83,7 @@ def patient_of(tile: str) -> str:
     """The TCGA participant in a tile's name, TCGA-A1-A0SP of TCGA-A1-A0SP-DX1_id-..._left-...; else its slide, where the name says where on
     it the tile lies: slide of `slide [x=512,y=0]` and of slide_x512_y0; else the tile itself."""
     found = re.search(r"TCGA-[A-Za-z0-9]+-[A-Za-z0-9]+", tile)
-    return found[0] if found else PLACED.sub("", tile)
+    return found[0] if found else placed_on(tile) or tile
 
 
 def _apart(work: Callable[..., Tile], jobs: Sequence[tuple[str, Path | None, Path | None]]) -> list[Tile]:

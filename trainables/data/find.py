@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from trainables.data.annotated import contradicted
 from trainables.data.listing import MANIFEST, Listing, settled
 from trainables.data.manifest import from_manifest
 from trainables.data.masks import without_masks
@@ -85,6 +86,7 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
     listing = settled(listing, group)
     listing.series, said = tied_series(listing.names, listing.labels, listing.patients, listing.parts)
     listing.warnings += said
+    listing.warnings += contradicted(folder, tree.others, listing)
     return listing
 
 

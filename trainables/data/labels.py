@@ -19,7 +19,11 @@ from trainables.data.open import UnreadableError
 CONSEP_CLASSES = ("miscellaneous", "inflammatory", "epithelial", "spindle")
 # The published label files know seven types: 1 other, 2 inflammatory, 3 healthy epithelial, 4 malignant epithelial, 5 fibroblast, 6 muscle,
 # 7 endothelial (Graham et al. 2019). Files that were merged before know four.
-CONSEP_SCHEMES = {7: {1: 0, 2: 1, 3: 2, 4: 2, 5: 3, 6: 3, 7: 3}, 4: {1: 0, 2: 1, 3: 2, 4: 3}}
+CONSEP_SCHEMES = {
+    7: {1: 0, 2: 1, 3: 2, 4: 2, 5: 3, 6: 3, 7: 3},
+    5: {1: 2, 2: 1, 3: 3, 4: 0, 5: 2},  # PanNuke's numbers in files of this form, as HoVer-Net writes them
+    4: {1: 0, 2: 1, 3: 2, 4: 3},
+}
 NUCLS_CLASSES = ("tumor", "stromal", "sTILs", "apoptotic", "other")
 NUCLS_TYPES = {  # raw, main and super classification of the published tables; `correction_` before a raw type is the same type
     "tumor": 0, "mitotic_figure": 0, "fibroblast": 1, "vascular_endothelium": 1, "macrophage": 1, "lymphocyte": 2, "plasma_cell": 2,

@@ -4,13 +4,17 @@ a manifest give one thing, and so that a user reads in one line what was taken f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainables.data.misspelt import misspelt
+from trainables.data.mixed_names import one_patient
 from trainables.data.words import KARYOTYPE, PARTS, as_karyotype, class_order, count, few, is_missing, part_of, seen, shown, them, united
 
 MANIFEST = "manifest.csv"
+FEWEST = 3  # patients of a class, of which a split can give each part one
 UNKNOWN = "unknown: "  # before the name of a file whose patient is not known: the patient that it counts as
 
 
@@ -69,6 +73,10 @@ def settled(listing: Listing, group: str = "patient") -> Listing:
         listing.labels = [karyotype[name] for name in listing.labels]
         listing.notes.append(f"class names taken as chromosomes: {few(odd)}")
     _chromosomes(listing)
+    if alike := misspelt(Counter(listing.labels)):
+        listing.warnings.append(
+            f"class names that differ by a slip of the pen, each a class as they stand: {few(alike)}; give them one name if they are one"
+        )
     if listing.patients is not None:
         unknown = [is_missing(name) for name in listing.patients]
         named = [shown(seen(name)).strip() for name, gone in zip(listing.patients, unknown, strict=True) if not gone]
@@ -76,6 +84,8 @@ def settled(listing: Listing, group: str = "patient") -> Listing:
         rest = iter(one)
         files = listing.names
         listing.patients = [UNKNOWN + files[i] if gone else next(rest) for i, gone in enumerate(unknown)] if one else None
+        if group == "patient" and listing.patients is not None:
+            _one_patient(listing)
         if several:
             listing.notes.append(f"{group}s in more than one spelling, each taken as one: {few(several)}")
         if any(unknown) and one:
@@ -88,6 +98,25 @@ def settled(listing: Listing, group: str = "patient") -> Listing:
             listing.faults.append(f"the manifest's split must be train, val or test, {len(odd)} are not: {few(odd)}; correct them")
         listing.parts = given
     return listing
+
+
+def _one_patient(listing: Listing) -> None:
+    """A patient's samples, sites and blocks become one patient where each class keeps several and no split came with them; else they are
+    named."""
+    assert listing.patients is not None
+    owner = one_patient(listing.patients)
+    if not owner:
+        return
+    joined = [owner.get(name, name) for name in listing.patients]
+    said = few([f"{name} = {of}" for name, of in sorted(owner.items())], 4)
+    of_class = Counter(label for _, label in set(zip(joined, listing.labels, strict=True)))
+    if min(of_class.values()) >= FEWEST and listing.parts is None:
+        listing.patients = joined
+        listing.warnings.append(f"patients called as samples of one are, taken as one: {said}; number them otherwise if they are several")
+    else:
+        listing.warnings.append(
+            f"patients called as samples of one are: {said}; if they are one, a split parts them: give them one name in a column patient"
+        )
 
 
 def _chromosomes(listing: Listing) -> None:

@@ -93,7 +93,10 @@ def from_manifest(folder: Path, tables: Sequence[str], found: Sequence[str], gro
         listing.levels.append(f"part: {of}")
     said_by_folders(title, group, listing)
     unused = [column for column in columns if column and column not in ("file", "label", "split")]
-    if unused and group not in columns and listing.patients is None:  # a patient under another name would be parted without a word
+    named = any(same(column) in PATIENT_HEADS for column in unused)  # of several, which are a fault
+    if (
+        unused and not named and group not in columns and listing.patients is None
+    ):  # a patient under another name would be parted without a word
         listing.notes.append(
             f"{title} has no column {group}, so that a split may part a patient; "
             f"if one of its other columns ({few(unused)}) names the patient, call it {group}"
@@ -143,12 +146,17 @@ def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, ti
     found = list(columns)
     if group == "patient" and group not in found:
         called = [i for i, column in enumerate(found) if same(column) in PATIENT_HEADS]
-        if len(called) == 1:
-            found[called[0]] = "patient"
+        if (owner := _coarsest(called, rows)) is not None:
+            if len(called) > 1:
+                listing.warnings.append(
+                    f"{title}: its columns {few([found[i] for i in called])} may name the patients, {found[owner]} was taken: each of the "
+                    "others lies within one of it; call the right one patient if it is another"
+                )
+            found[owner] = "patient"
         elif called:
             listing.faults.append(
-                f"one column may name the patients, {few([found[i] for i in called])} seem to; call one of them patient, and the "
-                "others otherwise"
+                f"one column may name the patients, {few([found[i] for i in called])} seem to, and none holds the others within it; call "
+                "one of them patient"
             )
     if "split" not in found:
         values = {i: {row[i].strip() for row in rows if i < len(row)} - {""} for i, c in enumerate(found) if c and c not in (*KNOWN, group)}
@@ -175,6 +183,19 @@ def _meant(columns: Sequence[str], rows: Sequence[Sequence[str]], group: str, ti
             else:
                 listing.warnings.append(f"{said} and not only train, val and test, and is not taken as the split")
     return found
+
+
+def _coarsest(columns: Sequence[int], rows: Sequence[Sequence[str]]) -> int | None:
+    """Of columns that may name patients the one within whose values each value of the others lies, as the cases of a patient do; of equals
+    the first. None where there is none. One that names nobody, or one value for all, does not count where another one does."""
+    cells = {i: [row[i].strip() if i < len(row) else "" for row in rows] for i in columns}
+    kinds = {i: {same(cell) for cell in own if not is_missing(cell)} for i, own in cells.items()}
+    telling = [i for i in columns if len(kinds[i]) > 1 or len(columns) == 1]
+    for i in telling:
+        pairs = ([(same(a), same(b)) for a, b in zip(cells[j], cells[i], strict=True) if not is_missing(a)] for j in telling if j != i)
+        if all(len(set(some)) == len({a for a, _ in some}) for some in pairs):
+            return i
+    return None
 
 
 def _like_split(column: str, values: set[str]) -> bool:
@@ -206,7 +227,7 @@ def _sound_head(title: str, columns: Sequence[str], group: str, listing: Listing
         faults.append(f"the group column must stand in {title}, there is no '{group}' among {', '.join(present)}; name one of these")
     for column in present:
         near = difflib.get_close_matches(column.lower(), [name for name in KNOWN if name not in columns], 1, 0.8)
-        if near and column not in (*KNOWN, group):
+        if near and column not in (*KNOWN, group) and same(column) not in PATIENT_HEADS:
             faults.append(
                 f"{title}: unknown column '{column}'; did you mean '{near[0]}'? rename it, or name it unlike a column that has a meaning"
             )

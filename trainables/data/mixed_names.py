@@ -5,16 +5,27 @@ is a patient and a class."""
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 
 PATIENT_WORDS = {
     "p", "pat", "patient", "patients", "case", "subject", "sub", "subj", "id", "slide", "donor", "sample", "individual", "ind",
     "person", "karyotype", "metaphase", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal", "uid", "pid",
 }  # fmt: skip
+STAIN = r"dapi|hoechst|fitc|e?gfp|rfp|yfp|cfp|m?cherry|tritc|cy\d|bright ?field|bf|dic|merged?|composite"  # or another channel
+MARKER = r"p(?:16|21|27|40|53|57|63|120)|ki ?67|cd\d{1,3}|her2|er|pr|pan ?ck|vimentin"  # a protein that is stained for
 DATE = re.compile(r"(?:19|20)\d\d([-_. ]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])|(?:[0-3]?\d)([-_. ])(?:[0-3]?\d)\2(?:19|20)\d\d")
 
 YEAR = re.compile(r"(?:19[89]|20[0-3])\d")
 ACCESSION = re.compile(  # of a pathologist, H12-10457, CG19-423 or 19.0423 before a point; of a TCGA participant
     r"TCGA-[A-Z\d]+-[A-Z\d]+|(?<![A-Z\d])(?:[A-Z]{0,3}\d{2,4}-\d{4,7}[A-Z]{0,3}|[A-Z]{1,3}\d{2}-\d{3})(?=[ _-]|$)|^\d{2}\.\d{4,6}(?=\.\d)",
+    re.IGNORECASE,
+)
+# A patient's samples: of a TCGA participant (01A is the tumour, 11A normal tissue), sites, sides, times, blocks.
+_SAMPLE = re.compile(
+    r"(?P<of>TCGA-[A-Z\d]{2}-[A-Z\d]{4})-\d\d.*"
+    r"|(?P<also>.*\d.*?)[ _.-]+(?:t|n|tumou?r|normal|healthy|control|pre|post|before|after|left|right|l|r|met|metastas[ie]s|primary|relapse"
+    r"|recurrence|diagnosis|remission|follow[ _-]?up|biopsy|resection|(?:sample|block|slide|section|visit|tp|s|v)[ _-]?\d{1,2}|[a-d])",
     re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"(.*[^\W\d_])[\W_]*(\d+)")
@@ -50,3 +61,11 @@ def _numbered(names: set[str]) -> bool:
             return False
         of.setdefault(match[1].casefold(), []).append(match[2])
     return sum(len(numbers) > 1 for numbers in of.values()) > 1 and all(len(word) > 1 for word in of)
+
+
+def one_patient(names: Sequence[str]) -> dict[str, str]:
+    """Name -> patient, of names that are called as samples of one patient are, two of one at least: P01_T and P01_N, or two barcodes of one
+    TCGA participant."""
+    found = {name: match["of"] or match["also"] for name in set(names) if (match := _SAMPLE.fullmatch(name))}
+    several = Counter([*found.values(), *(set(names) & set(found.values()))])
+    return {name: of for name, of in found.items() if several[of] > 1}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 
-from trainables.data.series import STAIN
+from trainables.data.mixed_names import STAIN
 from trainables.data.stems import copied_folders
 from trainables.data.words import class_order, few, part_of, same, shown
 

@@ -15,21 +15,18 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
+from trainables.data.gray import UnreadableError, by_depth, gray_of, is_lit, scaled
 from trainables.data.ground import TOLERANCE, on_black
 from trainables.data.stand_ins import is_pointer, text_link
+from trainables.data.traits import traits_of
 from trainables.data.words import count, few, them
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LARGEST = 40_000_000  # pixels of one file; a frame of a microscope's camera has up to 25 million, a whole-slide image thousands of millions
 AT_ONCE = 4_000_000  # pixels: larger files are opened one at a time, so that eight readers hold a few hundred megabytes
-TRACE = 16  # times as bright, from which on a channel holds the picture alone
 one_large = threading.Lock()  # processes that read together have one between them, see `readers`
 # What Pillow's readers raise on damaged files.
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, OverflowError, MemoryError)
-
-
-class UnreadableError(ValueError):
-    """Why an image cannot be used, in a few words."""
 
 
 class FileFault(str):
@@ -51,6 +48,7 @@ class Opened:
     deep: np.ndarray | None  # float64 (h, w) or (h, w, bands) where a band has more than 8 bits
     pages: int  # a TIFF may hold several; the first is taken
     turned: bool  # by what the file says of its orientation
+    traits: tuple[str, ...] = ()  # see `traits.TRAITS`
 
     @property
     def most(self) -> float:
@@ -70,6 +68,7 @@ class Decoded:
     unsure: str = ""  # why the ground may be another one than was taken, in a few words
     framed: bool = False  # a frame of another ground was cut away
     most: float = 0.0  # the highest value of a file of more than 8 bits
+    traits: tuple[str, ...] = ()  # see `traits.TRAITS`
     luma: np.ndarray | None = None  # float32 (h, w) in 0..255, as the file has it, ground and all
 
     @property
@@ -93,11 +92,12 @@ def open_image(path: Path) -> Opened:
                 raise UnreadableError(reason)
             with one_large if width * height > AT_ONCE else nullcontext():
                 raw = _raw(opened)
+                traits = traits_of(opened)
                 pages = int(getattr(opened, "n_frames", 1))
                 turned = opened.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
                 deep = _deep(path, opened, raw)
                 opened.load()
-                return Opened(ImageOps.exif_transpose(opened), deep, pages, turned)
+                return Opened(ImageOps.exif_transpose(opened), deep, pages, turned, traits)
     except UnreadableError:
         raise
     except Image.DecompressionBombError:
@@ -149,10 +149,12 @@ def _unknown_tiff(path: Path) -> str:
     kinds = {2: "whole numbers with a sign", 3: "floating point", 5: "complex integers", 6: "complex numbers"}
     bits, kind = _sample_of(directory)
     bands = int(np.max(directory.get(277, 1)))
-    if not bits or (bits in (1, 8, 16) and bands in (1, 3, 4) and kind in (0, 1)):
+    as_colours = directory.get(262) not in (0, 1)  # PhotometricInterpretation: white or black is 0, and nothing says what the bands are
+    if not bits or (bits in (1, 8, 16) and kind in (0, 1) and (bands == 1 or (bands in (3, 4) and as_colours and directory.get(284) != 2))):
         return ""  # these are read: it is damaged
+    said = "" if as_colours or bands == 1 else ", of which none is said to be a colour"
     return (
-        f"a TIFF of {count(bands, 'band')} of {bits} bits ({kinds.get(kind, 'whole numbers')}), which is not read; "
+        f"a TIFF of {count(bands, 'band')} of {bits} bits ({kinds.get(kind, 'whole numbers')}{said}), which is not read; "
         "save it as gray or RGB of 8 or 16 bits"
     )
 
@@ -191,55 +193,29 @@ def _replaced(args: Any, old: str, new: str) -> Any:
     return new if args == old else tuple(new if word == old else word for word in args)
 
 
-def scaled(values: np.ndarray) -> np.ndarray:
-    """float32 0..255 of deeper values, from their own range; a few hot pixels, far above all others, do not set it."""
-    if not np.isfinite(values).all():
-        raise UnreadableError("holds values that are not finite")
-    low, high = float(values.min()), float(values.max())
-    if values.size >= 2000:
-        most = float(np.partition(values.ravel(), -values.size // 1000)[-values.size // 1000])
-        high = most if high - most > 2 * (most - low) > 0 else high
-    if high <= low:
-        return np.zeros(values.shape, np.float32)
-    return np.clip((values - low) * (255.0 / (high - low)), 0, 255).astype(np.float32)
-
-
-def _by_depth(values: np.ndarray) -> np.ndarray:
-    """float32 0..255 of colours, by the depth that holds their highest value: those of a copy of 8 bits, whatever is on the image."""
-    bits = next((bits for bits in (8, 10, 12, 14) if values.max() < 2**bits), 16)
-    return np.clip(values * (255.0 / (2**bits - 1)), 0, 255).astype(np.float32)
-
-
-def _one_channel(tops: Sequence[float]) -> int | None:
-    """The channel that alone holds the picture, as DAPI's blue does; None where others hold more than a trace."""
-    most = max(range(len(tops)), key=lambda channel: tops[channel])
-    return most if tops[most] > 0 and all(TRACE * top <= tops[most] for i, top in enumerate(tops) if i != most) else None
-
-
-def _gray_of(image: Image.Image) -> np.ndarray:
-    """float32 (h, w): luma; of fluorescence in one colour that channel, of whose blue luma would leave a ninth."""
-    channel = _one_channel([top for _, top in image.getextrema()]) if image.mode == "RGB" else None
-    return np.asarray(image.convert("L") if channel is None else image.getchannel(channel), dtype=np.float32)
-
-
 def gray_and_alpha(opened: Opened) -> tuple[np.ndarray, np.ndarray | None]:
-    """float32 (h, w) in 0..255, by luma (ITU-R 601) or the one channel that is not black, and alpha in 0..1 or None."""
+    """float32 (h, w) in 0..255, see `gray_of`, and alpha in 0..1 or None."""
     image, deep = opened.image, opened.deep
     if deep is not None:
         if deep.ndim == 2:
             return scaled(deep), None
-        bands = deep[..., :3] if deep.shape[2] >= 3 else deep[..., :1]
-        channel = _one_channel(bands.max((0, 1)).tolist()) if bands.shape[2] == 3 else 0
-        luma = bands @ np.array([0.299, 0.587, 0.114]) if channel is None else bands[..., channel]
         alpha = (deep[..., -1] / 65535).astype(np.float32) if deep.shape[2] in (2, 4) else None
-        return scaled(luma), (None if alpha is None or alpha.min() == 1 else alpha)
+        return scaled(gray_of(deep[..., :3] if deep.shape[2] >= 3 else deep[..., :1])), _unless_solid(alpha)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        alpha = np.asarray(rgba.getchannel("A"), dtype=np.float32) / 255
-        return _gray_of(rgba.convert("RGB")), (None if alpha.min() == 1 else alpha)
-    if image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")
-    return _gray_of(image), None
+        return _gray(rgba.convert("RGB")), _unless_solid(np.asarray(rgba.getchannel("A"), dtype=np.float32) / 255)
+    return _gray(image if image.mode in ("L", "RGB") else image.convert("RGB")), None
+
+
+def _unless_solid(alpha: np.ndarray | None) -> np.ndarray | None:
+    return None if alpha is None or alpha.min() == 1 else alpha
+
+
+def _gray(image: Image.Image) -> np.ndarray:
+    """float32 (h, w) of an image of 8 bits a band, gray or RGB."""
+    if image.mode == "RGB" and is_lit(bands := np.asarray(image)):
+        return np.asarray(bands.max(2), dtype=np.float32)
+    return np.asarray(image.convert("L"), dtype=np.float32)
 
 
 def decode(path: Path, tolerance: int = TOLERANCE) -> Decoded:
@@ -252,7 +228,8 @@ def decoded_of(opened: Opened, tolerance: int = TOLERANCE) -> Decoded:
     gray, alpha = gray_and_alpha(opened)
     found = on_black(gray, alpha, tolerance)
     deep = opened.deep is not None
-    return Decoded(found.black, found.inverted, deep, opened.pages, opened.turned, found.unsure, found.framed, opened.most, gray)
+    said = (opened.pages, opened.turned, found.unsure, found.framed, opened.most, opened.traits)
+    return Decoded(found.black, found.inverted, deep, *said, gray)
 
 
 def read_picture(path: Path) -> tuple[np.ndarray, Decoded]:
@@ -271,7 +248,7 @@ def _colour(opened: Opened) -> np.ndarray:
     if deep is not None:
         deep = deep if deep.ndim == 3 else deep[..., None]
         alpha = deep[..., -1:] / 65535 if deep.shape[2] in (2, 4) else 1
-        bands = 255 + alpha * ((_by_depth(deep[..., :3]) if deep.shape[2] >= 3 else scaled(deep[..., :1])) - 255)
+        bands = 255 + alpha * ((by_depth(deep[..., :3]) if deep.shape[2] >= 3 else scaled(deep[..., :1])) - 255)
         return np.ascontiguousarray(np.rint(np.broadcast_to(bands, (*bands.shape[:2], 3))), np.uint8)
     image = opened.image
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

@@ -8,6 +8,13 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+# Where on its slide a tile lies, at the end of its name, as QuPath and other programs write it: in pixels, or in rows and columns of tiles.
+_PLACE = re.compile(
+    r"(?P<of>.+?)(?:[ _-]*\[[^\]]*\bx=-?\d+[^\]]*\by=-?\d+[^\]]*\]|[ _-]+x[=_]?\d+[ _-]+y[=_]?\d+(?:[ _-]+[wh][=_]?\d+)*"
+    r"|[ _-]+r(?:ow)?[=_-]?\d+[ _-]+c(?:ol(?:umn)?)?[=_-]?\d+|[ _-]+c(?:ol(?:umn)?)?[=_-]?\d+[ _-]+r(?:ow)?[=_-]?\d+)(?:\.ome)?",
+    re.IGNORECASE,
+)
+
 
 @dataclass(frozen=True)
 class Region:
@@ -41,3 +48,9 @@ def region_of(image: str) -> Region | None:
 def slide_of(image: str) -> str:
     """The name that a tile's whole slide would have."""
     return re.sub(r"\s*\[[^\]]*\](?=\.)", "", image)
+
+
+def placed_on(stem: str) -> str:
+    """The slide of a tile whose name says where on it the tile lies, slide of `slide [x=512,y=0]`, slide_x512_y0 and slide_r3_c4; ''."""
+    match = _PLACE.fullmatch(stem)
+    return match["of"] if match else ""

@@ -26,15 +26,23 @@ from trainables.data.words import class_order, count, few, shown
 
 def prepare_consep(source: Path, out: Path, types: int | None = None) -> int:
     """CoNSeP's download -> a packed set in `out`; 0, 1 if anything was left out as wrong, 2 if nothing could be packed.
-    types: 7 (the published label files) or 4 (already merged); None: what the label files hold, all tiles together, decides."""
+    types: 7 (the published label files), 5 (PanNuke's) or 4 (already merged); None: what the label files
+    hold, all tiles together, decides."""
     tiles, status = _cut_all(source, DOWNLOADS["consep"])
     if tiles is None:
         return status
     seen = {cell.kind for tile in tiles for cell in tile.cells}
+    if types is None and max(seen, default=0) == 5:
+        print(
+            "types 1 to 5, and none of 6 and 7, are CoNSeP's first five or PanNuke's (1 neoplastic, 2 inflammatory, 3 connective, 4 dead, "
+            "5 epithelial), which mean others; say which: consep7 or consep5 in place of consep, or consep4 where 5 is a fault",
+            file=sys.stderr,
+        )
+        return 2
     scheme = types or (7 if max(seen, default=0) > 4 else 4)
     how = "as asked for" if types else "types above 4 are there" if scheme == 7 else "no tile has a type above 4"
-    scheme_words = "the seven published types, merged to four" if scheme == 7 else "four types, merged already"
-    print(f"labels: {scheme_words} ({how}; consep7 or consep4 in place of consep decides it)")
+    scheme_words = {7: "the seven published types, merged to four", 5: "PanNuke's five, merged to four", 4: "four types, merged already"}
+    print(f"labels: {scheme_words[scheme]} ({how}; consep7, consep5 or consep4 in place of consep decides it)")
     groups = CONSEP_SCHEMES[scheme]
     above = [tile.name for tile in tiles for cell in tile.cells if cell.kind > 4]
     for tile in tiles:
@@ -140,6 +148,8 @@ def prepare_qupath(source: Path, out: Path) -> int:
         notes.append(
             f"{few([tile.name for tile in drawn])}: annotations and no detection, each taken as a cell; remove the file if they are regions"
         )
+    if doubled := sum(tile.doubled for tile in tiles):
+        notes.append(f"{count(doubled, 'object')} left out, each of which lies on another one, as where nuclei were detected twice")
     if untyped := sum(tile.untyped for tile in tiles):
         notes.append(f"{count(untyped, 'object')} without a class, or of a class that QuPath ignores (*), left out")
     if clipped := sum(tile.clipped for tile in tiles):
@@ -233,6 +243,7 @@ def _pack(
 PREPARE: Mapping[str, Callable[[Path, Path], int]] = {
     "consep": prepare_consep,
     "consep7": partial(prepare_consep, types=7),
+    "consep5": partial(prepare_consep, types=5),
     "consep4": partial(prepare_consep, types=4),
     "nucls": prepare_nucls,
     "pannuke": prepare_pannuke,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from trainables.data.crops import Cell, Tile, not_one
+from trainables.data.crops import Cell, Tile, not_one, without_doubled
 from trainables.data.downloads import Download, cut_tile
 from trainables.data.placed import Region, region_of, slide_of
 from trainables.data.tree import walk
@@ -231,7 +231,8 @@ def qupath_cells(path: Path, height: int, width: int, typed: bool = True, region
         names.append(name)
         tile.cells.append(Cell(str(number), kind, *box, _area(rings), mask))
     kept = range(len(tile.cells)) if tile.found else _without_regions(tile)
-    tile.types = dict(Counter(names[i] for i in kept))
+    names = [names[i] for i in kept]
+    tile.types = dict(Counter(names[i] for i in without_doubled(tile)))
     return tile
 
 

@@ -18,8 +18,10 @@ from trainables.data.laboratory import Laboratory, seen_by
 from trainables.data.listing import Listing, class_faults, part_faults
 from trainables.data.normal import AS_IT_IS, Normal, brought
 from trainables.data.open import Decoded, UnreadableError, blank_fault, decode, unreadable_fault
+from trainables.data.overlaps import shared_fields
 from trainables.data.pack import Pack, make_pack, pixel_keys
 from trainables.data.readers import each
+from trainables.data.size import told_by_files
 from trainables.data.straighten import straightened
 from trainables.data.words import class_order, count, few, same, shown, them
 from trainables.parts.errors import RequestError
@@ -34,12 +36,12 @@ def read_images(
     tolerance: int = TOLERANCE,
     names: Sequence[str] | None = None,
     normal: Normal = AS_IT_IS,
-    frames: list[Framed] | None = None,
+    frames: list[tuple[Framed, Decoded]] | None = None,
     laboratory: Laboratory | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files. normal: what each image is
     brought to by itself: what becomes of one image depends on no other. frames: filled with what each file's own frame shows, which its
-    packed image does not know any more. laboratory: as whose files they are seen; None: as they are."""
+    packed image does not know any more, and how it was read. laboratory: as whose files they are seen; None: as they are."""
     if not 1 <= size <= canvas:
         raise RequestError(f"size must lie between 1 and the canvas ({canvas}), got {size}; choose a smaller size or a larger canvas")
     names = [shown(str(path)) for path in paths] if names is None else names
@@ -58,7 +60,7 @@ def read_images(
         images[i], areas[i], factors[i], large[i], straight[i] = found.image, found.area, found.factor, found.large, found.straight
         results.append(found.said)
         if frames is not None and found.frame is not None:
-            frames.append(found.frame)
+            frames.append((found.frame, found.said))
     unreadable = [(names[i], result) for i, result in enumerate(results) if isinstance(result, str)]
     blank = [names[i] for i, result in enumerate(results) if isinstance(result, Decoded) and not images[i].any()]
     faults = [*unreadable_fault(unreadable), *blank_fault(blank, tolerance)]
@@ -210,7 +212,7 @@ def read_folder(
         faults += part_faults(listing)
         notes.append("the split that comes with the data is used as it is")
     paths = [Path(folder) / name for name in listing.files]
-    frames: list[Framed] = []
+    frames: list[tuple[Framed, Decoded]] = []
     images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.names, normal, frames)
     faults += broken
     if faults:
@@ -220,5 +222,7 @@ def read_folder(
         raise RequestError(*torn)
     if classes is not None:
         return pack
-    turned = [(i, j, value, True) for i, j, value in framed_pairs(frames)]
-    return replace(pack, ties=(*ties_of(turned, pack.patients), *listing.series))
+    turned = [(i, j, value, True) for i, j, value in framed_pairs([frame for frame, _ in frames])]
+    shared, words = shared_fields([frame.marks for frame, _ in frames], pack.patients, pack.files)
+    pack = replace(pack, ties=(*ties_of(turned, pack.patients), *shared, *listing.series))
+    return replace(pack, notes=(*pack.notes, *words, *told_by_files([decoded.traits for _, decoded in frames], pack)))

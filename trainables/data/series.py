@@ -10,9 +10,10 @@ from pathlib import PurePosixPath
 
 from trainables.data.crossed import crossed
 from trainables.data.listing import UNKNOWN
+from trainables.data.mixed_names import STAIN
+from trainables.data.placed import placed_on
 from trainables.data.words import count, few
 
-STAIN = r"dapi|hoechst|fitc|e?gfp|rfp|yfp|cfp|m?cherry|tritc|cy\d|bright ?field|bf|dic|merged?|composite"  # or another channel
 _CHANNEL = rf"(?:{STAIN}|texas ?red|alexa ?\d*|af\d{{3}}|overlay|red|green|blue|rgb|h&?e|pas|ihc|masson|giemsa)"
 _SURE = (
     r"(?:(?:z|t|ch|tp|slice|frame|time|time ?point|channel|plane|focus|layer|wavelength|view|angle|page|stack|section|exposure|scan|day)"
@@ -27,6 +28,7 @@ _FIJI = r"c\d+-|(?:max|min|avg|sum|std|med)_"  # channels that it split, stacks 
 _IN_FRONT = re.compile(rf"(?P<by>(?:(?:{_SURE})[ _.-]+|{_FIJI})+)(?P<of>.+)", re.IGNORECASE)
 _FOLDER = re.compile(rf"(?:z|ch|slice|frame|channel|plane)[ _]?\d+|{_CHANNEL}|\d{{1,4}}x", re.IGNORECASE)  # in which objects have one name
 _ONLY_MAY = re.compile(r"[ _.=-]*[csw]\d+", re.IGNORECASE)
+_COPY = re.compile(r"(?P<of>.+?)(?:[_.](?:png|jpe?g|tiff?|bmp))?[._]rf[._][0-9a-f]{8,}", re.IGNORECASE)  # of Roboflow's, augmented
 FEWEST = 3  # objects of a class, of which a split can give each part one
 
 
@@ -36,6 +38,10 @@ def _object(name: str, label: str) -> tuple[str, bool | None]:
     folders = [word for word in path.parts[:-1] if not _FOLDER.fullmatch(word)]
     stem = path.stem
     sure: bool | None = None
+    if match := _COPY.fullmatch(stem):
+        stem, sure = match["of"], True
+    if slide := placed_on(stem):  # whatever folders of classes its tiles lie in
+        return slide.casefold(), True
     if len(folders) < len(path.parts) - 1:  # one number in two such folders; classes may be called red and green
         folders, sure = [label, *folders], True
     for way in (_AT_END, _IN_FRONT):
@@ -91,10 +97,11 @@ def tied_series(
         return [], []
     example = few([files[i] for i in loose[0]], 2)
     if few_of := [label for label in held if objects[label] < FEWEST]:
-        if not any(sure and re.search(r"\d", _object(files[members[0]], "")[0].rpartition("/")[2]) for members, sure in several):
+        names = [files[members[0]] for members, sure in several if sure]
+        if not any(placed_on(PurePosixPath(name).stem) or re.search(r"\d", _object(name, "")[0].rpartition("/")[2]) for name in names):
             return [], []
         return [], [
-            f"files are called as planes, times or channels of one object are ({example}), and class {few_of[0]} has "
+            f"files are called as planes, times, channels or tiles of one object are ({example}), and class {few_of[0]} has "
             f"{count(objects[few_of[0]], 'object')} then, too few to split: if they show one object, a split parts it; "
             "write a column patient"
         ]
@@ -102,7 +109,7 @@ def tied_series(
     pairs = [(members[0], i) for members in loose for i in members[1:]]
     torn = sum(len({parts[i] for i in members}) > 1 for members, _ in several) if parts is not None else 0
     return pairs, [
-        f"{count(total)} are planes, times, channels or magnifications of {count(len(several), 'object')} by their names ({example}): "
-        "a split keeps these together, and each object counts as often as it has images",
+        f"{count(total)} are planes, times, channels, magnifications, copies or tiles of {count(len(several), 'object')} by their names "
+        f"({example}): a split keeps these together, and each object counts as often as it has images",
         *([f"the split that comes with the data parts {count(torn, 'object')} of several images; correct or drop it"] if torn else []),
     ]

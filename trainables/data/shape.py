@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing
-from trainables.data.mixed_names import DATE, PATIENT_WORDS, YEAR, said_beside_class
+from trainables.data.mixed_names import DATE, MARKER, PATIENT_WORDS, YEAR, said_beside_class
 from trainables.data.no_classes import not_classes
 from trainables.data.stems import copied_folders, parts_of_files
 from trainables.data.tree import Tree
@@ -165,8 +165,7 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
             if i == 0:
                 return [], [
                     f"'{root}' holds one folder, {shown(found[0])}, and folders inside it; name '{root}/{shown(found[0])}' if the "
-                    "classes lie "
-                    f"there, {_write_down(root, 'class/patient')}"
+                    f"classes lie there, {_write_down(root, 'class/patient')}"
                 ]
             chosen[i] = "-"  # images/ in every class
     free = [i for i, word in enumerate(chosen) if not word]
@@ -272,7 +271,8 @@ def kind_of_level(names: set[str]) -> str:
     words = {word for stem in stems for word in stem.split()}
     if len(stems) == 1 and words and words <= CLASS_WORDS and not words & PATIENT_WORDS:
         return "class"
-    if words and words & PATIENT_WORDS and len(stems) == 1 and _ids(names):
+    stained = all(re.fullmatch(MARKER, name, re.IGNORECASE) for name in names)  # p16 and p53
+    if words and words & PATIENT_WORDS and len(stems) == 1 and _ids(names) and not stained:
         return "patient"
     numbers = len(stems) == 1 and not words and _ids(names) and not as_karyotype(names)
     return "patient" if numbers and not names <= MAGNIFICATIONS and not _measured(names) else ""

@@ -4,12 +4,17 @@ pixel, and whether a model sees objects of sizes that it knows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from trainables.data.pack import Pack
 from trainables.data.split import groups_of
+from trainables.data.traits import TRAITS
+from trainables.data.words import few
+
+MOST_KINDS = 20  # values of a trait: more are measures, not kinds of files
+TELLS = 0.05  # above the largest class, from which on it is said
 
 
 def size_baseline(pack: Pack, folds: int = 5, seed: int = 0) -> dict[str, float] | None:
@@ -18,7 +23,6 @@ def size_baseline(pack: Pack, folds: int = 5, seed: int = 0) -> dict[str, float]
 
     Logistic regression on log image area, log foreground area, their squares and product, cross-validated with patients and duplicates
     on one side. low, high: 95 % interval of the mean over groups as clusters (ratio estimator, Cochran 1977, with t of G - 1)."""
-    import scipy.stats  # here: more than a second, which a command that knows the answer can do without
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
@@ -39,12 +43,51 @@ def size_baseline(pack: Pack, folds: int = 5, seed: int = 0) -> dict[str, float]
             continue
         model = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), LogisticRegression(C=10.0, max_iter=2000))
         right[test] = model.fit(features[train], pack.labels[train]).predict(features[test]) == pack.labels[test]
+    return _with_interval(right, groups) | {"folds": folds}
+
+
+def _with_interval(right: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+    """{"accuracy", "low", "high"} of what is right (N,), see `size_baseline`."""
+    import scipy.stats  # here: more than a second, which a command that knows the answer can do without
+
     accuracy = float(right.mean())
     hits, sizes = np.bincount(groups, right), np.bincount(groups)
     clusters = len(sizes)
-    error = float(np.sqrt(clusters / (clusters - 1) * ((hits - accuracy * sizes) ** 2).sum())) / len(pack)
+    error = float(np.sqrt(clusters / (clusters - 1) * ((hits - accuracy * sizes) ** 2).sum())) / len(right)
     reach = float(scipy.stats.t.ppf(0.975, clusters - 1)) * error
-    return {"accuracy": accuracy, "low": max(0.0, accuracy - reach), "high": min(1.0, accuracy + reach), "folds": folds}
+    return {"accuracy": accuracy, "low": max(0.0, accuracy - reach), "high": min(1.0, accuracy + reach)}
+
+
+def told_by_files(traits: Sequence[Sequence[str]], pack: Pack) -> list[str]:
+    """What a file is beside its picture (see `traits`) and tells the class by, in words; [] where nothing does. traits: of each image of
+    the pack; () where they are not known. A class is guessed by what most images of the other groups with this trait are."""
+    groups, classes = groups_of(pack), len(pack.classes)
+    commonest = np.bincount(pack.labels).max() / len(pack)
+    found = []
+    for place, trait in enumerate(TRAITS):
+        words, kind = np.unique([one[place] if one else "" for one in traits], return_inverse=True)
+        if not 1 < len(words) <= MOST_KINDS or groups.max() < 1:
+            continue
+        table = np.zeros((len(words), classes))
+        np.add.at(table, (kind, pack.labels), 1)
+        order = np.argsort(groups, kind="stable")
+        right = np.zeros(len(pack))
+        for own in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+            others = table.copy()
+            np.add.at(others, (kind[own], pack.labels[own]), -1)
+            known = others[kind[own]].any(1)
+            right[own] = np.where(known, others.argmax(1)[kind[own]], others.sum(0).argmax()) == pack.labels[own]
+        told = _with_interval(right, groups)
+        if told["low"] > commonest + TELLS:
+            most = [f"{words[k] or 'not said'} ({pack.classes[table[k].argmax()]})" for k in np.argsort(-table.sum(1))]
+            found.append(f"{trait} alone is right for {told['accuracy']:.1%} ({few(most, 4)})")
+    if not found:
+        return []
+    return [
+        f"the class can be read off the files without looking at the picture: {'; '.join(found)}; always the largest class: "
+        f"{commonest:.1%}. Were the classes recorded or saved in different ways? then a network may learn that, and a score says little: "
+        "bring all from their originals to one form, and test on images where each class comes in each"
+    ]
 
 
 def typical_areas(pack: Pack, chosen: np.ndarray) -> dict[str, float]:

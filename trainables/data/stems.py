@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from trainables.data.mixed_names import ACCESSION, PATIENT_WORDS
+from trainables.data.mixed_names import ACCESSION, MARKER, PATIENT_WORDS
 from trainables.data.series import again
 from trainables.data.words import part_of, same
 
@@ -43,6 +43,8 @@ CALLED_SO = re.compile(rf"(?:{'|'.join(sorted(CALLED))})\d+[a-z]?")
 NUMBERED = {
     "", "cell", "img", "image", "im", "x", "file", "crop", "frame", "tile", "patch", "object", "obj", "nucleus", "snap", "scan", "pic",
 }  # fmt: skip
+INITIALS = re.compile(r"[A-Z]{2,3}")
+FEWEST_INITIALS = 4  # fewer are as well conditions, WT and KO
 REPEATS = 0.5  # of the images: so many share their first word with another one where it names whose they are
 
 
@@ -81,11 +83,12 @@ def originals_of(word: str) -> list[str]:
 
 def owners(files: Sequence[str], labels: Sequence[str]) -> list[str]:
     """A word of each file's name that may be its patient's, slide's or tile's: H12-10457 of `H12-10457 3`, the first (P01 of P01_03,
-    patient 2 of patient_2_cell_5), or one that is called as a patient is (P01 of normal_03_P01). [] where there is none."""
+    patient 2 of patient_2_cell_5, initials: KM of KM_03), or one that is called as a patient is (P01 of normal_03_P01). [] where there is
+    none."""
     stems = [PurePosixPath(name).stem for name in files]
     words = [[word for word in re.split(r"[\W_]+", stem) if word] for stem in stems]
     copies: set[int] | None = None
-    for reading in (map(_accession, stems), map(_first, words), map(_patient, words)):
+    for reading in (map(_accession, stems), map(_first, words), map(_patient, words), map(_initials, words)):
         found = list(reading)
         if all(found):
             copies = {copy for _, copy in _copies(files)} | again(files, labels) if copies is None else copies
@@ -116,6 +119,10 @@ def _patient(words: list[str]) -> str:
     return ""
 
 
+def _initials(words: list[str]) -> str:
+    return words[0] if len(words) > 1 and INITIALS.fullmatch(words[0]) and words[1].isdecimal() else ""
+
+
 def _may_own(found: Sequence[str], labels: Sequence[str], copies: set[int]) -> bool:
     """Whether words may be patients': most stand in several names (of one class, where they are but numbers), and they are not the classes
     in other words."""
@@ -124,8 +131,12 @@ def _may_own(found: Sequence[str], labels: Sequence[str], copies: set[int]) -> b
     kinds = Counter((labels[i], found[i]) if numbered else found[i] for i in own)
     if len(set(found)) < 2 or sum(number for number in kinds.values() if number > 1) < REPEATS * len(own):
         return False
-    if all(re.fullmatch(r"\d+x", word, re.IGNORECASE) for word in found):
-        return False  # magnifications
+    if all(re.fullmatch(r"\d+x", word, re.IGNORECASE) for word in found) or all(
+        re.fullmatch(MARKER, word, re.IGNORECASE) for word in found
+    ):
+        return False  # magnifications, stains
+    if all(map(INITIALS.fullmatch, found)) and len(set(found)) < FEWEST_INITIALS:
+        return False
     return not len(set(zip(found, labels, strict=True))) == len(set(found)) == len(set(labels))
 
 
