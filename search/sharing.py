@@ -106,7 +106,7 @@ def first_steps(procedure: Procedure, config: Any, pack: Pack, seed: int, device
             done += 1
         if done == WARM + 2:
             break
-    if not fitting.replay.played:
+    if fitting.replay is None or not fitting.replay.played:
         raise RequestError("the baseline's step could not be recorded as a CUDA graph, so that the device's part of it is not known")
     wall = _wall_seconds(fitting, steps, device)
     busy = min(1.0, device_seconds(fitting.replay.step, device) / wall)
