@@ -3,8 +3,9 @@
 `python -m benchmarks device [--cpu] [--out FOLDER] [--minutes 8]`: for each stage of the presets (ten rows) the full step as runs have it, the bare
 step (same network, passes, optimiser and moving average on images that are there: no views, composition, queue, loss), and the bare step replayed as
 one CUDA graph, which is what the device itself needs; launches and synchronisations of the host, memory, a roofline. Then what the choices cost:
-determinism, torch.compile, precisions, runs that share the device. `--cpu`: the quick presets alone, a few steps. Needs torch, timm and the project on
-PYTHONPATH; rows that do not fit into the minutes are named as left out."""
+determinism, torch.compile, precisions, runs that share the device. What has not been measured yet comes first (PLAN). `--cpu`: the quick presets alone, a
+few steps; every kind of row that `--only` names is gone through there too, but for what only CUDA has. Needs torch, timm and the project on PYTHONPATH,
+the timeline Ray as well; rows that do not fit into the minutes are named as left out."""
 
 import argparse
 import contextlib
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +41,14 @@ CASES = (  # procedure, preset, images
     ("scl", "quick", 1024), ("ccrl", "paper", 16384), ("ccrl", "quick", 8192),
 )  # fmt: skip
 KINDS = {
-    "steps": "steps", "same": "the same numbers", "profile": "where the device's time goes", "processes": "runs that share the device, processes",
-    "mps": "runs that share the device, processes through MPS", "streams": "runs that share the device, streams", "precision": "precision", "determinism": "determinism", "compile": "torch.compile",
+    "steps": "steps", "same": "the same numbers", "refused": "a step that cannot be recorded", "mps": "runs that share the device, processes through MPS",
+    "processes": "runs that share the device, processes", "streams": "runs that share the device, streams", "timeline": "a command from its start to its end",
+    "precision": "precision", "determinism": "determinism", "compile": "torch.compile", "profile": "where the device's time goes",
 }  # fmt: skip
+PLAN = (  # kind and words of the case; then all others, in the order of KINDS
+    ("same", "scl quick"), ("same", "ccrl quick"), ("steps", "scl quick"), ("steps", "ccrl quick"), ("refused", ""), ("mps", ""), ("processes", ""),
+    ("streams", ""), ("timeline", ""), ("steps", "supcam small"), ("compile", "small"), ("determinism", ""), ("precision", ""), ("steps", "scl small"),
+)  # fmt: skip
 AT_ONCE = (1, 2, 4, 8)  # runs that share the device
 BFLOAT16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "4090": 165e12}  # dense operations a second, NVIDIA's data sheets
 
@@ -264,10 +271,12 @@ def same_row(case: Case) -> dict[str, Any]:
     """Whether the numbers are right: recorded against launched one by one, resumed against straight, the device's against the CPU's; and nothing
     that makes the host wait in a step, which CUDA itself refuses here."""
     row: dict[str, Any] = {}
+    plain = {"half": torch.float32, "steady": True}
     with eager():
-        step = case.full()
+        step = case.full(steady=True)
         step()
-        torch.cuda.set_sync_debug_mode("error")
+        watch = torch.cuda.set_sync_debug_mode if case.setting.device.type == "cuda" else lambda mode: None
+        watch("error")
         try:
             for _ in range(min(3, step.fitting.task.steps() - 1)):  # type: ignore[attr-defined]
                 step()
@@ -276,24 +285,68 @@ def same_row(case: Case) -> dict[str, Any]:
             row["waits"] = str(fault).splitlines()[0][:80]
             traceback.print_exc()
         finally:
-            torch.cuda.set_sync_debug_mode("default")
+            watch("default")
     with repeatable():
         with eager():
-            launched, again = case.fitting(half=torch.float32), case.fitting(half=torch.float32)
+            launched, again = case.fitting(**plain), case.fitting(**plain)
             one, two = losses(launched, range(2)), losses(again, range(2))
         row |= {"launched_twice": apart(launched, again)}
-        played = case.fitting(half=torch.float32)
+        played = case.fitting(**plain)
         three = losses(played, range(2))
         row |= {"played_apart": apart(launched, played), "played_loss_apart": max(abs(a - b) for a, b in zip(one, three, strict=True))}
-        half = case.fitting(half=torch.float32)
+        half = case.fitting(**plain)
         losses(half, range(1))
-        resumed = case.fitting(half=torch.float32)
+        resumed = case.fitting(**plain)
         resumed.restore({name: tensor.clone() for name, tensor in half.tensors().items()})
         losses(resumed, range(1, 2))
         row |= {"resumed_apart": apart(played, resumed), "steps": 2 * played.task.steps(), "recorded": played.replay.played}
     ours = case.fitting().epoch(0)["loss"]
     row |= {"loss": one[0], "loss_again": two[0], "loss_of_default_precision": ours}
     return row
+
+
+def refused_row(case: Case) -> dict[str, Any]:
+    """A network with dropout that asks the device for a value: the note, a step after it, a recording that fails all the same and what dropout
+    gives then, and whether a step that asks nothing can still be recorded."""
+    device = case.setting.device
+    row: dict[str, Any] = {}
+    fitting = case.fitting(steady=True)
+    loss = fitting.task.loss
+
+    def asks(batch: Any) -> Tensor:
+        found = torch.nn.functional.dropout(loss(batch), 0.5)
+        return found if bool(found.detach().isnan()) else 1.0 * found
+
+    fitting.task.loss = asks  # type: ignore[method-assign]
+    steps = fitting._epoch(0, [1e-3] * fitting.task.steps())
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for _ in range(replay.WARM + 2):
+            next(steps)
+    row["note"] = next((str(one.message)[:140] for one in heard if "could not be recorded" in str(one.message)), "none")
+    if device.type == "cuda":
+        assert fitting.replay is not None
+        try:
+            replay.record(fitting.replay.step, device)
+            row["forced"] = "recorded, which it should not be"
+        except RuntimeError as fault:
+            row["forced"] = str(fault).splitlines()[0][:80]
+        next(steps)  # with dropout
+        synchronise()
+    good = case.full(steady=True)
+    for _ in range(replay.WARM + 2):
+        good()
+    synchronise()
+    return row | {"another is recorded after it": good.fitting.replay.played}  # type: ignore[attr-defined]
+
+
+def timeline_row() -> dict[str, Any]:
+    """Seconds from a command's start to each mark, the second time; see `benchmarks/timeline.py`."""
+    from benchmarks.timeline import STEPS, watch
+
+    with tempfile.TemporaryDirectory() as cold, tempfile.TemporaryDirectory() as warm:
+        watch(STEPS, Path(cold))
+        return dict(watch(STEPS, Path(warm)))
 
 
 def hot(case: Case) -> str:
@@ -306,14 +359,14 @@ def hot(case: Case) -> str:
             for _ in range(3):
                 step()
             synchronise()
-            with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+            kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
+            with profile(activities=kinds) as seen:
                 for _ in range(3):
                     step()
                 synchronise()
-            averages = seen.key_averages()
-            text.append(
-                f"{case.name} {case.preset} {case.stage.name} {name}: 3 steps\n{averages.table(sort_by='self_cuda_time_total', row_limit=45, max_name_column_width=90)}"
-            )
+            by = f"self_{'cuda' if len(kinds) > 1 else 'cpu'}_time_total"
+            rows = seen.key_averages().table(sort_by=by, row_limit=45, max_name_column_width=90)
+            text.append(f"{case.name} {case.preset} {case.stage.name} {name}: 3 steps\n{rows}")
     return "\n".join(text)
 
 
@@ -333,7 +386,7 @@ def compile_row(case: Case, number: int) -> dict[str, Any]:
     task = step.fitting.task  # type: ignore[attr-defined]
     for name in ("query", "key", "model"):
         if hasattr(task, name):
-            getattr(task, name).compile()
+            getattr(task, name).compile(**({} if case.setting.device.type == "cuda" else {"backend": "eager"}))
     step()
     synchronise()
     seconds = time.perf_counter() - clock
@@ -362,9 +415,10 @@ def precision_row(case: Case, number: int) -> dict[str, Any]:
 def streams_row(case: Case, number: int) -> dict[str, Any]:
     """Runs in one process, each on a stream of its own: steps a second of all together, in multiples of one alone."""
     row: dict[str, Any] = {}
-    one = 0.0
-    for runs in AT_ONCE:
-        steps, beside = [case.full() for _ in range(runs)], [torch.cuda.Stream() for _ in range(runs)]
+    one, cuda = 0.0, case.setting.device.type == "cuda"
+    for runs in AT_ONCE if cuda else AT_ONCE[:2]:
+        steps = [case.full() for _ in range(runs)]
+        beside = [torch.cuda.stream(torch.cuda.Stream()) if cuda else contextlib.nullcontext() for _ in range(runs)]
         for step in steps:
             for _ in range(replay.WARM + 2):
                 step()
@@ -372,7 +426,7 @@ def streams_row(case: Case, number: int) -> dict[str, Any]:
         clock = time.perf_counter()
         for _ in range(number):
             for step, stream in zip(steps, beside, strict=True):
-                with torch.cuda.stream(stream):
+                with stream:
                     step()
         synchronise()
         rate = runs * number / (time.perf_counter() - clock)
@@ -396,9 +450,9 @@ def mps() -> Iterator[dict[str, str]]:
             subprocess.run(["nvidia-cuda-mps-control"], input="quit\n", text=True, env=os.environ | names, check=True, timeout=30)
 
 
-def mps_row(case: Case, number: int) -> dict[str, Any]:
-    with mps() as names:
-        return processes_row(case, number, False, names)
+def mps_row(case: Case, number: int, cpu: bool) -> dict[str, Any]:
+    with contextlib.nullcontext({}) if cpu else mps() as names:
+        return processes_row(case, number, cpu, names)
 
 
 def processes_row(case: Case, number: int, cpu: bool, names: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -452,6 +506,12 @@ def alone(name: str, preset: str, number: int, device: torch.device) -> None:
             step()
         synchronise()
         print(number / (time.perf_counter() - clock), flush=True)
+
+
+def place_of(kind: str, case: Case) -> int:
+    """In PLAN; those that it does not name come last."""
+    name = f"{case.name} {case.preset}"
+    return next((number for number, (of, words) in enumerate(PLAN) if of == kind and words in name), len(PLAN))
 
 
 def written(path: Path, text: str) -> str:
@@ -508,7 +568,9 @@ def main() -> int:
         "same": (found, same_row),
         "profile": (small, lambda case: {"profile": written(asked.out / f"profile-{case.name}-{case.preset}.txt", hot(case))}),
         "processes": ([first], lambda case: processes_row(case, 5 * number, asked.cpu)),
-        "mps": ([first], lambda case: mps_row(case, 5 * number)),
+        "mps": ([first], lambda case: mps_row(case, 5 * number, asked.cpu)),
+        "refused": ([next(case for case in small if case.name == "scl" and case.preset == "quick")], refused_row),
+        "timeline": ([first], lambda case: timeline_row()),
         "streams": ([first], lambda case: streams_row(case, 5 * number)),
         "precision": ([first], lambda case: precision_row(case, number)),
         "determinism": ([first], lambda case: deterministic_row(case, number)),
@@ -517,6 +579,8 @@ def main() -> int:
     kinds = asked.only.split(",") if asked.only else ["steps", "processes"] if asked.cpu else list(KINDS)
     presets = asked.presets.split(",") if asked.presets else ["paper", "small", "quick"]
     jobs = [(kind, case, makers[kind][1]) for kind in kinds for case in makers[kind][0] if case.preset in presets]
+    if not asked.only and not asked.cpu:
+        jobs.sort(key=lambda job: place_of(job[0], job[1]))  # of equal places as they stand
     if asked.begin:
         rows = json.loads((asked.out / "device.json").read_text())["rows"]
     for number_of, (kind, case, job) in enumerate(jobs):

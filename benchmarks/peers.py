@@ -1,14 +1,18 @@
 """Our step against the papers' way of making its images: PIL for each view of each sample, NumPy for composition, a DataLoader on all cores.
 In: nothing. Out: seconds of both and the ratio. `python -m benchmarks peers [STEPS]`: supcam's preset quick, the same network, loss, optimiser and
 batch in both; what differs is where views and composed images come from. Then, where lightly is installed, its MoCo v2 (transform, memory bank, loss,
-moving average) against our arm MoCo on the same network. On a GPU where there is one, on all cores otherwise; blocks of steps in turn, medians."""
+moving average) against our arm MoCo on the same network. On a GPU where there is one, on all cores otherwise; blocks of steps in turn, medians; and seconds of
+processor, those of the loader's processes among them."""
 
 import itertools
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from multiprocessing import active_children
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,21 +150,37 @@ def own_step(fitting: Fitting) -> Step:
     return lambda: fitting.step(next(batches), 0.01)  # type: ignore[func-returns-value]
 
 
+def of_children() -> float:
+    """Seconds of processor that the processes of the loaders took so far."""
+    ticks = 0
+    for child in active_children():
+        ticks += sum(map(int, Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def compare(words: str, ours: Step, theirs: Step, steps: int, device: torch.device) -> None:
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    processor: dict[str, list[float]] = {"ours": [], "theirs": []}  # of this process
     for block in range(6):  # blocks, not single steps: the loader's processes would work on while the other has its turn
         for name, step in (("ours", ours), ("theirs", theirs)):
-            clock = time.perf_counter()
+            clock, own = time.perf_counter(), time.process_time()
             for _ in range(steps):
                 step()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             if block:
                 times[name].append((time.perf_counter() - clock) / steps)
+                processor[name].append((time.process_time() - own) / steps)
     ours_ms, theirs_ms = (1000 * statistics.median(times[name]) for name in ("ours", "theirs"))
     ratio = statistics.median(b / a for a, b in zip(times["ours"], times["theirs"], strict=True))
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads and {cpus()} loader processes"
     print(f"{where}: ours {ours_ms:.1f} ms, {words} {theirs_ms:.1f} ms a step; theirs / ours = {ratio:.2f}", flush=True)
+    made = 6 * steps + 2 * cpus()  # batches, with those that lie ready
+    a, b = 1000 * statistics.median(processor["ours"]), 1000 * (statistics.median(processor["theirs"]) + of_children() / made)
+    print(
+        f"by processor, which other work does not change: ours {a:.1f} ms, theirs {b:.1f} ms a step; theirs / ours = {b / a:.2f}",
+        flush=True,
+    )
 
 
 def main() -> None:

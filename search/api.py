@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-import analysis
 from search import live, registry, show
+from search.ahead import QUIET_SECONDS, ahead
 from search.budget import Budget
 from search.compose import chosen_by_searches, compose_study, race_decided
 from search.director import Director
-from search.export import export_best, measure_copies
 from search.faults import told
 from search.folders import at_work
 from search.home import here, home, place_of, ready
@@ -42,8 +41,11 @@ from trainables.parts.errors import ClusterLost, NotProven, RequestError, Storag
 from trainables.parts.failpoints import failpoint
 
 if TYPE_CHECKING:
+    import analysis
     from search.history import History
 
+TO_RUN = ("search.cluster", "search.admission", "search.tune")  # Ray; the first sets what it reads as it is imported
+TO_END = ("analysis", "search.export")
 ESCAPE_SECONDS = 10.0  # to leave Ray in order takes one or two
 
 __all__ = ["Opened", "Request", "Result", "open", "plan", "run"]
@@ -85,7 +87,7 @@ def run(request: Request, console: Console | None = None) -> Result:
     """Begin a study, go on with it, or extend it. RequestError with every fault of the request; KeyboardInterrupt where a signal
     ended it."""
     started = time.monotonic()
-    prepared = prepare(request)
+    prepared = prepare(request, lambda: ahead(*TO_RUN))
     folder = prepared.folder
     check_writable(folder)
     if prepared.old is not None:
@@ -197,7 +199,8 @@ def _carry_out(work: Work, director: Director) -> None:
                 loggers(work.ledger.whole(record["key"]))  # what an earlier command left unwritten
             try:
                 seconds = 10.0 if prepared.preset == "quick" else 60.0
-                carry_out(director, resources, opened, checkpoint_seconds=seconds, patience=60 * request.stall_minutes, on_loss=on_loss)
+                with ahead(*TO_END, after=QUIET_SECONDS):
+                    carry_out(director, resources, opened, checkpoint_seconds=seconds, patience=60 * request.stall_minutes, on_loss=on_loss)
             finally:
                 reporter.stop()
                 loggers.stop()
@@ -227,6 +230,9 @@ def _escape(work: Work, console: Console) -> Iterator[Callable[[], None]]:
 
 def _finish(work: Work, director: Director, started: float) -> Result:
     """Export and report, and what to say of them."""
+    import analysis  # here and below: two seconds, which do not stand before the first step
+    from search.export import export_best, measure_copies
+
     records, request, complete = work.ledger.records, work.prepared.request, director.complete()
     runs: dict[str, int] = {}
     for record in records.values():
@@ -278,14 +284,20 @@ class Opened:
     @property
     def records(self) -> Any:
         """A pandas table, one row for each run."""
+        import analysis
+
         return analysis.load(self.folder).records
 
     @property
-    def best(self) -> analysis.Best | None:
+    def best(self) -> "analysis.Best | None":
+        import analysis
+
         return analysis.best(analysis.load(self.folder))
 
-    def report(self) -> analysis.Report:
+    def report(self) -> "analysis.Report":
         """Write tables, figures and report anew."""
+        import analysis
+
         written = analysis.write_report(self.folder)
         if not at_work(self.folder):  # else that command's own is put in a minute
             home(self.folder).put()
@@ -298,6 +310,8 @@ class Opened:
 
     def export(self) -> list[str]:
         """Export the best run anew; words on it. RequestError where none has completed, or a command is at work."""
+        from search.export import export_best, measure_copies
+
         with held(self.folder), Ledger(self.folder) as ledger:
             if not any(record["status"] == "completed" for record in ledger.records.values()):
                 raise RequestError(f"no run of {self.name} has completed, so there is nothing to export; repeat the study's command first")

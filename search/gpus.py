@@ -3,6 +3,7 @@ Comes in: what nvidia-smi says (it comes with the driver), CUDA_VISIBLE_DEVICES.
 is left alone. Where the variable is set already (by the user, or by Slurm for its job) that choice stands."""
 
 import csv
+import itertools
 import math
 import os
 import shutil
@@ -109,15 +110,28 @@ def _who(pid: str) -> str:
         return f"process {pid}"
 
 
+def seen(visible: str) -> list[str]:
+    """What CUDA sees of CUDA_VISIBLE_DEVICES: names up to the first that can be none. Ray counts -1, by which people hide all, as a GPU."""
+    names = (one.strip() for one in visible.split(","))
+    return list(itertools.takewhile(lambda one: one.isdecimal() or one.startswith(("GPU-", "MIG-")), names))
+
+
+def _is(gpu: Gpu, name: str) -> bool:
+    """A name by UUID may be cut short."""
+    return name.startswith("GPU-") and gpu.uuid.startswith(name)
+
+
 def choose(gpus: Sequence[Gpu], visible: str | None) -> tuple[list[str] | None, list[str]]:
     """What to put into CUDA_VISIBLE_DEVICES, None to leave it as it is; and words. visible: what it is."""
     taken = [gpu for gpu in gpus if gpu.taken]
     if visible is not None:
-        chosen = visible.split(",")
-        beside = [gpu.taken for gpu in taken if str(gpu.number) in chosen or gpu.uuid in chosen]
-        named = len([one for one in chosen if one.strip()])
+        chosen = seen(visible)
+        beside = [gpu.taken for gpu in taken if any(one == str(gpu.number) or _is(gpu, one) for one in chosen)]
+        named = len(chosen)
         words = [f"{VISIBLE}={visible} leaves {named} of {len(gpus)} GPU(s) to this study"] if gpus and named < len(gpus) else []
-        return None, words + [f"{line}, and by this study, as {VISIBLE} says" for line in beside]
+        return None if chosen == visible.split(",") else chosen, words + [
+            f"{line}, and by this study, as {VISIBLE} says" for line in beside
+        ]
     cut = [gpu for gpu in gpus if gpu.slices]
     words = [f"{gpu.taken}: left alone" for gpu in taken]
     words += [
@@ -135,7 +149,7 @@ def free_gpus(wanted: int | None, say: Callable[[str], None]) -> Iterator[int | 
     while True:
         gpus, visible = look(), os.environ.get(VISIBLE)
         names, words = choose(gpus, visible)
-        if names is None and (not wanted or visible is not None or len(gpus) >= wanted):
+        if visible is not None or (names is None and (not wanted or len(gpus) >= wanted)):
             break
         free = len(names or ())
         if free >= (wanted or 1):
@@ -161,4 +175,7 @@ def free_gpus(wanted: int | None, say: Callable[[str], None]) -> Iterator[int | 
     try:
         yield len(names)
     finally:
-        del os.environ[VISIBLE]
+        if visible is None:
+            del os.environ[VISIBLE]
+        else:
+            os.environ[VISIBLE] = visible

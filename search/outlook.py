@@ -12,7 +12,7 @@ from search.ledger import Ledger
 from search.machines import RUN_BYTES, Machines, gpus_of
 from search.prepare import Prepared
 from search.retune import retunings
-from search.sharing import Trial, divide, first_steps
+from search.sharing import by_trial, divide, first_steps, measured
 from search.stages import Stages
 from trainables.parts.errors import RequestError, WeightsUnreachable
 from trainables.parts.machine import cpus
@@ -71,9 +71,9 @@ def _pace(prepared: Prepared, gpus: float | None, wanted: int, device: torch.dev
         slots = min(most, max(1, cpus()))
         return slots, 1.0, slots
     devices = max(1, torch.cuda.device_count())
-    known = {kind: Trial(**values) for kind, values in (prepared.old or {}).get("sharing", {}).items()}
-    asked = request.gpus_per_run
-    if request.workers_per_run > 1 or (asked or 0) >= 1 or (asked is None and gpus is not None and not known):
+    known, asked = measured(prepared.old or {}), request.gpus_per_run
+    part_asked = bool(asked and asked < 1 and request.workers_per_run == 1)
+    if not part_asked and not by_trial(asked, request.workers_per_run, gpus, known):
         slots = min(most, max(1, devices // request.workers_per_run))
         return slots, 1.0, slots
     machines = Machines(({"CPU": float(cpus()), "GPU": float(devices)},))

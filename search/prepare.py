@@ -2,6 +2,7 @@
 Comes in: a Request. Goes out: Prepared, all that a study is begun or gone on with. Nothing is written and nothing is trained."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ def default_preset(request: Request) -> str:
     return "paper" if torch.cuda.is_available() else next(iter(study.presets))
 
 
-def prepare(request: Request) -> Prepared:
-    """RequestError with every fault that can be found."""
+def prepare(request: Request, beside: Callable[[], AbstractContextManager[None]] = nullcontext) -> Prepared:
+    """RequestError with every fault that can be found. beside: what goes on while images are read, of a request that is right so far."""
     refuse_misspelt(request)
     entry, preset = registry.load(request.procedure), default_preset(request)
     faults: list[str] = []
@@ -64,7 +65,8 @@ def prepare(request: Request) -> Prepared:
     if away:  # nothing else can be looked at
         raise RequestError(*dict.fromkeys(faults + away))
     old = told(lambda: read_study(folder))
-    source = _read(request, entry, preset, plan, folder, old, faults)
+    with nullcontext() if faults else beside():
+        source = _read(request, entry, preset, plan, folder, old, faults)
     if faults or plan is None or source is None:
         raise RequestError(*dict.fromkeys(faults))
     faults += _batch_faults(request, entry, plan) + _data_faults(entry, plan, source) + machine_faults(request)

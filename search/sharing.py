@@ -25,6 +25,9 @@ MOST = 8  # runs on one GPU
 FILLED = 0.9  # of its memory: a search proposes configurations that take more than the baseline
 WORTH = 0.95  # of its time; one more run for the rest of it would win nothing, and slow the others down
 CONTEXT = 500 << 20  # bytes that CUDA itself takes of a GPU for each process, before the first tensor
+# Of what its first steps take, a run takes so much: later stages, the judgement of all parts, and what torch keeps of freed memory.
+# Two runs of supcam small took 3.4 GB each on an H200 where the trial had said 2.4.
+LATER = 1.4
 SECONDS = 2.0  # for the steps that are timed; at least one is
 PLAYED = 10  # steps that the device is timed with
 FINEST = 10_000  # parts of a GPU that Ray tells apart
@@ -32,8 +35,8 @@ FINEST = 10_000  # parts of a GPU that Ray tells apart
 
 @dataclass(frozen=True)
 class Trial:
-    """What a run took of a GPU. memory: bytes that are there for runs; need: of one; busy: share of a step in which the device computes;
-    host: bytes of the machine's own memory."""
+    """What a run takes of a GPU, by its first steps. memory: bytes that are there for runs; need: of one; busy: share of a step in which
+    the device computes; host: bytes of the machine's own memory."""
 
     gpu: str
     memory: float
@@ -106,12 +109,12 @@ def first_steps(procedure: Procedure, config: Any, pack: Pack, seed: int, device
             done += 1
         if done == WARM + 2:
             break
-    if not fitting.replay.played:
+    if fitting.replay is None or not fitting.replay.played:
         raise RequestError("the baseline's step could not be recorded as a CUDA graph, so that the device's part of it is not known")
     wall = _wall_seconds(fitting, steps, device)
     busy = min(1.0, device_seconds(fitting.replay.step, device) / wall)
     fitting.validate(last=False)
-    return Trial(device_name(device), before + CONTEXT, taken_bytes(before, device), busy, peak_memory())
+    return Trial(device_name(device), before + CONTEXT, LATER * taken_bytes(before, device), busy, peak_memory())
 
 
 def _wall_seconds(fitting: Fitting, steps: int, device: torch.device) -> float:
@@ -137,7 +140,18 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-# -- dividing -----------------------------------------------------------------------------------------------------------------------------
+# -- whether to ask, and dividing ----------------------------------------------------------------------------------------------------------
+
+
+def measured(study: Mapping[str, Any]) -> dict[str, Trial]:
+    """What trials have said before, by study.json: of each kind of GPU."""
+    return {kind: Trial(**values) for kind, values in study.get("sharing", {}).items()}
+
+
+def by_trial(asked: float | None, workers: int, gpus: float | None, known: Mapping[str, Trial]) -> bool:
+    """Whether trials tell how many runs share a GPU: nobody has said it, a run has one worker, and the study's runs had no other part
+    before. asked: GPUs of a run by the command; gpus: see `gpus_of`; known: see `measured`."""
+    return asked is None and workers == 1 and gpus != 0 and (gpus is None or bool(known))
 
 
 def divide(trials: Mapping[str, Trial], machines: Machines, wanted: int, run_bytes: float) -> tuple[int, str]:

@@ -13,7 +13,7 @@ import torch
 from search import cluster, place, registry  # the first sets what Ray reads as it is imported
 from search.home import here, home
 from search.machines import Machines
-from search.sharing import Trial, divide, first_steps, part
+from search.sharing import Trial, by_trial, divide, first_steps, measured, part
 from search.study import write_study
 from trainables.data.pack import load_pack
 from trainables.parts.errors import RequestError
@@ -53,8 +53,8 @@ def share(
     the first and the third of these, see `gpus_of`; run_bytes: see `run_bytes`; try_out: what each kind of GPU is tried with."""
     request = work.prepared.request
     nodes = kinds(cluster.alive(), director.nodes.aside)
-    known = {kind: Trial(**values) for kind, values in work.study.get("sharing", {}).items()}
-    if request.gpus_per_run is not None or request.workers_per_run > 1 or gpus == 0 or not nodes or (gpus is not None and not known):
+    known = measured(work.study)
+    if not nodes or not by_trial(request.gpus_per_run, request.workers_per_run, gpus, known):
         return Shared(gpus, run_bytes)
     new = {kind: node for kind, node in nodes.items() if kind not in known}
     if new:

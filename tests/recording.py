@@ -11,10 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
-ASKS = {  # a value or a shape that only the data tell
-    aten._local_scalar_dense, aten.nonzero, aten.nonzero_numpy, aten.argwhere, aten.masked_select, aten._unique, aten._unique2,
-    aten.unique_dim, aten.unique_consecutive, aten.unique_dim_consecutive, aten.bincount, aten.equal, aten.is_nonzero,
-    aten.histc, aten.segment_reduce, aten._linalg_check_errors,
+TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}  # torch's own marks of a value or a shape that only the data tell
+ASKS = {  # those that have no mark, most of them because the question is asked within
+    aten.nonzero_numpy, aten.is_nonzero, aten.histc, aten.segment_reduce, aten.multinomial, aten.embedding_renorm_, aten._to_sparse,
+    aten._linalg_check_errors, aten._linalg_eigh, aten._linalg_svd, aten.linalg_eig,
 }  # fmt: skip
 INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
 MOVES = {aten._to_copy, aten.copy_, aten._copy_from}
@@ -25,16 +25,24 @@ class Asked(AssertionError):
 
 
 class Watch(TorchDispatchMode):
-    """Inside, what makes a GPU's host wait raises Asked: a value, a shape that the data decide, a mask as an index, a way between devices."""
+    """Inside, what makes a GPU's host wait raises Asked: a value, a shape that the data decide, a mask as an index, a way between devices.
+    of: calls with a tensor of this device alone; None: all."""
 
-    def __init__(self) -> None:
+    def __init__(self, of: torch.device | None = None) -> None:
         super().__init__()
-        self.calls = 0
+        self.calls, self.of = 0, of
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet, self.calls = func.overloadpacket, self.calls + 1
-        if packet in ASKS or (packet is aten.repeat_interleave and (kwargs or {}).get("output_size") is None):
+        if self.of is not None and all(leaf.device != self.of for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)):
+            return func(*args, **(kwargs or {}))
+        told = packet is aten.repeat_interleave and (kwargs or {}).get("output_size") is not None
+        if not told and (packet in ASKS or (packet not in INDEXED and TAGS & set(func.tags))):
             raise Asked(f"{func}: the host waits for a value or a shape")
+        if packet is aten.linspace and any(isinstance(end, Tensor) for end in args[:2]):
+            raise Asked(f"{func}: the host waits for where it begins or ends")
+        if packet is aten.lift_fresh and args[0].device.type != "cpu":
+            raise Asked(f"{func}: numbers of the host, made into a tensor of the device")
         if packet in INDEXED:
             indices = [index for index in args[1] if index is not None]
             if any(index.dtype in (torch.bool, torch.uint8) for index in indices):

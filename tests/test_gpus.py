@@ -100,6 +100,21 @@ def test_the_choice_of_the_user_or_of_slurm_stands_and_is_said(machine: Any, mon
     ]
 
 
+@pytest.mark.parametrize(
+    ("visible", "count", "left"),
+    [("-1", 0, ""), ("", 0, ""), ("2, 0", 2, "2,0"), ("1,-1,0", 1, "1"), ("GPU-1,MIG-a", None, "GPU-1,MIG-a"), ("none", 0, "")],
+)
+def test_ray_is_left_the_gpus_that_cuda_sees(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, visible: str, count: int | None, left: str
+) -> None:
+    machine([card(0), card(10), card(2)])
+    monkeypatch.setenv(VISIBLE, visible)
+    said: list[str] = []
+    with free_gpus(1, said.append) as found:
+        assert (found, os.environ[VISIBLE]) == (count, left)
+    assert os.environ[VISIBLE] == visible and f"leaves {len([one for one in left.split(',') if one])} of 3" in said[0]
+
+
 def test_each_slice_of_a_gpu_that_is_cut_takes_runs(machine: Any) -> None:
     listed = (
         "GPU 0: NVIDIA A100 (UUID: GPU-0)", "  MIG 3g.20gb     Device  0: (UUID: MIG-aaa)", "  MIG 3g.20gb     Device  1: (UUID: MIG-bbb)",

@@ -91,6 +91,13 @@ def is_own(case):
 # The first of each kind; of another method, which has more stages, its first alone: what its kinds differ in (networks, views) the
 # procedure's own differ in too.
 EVERY = [param(case, True) for case, *_ in KINDS.values() if is_own(case) or case in FIRST.values()]
+MORE = {  # what spaces have and no table
+    "supcam": ({"require_contact": True, "beyond_pi": "monotone"}, {"margin": 0.0}),
+    "scl": ({"focal_gamma": 0.0, "contrast": 0.0},),
+}
+NO_STEP = (  # what these say changes no operation of a step, or leaves none
+    "backbone", "classifier", "features", "finetune_encoder", "split_per_seed", "every_turn", "schedule", "normal_width", "normal_gray", "keep",
+)  # fmt: skip
 # the first of each procedure; for CI the first of each method and every fourth of the others: the steps of all are looked at in test_steady
 ARMS = [param(case, is_own(case)) for case in FIRST.values()]
 ARMS += [param(case, False) for case, *_ in list(KINDS.values())[::4] if case not in FIRST.values() and is_own(case)]
@@ -101,6 +108,21 @@ FULL = {
     )
     for name, small in SMALL.items()
 }
+EVERY += [pytest.param(name, replace(FULL[name], **more), id=f"{name} {more}") for name, several in MORE.items() for more in several]
+
+
+def of_kind(value):
+    return value if isinstance(value, str | bool) else value > 0
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_each_value_of_a_space_that_changes_a_step_is_tried(name):
+    study = load(name).study
+    spaces = [study.space, *(preset.space for preset in study.presets.values())]
+    asked = [dimension for space in spaces for dimension in space.values() if dimension and dimension.field not in NO_STEP]
+    ends = lambda kind: getattr(kind, "choices", None) or (kind.low, kind.high)  # noqa: E731
+    wanted = {(dimension.field, of_kind(value)) for dimension in asked for value in ends(dimension.distribution)}
+    assert wanted <= {(field, of_kind(getattr(case.values[1], field))) for case in EVERY if case.values[0] == name for field, _ in wanted}
 
 
 @cache

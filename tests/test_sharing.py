@@ -113,7 +113,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_trial_records_a_step_of_the_baseline_times_it_and_judges_once(pretended: list[str], toy: Any, toy_pack: Any) -> None:
     found = first_steps(toy.procedure, toy.procedure.config(), toy_pack, 0, torch.device("cpu"))
     assert pretended == ["free", "record", "time", "judge", "taken"]
-    assert found.need == 2 * GB and 0 < found.busy < 0.01 and found.runs == 8
+    assert found.need == pytest.approx(sharing.LATER * 2 * GB) and 0 < found.busy < 0.01 and found.runs == 8
     assert Trial(**json.loads(json.dumps(found.json()))) == found
 
 

@@ -1,6 +1,11 @@
 """Steps that ask the device nothing and stay where they are in memory: each kind of arm of the tables and presets, on a device that is none and on a
 CPU that is told to do what a GPU does; and recorded once, then played."""
 
+import gc
+import re
+import warnings
+import weakref
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -8,18 +13,19 @@ import pytest
 import torch
 from pretend import DEVICE, pretend_device
 from recording import Asked, Watch, record
-from test_precision import ARMS, CPU, EVERY, FULL, OWN, SMALL, setting_of
+from test_precision import ARMS, CPU, EVERY, FULL, OWN, SMALL, pack_of, setting_of
 from torch.utils._pytree import tree_leaves
 
 from search.registry import load
-from trainables.parts import replay
+from trainables.parts import execution, replay
 from trainables.parts.checkpoint import load_state, optimizer_tensors, save_state
 from trainables.parts.composition import BLENDS, check_images, compose, draw_composition, load_tables
 from trainables.parts.errors import Diverged
 from trainables.parts.execution import stages_of
 from trainables.parts.loop import Fitting
 from trainables.parts.numbers import Layout, constant, tensors_of
-from trainables.parts.replay import WARM
+from trainables.parts.procedure import Setting
+from trainables.parts.replay import WARM, Replay
 from trainables.parts.views import ViewSet, apply_views, draw_views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,6 +62,8 @@ def test_a_step_of_an_arm_asks_the_device_nothing(name, config):
         for fitting in fitted(name, config, device=DEVICE):
             rows = rows_of(fitting)
             fitting._play(rows[0])  # what is made at the first use and kept is no part of the others
+            with Watch(DEVICE):  # asked for each step before an epoch's first
+                fitting.task.learning_rate(0.5), list(fitting.task.batches(1))
             with Watch() as watch:
                 fitting._play(rows[1])
                 fitting._play(rows[0])
@@ -73,9 +81,12 @@ def test_a_step_of_a_network_of_the_tables_asks_the_device_nothing(name, backbon
                 fitting._play(rows[1])
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_a_step_with_a_scaled_loss_asks_the_device_nothing(name):
-    for fitting in fitted(name, FULL[name], steady=True, half=torch.float16):
+@pytest.mark.parametrize(
+    ("name", "backbone", "more"),
+    [*((name, FULL[name].backbone, {"half": torch.float16}) for name in SMALL), ("scl", "test_vit", {"micro_batches": 2})],
+)
+def test_a_step_with_a_scaled_loss_or_in_slices_asks_the_device_nothing(name, backbone, more):
+    for fitting in fitted(name, replace(FULL[name], backbone=backbone), steady=True, **more):
         rows = rows_of(fitting)
         fitting._play(rows[0])
         with Watch():
@@ -94,6 +105,12 @@ ASKING = {
     "numbers of the host": lambda x: x + torch.tensor([1.0, 2.0, 3.0, 4.0], device=x.device),
     "places of the host": lambda x: x[torch.tensor([0, 1])],
     "whether two are equal": lambda x: torch.equal(x, x + 0),
+    "whether two are close": lambda x: torch.allclose(x, x),
+    "places in a list": lambda x: x[[0, 1]],
+    "an end of a line": lambda x: torch.linspace(x.min(), x.max(), 3, device=x.device),
+    "a draw by weight": lambda x: torch.multinomial(x + 1, 2),
+    "values of a matrix": lambda x: torch.linalg.eigvalsh(x[:, None] @ x[None]),
+    "lengths of a table's rows": lambda x: torch.nn.functional.embedding(x.long(), torch.ones(4, 2, device=x.device), max_norm=1.0),
     "how often to repeat": lambda x: torch.repeat_interleave(x, torch.ones_like(x).long()),
 }
 
@@ -324,3 +341,94 @@ def test_a_loss_that_is_not_finite_ends_a_steady_run_at_the_next_look():
     fitting.task.queue.labels.zero_()
     with pytest.raises(Diverged, match=f"at epoch 1, step {fitting.task.steps()}"):
         fitting.epoch(0)
+
+
+# ------------------------------------------------------------------------------------------------------ what CUDA would do
+
+
+def test_a_step_that_makes_the_host_wait_is_not_recorded_and_says_where(monkeypatch):
+    modes, steps = [0], []
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    monkeypatch.setattr(replay, "aside", lambda device: nullcontext())
+    monkeypatch.setattr(replay, "record", None)  # is not tried, for what it leaves behind
+
+    def step():
+        steps.append(modes[-1])
+        if modes[-1] == "warn":
+            warnings.warn("called a synchronizing CUDA operation (Triggered internally at CUDAFunctions.cpp:1)", stacklevel=1)
+            warnings.warn("of another kind", stacklevel=1)
+
+    played = Replay(step, torch.device("cuda"), alone=True)
+    with pytest.warns(UserWarning, match="could not be recorded|another kind") as notes:
+        [played() for _ in range(WARM + 2)]
+    assert steps == [0, 0, "warn", 0, 0] and not played.played, "asked once, after what is made at the first use"
+    assert [str(note.message)[:40] for note in notes] == ["of another kind", "the training step could not be recorded "]
+    assert re.search(r"test_steady\.py, line \d+, makes the host wait", str(notes[1].message))
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, torch.cuda.OutOfMemoryError])
+def test_after_a_recording_that_failed_steps_are_called_as_if_there_had_been_none(fault, monkeypatch):
+    class Generator:
+        """torch's: a recording marks its state, and one that fails leaves the mark."""
+
+        def __init__(self):
+            self.state = "usual"
+
+        def clone_state(self):
+            return self.state
+
+        def graphsafe_set_state(self, state):
+            self.state = state
+
+    generator, current = Generator(), ["outside"]
+
+    @contextmanager
+    def graph(_):
+        generator.state, current[0] = "recording", "the recording's"
+        yield
+        generator.state, current[0] = "usual", "outside"  # not reached where the step raises, in versions of before 2026
+
+    def step():
+        if current[0] != "outside":
+            raise fault("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "default_generators", [generator])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current[0])
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: current.__setitem__(0, stream))
+    with pytest.raises(fault):
+        replay.record(step, torch.device("cuda"))
+    assert (generator.state, current) == ("usual", ["outside"])
+
+
+def test_a_stage_that_is_done_holds_nothing_when_the_next_one_begins_and_when_the_run_is_judged(monkeypatch, tmp_path):
+    seen, name = [], "supcam"
+    procedure = load(name).procedure
+    there = lambda: [task() for task in seen if task() is not None]  # noqa: E731
+
+    class Followed(Fitting):
+        def __init__(self, task, setting):
+            assert not there()
+            super().__init__(task, setting)
+            seen.append(weakref.ref(task))
+
+    def judged(*words):
+        assert not there()
+        return procedure.evaluate(*words)
+
+    monkeypatch.setattr(replay, "recordable", lambda device: True)
+    monkeypatch.setattr(replay, "record", lambda step, device: step)
+    monkeypatch.setattr(Setting, "is_steady", True)
+    monkeypatch.setattr(execution, "Fitting", Followed)
+    gc.collect()
+    gc.disable()
+    try:
+        config = replace(FULL[name], pretrain_epochs=2, finetune_epochs=2)
+        execution.execute(replace(procedure, evaluate=judged), config, seed=0, pack=pack_of(name), folder=tmp_path)
+    finally:
+        gc.enable()
+    assert len(seen) == 2

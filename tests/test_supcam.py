@@ -325,6 +325,21 @@ def test_keys_in_evaluation_mode_have_averages_that_follow_those_of_the_queries(
     assert not any(torch.equal(a, b) for a, b in zip(supcam._statistics(task.query), before, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("how", "backbone", "passes"),
+    [("running", "test_resnet", 1), ("whole", "test_vit", 1), ("whole", "test_resnet", 2), ("split", "test_vit", 4)],
+)
+def test_both_views_keys_are_asked_for_at_once_where_no_key_depends_on_the_others(setting, how, backbone, passes):
+    task, batch = pretrain(setting, key_batch=how, backbone=backbone, key_parts=2, composition="middle")
+    seen = []
+    with torch.no_grad(), task.key.register_forward_hook(lambda _, inputs, keys: seen.append((inputs[0], keys))):
+        task(batch)
+        assert len(seen) == passes
+        if passes == 1:
+            alone = [task.key(image[None])[0] for image in seen[0][0]]
+            assert torch.allclose(torch.cat([keys for keys, *_ in task.new_keys]), torch.stack(alone), atol=1e-5)
+
+
 @pytest.mark.parametrize("how", ["whole", "running"])
 def test_how_often_a_training_is_validated_does_not_change_it(setting, how):
     states = []

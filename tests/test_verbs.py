@@ -261,8 +261,8 @@ def test_what_another_command_changed_before_the_study_was_ours_is_not_undone(in
     words = ("--trials", "0", "--repeats", "1", "--tables")
     real, ended = api.prepare, []
 
-    def prepare(request):
-        prepared = real(request)
+    def prepare(request, *more):
+        prepared = real(request, *more)
         if not ended:
             ended.append(True)
             assert inside(*words, "2") == 0

@@ -2,7 +2,7 @@
 Comes in: gray images of one cluster each, background 0, with their type. Goes out: a classifier. Two stages: momentum-contrast pre-training
 with supervised contrast, image composition and a self-margin loss; then fine-tuning. Equation numbers are the paper's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import classification_metrics, confusion_matrix, knn_accuracy
 from trainables.parts.frozen import HEADS, Frozen, voting_of
 from trainables.parts.key_queue import KeyQueue
+from trainables.parts.micro import each_alone
 from trainables.parts.pretext import Health
 from trainables.parts.probe import fit_probe, probed
 from trainables.parts.procedure import Evaluation, Procedure, Setting, Stage, Task
@@ -296,6 +297,7 @@ class Pretrain(Task):
         )
         self.query = Encoder(self.workers.synchronise(backbone), config.embedding_dim, derive_seed(seed, "head"))
         self.key = key_encoder_of(self.query)
+        self.keys_alone = config.key_batch == "running" or (config.key_batch == "whole" and each_alone(self.key))
         self.queue = KeyQueue(config.queue_size, config.embedding_dim, owned=config.mask_own)
         if config.key_batch == "running":
             # beside the encoders', which are taken anew before each validation: that must not change a training
@@ -370,12 +372,13 @@ class Pretrain(Task):
         query = self._queries(self._view(gray, batch.views[0][part]))  # q = f_q(x_q), Eq. 1
         self.new_keys, owners = [], chosen.to(gray.device)
         with torch.no_grad():
-            key = self._keys(self._view(gray, batch.views[1][part]), batch, part)  # k+ = f_k(x_k)
-            self.new_keys.append((key, labels, owners))
-            composed = self._composed(batch, part, gray, labels)
+            views, composed = [self._view(gray, batch.views[1][part])], self._composed(batch, part, gray, labels)
             if composed is not None:
-                key_g = self._keys(self._view(composed[0], batch.views[2][part]), batch, part)  # k_g = f_k(x_g)
-                self.new_keys.append((key_g, composed[1], torch.full_like(owners, -1)))  # of two images, and so of none
+                views.append(self._view(composed[0], batch.views[2][part]))
+            keys = self._all_keys(views, batch, part)
+            self.new_keys.append((keys[0], labels, owners))  # k+ = f_k(x_k)
+            if composed is not None:  # k_g = f_k(x_g)
+                self.new_keys.append((keys[1], composed[1], torch.full_like(owners, -1)))  # of two images, and so of none
         self.asked = query.detach()
         return self._loss(query, labels)
 
@@ -407,6 +410,12 @@ class Pretrain(Task):
         parts = self.config.key_parts
         rows = [self.setting.apply(self.query, views[place::parts]) for place in range(parts)]
         return torch.stack(rows, 1).flatten(0, 1)
+
+    def _all_keys(self, views: list[Tensor], batch: PretrainBatch, part: slice) -> Sequence[Tensor]:
+        """(N, D) of each of the views: in one pass where a key is of its image alone, whatever else is in the batch."""
+        if len(views) > 1 and self.keys_alone:
+            return self._keys(torch.cat(views), batch, part).chunk(len(views))
+        return [self._keys(some, batch, part) for some in views]
 
     def _keys(self, views: Tensor, batch: PretrainBatch, part: slice) -> Tensor:
         """(N, D) of the views. In parts: those of one column of `order`, of each worker the same number, together."""

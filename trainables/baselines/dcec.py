@@ -182,9 +182,16 @@ class Cluster(_Training):
 
     def __init__(self, config: Any, setting: Setting) -> None:
         super().__init__(config, setting)
+        self.over = False
+        self.register_load_state_dict_post_hook(lambda task, _: task._read())
         self._renew()
         self.changed.fill_(1.0)
         self.settled.fill_(False)
+        self._read()
+
+    def _read(self) -> None:
+        """`settled`, where the host finds it without asking the device: the rate of each step depends on it."""
+        self.over = bool(self.settled)
 
     def start(self) -> None:
         assert self.setting.previous is not None  # see `faults`
@@ -207,12 +214,13 @@ class Cluster(_Training):
         self.clusters.copy_(found)
         self.target.copy_(sharpened(q))
         self.since.zero_()
+        self._read()
 
     def steps(self) -> int:
-        return 1 if bool(self.settled) else super().steps()
+        return 1 if self.over else super().steps()
 
     def learning_rate(self, epoch: float) -> float:
-        return 0.0 if bool(self.settled) else super().learning_rate(epoch)
+        return 0.0 if self.over else super().learning_rate(epoch)
 
     def beside(self, chosen: Tensor, codes: Tensor) -> Tensor:
         target = self.target[chosen.to(self.target.device)]
@@ -222,7 +230,7 @@ class Cluster(_Training):
         self.since += 1
 
     def health(self) -> dict[str, float]:
-        if not bool(self.settled) and int(self.since) >= self.config.target_steps:
+        if not self.over and int(self.since) >= self.config.target_steps:
             self._renew()
         return {}
 

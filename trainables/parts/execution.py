@@ -392,6 +392,10 @@ def _train(
             rows = [row for row in outcome.history if row["stage"] == stage.name]
             values = {"epochs": epochs, "history": rows, "seconds": outcome.stage_seconds[stage.name]}
             store.put(key, previous, values | {"codes": outcome.stage_codes[stage.name], "kept": kept})
+        fitting.close()
+        del fitting, after_epoch  # before the next stage is built, or the run judged: the device need not hold both
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
     if previous is None:
         raise RequestError(f"{procedure.name}: every stage has 0 epochs; set one of {', '.join(s.epochs for s in procedure.stages)}")
     if workers.rank == 0:

@@ -35,6 +35,7 @@ class Fitting:
         self.steady = setting.is_steady
         self.total = torch.zeros((), dtype=torch.float64, device=self.device)  # of an epoch's losses
         self.layout: Layout | None = None  # of a step's numbers: known with the first batch
+        self.replay: Replay | None = None
         self.kept: dict[str, Tensor] = {}  # the result at the epoch with the best `task.keeps` so far
         self.kept_epoch, self.kept_score = 0, -math.inf
         self.collapsed = ""  # what has, under the weights that are handed on
@@ -51,6 +52,11 @@ class Fitting:
             | under("kept.result", self.kept)
             | words
         )
+
+    def close(self) -> None:
+        """Let go of the recording, which holds this and is held by it: what it has of the device is free at once, not when Python next
+        looks for circles."""
+        self.layout = self.replay = None
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.task.load_state_dict(part(tensors, "task"))
@@ -103,6 +109,7 @@ class Fitting:
         self.loss.copy_(self._step(self.batch))
 
     def _play(self, row: Tensor) -> None:
+        assert self.replay is not None  # made with the first rows
         self.row.copy_(row)
         self.replay()
 
