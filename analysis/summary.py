@@ -20,7 +20,7 @@ from analysis.mixture import mixture
 from analysis.numbers import number
 from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
-from analysis.study import BROKEN, STATUSES, Arm, Study, Table, finite, plural, runs_of
+from analysis.study import BROKEN, STATUSES, Arm, Study, Table, finite, mapping, plural, runs_of
 
 TITLES = {"f1": "F1", "auc": "AUC", "ami": "AMI", "ari": "ARI", "knn_accuracy": "kNN accuracy"} | {
     "ami_within": "AMI within tiles",
@@ -206,6 +206,7 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
         (
             *_notes(table, rows, baseline, tau, len(both)),
             *_of_paper(study, table),
+            *_of_description(study, rows),
             *_of_kmeans(study, table, rows),
             *_of_fits(study, table, rows),
             *_of_clusters(study, rows),
@@ -326,6 +327,16 @@ def _of_code(study: Study, table: Table) -> tuple[str, ...]:
     """That runs of the table were trained by other code or versions than others of it."""
     runs = [rows[rows["status"] == "completed"] for rows in map(study.of_arm, table.arms)]
     return mixture(pair for rows in runs for pair in zip(rows["codes"], rows["versions"], strict=True))
+
+
+def _of_description(study: Study, rows: list[Row]) -> tuple[str, ...]:
+    """Others' methods that were trained with other numbers than those of their description."""
+    notes = []
+    for row in rows:
+        ours = mapping(study.asked.get("baseline")) | row.arm.overrides
+        if apart := [f"{name} {ours[name]} for {value}" for name, value in row.arm.described.items() if ours.get(name, value) != value]:
+            notes.append(f"{row.arm.name}: not trained as described, but with {', '.join(apart)}. Its row says little of the method itself.")
+    return tuple(notes)
 
 
 def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:

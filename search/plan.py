@@ -41,6 +41,7 @@ class PlannedArm:
     config: Any
     config_hash: str
     yardstick: bool = False
+    described: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,9 @@ def _planned(table: Any, baseline: Any, procedure: Any, faults: list[str]) -> Pl
         config = arm_config(baseline, arm)
         faults += [f"table {table.number}, arm {arm.name}: {fault}" for fault in procedure.faults(config, None, None)]
         arms.append(
-            PlannedArm(arm.name, arm.published, arm_overrides(baseline, arm), config, config_hash(procedure, config), arm.yardstick)
+            PlannedArm(
+                arm.name, arm.published, arm_overrides(baseline, arm), config, config_hash(procedure, config), arm.yardstick, arm.described
+            )  # fmt: skip
         )
     more = (table.external_dataset, table.published_number)
     return PlannedTable(table.number, table.title, table.dataset, table.compare_with, tuple(arms), *more)

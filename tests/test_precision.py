@@ -27,7 +27,7 @@ SMALL = {  # sizes alone, and no published weights; what is computed is the pres
         "split": (0.6, 0.2, 0.2), "weights": "random", "key_parts": 2,
     },
     "scl": {"canvas": 160, "input_size": 32, "normal_width": 0.0, "normal_gray": 0.0, "upright": False, "embedding_dim": 16, "steps_per_epoch": 2, "split": (0.6, 0.2, 0.2)},
-    "ccrl": {"pretrain_batch": 16, "queue_size": 24, "kmeans_starts": 1},
+    "ccrl": {"pretrain_batch": 16, "queue_size": 24, "kmeans_starts": 1, "gan_batch": 4, "gan_width": 8, "gan_copies": 1},
 }  # fmt: skip
 IMAGES = {"supcam": 40, "scl": 24 * 12, "ccrl": 80}
 TINY = {  # of the same kind: pre-activation, attention with layer normalisation, convolutions with batch normalisation
