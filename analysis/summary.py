@@ -335,7 +335,9 @@ def _of_description(study: Study, rows: list[Row]) -> tuple[str, ...]:
     for row in rows:
         ours = mapping(study.asked.get("baseline")) | row.arm.overrides
         if apart := [f"{name} {ours[name]} for {value}" for name, value in row.arm.described.items() if ours.get(name, value) != value]:
-            notes.append(f"{row.arm.name}: not trained as described, but with {', '.join(apart)}. Its row says little of the method itself.")
+            notes.append(
+                f"{row.arm.name}: not trained as described, but with {', '.join(apart)}. Its row says little of the method itself."
+            )
     return tuple(notes)
 
 

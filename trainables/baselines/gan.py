@@ -178,9 +178,7 @@ class Gan(Task):
         order = torch.randperm(n * self.config.gan_copies, generator=chance)
 
         def drawn(whose: str) -> Turn:
-            return Turn(
-                whose, torch.randn(size, NOISE, generator=chance), torch.randint(self.categories, (size,), generator=chance)
-            )
+            return Turn(whose, torch.randn(size, NOISE, generator=chance), torch.randint(self.categories, (size,), generator=chance))
 
         for step in order[: self.steps() * CRITIC_STEPS * size].view(-1, CRITIC_STEPS, size):
             turns = [drawn("critic") for _ in step]
@@ -228,7 +226,9 @@ class Gan(Task):
     def health(self) -> dict[str, float]:
         """Means over the epoch's updates: the distance that the critic has found, the penalty, and the categories' loss."""
         steps = max(1, self.steps())
-        values = [float(self.workers.mean(value)) / count for value, count in zip(self.told, (CRITIC_STEPS * steps,) * 2 + (steps,), strict=True)]
+        values = [
+            float(self.workers.mean(value)) / count for value, count in zip(self.told, (CRITIC_STEPS * steps,) * 2 + (steps,), strict=True)
+        ]
         self.told.zero_()
         return dict(zip(("critic_distance", "critic_penalty", "category_loss"), values, strict=True))
 
