@@ -12,13 +12,11 @@ from torch import nn
 from trainables import ccrl
 from trainables.baselines.gan import Gan, Generator, Trunk, as_clusters, category_loss, critic_loss, gradient_penalty
 from trainables.ccrl import PROCEDURE, CcrlConfig, canonical, faults
-from trainables.data.pack import make_pack
 from trainables.data.synthetic_cells import cell_set
 from trainables.parts.checkpoint import load_state
-from trainables.parts.clustering import purity
-from trainables.parts.errors import Collapsed, Interrupted
+from trainables.parts.errors import Interrupted
 from trainables.parts.execution import MODEL, execute, stages_of
-from trainables.parts.loop import Fitting, fit
+from trainables.parts.loop import Fitting
 from trainables.parts.procedure import Setting
 from trainables.parts.workers import Workers
 
