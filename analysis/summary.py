@@ -339,7 +339,7 @@ def _of_description(study: Study, rows: list[Row]) -> tuple[str, ...]:
     """Others' methods that were trained with other numbers than those of their description."""
     notes = []
     for row in rows:
-        ours = mapping(study.asked.get("baseline")) | row.arm.overrides
+        ours = mapping(study.asked.get("baseline")) | dict(row.arm.overrides)
         if apart := [f"{name} {ours[name]} for {value}" for name, value in row.arm.described.items() if ours.get(name, value) != value]:
             notes.append(
                 f"{row.arm.name}: not trained as described, but with {', '.join(apart)}. Its row says little of the method itself."
