@@ -100,6 +100,6 @@ def _time(entry: Entry, config: Any, stage: Stage, pack: Pack, seed: int, device
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """Seconds. On a CPU those of the core, of which a run has one: other work there while a plan is timed would be taken for the run's own,
-    and a plan beside seven busy processes foresaw seven times the time."""
+    """Seconds. On a CPU those of the core, of which a run has one: other work there while a plan is timed would else be taken for the
+    run's own."""
     return time.process_time if device.type == "cpu" else time.perf_counter
