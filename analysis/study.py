@@ -42,13 +42,15 @@ class StudyError(ValueError):
 @dataclass(frozen=True)
 class Arm:
     """A row of a table: baseline + overrides. `published` is its key in published.csv, None where the paper has no such row. yardstick: what
-    can be had without the method, no candidate for the best."""
+    can be had without the method, no candidate for the best. described: of another's method, fields with the values of its
+    description."""
 
     name: str
     config_hash: str
     published: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     yardstick: bool = False
+    described: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -302,6 +304,7 @@ def _read_tables(asked: Mapping[str, Any], warnings: list[str]) -> tuple[Table, 
                         text_of(arm.get("published")) or None,
                         mapping(arm.get("overrides")),
                         arm.get("yardstick") is True,
+                        mapping(arm.get("described")),
                     )
                 )
             else:

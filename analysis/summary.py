@@ -20,7 +20,7 @@ from analysis.mixture import mixture
 from analysis.numbers import number
 from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
-from analysis.study import BROKEN, STATUSES, Arm, Study, Table, finite, plural, runs_of
+from analysis.study import BROKEN, STATUSES, Arm, Study, Table, finite, mapping, plural, runs_of
 
 TITLES = {"f1": "F1", "auc": "AUC", "ami": "AMI", "ari": "ARI", "knn_accuracy": "kNN accuracy"} | {
     "ami_within": "AMI within tiles",
@@ -192,9 +192,10 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
     for metric in table.metrics:
         rows = _with_comparisons(rows, metric, metric == table.metric)
         rows = _with_bold(rows, metric)
-    if baseline is not None:
+    drawn = bool(mapping(study.asked.get("data")).get("synthetic"))  # no images of the paper's kind: nothing is said of its order or sizes
+    if baseline is not None and not drawn:
         rows = [_with_verdict(row, baseline, table.metric, REPEATS.get(study.procedure)) for row in rows]
-    both = [r for r in rows if (c := r.cells[table.metric]).n and c.published and not c.published.word]
+    both = [r for r in rows if not drawn and (c := r.cells[table.metric]).n and c.published and not c.published.word]
     cells = [r.cells[table.metric] for r in both]
     tau = st.kendall([c.published.mean for c in cells if c.published], [c.array for c in cells])
     return Summary(
@@ -204,8 +205,9 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
         tau,
         len(both),
         (
-            *_notes(table, rows, baseline, tau, len(both)),
+            *_notes(table, rows, baseline, tau, len(both), drawn),
             *_of_paper(study, table),
+            *_of_description(study, rows),
             *_of_kmeans(study, table, rows),
             *_of_fits(study, table, rows),
             *_of_clusters(study, rows),
@@ -260,8 +262,9 @@ def _split(runs: pd.DataFrame) -> str:
     return f"{words}, seed {' and '.join(seeds)}" if seeds else words
 
 
-def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked: int) -> tuple[str, ...]:
+def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked: int, drawn: bool) -> tuple[str, ...]:
     notes = []
+    given = any(r.cells[table.metric].published for r in rows)
     if baseline is None and len(rows) > 1:
         notes.append("The table names no baseline arm: nothing is compared with one.")
     notes += how_known(rows, table.metric)
@@ -287,7 +290,11 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
         notes.append(
             f"The published order of {ranked} arms {word} here: Kendall's tau {number(tau.tau, True)}, exact p {tau.p:.3f} that the two orders have nothing in common."
         )
-    elif any(r.cells[table.metric].published for r in rows):
+    elif given and drawn:
+        notes.append(
+            "The images are drawn by this program: published numbers stand beside ours for orientation, and are not compared with them."
+        )
+    elif given:
         notes.append(
             f"Fewer than {st.FEWEST_RANKED} arms have both a published and a measured number: no rank correlation with the published order."
         )
@@ -326,6 +333,18 @@ def _of_code(study: Study, table: Table) -> tuple[str, ...]:
     """That runs of the table were trained by other code or versions than others of it."""
     runs = [rows[rows["status"] == "completed"] for rows in map(study.of_arm, table.arms)]
     return mixture(pair for rows in runs for pair in zip(rows["codes"], rows["versions"], strict=True))
+
+
+def _of_description(study: Study, rows: list[Row]) -> tuple[str, ...]:
+    """Others' methods that were trained with other numbers than those of their description."""
+    notes = []
+    for row in rows:
+        ours = mapping(study.asked.get("baseline")) | dict(row.arm.overrides)
+        if apart := [f"{name} {ours[name]} for {value}" for name, value in row.arm.described.items() if ours.get(name, value) != value]:
+            notes.append(
+                f"{row.arm.name}: not trained as described, but with {', '.join(apart)}. Its row says little of the method itself."
+            )
+    return tuple(notes)
 
 
 def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ def table_json(table: PlannedTable, metrics: Sequence[str], external: Sequence[s
         "arms": [
             {"name": arm.name, "published": arm.published, "config_hash": arm.config_hash, "overrides": arm.overrides}
             | ({"yardstick": True} if arm.yardstick else {})
+            | ({"described": dict(arm.described)} if arm.described else {})
             for arm in table.arms
         ],
     }  # fmt: skip

@@ -20,8 +20,8 @@ from trainables.parts.procedure import Setting, Stage
 from trainables.parts.replay import WARM
 
 STEPS = 5  # timed, after some that are not; their median counts
-# beside the batch: what a step's time depends on most, what may need no step, and what may not be had from here
-MATTERS = ("backbone", "input_size", "features", "classifier", "weights")
+# beside the batch: what a step's time depends on most (whose it is, its network), what may need no step, and what may not be had from here
+MATTERS = ("method", "backbone", "input_size", "features", "classifier", "weights")
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,24 @@ def _time(entry: Entry, config: Any, stage: Stage, pack: Pack, seed: int, device
         fitting = Fitting(task, setting)
         task.train()
         times, first = [], WARM + 1 if device.type == "cuda" else 2  # not timed: on a GPU steps are recorded after WARM
+        now = _clock(device)
         for batch in itertools.islice(task.batches(0), STEPS + first):
-            clock = time.perf_counter()
+            clock = now()
             fitting.step(batch, task.learning_rate(0.0))
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            times.append(time.perf_counter() - clock)
+            times.append(now() - clock)
         step = statistics.median(times[first:] or times) if times else 0.0
         task.eval()
-        clock = time.perf_counter()
+        clock = now()
         task.validate()
         epochs = int(getattr(config, stage.epochs))
         share = sum(task.validate_at(epoch + 1) for epoch in range(epochs)) / epochs
-        return step * task.steps() + (time.perf_counter() - clock) * share
+        return step * task.steps() + (now() - clock) * share
     raise RuntimeError(f"{stage.name} is no stage of this configuration")
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Seconds. On a CPU those of the core, of which a run has one: other work there while a plan is timed would else be taken for the
+    run's own."""
+    return time.process_time if device.type == "cpu" else time.perf_counter

@@ -41,6 +41,7 @@ class PlannedArm:
     config: Any
     config_hash: str
     yardstick: bool = False
+    described: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,11 +182,11 @@ def _planned(table: Any, baseline: Any, procedure: Any, faults: list[str]) -> Pl
     for arm in table.arms:
         config = arm_config(baseline, arm)
         faults += [f"table {table.number}, arm {arm.name}: {fault}" for fault in procedure.faults(config, None, None)]
-        arms.append(
-            PlannedArm(arm.name, arm.published, arm_overrides(baseline, arm), config, config_hash(procedure, config), arm.yardstick)
-        )
-    more = (table.external_dataset, table.published_number)
-    return PlannedTable(table.number, table.title, table.dataset, table.compare_with, tuple(arms), *more)
+        more = (config, config_hash(procedure, config), arm.yardstick, arm.described)
+        arms.append(PlannedArm(arm.name, arm.published, arm_overrides(baseline, arm), *more))
+    return PlannedTable(
+        table.number, table.title, table.dataset, table.compare_with, tuple(arms), table.external_dataset, table.published_number
+    )
 
 
 def _runs(planned: Sequence[PlannedTable], seeds: Sequence[int], procedure: Any, data_hash: str, code: str) -> tuple[PlannedRun, ...]:

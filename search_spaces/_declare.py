@@ -25,13 +25,15 @@ class Dimension:
 @dataclass(frozen=True)
 class Arm:
     """One row of a table: the baseline with overrides. `published`: the row's key in the published tables; None: the paper has no such row.
-    `times`: fields that are the baseline's, whatever the preset, times so much."""
+    `times`: fields that are the baseline's, whatever the preset, times so much. `described`: of another's method, fields with the values of its
+    description; where a preset or a command has others, the table says so below."""
 
     name: str
     overrides: Overrides
     published: str | None = None
     yardstick: bool = False  # what can be had without the method: a row of the table, never a study's best
     times: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    described: Overrides = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -439,6 +439,36 @@ def gradients_of_divergence(codes, centers, p):
     return of_codes, of_centers
 
 
+# ---- GAN clustering (Hu et al. 2019): the losses on a critic that is one hidden layer of ReLU, gradients by hand (Gulrajani et al. 2017, Eq. 3)
+
+
+def hidden_score(x, first, last):
+    """score = last . max(0, first x), and its gradient in x: first' (last where the hidden unit is above 0)."""
+    hidden = [sum(w * float(v) for w, v in zip(row, x, strict=True)) for row in first]
+    score = sum(w * max(0.0, h) for w, h in zip(last, hidden, strict=True))
+    slope = [sum(last[j] * first[j][i] for j, h in enumerate(hidden) if h > 0) for i in range(len(x))]
+    return score, slope
+
+
+def critic_losses(real, drawn, shares, first, last):
+    """Minus the distance, mean score of drawn less that of real; and the mean of (|slope| - 1)^2 at share x real + (1 - share) x drawn."""
+    apart = sum(hidden_score(x, first, last)[0] for x in drawn) / len(drawn) - sum(hidden_score(x, first, last)[0] for x in real) / len(
+        real
+    )
+    penalty = 0.0
+    for one, other, share in zip(real, drawn, shares, strict=True):
+        between = [share * float(a) + (1 - share) * float(b) for a, b in zip(one, other, strict=True)]
+        slope = hidden_score(between, first, last)[1]
+        penalty += (math.sqrt(sum(value**2 for value in slope)) - 1) ** 2 / len(real)
+    return apart, penalty
+
+
+def negative_log_likelihood(scores, category):
+    """Mean of log sum_j exp(s_j) - s_c over the rows."""
+    rows = [math.log(sum(math.exp(value) for value in row)) - row[c] for row, c in zip(scores, category, strict=True)]
+    return sum(rows) / len(rows)
+
+
 # ---- Varifocal-Net's square: what is cut of an image and enlarged
 
 

@@ -130,6 +130,9 @@ def test_each_block_is_of_unit_length_and_patterns_do_not_see_a_quarter_turn():
     assert rows.shape == (6, 156)
     for block in (slice(0, 128), slice(128, 138), slice(138, 156)):
         assert np.allclose(np.linalg.norm(rows[:, block], axis=1), 1)
+    outer = rows[:, :128].reshape(-1, 4, 4, 8).copy()
+    outer[:, 1:3, 1:3] = 0  # a keypoint's size is no side: one as large as the crop has all of it in the four cells in the middle
+    assert ((outer**2).sum((1, 2, 3)) > 0.4).all()
     turned = textures(np.rot90(images, 1, (1, 2)))
     assert np.allclose(turned[:, 128:138], rows[:, 128:138], atol=0.03) and not np.allclose(turned[:, :128], rows[:, :128], atol=0.1)
     darker = textures((images * 0.5).astype(np.uint8))

@@ -756,7 +756,8 @@ FAULTS = {
     "predictor_hidden": 0, "pretrain_epochs": 0, "pretrain_batch": 1, "pretrain_rate": 0.0, "warmup_epochs": -1, "weight_decay": -0.1,
     "ema_decay": 1.1, "queue_size": 0, "temperature": 0.0, "local_side": "left", "crop_min": 0.0, "crop_max": 1.5, "jitter_strength": -1.0,
     "jitter": 1.5, "gray": -0.5, "blur": 2.0, "rotation": 200.0, "scoring_encoder": "both", "kmeans_starts": 0,
-    "method": "gan", "reconstruct_epochs": -1, "cluster_epochs": -1, "target_steps": 0, "cluster_weight": -0.5,
+    "method": "vae", "reconstruct_epochs": -1, "cluster_epochs": -1, "target_steps": 0, "cluster_weight": -0.5, "gan_epochs": -1,
+    "gan_batch": 1, "gan_rate": 0.0, "gan_width": 0, "gan_copies": 5, "gan_penalty": -1.0, "category_weight": 0.0,
 }  # fmt: skip
 
 

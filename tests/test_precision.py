@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from search.registry import load
+from trainables.baselines import gan
 from trainables.parts.checkpoint import load_state, save_state
 from trainables.parts.execution import stages_of
 from trainables.parts.loop import Fitting, fit
@@ -27,7 +28,7 @@ SMALL = {  # sizes alone, and no published weights; what is computed is the pres
         "split": (0.6, 0.2, 0.2), "weights": "random", "key_parts": 2,
     },
     "scl": {"canvas": 160, "input_size": 32, "normal_width": 0.0, "normal_gray": 0.0, "upright": False, "embedding_dim": 16, "steps_per_epoch": 2, "split": (0.6, 0.2, 0.2)},
-    "ccrl": {"pretrain_batch": 16, "queue_size": 24, "kmeans_starts": 1},
+    "ccrl": {"pretrain_batch": 16, "queue_size": 24, "kmeans_starts": 1, "gan_batch": 4, "gan_width": 8, "gan_copies": 1},
 }  # fmt: skip
 IMAGES = {"supcam": 40, "scl": 24 * 12, "ccrl": 80}
 TINY = {  # of the same kind: pre-activation, attention with layer normalisation, convolutions with batch normalisation
@@ -215,11 +216,21 @@ def test_arms_of_one_kind_differ_in_numbers_and_not_in_operations(cases):
 @pytest.mark.parametrize(("name", "config"), ARMS)
 def test_an_arm_trains_with_its_networks_in_half_precision_and_all_else_in_float32(name, config, monkeypatch):
     apply, step, rows, asked, types = Setting.apply, Fitting.step, [], set(), {}
+    penalty, exact, penalties = gan.gradient_penalty, set(), []
 
     def record(self, network, images):
         asked.update(network.modules())
         rows.append(apply(self, network, images))
         return rows[-1]
+
+    def whole(critic, between):  # a gradient's gradient, asked of the same networks in float32
+        before = {module: set(kinds) for module, kinds in types.items()}
+        types.clear()
+        penalties.append(penalty(critic, between))
+        exact.update(kind for kinds in types.values() for kind in kinds)
+        types.clear()
+        types.update(before)
+        return penalties[-1]
 
     def look(module, inputs, output):
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -232,6 +243,7 @@ def test_an_arm_trains_with_its_networks_in_half_precision_and_all_else_in_float
     wanted, started = plain(name, config)
     monkeypatch.setattr(Setting, "apply", record)
     monkeypatch.setattr(Fitting, "step", watched)
+    monkeypatch.setattr(gan, "gradient_penalty", whole)
     half = list(fittings(name, config, started, half=torch.bfloat16))
     for stage, fitting, before, losses in half:
         state, parameters = fitting.task.state_dict(), dict(fitting.task.named_parameters())
@@ -247,8 +259,10 @@ def test_an_arm_trains_with_its_networks_in_half_precision_and_all_else_in_float
         alone = {key for key, module in fitting.task.named_modules() if module in types and module not in asked}
         assert {key.partition(".")[0] for key in alone} <= {"classifier"}  # the scores of SCL belong to its loss
     assert {kind for module in asked & types.keys() for kind in types[module]} == {torch.bfloat16}
+    assert exact == ({torch.float32} if penalties else set())
 
-    taken = iter(rows)
+    taken, held = iter(rows), iter(penalties)
+    monkeypatch.setattr(gan, "gradient_penalty", lambda critic, between: next(held).detach())
     monkeypatch.setattr(Setting, "apply", lambda self, network, images: next(taken).detach().requires_grad_(torch.is_grad_enabled()))
     assert [losses for *_, losses in fittings(name, config, started)] == [losses for *_, losses in half]
 

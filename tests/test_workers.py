@@ -12,7 +12,9 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional as F
 
-from trainables import supcam
+from trainables import ccrl, supcam
+from trainables.baselines import gan
+from trainables.data.synthetic_cells import cell_set
 from trainables.data.synthetic_clusters import cluster_set
 from trainables.parts import execution
 from trainables.parts.batch_norm import AT_THE_END, renew_statistics
@@ -80,6 +82,24 @@ def several_steps(case, workers):
 def steps_of_every_case(workers, folder):
     for case in CASES:
         save_state(folder / f"{case}-{workers.rank}", several_steps(case, workers), {})
+
+
+def several_turns(workers):
+    """As `several_steps`, of a method whose step has losses that leave some weights without a gradient."""
+    config = ccrl.canonical(ccrl.CcrlConfig(method="gan", gan_epochs=1, gan_batch=4, gan_width=6, gan_copies=2))
+    pack = cell_set(70, seed=0)
+    given = Setting(pack, ccrl.split_of(config, pack, 0), seed=0, workers=workers)
+    task = gan.Gan(config, given).double().train()
+    for network in (task.generator, task.trunk, task.critic, task.category):
+        network.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
+    fitting = Fitting(task, given)
+    found = [workers.mean(fitting.step(batch, 1e-3)) for _, batch in zip(range(STEPS), task.batches(0), strict=False)]
+    task.told.zero_()  # of each worker's own part, until it is read
+    return fitting.tensors() | {"losses": torch.stack(found)}
+
+
+def turns(workers, folder):
+    save_state(folder / f"turns-{workers.rank}", several_turns(workers), {})
 
 
 def normalise(workers, folder):
@@ -187,7 +207,7 @@ def everything(rank, folder):
     meeting = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(minutes=1))
     workers = Workers(rank, 2)
-    for part in (gathers, normalise, steps_of_every_case, renews, whole_run, diverges):
+    for part in (gathers, normalise, steps_of_every_case, turns, renews, whole_run, diverges):
         try:
             part(workers, folder)
         except Exception:
@@ -337,6 +357,15 @@ def test_a_run_of_two_workers_goes_on_to_the_same_weights(two):
 def test_workers_agree_on_whether_a_shared_stage_is_there(two):
     straight, other = (load_state(two / name / MODEL)[0] for name in ("run", "one-sided"))
     assert all(torch.equal(tensor, other[name]) for name, tensor in straight.items())
+
+
+@pytest.mark.slow
+def test_two_workers_take_the_turns_of_one_where_a_loss_leaves_weights_without_a_gradient(two):
+    wanted = several_turns(Workers())
+    for found in left(two, "turns"):
+        assert found.keys() == wanted.keys()
+        for name, tensor in wanted.items():
+            assert torch.allclose(found[name].double(), tensor.double(), rtol=1e-6, atol=1e-7), name
 
 
 @pytest.mark.slow

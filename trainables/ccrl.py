@@ -17,7 +17,7 @@ from timm.models.resnetv2 import ResNetV2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.baselines import dcec
+from trainables.baselines import dcec, gan
 from trainables.baselines.morphology import morphological
 from trainables.baselines.texture import textures
 from trainables.data.cells import read_any, read_cells
@@ -102,17 +102,26 @@ class CcrlConfig:
     kmeans_fit: str = "scored"  # scored | train: the cells that K-means is fitted on; scores of the other fit are recorded beside [decided]
     whiten: float = 0.0  # share of the variance whose principal components K-means sees, each at deviation 1; 0: features as they are
     # another's method in its place
-    method: str = "ccrl"  # ccrl | dcec (clusters by an auto-encoder, see trainables/baselines): who trains the encoder
+    # ccrl | dcec (clusters by an auto-encoder) | gan (clusters by a generative adversarial network), see trainables/baselines: who trains
+    # the encoder
+    method: str = "ccrl"
     reconstruct_epochs: int = 0  # dcec: of reconstruction alone; theirs: 200
     cluster_epochs: int = 0  # dcec: of reconstruction and clusters, at most; theirs: 100 [decided]
     target_steps: int = 140  # dcec: between two renewals of the clusters' target, rounded up to whole epochs
     cluster_weight: float = 0.1  # dcec: of the clusters' divergence beside the squared error
+    gan_epochs: int = 0  # gan: theirs: 50
+    gan_batch: int = 10  # gan: crops in each update
+    gan_rate: float = 1e-4  # gan: of Adam, of all networks
+    gan_width: int = 128  # gan: channels of all layers
+    gan_copies: int = 4  # gan: of each cell in an epoch: 4 as it is, mirrored, upside down and both; 1 as it is
+    gan_penalty: float = 10.0  # gan: of the gradient's distance from 1 beside the critic's loss
+    category_weight: float = 1.0  # gan: of the categories' loss
 
 
 CHOICES = {
     "local_side": ("query", "key", "both"), "scoring_encoder": ("key", "query"),
     "features": ("encoder", "untrained", "backbone", *PLAIN), "statistics": ("imagenet", "set"), "kmeans_fit": ("scored", "train"),
-    "method": ("ccrl", "dcec"),
+    "method": ("ccrl", "dcec", "gan"),
 }  # fmt: skip
 RANGES = {  # (low, high), inclusive
     "split_seed": (0, 2**31 - 1),
@@ -140,16 +149,23 @@ RANGES = {  # (low, high), inclusive
     "cluster_epochs": (0, 100000),
     "target_steps": (1, 1 << 24),
     "cluster_weight": (0, 1000),
+    "gan_epochs": (0, 100000),
+    "gan_batch": (2, 65536),
+    "gan_width": (1, 4096),
+    "gan_copies": (1, 4),
+    "gan_penalty": (0, 1000),
 }
-POSITIVE = ("temperature", "pretrain_rate")
+POSITIVE = ("temperature", "pretrain_rate", "gan_rate", "category_weight")
 OF_DCEC = ("reconstruct_epochs", "cluster_epochs", "target_steps", "cluster_weight")
 RECONSTRUCT_FIELDS = (
     "split", "split_seed", "split_per_seed", "method", "embedding_dim", "pretrain_batch", "pretrain_rate", "kmeans_starts",
     "reconstruct_epochs",
 )  # fmt: skip
+OF_GAN = ("gan_epochs", "gan_batch", "gan_rate", "gan_width", "gan_copies", "gan_penalty", "category_weight")
+GAN_FIELDS = ("split", "split_seed", "split_per_seed", "method", *OF_GAN)
 CLUSTER_FIELDS = (*RECONSTRUCT_FIELDS, "cluster_epochs", "target_steps", "cluster_weight")
 PRETRAIN_FIELDS = tuple(
-    entry.name for entry in fields(CcrlConfig) if entry.name not in ("scoring_encoder", "kmeans_fit", "method", *OF_DCEC)
+    entry.name for entry in fields(CcrlConfig) if entry.name not in ("scoring_encoder", "kmeans_fit", "method", *OF_DCEC, *OF_GAN)
 )
 ALL_FEATURES = (
     "split",
@@ -173,7 +189,10 @@ def canonical(config: CcrlConfig) -> CcrlConfig:
     if config.method == "dcec":
         kept = {*CLUSTER_FIELDS, "kmeans_fit"} - (set() if config.cluster_epochs else {"target_steps", "cluster_weight"})
         return replace(typed(config, {entry.name for entry in fields(CcrlConfig)} - kept), pretrain_epochs=0)
-    moot = {"feature_side", *OF_DCEC} | (set() if config.predictor else {"predictor_hidden"})
+    if config.method == "gan":
+        kept = {*GAN_FIELDS, "kmeans_starts", "kmeans_fit"}
+        return replace(typed(config, {entry.name for entry in fields(CcrlConfig)} - kept), pretrain_epochs=0)
+    moot = {"feature_side", *OF_DCEC, *OF_GAN} | (set() if config.predictor else {"predictor_hidden"})
     if config.jitter and config.jitter_strength:
         return typed(config, moot)
     return replace(typed(config, moot | {"jitter_strength"}), jitter=0.0)
@@ -184,7 +203,8 @@ def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.
     found = setting_faults(config, CHOICES, RANGES, POSITIVE)
     side = config.feature_side if config.features == "backbone" else SIDE
     found += start_faults(config.backbone, config.weights, 3, side)
-    needed = "reconstruct_epochs" if config.method == "dcec" and config.features == "encoder" else "pretrain_epochs"
+    other = config.method if config.features == "encoder" else "ccrl"
+    needed = {"dcec": "reconstruct_epochs", "gan": "gan_epochs"}.get(other, "pretrain_epochs")
     if getattr(config, needed) == 0:
         found.append(f"{needed} must be above 0 where method is {config.method}, got 0: nothing would be trained; presets set it")
     if config.features in CLASSIC and (words := missing()):
@@ -196,8 +216,14 @@ def faults(config: CcrlConfig, pack: Pack | None = None, parts: Mapping[str, np.
         )
     if pack is not None and pack.images.ndim != 4:
         found.append(f"cells must be in colour, (N, {SIDE}, {SIDE}, 3), the data is {pack.images.shape}; read it with this procedure")
-    if parts is not None and config.features == "encoder" and config.pretrain_batch > len(parts["train"]):
-        n = len(parts["train"])
+    n = 0 if parts is None or config.features != "encoder" else len(parts["train"])
+    step = gan.CRITIC_STEPS * config.gan_batch
+    if n and config.method == "gan" and step > n * config.gan_copies:
+        found.append(
+            f"gan_batch must leave a step of {gan.CRITIC_STEPS} batches, got {config.gan_batch}, which makes {step} crops of "
+            f"{n * config.gan_copies}; set gan_batch={max(2, n * config.gan_copies // gan.CRITIC_STEPS)}"
+        )
+    elif n and config.method != "gan" and config.pretrain_batch > n:
         found.append(
             f"pretrain_batch must not be above the number of training cells, got {config.pretrain_batch} for {n}; set "
             f"pretrain_batch={max(2, min(256, n))}"
@@ -657,6 +683,8 @@ def scorer(config: CcrlConfig, tensors: Mapping[str, Tensor], device: torch.devi
         side = config.feature_side if config.features == "backbone" else SIDE
         if config.method == "dcec":
             model = dcec.AutoEncoder(config.embedding_dim, seed=0)
+        elif config.method == "gan":
+            model = gan.Trunk(config.gan_width)
         else:
             model = create_backbone(config.backbone, channels=3, classes=0, weights="random", seed=0, input_size=side)
         model.load_state_dict(own)
@@ -784,6 +812,7 @@ PROCEDURE = Procedure(
         Stage("pretrain", "pretrain_epochs", "pretrain_batch", PRETRAIN_FIELDS, build, shared=True),
         Stage("reconstruct", "reconstruct_epochs", "pretrain_batch", RECONSTRUCT_FIELDS, dcec.Reconstruct, shared=True),
         Stage("cluster", "cluster_epochs", "pretrain_batch", CLUSTER_FIELDS, dcec.Cluster),
+        Stage("adversarial", "gan_epochs", "gan_batch", GAN_FIELDS, gan.Gan),
     ),
     canonical=canonical,
     faults=faults,

@@ -87,3 +87,25 @@ def test_the_largest_cluster_is_that_of_a_run_with_an_empty_one_and_not_said_whe
     (one, other), summary = notes_of(tmp_path, known)
     [note] = [note for note in summary.notes if "no test cell" in note]
     assert note.endswith(f"{one}: 1 of 3 (the largest cluster holds up to 40.0 %); {other}: 1 of 3.")
+
+
+def test_another_method_that_was_trained_with_less_than_its_description_has_says_so_and_one_as_described_does_not(tmp_path):
+    asked, records = fake.study_and_records(seeds=3, trials=0)
+    asked = copy.deepcopy(asked)
+    asked["tables"] = asked["tables"][:1]
+    asked["baseline"] |= {"gan_epochs": 2, "gan_width": 128}
+    first, second, *_ = asked["tables"][0]["arms"]
+    first["described"] = {"gan_epochs": 50, "gan_width": 128}
+    second |= {"described": {"gan_epochs": 50, "gan_width": 128}, "overrides": second["overrides"] | {"gan_epochs": 50}}
+    for synthetic in ({}, {"images": 400, "seed": 0}):
+        asked["data"] |= {"synthetic": synthetic}
+        [summary] = analysis.load(fake.write(tmp_path / str(len(synthetic)), asked, records)).summaries
+        notes = [note for note in summary.notes if "as described" in note]
+        assert notes == [
+            f"{first['name']}: not trained as described, but with gan_epochs 2 for 50. Its row says little of the method itself."
+        ]
+        # on images that the program has drawn nothing is said of the paper's order and sizes
+        cells = [row.cells[summary.table.metric] for row in summary.rows]
+        assert any(cell.published for cell in cells) and any(cell.verdict for cell in cells) != bool(synthetic)
+        assert any("drawn by this program" in note for note in summary.notes) == bool(synthetic)
+        assert not (synthetic and any("published order" in note or "rank correlation" in note for note in summary.notes))

@@ -6,7 +6,8 @@ import numpy as np
 from trainables.parts.libraries import library
 
 ENLARGED = 48  # pixels: the crop's side when the descriptor is taken
-DESCRIBED = 2 / 3  # of the side: the keypoint's size
+DESCRIBED = 2 / 3  # of the side: what the descriptor covers
+SPANNED = 6  # what it covers in sizes of its keypoint, as OpenCV has it: four bins, each of three radii
 PATTERNS = ((8, 1), (16, 2))  # neighbours, radius; uniform and invariant to rotation
 WIDTH = 128 + sum(neighbours + 2 for neighbours, _ in PATTERNS)
 
@@ -16,7 +17,7 @@ def textures(images: np.ndarray) -> np.ndarray:
     of the three blocks of unit length."""
     cv2, feature = library("cv2"), library("skimage.feature")
     sift = cv2.SIFT_create()
-    middle = [cv2.KeyPoint(ENLARGED / 2, ENLARGED / 2, ENLARGED * DESCRIBED, 0)]
+    middle = [cv2.KeyPoint(ENLARGED / 2, ENLARGED / 2, ENLARGED * DESCRIBED / SPANNED, 0)]
     rows = np.zeros((len(images), WIDTH))
     for row, image in zip(rows, images, strict=True):
         gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)

@@ -2,6 +2,7 @@
 Comes in: a Task, a number of epochs, a place to resume from. Goes out: one row an epoch, through `after_epoch(row)`.
 Exists once, because a copied loop is how training code rots. Knows no Ray: tests pass a list's append."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +32,7 @@ class Fitting:
     def __init__(self, task: Task, setting: Setting) -> None:
         self.task, self.workers, self.device, self.seed, self.parts = task, setting.workers, setting.device, setting.seed, setting.parts
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=setting.precision == torch.float16)
-        self.model = self.workers.parallel(task)
+        self.model = self.workers.parallel(task, task.partial)
         self.steady = setting.is_steady
         self.total = torch.zeros((), dtype=torch.float64, device=self.device)  # of an epoch's losses
         self.layout: Layout | None = None  # of a step's numbers: known with the first batch
@@ -70,7 +71,7 @@ class Fitting:
         self.layout = None  # the optimiser's state lies elsewhere now
 
     def step(self, batch: Any, rate: float) -> Tensor:
-        """One optimiser step; the loss, a scalar still on the device."""
+        """One step; its loss, the sum over its turns, a scalar still on the device."""
         if not self.steady:
             for group in self.task.optimizer.param_groups:
                 group["lr"] = rate * group.get("share", 1.0)
@@ -79,14 +80,18 @@ class Fitting:
         return self.loss.clone()
 
     def _step(self, batch: Any) -> Tensor:
-        loss = self.model(batch)
-        self.task.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.task.optimizer)
-        self.scaler.update()
+        losses = []
+        for turn in self.task.turns(batch):
+            loss = self.model(turn)
+            self.task.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.task.optimizer)
+            self.scaler.update()
+            losses.append(loss.detach())
         self.task.after_step()
-        self.total += loss.detach()
-        return loss.detach()
+        whole = functools.reduce(torch.add, losses)
+        self.total += whole
+        return whole
 
     def _rows(self, batches: Iterable[Any], rates: Iterable[float]) -> Tensor:
         """(steps, bytes) on the device: the numbers of each step, its rate among them."""

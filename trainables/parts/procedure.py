@@ -64,10 +64,11 @@ class Task(nn.Module):
     batch (this worker's slice of it); `after_step` moves key encoders and queues; `learning_rate(epoch, fraction)` is the schedule; `look`
     is what batch normalisation takes its statistics from before the task is judged. A parameter group of the optimiser with a `share` has
     so much of the rate. keeps: the `val_` metric whose best epoch is handed on;
-    empty: the last epoch is."""
+    empty: the last epoch is. partial: whether a loss may leave trained weights without a gradient; in its turn they stay as they are."""
 
     optimizer: torch.optim.Optimizer
     keeps: str = ""
+    partial: bool = False
 
     def batches(self, epoch: int) -> Iterable[Any]:
         raise NotImplementedError
@@ -75,6 +76,11 @@ class Task(nn.Module):
     def steps(self) -> int:
         """Steps in an epoch."""
         raise NotImplementedError
+
+    def turns(self, batch: Any) -> Iterable[Any]:
+        """What a step asks `loss` of, in this order: a backward pass and a step of the optimiser follow each, so that the next sees new
+        weights. Where nothing is said one, the batch."""
+        return (batch,)
 
     def loss(self, batch: Any) -> Tensor:
         raise NotImplementedError

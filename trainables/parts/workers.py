@@ -109,8 +109,9 @@ class Workers:
         """Batch statistics over the global batch, in place."""
         return module if self.size == 1 else _synchronise(module)
 
-    def parallel(self, task: nn.Module) -> nn.Module:
-        """The module to call for the loss: averages gradients over workers. Buffers are not broadcast: they are equal by construction."""
+    def parallel(self, task: nn.Module, partial: bool = False) -> nn.Module:
+        """The module to call for the loss: averages gradients over workers. Buffers are not broadcast: they are equal by construction.
+        partial: a loss may leave weights without a gradient, the same ones on every worker."""
         if self.size == 1:
             return task
-        return nn.parallel.DistributedDataParallel(task, forward_sync_buffers=False)
+        return nn.parallel.DistributedDataParallel(task, forward_sync_buffers=False, find_unused_parameters=partial)
