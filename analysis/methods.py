@@ -229,7 +229,8 @@ def _search(study: Study) -> str:
 def _repeats(study: Study) -> str:
     counts = Counter(study.usable["status"])
     each = ", ".join(f"{counts[s]} {s}" for s in STATUSES if counts[s])
-    return f"Each arm was run with {plural(len(study.seeds), 'seed')} ({', '.join(map(str, study.seeds))}); {plural(len(study.usable), 'run')}: {each}."
+    others = f", {len(study.unasked)} of them of other seeds, on which no number of the tables rests" if len(study.unasked) else ""
+    return f"Each arm was run with {plural(len(study.seeds), 'seed')} ({', '.join(map(str, study.seeds))}); {plural(len(study.usable), 'run')}{others}: {each}."
 
 
 def _libraries(study: Study) -> str:
