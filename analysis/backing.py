@@ -153,6 +153,8 @@ def backing(typed: Typed, values: Mapping[str, Value], names: Names) -> tuple[st
 
 def _is_of(typed: Typed, one: Value, values: Mapping[str, Value], held: Held) -> bool:
     """Whether a value is of the arm, and against the arm, that the sentence names."""
+    if one.arm and held.subjects is None and one.kind == GAIN and typed.said.of_average:
+        return False  # a mean over arms is in no record
     if not one.arm or (held.subjects is None and not held.others):
         return True
     subjects = held.subjects or frozenset()

@@ -16,7 +16,7 @@ from analysis.whose import Held, Names
 
 _BETTER = (
     r"outperform(?:s|ed|ing)?|beat(?:s|en|ing)?|exceed(?:s|ed|ing)?|surpass(?:es|ed|ing)?|superior\s+to|better\s+than|higher\s+than"
-    r"|improv(?:es?|ed|ing|ements?)\s+(?:\w+\s+){0,3}(?:up)?(?:on|over)|gain(?:s|ed|ing)?\s+(?:\w+\s+){0,3}over|ahead\s+of"
+    r"|improv(?:es?|ed|ing)\s+(?:\w+\s+){0,3}(?:up)?(?:on|over)|(?<!the )(?<!of )gain(?:s|ed|ing)?\s+(?:\w+\s+){0,3}over|ahead\s+of"
 )
 _WORSE = r"underperform(?:s|ed|ing)?|inferior\s+to|worse\s+than|lower\s+than|falls?\s+behind|loses\s+(?:\w+\s+){0,3}(?:to|against)"
 _SAME = (

@@ -157,7 +157,22 @@ class Sentence:
         """Of the metrics those that the sentence names; of one that stands in a table none, since its column names it."""
         if self.in_table:
             return set()
-        return {name for name in set(known) if name and re.search(rf"(?<![\w]){re.escape(title(name))}(?![\w])", self.whole, re.I)}
+        elsewhere = re.search(
+            r"\bexternal|\bsimulat|\belsewhere\b|\b(?:an)?other\s+(?:\w+\s+)?(?:lab|hosp|cent|set|data)", self.whole, re.I
+        )
+        out = set()
+        for name in filter(None, set(known)):
+            *outside, word = title(name).split(": ")
+            if (elsewhere or not outside) and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", self.whole, re.I):
+                out.add(name)
+        return out
+
+    @property
+    def of_average(self) -> bool:
+        """Whether it is said to be a mean of several."""
+        return bool(
+            re.search(r"\b(?:on|in the)\s+(?:average|mean)\b|\b(?:mean|average)\s+(?:gain|improvement|loss|difference)", self.whole, re.I)
+        )
 
     @property
     def of_others(self) -> bool:

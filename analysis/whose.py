@@ -23,10 +23,10 @@ _FROM_TO = re.compile(r"\bfrom\s+(?:the\s+|that\s+of\s+)?$", re.I)
 _OF = r"(?:for|by|of|with|in|from|at|using|on)\s+(?:(?:the|arm|training|an?)\s+)*[{$]*"
 _ITS_OWN = re.compile(
     rf"^{_BLANK}{_UNIT}{_BLANK}(?:(?:\\pm|±){_BLANK}{_NUMBER}{_BLANK}{_UNIT}{_BLANK})?"
-    rf"(?:(?:to\b|bis\b|and\b|or\b|,|--?|–){_BLANK}(?:and\b)?{_BLANK}{_NUMBER}{_BLANK}{_UNIT}{_BLANK})*[)\]]?{_BLANK}(?:\([^()]*\){_BLANK})?{_OF}$",
+    rf"(?:(?:to\b|bis\b|and\b|or\b|,|--?|–){_BLANK}(?:and\b)?{_BLANK}{_NUMBER}{_BLANK}{_UNIT}{_BLANK})*[)\]]?{_BLANK}(?:\([^()]*\){_BLANK})?(?:{_OF}|[(\[]\s*)$",
     re.I,
 )
-_ABOUT_IT = re.compile(rf"^{_BLANK}(?:[(\[]|,?\s*(?:which|that|whose)\b|,?\s*at\b|'s\b)")
+_ABOUT_IT = re.compile(rf"^{_BLANK}(?:[(\[]|,?\s*(?:which|that|whose)\b|,?\s*(?:at|with)\b|'s\b)")
 _BETWEEN = re.compile(rf"^{_BLANK}(?:,|and|or|/|,\s*and|as\s+well\s+as|&)?{_BLANK}(?:(?:the|with|for|of|both)\s+)*[{{$]*$", re.I)
 _ADDED = re.compile(r"\badd(?:s|ed|ing)?\s[^,;.]{0,40}\bto\s+$", re.I)
 _IT = re.compile(r"\W*(?:It|Its|This|That|The (?:\w+ ){0,2}(?:difference|gain|loss|interval|improvement|p))\b")

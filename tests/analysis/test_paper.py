@@ -250,6 +250,7 @@ def test_a_gain_is_a_gain_and_a_p_is_that_arm_s_however_the_sentence_says_it(fol
 
 # Of the made study: 75.56 from scratch, MoCo -2.04 of that, with SupCon +0.19, with CatVar +8.89 (p 0.2502), with self-margin +10.74 (p 0.1318).
 LIES = [
+    r"On average, our arms gain 8.89 points over training from scratch.",
     r"MoCo + SupCon + CatVar gains 10.74 points over training from scratch.",
     r"MoCo + SupCon + CatVar + self-margin reaches 84.44 \%, MoCo + SupCon + CatVar 86.30 \%.",
     r"MoCo reaches 75.56 \% and training from scratch 73.52 \%.",
@@ -293,6 +294,9 @@ LIES = [
     r"MoCo + SupCon + CatVar + self-margin has an accuracy of 86.4 \%.",
 ]
 TRUTHS = [
+    r"The gains over training from scratch were $-2.04$ (MoCo), $+0.19$ (MoCo + SupCon) and $+8.89$ points (MoCo + SupCon + CatVar).",
+    r"In contrast to training from scratch with 75.56 \%, MoCo has 73.52 \%.",
+    r"The mean accuracy drops from 75.56 \% (training from scratch) to 73.52 \% (MoCo).",
     r"MoCo + SupCon + CatVar + self-margin gains 10.74 points over training from scratch (simultaneous 95 \% interval -6.97 to +28.45; undecided).",
     r"MoCo reaches 73.52 \% and training from scratch 75.56 \%.",
     r"MoCo and MoCo + SupCon reach 73.52 and 75.74 \%, respectively.",
