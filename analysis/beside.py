@@ -98,6 +98,11 @@ def look(study: Study) -> Beside:
     except artefacts.Damaged as error:
         words.append(f"{error}: images are named and not shown.")
     classes = recall_by_class(study, pairing)
+    if lacking := [row.name for row in classes if not row.images]:
+        words.append(
+            f"No test image of {', '.join(lacking)}: nothing is known of {'it' if len(lacking) == 1 else 'them'} here, and what is averaged over classes is "
+            "over the others."
+        )
     return Beside(
         pairing, calibration, classes, confused_pairs(study, pairing), left, tuple(words), _together(study.summaries, pairing, classes)
     )

@@ -213,11 +213,12 @@ def how_known(rows: Sequence[Row], metric: str) -> list[str]:
     if one := next((level for _, level in fixed if level.cases == 1), None):
         words.append(f"Intervals are over seeds alone (all images are of one {one.unit.removesuffix('s')}): they say nothing of others.")
     count = max((cell.comparisons for cell in cells), default=0)
+    dagger = "†: shown to differ from the baseline arm" if any(cell.shown for cell in cells) else ""
     if count > 1:
         words.append(
-            f"The intervals of the {count} differences hold together at 95 % (Bonferroni); p is of the same model, times {count}. "
-            "†: shown to differ from the baseline arm."
+            f"The intervals of the {count} differences hold together at 95 % (Bonferroni); p is of the same model, times {count}."
+            + (f" {dagger}." if dagger else " No arm is shown to differ from the baseline arm.")
         )
-    elif count:
-        words.append("†: shown to differ from the baseline arm (its interval excludes 0).")
+    elif count and dagger:
+        words.append(f"{dagger} (its interval excludes 0).")
     return words

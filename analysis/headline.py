@@ -39,10 +39,11 @@ class Headline:
 
     @property
     def beside(self) -> str:
-        """`1.20 points above Scratch`, `0.94 points below Scratch`; '' where there is nothing to compare with."""
+        """`1.20 points above Scratch`, `0.94 points below Scratch, undecided`; '' where there is nothing to compare with."""
         if not self.over:
             return ""
-        return f"{number(abs(self.gain))} points {'above' if self.gain >= 0 else 'below'} {self.over}"
+        open_ = ", undecided" if self.gain_interval.low <= 0 <= self.gain_interval.high else ""
+        return f"{number(abs(self.gain))} points {'above' if self.gain >= 0 else 'below'} {self.over}{open_}"
 
 
 def headline(study: Study) -> Headline | None:

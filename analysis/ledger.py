@@ -24,6 +24,7 @@ from analysis.study import listed as rows
 _CODES = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # one sign for a class: a run of 1,000 images is 1 kB
 _MOST = 600_000  # predictions in the page, 0.6 MB; more, and only the first seeds are shown
 _PICTURES = 192
+DATA = 16  # digits of the data's hash in relabelling.csv
 _LISTED = 8  # doubts that are listed where the page's script does not run
 
 
@@ -221,6 +222,7 @@ def view(study: Study, found: Ledger) -> dict[str, Any]:
     sheet, places = thumbnails(study, [int(found.index[i]) for i in pictured])
     patients = sorted(set(found.patients))
     return {
+        "data": text_of(mapping(study.asked.get("data")).get("hash"))[:DATA],
         "index": found.index.tolist(),
         "files": list(found.files),
         "truth": _coded(found.truth),

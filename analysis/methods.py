@@ -159,7 +159,7 @@ def answers(study: Study) -> dict[str, str]:
     )
     baselines = [str(e.get("name")) for e in map(mapping, listed(data.get("baselines"))) if e.get("name")]
     share = finite(mapping(data.get("size_baseline")).get("accuracy"))
-    simple = [f"the size of an image alone gives {100 * share:.1f} % accuracy"] if not math.isnan(share) else []
+    simple = [f"the size of an image and of its foreground alone gives {100 * share:.1f} % accuracy"] if not math.isnan(share) else []
     simple += [f"simpler methods measured on the same images: {', '.join(baselines)}"] if baselines else []
     arms = [t.baseline_arm for t in study.tables if t.baseline_arm and t.number != "search"]
     simple += [f"the arms of the tables are compared with {', '.join(dict.fromkeys(arms))}"] if arms else []
@@ -229,7 +229,8 @@ def _search(study: Study) -> str:
 def _repeats(study: Study) -> str:
     counts = Counter(study.usable["status"])
     each = ", ".join(f"{counts[s]} {s}" for s in STATUSES if counts[s])
-    return f"Each arm was run with {plural(len(study.seeds), 'seed')} ({', '.join(map(str, study.seeds))}); {plural(len(study.usable), 'run')}: {each}."
+    others = f", {len(study.unasked)} of them of other seeds, on which no number of the tables rests" if len(study.unasked) else ""
+    return f"Each arm was run with {plural(len(study.seeds), 'seed')} ({', '.join(map(str, study.seeds))}); {plural(len(study.usable), 'run')}{others}: {each}."
 
 
 def _libraries(study: Study) -> str:

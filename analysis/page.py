@@ -141,6 +141,7 @@ def context(study: Study, price_per_hour: float | None, light: bool) -> dict[str
     given = {
         "study": study,
         "live": light and stands.waiting > 0,
+        "latest": max(study.usable["ended"].dropna().astype(str), default="")[:16].replace("T", " "),
         "standing": stands,
         "summaries": study.summaries,
         "best": study.winner,

@@ -6,8 +6,10 @@ A number is right only in its sentence: 4.97 points are in the record, and `impr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+
+from analysis.summary import title
 
 _NUMBER = r"\d+(?:[.,]\d+)?"
 _GAP = r"(?:[\s~$(){}]|\\,)*"
@@ -43,6 +45,9 @@ _DOWN = r"los(?:es?|t|ing)|loss(?=\s+(?:of|by|is|was)\b)|hurt(?:s|ing)?|harm(?:s
 _RISES = r"increas(?:es?|ed|ing)|rais(?:es?|ed|ing)|rises?|rising|rose|lift(?:s|ed|ing)?"
 _FALLS = r"drop(?:s|ped|ping)?|falls?|fell|falling|decreas(?:es?|ed|ing)|declin(?:es?|ed|ing)|reduc(?:es?|ed|ing|tions?)|lower(?:s|ed|ing)"
 _BETTER, _WORSE = r"better|higher|above", r"worse|lower|below"
+_NEVER = r"\b(?:not|never|neither|nor|cannot|without|fail(?:s|ed|ing)?\s+to|\w+n't|unable\s+to|no)"
+_NOT = re.compile(rf"{_NEVER}\s+(?:(?!but\b|and\b)\w+\s+){{0,3}}$", re.I)
+_HEDGE = r"significan|shown|demonstra|prove|reliabl|clear|statistic|consistent|measurabl|conclusiv|convinc"
 _MEASURE = r"\b(?:accurac(?:y|ies)|precision|sensitivity|specificity|F1|recall|AUC|AMI|ARI|purity|scores?|performance|results?|it)\b"
 _WAY = re.compile(
     rf"\b(?:(?P<up>{_UP})|(?P<down>{_DOWN})|(?P<rises>{_RISES})|(?P<falls>{_FALLS})|(?P<better>{_BETTER})|(?P<worse>{_WORSE}))\b"
@@ -53,10 +58,6 @@ _BEHIND = re.compile(
     rf"^[\s}}$-]*(?:(?P<up>{_BETTER}|ahead|more|superior|gains?|improvements?|increase|rise)|(?P<down>{_WORSE}|behind|less|inferior|loss|drop|decrease|decline|reduction|fall))\b"
 )
 _ERROR = re.compile(r"\b(?:errors?|mistakes?|misclassif\w*|confusions?)\b", re.I)
-_OVER = (
-    r"(?:over|than|against|improv\w*\s+on|to|compar\w*\s+with|above|below|behind|versus|vs\.?|outperform\w*|exceed\w*|surpass\w*|beat\w*)"
-    r"\s+(?:(?:the|that|training|plain|arm|of)\s+)*"
-)
 _OF_OTHERS = re.compile(
     r"publish|\breport(?:s|ed|ing)?\b|\bpaper|\boriginal|\bauthors?\b|\bliterature|\bet\s+al|\b(?:they|their|theirs)\b|\bprevious|\bprior\b|state.of.the.art|\bref(?:s|\.|erence)|\[\d|\x1f",
     re.I,
@@ -76,20 +77,28 @@ _CITED = "\x1f"  # a white space that stands where a \cite stood
 
 @dataclass(frozen=True)
 class Sentence:
-    """before and after: what a sentence has on both sides of a number and its unit."""
+    """before and after: what a sentence has on both sides of a number and its unit; number: those two; earlier: the sentence before it in its
+    paragraph."""
 
     before: str
     after: str
+    number: str = "0"
+    earlier: str = ""
 
     @classmethod
-    def around(cls, text: str, start: int, end: int, reach: int = 600) -> Sentence:
-        """The sentence in which text[start:end] stands."""
-        begin = max(0, start - reach)
-        for found in _END.finditer(text, begin, start):
-            begin = found.end()
-        last = _END.search(text, end, end + reach)
-        before, after = text[begin:start], text[end : last.start() if last else end + reach]
-        return cls(re.sub(r"[ \t\n~]+", " ", before), re.sub(r"[ \t\n~]+", " ", after))
+    def around(cls, before: str, number: str, after: str) -> Sentence:
+        """The sentence of a number, of the text on both sides of it."""
+        ends = [(found.start(), found.end(), found[0][0] in ".!?") for found in _END.finditer(before)]
+        begin = ends[-1][1] if ends else 0
+        earlier = before[ends[-2][1] if len(ends) > 1 else 0 : ends[-1][0]] if ends and ends[-1][2] else ""
+        last = _END.search(after)
+        parts = before[begin:], after[: last.start() if last else len(after)], number, earlier
+        return cls(*(re.sub(r"[ \t\n~]+", " ", part) for part in parts))
+
+    @property
+    def text(self) -> str:
+        """The sentence with its number."""
+        return f"{self.before}{self.number}{self.after}"
 
     @property
     def whole(self) -> str:
@@ -107,7 +116,8 @@ class Sentence:
         clause, behind = self.before.rpartition(";")[2], _BEHIND.search(self.after)
         if behind:
             around = clause[-60:] + self.after[:60]
-            return "" if _ERROR.search(around) else "+" if behind["up"] else "-"
+            denied = re.search(rf"{_NEVER}\s+(?:\w+\s+)?[{{$+]*$", clause, re.I)
+            return "" if _ERROR.search(around) else "+" if bool(behind["up"]) != bool(denied) else "-"
         for found in reversed(list(_WAY.finditer(clause))):
             rest = clause[found.end() :]
             if (found["better"] or found["worse"]) and not _BY.search(clause):
@@ -118,7 +128,9 @@ class Sentence:
                     continue
             if _ERROR.search(clause[max(0, found.start() - 30) :]):
                 return ""
-            return "+" if found["up"] or found["rises"] or found["better"] else "-"
+            if (denied := _NOT.search(clause[: found.start()])) and re.search(_HEDGE, denied[0] + rest[:20], re.I):
+                return ""  # `did not significantly improve` says nothing of the direction
+            return "+" if bool(found["up"] or found["rises"] or found["better"]) != bool(denied) else "-"
         return ""
 
     @property
@@ -134,31 +146,33 @@ class Sentence:
             self.in_table or self.way or _WAY.search(self.whole) or re.search(r"\b(?:differ|gap|margin|advantage|change)", self.whole)
         )
 
-    def is_over(self, arm: str, arms: Mapping[str, Iterable[str]]) -> bool:
-        """Whether something is said to be better or worse than this arm: `outperforms X`, `loses 3 points against X`."""
-        clause = self.before.rpartition(";")[2] + " 0 " + self.after.partition(";")[0]
-        for other in sorted(arms, key=len, reverse=True):
-            if other.startswith(tuple(arms[arm])) and other != arm:
-                clause = re.sub(rf"(?<!\w){re.escape(other)}(?!\w)", "another", clause, flags=re.I)
-        end = r"(?!\w|\s+(?:with|without|plus|minus|and)\b|\s*\+)"
-        return any(re.search(rf"\b{_OVER}{re.escape(name)}{end}", clause, re.I) for name in arms[arm])
-
-    def turns(self, arm: str, arms: Mapping[str, Iterable[str]]) -> bool:
-        """Whether a gain of this arm is a loss in these words: something is set against it, or it lacks what the sentence praises."""
+    def praises_what_lacks(self, arm: str, arms: Mapping[str, Iterable[str]]) -> bool:
+        """Whether a gain of this arm is a loss in these words, because it lacks what the sentence praises: `without CatVar`."""
         lacks = re.match(r"(?:without|no|w/o)\s+(.+)", arm, re.I)
         praised = lacks and re.search(rf"(?<!\bwithout )(?<!\bno )(?<!\bw/o )(?<!\w){re.escape(lacks[1])}(?!\w)", self.before, re.I)
         dropped = praised and re.search(r"\b(?:remov|leav|dropping|omit|lack)", self.before, re.I)
-        return self.is_over(arm, arms) or bool(praised and not dropped and arm.lower() not in self.whole.lower())
+        return bool(praised and not dropped and arm.lower() not in self.whole.lower())
 
-    def named(self, arms: Mapping[str, Iterable[str]]) -> set[str]:
-        """The arms that it names; the longer of two names that begin alike."""
-        rest, out = self.whole, set()
-        for name, arm in sorted(((name, arm) for arm, names in arms.items() for name in names), key=lambda one: -len(one[0])):
-            if re.search(r"[A-Za-z]{2}", name):
-                less = re.sub(rf"(?<![\w]){re.escape(name)}(?![\w])", " ", rest, flags=re.I)
-                out |= {arm} if less != rest else set()
-                rest = less
+    def metrics(self, known: Iterable[str]) -> set[str]:
+        """Of the metrics those that the sentence names; of one that stands in a table none, since its column names it."""
+        if self.in_table:
+            return set()
+        elsewhere = re.search(
+            r"\bexternal|\bsimulat|\belsewhere\b|\b(?:an)?other\s+(?:\w+\s+)?(?:lab|hosp|cent|set|data)", self.whole, re.I
+        )
+        out = set()
+        for name in filter(None, set(known)):
+            *outside, word = title(name).split(": ")
+            if (elsewhere or not outside) and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", self.whole, re.I):
+                out.add(name)
         return out
+
+    @property
+    def of_average(self) -> bool:
+        """Whether it is said to be a mean of several."""
+        return bool(
+            re.search(r"\b(?:on|in the)\s+(?:average|mean)\b|\b(?:mean|average)\s+(?:gain|improvement|loss|difference)", self.whole, re.I)
+        )
 
     @property
     def of_others(self) -> bool:
@@ -190,6 +204,47 @@ class Sentence:
         return bool(re.search(r"\bdifference\s+of\s*$", self.before) and re.search(r"\b(?:tell|told|seen|excluded|decided?)\b", self.whole))
 
     @property
+    def of_validation(self) -> bool:
+        return bool(re.search(r"\bvalidation\b|\btest\s+score\b", self.whole, re.I))
+
+    @property
+    def of_interval(self) -> bool:
+        """Whether the number stands in what is said to be an interval, or in brackets."""
+        return bool(re.search(r"(?:\bCI\b|\b[Ii]ntervals?\b|\bbetween\b|\brang\w+|[(\[])[^()\[\]]*$", self.before))
+
+    @property
+    def of_end(self) -> bool:
+        """Whether it is said to be one end of an interval."""
+        around = self.before + " 0 " + self.after[:30]
+        return bool(
+            re.search(
+                r"\b(?:lower|upper|low|high)\s+(?:\w+\s+)?(?:bound|limit|end)|\b(?:lower|upper)\b.{0,20}\binterval|as\s+(?:low|little|high)\s+as",
+                around,
+                re.I,
+            )
+        )
+
+    @property
+    def of_spread(self) -> bool:
+        """Whether it is said to be a standard deviation."""
+        return bool(re.search(r"\b(?:standard\s+deviations?|SDs?|s\.d\.|std|spread)\b", self.before[-60:] + " 0 " + self.after[:40], re.I))
+
+    @property
+    def from_there(self) -> bool:
+        """Whether it is where something begins: `rises from 85.7`."""
+        return bool(re.search(r"\bfrom\s*[{$]*$", self.before))
+
+    @property
+    def extreme(self) -> str:
+        """`highest` of `up to 3.2 points`, `lowest` of `at least 3.2 points`, else ''."""
+        found = re.search(
+            r"\b(?:(?P<most>up\s+to|as\s+much\s+as|at\s+most|no\s+more\s+than|maximum\s+of)|at\s+least|no\s+less\s+than|minimum\s+of)\s*[{$+]*$",
+            self.before,
+            re.I,
+        )
+        return "" if found is None else "highest" if found["most"] else "lowest"
+
+    @property
     def of_level(self) -> bool:
         """Whether it sets what is called significant."""
         return bool(_LEVEL.search(self.whole))
@@ -200,18 +255,42 @@ class Sentence:
         return bool((self.way or _CLAIM.search(self.whole)) and not _UNDECIDED.search(self.whole))
 
 
+def split(text: str) -> Iterator[tuple[int, str, str]]:
+    """The sentences of a text: where each begins, its words in as many characters, and the sentence before it in its paragraph."""
+    begin, earlier = 0, ""
+    for found in [*_END.finditer(text), None]:
+        words = re.sub(r"[\t\n~]", " ", text[begin : found.start() if found else len(text)])
+        yield begin, words, earlier
+        begin, earlier = (found.end(), words if found[0][0] in ".!?" else "") if found else (len(text), "")
+
+
+def bare(text: str) -> str:
+    """The words of a sentence, however LaTeX writes them."""
+    text = re.sub(r"\\pm(?![A-Za-z])", "±", text).replace("−", "-")
+    return re.sub(r"\s+", " ", re.sub(r"\\(?:[A-Za-z]+\s*(?=\{)|[,;:])|[\\{}$*`]", "", text).replace("~", " ")).strip(" .-")
+
+
 def cited(text: str) -> str:
     """What stands for a command without words: a mark for a \\cite, else a space; its new lines are kept."""
     return (_CITED if re.match(r"\\[A-Za-z]*cite", text) else " ") + "\n" * text.count("\n")
 
 
-def short_names(arms: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """How a text may call each arm: whole, to the first comma or bracket, and by a first word in capitals that no other arm has."""
+def short_names(arms: Iterable[str], baseline: str = "") -> dict[str, tuple[str, ...]]:
+    """How a text may call each arm: whole, without a plus before it, to the first comma or bracket, by a first word in capitals that no other arm has,
+    and training from scratch as such. baseline: the arm that is called so, '' where several are."""
     every = list(dict.fromkeys(arms))
     first = [arm.split()[0].rstrip(",;:") for arm in every if arm.split()]
+    scratch = [arm for arm in every if re.search(r"\bscratch\b", arm, re.I)]
     out = {}
     for arm in every:
         word = arm.split()[0].rstrip(",;:") if arm.split() else arm
-        names = [arm, re.split(r"\s*[,(]", arm)[0], word if first.count(word) == 1 and word[:1].isupper() and len(word) > 2 else arm]
-        out[arm] = tuple(dict.fromkeys(name for name in names if name))
+        names = [
+            arm,
+            re.split(r"\s*[,(]", arm)[0],
+            arm.lstrip("+ "),
+            word if first.count(word) == 1 and word[:1].isupper() and len(word) > 2 else arm,
+        ]
+        names += ["from scratch", "scratch"] if scratch == [arm] else []
+        names += ["the baseline", "baseline arm", "baseline"] if arm == baseline else []
+        out[arm] = tuple(dict.fromkeys(name for name in names if re.search(r"[A-Za-z]{2}|=", name)))
     return out

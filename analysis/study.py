@@ -142,6 +142,16 @@ class Study:
         """The rows of `records` of this procedure and data set, one for each configuration and seed."""
         return self.records[self.records["known"]]
 
+    @cached_property
+    def unasked(self) -> pd.DataFrame:
+        """Of `usable` the runs of arms of the tables by seeds that the study does not ask for (any more), and that neither its search nor its race asked
+        for: no table, claim or choice looks at them."""
+        race = mapping(self.asked.get("race"))
+        raced = {str(one["config_hash"]) for one in map(mapping, listed(race.get("finalists"))) if one.get("config_hash")}
+        rows = self.usable[self.usable["config_hash"].isin({arm.config_hash for table in self.tables for arm in table.arms})]
+        rows = rows[~rows["seed"].isin(self.seeds) & rows["trial"].isna()]
+        return rows[~(rows["config_hash"].isin(raced) & rows["seed"].isin(listed(race.get("seeds"))))]
+
     # Typed tables for a notebook. The modules that make them read a Study, so they are imported where they are wanted.
 
     @cached_property
@@ -236,6 +246,9 @@ class Study:
         return total
 
 
+_SHARE = re.compile(r"(?:val|test|external_\w+)_(?:accuracy|precision|sensitivity|specificity|f1|f2|recall|auc|ami|ari|purity)")
+
+
 def load(study_dir: str | Path) -> Study:
     """Reads STUDY_DIR/study.json and STUDY_DIR/records.jsonl. StudyError where the folder has neither."""
     folder = Path(study_dir)
@@ -254,6 +267,13 @@ def load(study_dir: str | Path) -> Study:
     if records.empty and not any("records.jsonl" in w for w in warnings):
         warnings.append("the study has no usable record yet")
     _check_arms(Study(folder, asked, tables, of_tables, ()), warnings)
+    made = Study(folder, asked, tables, records, (), lines)
+    if len(others := made.unasked):
+        words = f"{plural(len(others), 'run')} of {plural(others['seed'].nunique(), 'seed')} that the study does not ask for now"
+        warnings.append(
+            f"{words} ({', '.join(map(str, sorted(others['seed'].unique())[:12]))}) are in the records: counted among the runs and their hours, and in no "
+            f"table, claim or choice; `karyotune {made.procedure} --request {folder.name}/request.toml --repeats N` with more seeds takes them up"
+        )
     known = records[records["known"]]
     warnings += [without_folders(line) for line in map(text_of, listed(asked.get("aside"))) if line]  # machines that were found wanting
     warnings += mixture(zip(known["codes"], known["versions"], strict=True))
@@ -356,7 +376,20 @@ def _frame(columns: Columns, asked: Mapping[str, Any], warnings: list[str]) -> p
         if strange.any():
             warnings.append(f"{plural(int(strange.sum()), 'run')} of another {word} left out of all tables and figures")
             frame.loc[strange, "known"] = False
+    _only_shares(frame, warnings)
     return _one_a_seed(frame, warnings)
+
+
+def _only_shares(frame: pd.DataFrame, warnings: list[str]) -> None:
+    """Takes out what is no share: an accuracy of 1.1 is another unit or a fault, and no mean may rest on it."""
+    for name in (str(column) for column in frame if _SHARE.fullmatch(str(column))):
+        low = -1.0 if name.rpartition("_")[2] in ("ami", "ari") else 0.0
+        if (out := (frame[name] > 1 + 1e-9) | (frame[name] < low - 1e-9)).any():
+            values = ", ".join(f"{value:.4g}" for value in frame.loc[out, name].head(3))
+            warnings.append(
+                f"{plural(int(out.sum()), 'run')} with {name} out of {low:g} to 1 ({values}): left out of it; a record holds shares of 1, not per cent"
+            )
+            frame.loc[out, name] = math.nan
 
 
 def _one_a_seed(frame: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:

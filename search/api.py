@@ -108,11 +108,16 @@ def run(request: Request, console: Console | None = None) -> Result:
         except (ClusterLost, StorageFault) as fault:
             work.halted(str(fault))
             raise
+        except KeyboardInterrupt:  # nothing was at work that could save, or the second signal
+            if not SIGNALS.again:
+                _last_report(work)
+            raise
         for path in sorted(set_aside(folder) - before):
             director.notes.append(f"{path.relative_to(folder)}: was damaged, and was set aside; its run did without it")
         work.note(*director.notes)
         work.study |= {"aside": aside} if (aside := director.nodes.words()) else {}  # for the report
         if SIGNALS.last is not None:
+            _last_report(work)
             raise KeyboardInterrupt
         if director.halt is not None:
             work.halted(director.halt)
@@ -226,6 +231,15 @@ def _escape(work: Work, console: Console) -> Iterator[Callable[[], None]]:
         yield late.start
     finally:
         late.cancel()
+
+
+def _last_report(work: Work) -> None:
+    """Of a study that a signal has ended: what the reporter left may lack its last runs, and calls itself at work. A second signal ends
+    this too."""
+    if work.ledger.records:
+        failpoint("report.begun")
+        analysis.write_report(work.folder)
+        failpoint("report.written")
 
 
 def _finish(work: Work, director: Director, started: float) -> Result:

@@ -18,6 +18,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.last: int | None = None
+        self.again = False  # whether a second one has come, which waits for nothing
         self._end: Callable[[], bool] | None = None
         self._listened: tuple[signal.Signals, ...] = ()
 
@@ -27,7 +28,7 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self.last = None
+        self.last, self.again = None, False
         before = {number: signal.getsignal(number) for number in ASKED}
         self._listened = tuple(number for number, handler in before.items() if handler != signal.SIG_IGN)
         self._listen()
@@ -72,6 +73,7 @@ class Signals:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         first, self.last = self.last is None, number
+        self.again = not first
         if not (first and self._end is not None and self._end()):
             raise KeyboardInterrupt  # and nothing of our own: Ray, in whose C++ the main thread may wait, makes another one of it
 

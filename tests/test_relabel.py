@@ -47,6 +47,9 @@ def test_marks_change_labels_and_leave_images_out_and_nothing_else(tmp_path):
     assert Relabelling.read(spaced).of(replace(pack, files=names)).labels.tolist() == [2, 0, 1, 1, 2], "a name may begin with a space"
     again = marks(tmp_path / "sheet.csv", *(line.replace(",", ";") for line in lines), head=HEAD.replace(",", ";"))
     assert Relabelling.read(again).of(pack).hash == found.hash, "a spreadsheet's semicolons say the same"
+    for data, other in ((pack.hash[:16], False), ("0123456789abcdef", True)):
+        named = Relabelling.read(marks(tmp_path / "named.csv", f"a/1.png,p,a,c,relabel,{data}", head=HEAD.replace("mark", "mark,data")))
+        assert ("made beside a set of hash 0123456789abcdef" in named.of(pack).notes[-1]) == other
     later = Relabelling.read(marks(tmp_path / "later.csv", "a/1.png,p,c,b,relabel")).of(found)
     assert later.labels.tolist() == [0, 1, 1, 1, 2] and len(later.notes) == 3, "marks of a relabelled study come on top"
 

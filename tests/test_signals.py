@@ -8,12 +8,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from driving import Shell
 
+from search import api
 from search.signals import ASKED, Signals
 
 WORDS = ("toy", "--repeats", "1", "--trials", "0", "--tables", "1", "--set", "warm_epochs=20", "--storage", "s")
@@ -76,7 +79,29 @@ def test_the_second_signal_does_not_wait_for_the_orderly_end_of_the_first() -> N
                 signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert asked == ["end"] and signals.last == signal.SIGHUP
+    assert asked == ["end"] and signals.last == signal.SIGHUP and signals.again
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_study_that_a_signal_ends_leaves_a_report_of_all_its_runs_and_a_second_signal_waits_for_none(monkeypatch, again) -> None:
+    written: list[str] = []
+    held = SimpleNamespace(records={"a": {}}, __enter__=None)
+    monkeypatch.setattr(api.analysis, "write_report", written.append)
+    for name in ("prepare", "check_writable", "home", "settle", "with_signatures", "_compose", "set_aside"):
+        monkeypatch.setattr(api, name, lambda *_: MagicMock(old=None, folder="the folder"))
+    for name in ("held", "Ledger"):
+        monkeypatch.setattr(api, name, lambda _: nullcontext(held))
+    monkeypatch.setattr(api, "Work", lambda *_, **__: SimpleNamespace(ledger=held, folder="the folder"))
+    monkeypatch.setattr(api, "read_study", lambda _: None)
+    monkeypatch.setattr(api.SIGNALS, "again", again)
+
+    def stopped(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "_conduct", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        api.run(MagicMock())
+    assert written == ([] if again else ["the folder"])
 
 
 # -- the real command -----------------------------------------------------------------------------------------------------------------

@@ -226,11 +226,11 @@ if (ledgerHost && data.ledger) {
       .map(([index, to]) => {
         const i = place.get(index),
           who = given.patients.length ? given.patients[given.patient[i]] : "";
-        return [given.files[i], who, given.classes[truth[i]], to < 0 ? "" : given.classes[to], to < 0 ? "leave out" : "relabel"]
+        return [given.files[i], who, given.classes[truth[i]], to < 0 ? "" : given.classes[to], to < 0 ? "leave out" : "relabel", given.data]
           .map(quote)
           .join(",");
       });
-    return ["file,patient,label,new_label,mark", ...rows, ""].join("\n");
+    return ["file,patient,label,new_label,mark,data", ...rows, ""].join("\n");
   };
   // What the marks do to the arms: chosen by looking at the arms' mistakes, so it is a what-if and no result.
   const tellEffect = () => {

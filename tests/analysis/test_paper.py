@@ -38,6 +38,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.fixture(scope="module", autouse=True)
+def read_once(folder):
+    """The study that most tests hold a paper against is read and reckoned once."""
+    study, patched = analysis.load(folder), pytest.MonkeyPatch()
+    patched.setattr(paper, "load", lambda given: study if Path(given) == folder else analysis.load(given))
+    yield
+    patched.undo()
+
+
 def said(folder: Path, tmp_path: Path, body: str, head: str = "", study: bool = True) -> paper.Checked:
     (tmp_path / "paper.tex").write_text(
         f"\\documentclass{{article}}{head}\\begin{{document}}\n{body}\n\\end{{document}}\n", encoding="utf-8"
@@ -165,7 +174,7 @@ def test_a_whole_number_is_not_backed_by_the_end_of_some_interval(folder, tmp_pa
     assert len(said(folder, tmp_path, f"It gains {only} points.").refused) == 1
     low, high = (f"{v:.0f}" for v in results.dropna(subset=["ci95_low"]).iloc[0][["ci95_low", "ci95_high"]])
     for ends in ("{} to {}", "({}, {})", "$[{}$--${}]$", "from {} to {}", ": {}–{}"):
-        for a, b, count in ((low, high, 0), ("198", "199", 2), (low, "199", 1)):
+        for a, b, count in ((low, high, 0), ("198", "199", 2), (low, "199", 2)):
             assert len(said(folder, tmp_path, rf"It is 95\,\% CI {ends.format(a, b)}.").refused) == count, ends
     assert said(folder, tmp_path, "A 95 \\% interval (3 seeds), intervals of 12 arms, CI, 12 to 19 of them.").refused == ()
 
@@ -179,7 +188,7 @@ def test_a_number_is_backed_only_by_a_value_of_what_it_is_said_to_be(folder, tmp
     gains = rows["gain_over_baseline"].dropna()
     loss = next(v for v in gains if v < -1 and not any(f"{w:.2f}" == f"{-v:.2f}" for w in gains))
     mean_, std = (next(v for v in rows[c].dropna() if v > 0) for c in ("mean", "std"))
-    sound = rf"It loses {-loss:.2f} points and is at {mean_:.2f}~\%, {mean_ / 100:.4f}, with {std:.2f} points."
+    sound = rf"It loses {-loss:.2f} points and is at {mean_:.2f}~\%, {mean_ / 100:.4f}, with a standard deviation of {std:.2f} points."
     assert said(folder, tmp_path, sound).refused == ()
     for wrong in (
         f"It gains {-loss:.2f} points.",
@@ -237,6 +246,126 @@ def test_a_gain_is_a_gain_and_a_p_is_that_arm_s_however_the_sentence_says_it(fol
     report = (folder / "report.md").read_text(encoding="utf-8")  # what the report itself says may stand in a paper
     claims = [words.replace("%", "\\%") for words in re.findall(r"^- (.*(?:undecided|gains|loses).* points.*)$", report, re.M)]
     assert len(claims) > 4 and lines_refused(folder, tmp_path, wrong + sound + claims) == wrong
+
+
+# Of the made study: 75.56 from scratch, MoCo -2.04 of that, with SupCon +0.19, with CatVar +8.89 (p 0.2502), with self-margin +10.74 (p 0.1318).
+LIES = [
+    r"On average, our arms gain 8.89 points over training from scratch.",
+    r"MoCo + SupCon + CatVar gains 10.74 points over training from scratch.",
+    r"MoCo + SupCon + CatVar + self-margin reaches 84.44 \%, MoCo + SupCon + CatVar 86.30 \%.",
+    r"MoCo reaches 75.56 \% and training from scratch 73.52 \%.",
+    r"MoCo and MoCo + SupCon reach 75.74 and 73.52 \%, respectively.",
+    r"The difference is not due to chance for MoCo + SupCon + CatVar ($p = 0.1318$).",
+    r"We find $p = 0.2502$ for MoCo + SupCon + CatVar + self-margin.",
+    r"MoCo + SupCon + CatVar + self-margin gains 10.8 points over training from scratch.",
+    r"MoCo + SupCon + CatVar + self-margin is significantly better than training from scratch (+10.74 points).",
+    r"MoCo + SupCon + CatVar + self-margin significantly outperforms training from scratch.",
+    r"MoCo + SupCon + CatVar + self-margin gains 10.74 \% over training from scratch.",
+    r"MoCo + SupCon + CatVar + self-margin gains 10.74 points over MoCo.",
+    r"MoCo + SupCon + CatVar + self-margin gains 10.74 points (95 \% interval 6.97 to 28.45).",
+    r"MoCo + SupCon + CatVar + self-margin gains 10.74 points (95 \% interval --11.79 to 29.57).",
+    r"MoCo + SupCon + CatVar gains up to 10.74 points.",
+    r"Our variants gain up to 8.89 points over training from scratch.",
+    r"Our variants gain at least 8.89 points over training from scratch.",
+    r"MoCo outperforms training from scratch.",
+    r"Training from scratch is worse than MoCo.",
+    r"MoCo does not lose 2.04 points against training from scratch.",
+    r"MoCo improves accuracy from 73.52 \% to 75.56 \%.",
+    r"The gain of MoCo + SupCon + CatVar + self-margin is 28.45 points.",
+    r"MoCo + SupCon + CatVar + self-margin reaches 86.30 $\pm$ 0.56 \%.",
+    r"MoCo + SupCon + CatVar + self-margin reaches 95.49 \%.",
+    r"MoCo + SupCon + CatVar + self-margin loses \kt{2/moco-supcon-catvar-self-margin/accuracy/gain} points.",
+    r"MoCo gains \kt{2/moco-supcon-catvar/accuracy/gain} points over training from scratch.",
+    r"MoCo improves accuracy by \kt{2/moco/accuracy/gain} points.",
+    r"MoCo + SupCon ($p = \kt{2/moco-supcon-catvar/accuracy/p}$) gains little.",
+    r"MoCo & 84.44 & 10.74 \\",
+    r"MoCo & \kt{2/training-from-scratch/accuracy/mean} & x \\",
+    r"We used 3 seeds and MoCo + SupCon + CatVar + self-margin reaches 86.30 \% over 12 seeds.",
+    r"MoCo + SupCon + CatVar + self-margin reaches 86.30 \% on images of 124 patients.",
+    r"MoCo + SupCon + CatVar + self-margin reaches 86.30 \%. It gains 8.89 points over training from scratch.",
+    r"Compared with MoCo, MoCo + SupCon + CatVar gains 8.89 points.",
+    r"MoCo + SupCon loses –2.04 points.",
+    r"MoCo + SupCon + CatVar is superior to MoCo + SupCon + CatVar + self-margin.",
+    r"m = 0.1 (p = 0.2391) is no better than m = 0.2.",
+    r"$m = 0.4$ loses 3.52 points against $m=0.2$.",
+    r"The published accuracy of MoCo is 93.24 \%.",
+    r"The gains range from 2.04 to 8.89 points.",
+    r"Eine Abnahme um 10,74 Punkte bei MoCo.",
+    r"MoCo + SupCon + CatVar + self-margin has an accuracy of 86.4 \%.",
+]
+TRUTHS = [
+    r"The gains over training from scratch were $-2.04$ (MoCo), $+0.19$ (MoCo + SupCon) and $+8.89$ points (MoCo + SupCon + CatVar).",
+    r"In contrast to training from scratch with 75.56 \%, MoCo has 73.52 \%.",
+    r"The mean accuracy drops from 75.56 \% (training from scratch) to 73.52 \% (MoCo).",
+    r"MoCo + SupCon + CatVar + self-margin gains 10.74 points over training from scratch (simultaneous 95 \% interval -6.97 to +28.45; undecided).",
+    r"MoCo reaches 73.52 \% and training from scratch 75.56 \%.",
+    r"MoCo and MoCo + SupCon reach 73.52 and 75.74 \%, respectively.",
+    r"An accuracy of 86.30 \% was reached by MoCo + SupCon + CatVar + self-margin, 10.74 points above training from scratch.",
+    r"We find $p = 0.2502$ for MoCo + SupCon + CatVar and $p = 0.1318$ for MoCo + SupCon + CatVar + self-margin.",
+    r"Training from scratch (75.56 \%) is 2.04 points better than MoCo (73.52 \%).",
+    r"MoCo + SupCon + CatVar + self-margin improves accuracy from 75.56 \% to 86.30 \%.",
+    r"MoCo + SupCon + CatVar + self-margin is not significantly better than training from scratch (+10.74 points, $p = 0.13$).",
+    r"MoCo + SupCon + CatVar + self-margin did not significantly improve over training from scratch (10.74 points, --6.97 to 28.45).",
+    r"MoCo loses 2.04 points against training from scratch (95 \% interval $-28.96$ to 33.03).",
+    r"MoCo changes the accuracy by –2.04 points (–33.03 to 28.96).",
+    r"Our variants gain up to 10.74 points over training from scratch.",
+    r"Training from scratch outperforms MoCo, but the difference is undecided.",
+    r"The lower bound of the gain of MoCo + SupCon + CatVar + self-margin is $-6.97$ points.",
+    r"MoCo + SupCon + CatVar + self-margin erreicht 86,30 \% (77,11 bis 95,49).",
+    r"MoCo + SupCon + CatVar + self-margin gains \kt{2/moco-supcon-catvar-self-margin/accuracy/gain} points over training from scratch ($p = \kt{2/moco-supcon-catvar-self-margin/accuracy/p}$).",
+    r"MoCo loses \kt{2/moco/accuracy/gain} points (\kt{2/moco/accuracy/gain-low} to \kt{2/moco/accuracy/gain-high}).",
+    r"With a margin of 0.2, $m = 0.2$ reaches 86.30 $\pm$ 3.70 \%.",
+    r"$m = 0.1$ is 0.56 points below $m = 0.2$; $m=0.3$ loses 3.52 points.",
+    r"MoCo & 73.52 & (59.91 to 87.13) & $-2.04$ \\",
+    r"MoCo & \kt{2/moco/accuracy/mean} & \kt{2/moco/accuracy/low} & \kt{2/moco/accuracy/p} \\",
+    r"MoCo + SupCon + CatVar + self-margin is best. It reaches 86.30 \% over 3 seeds on images of 59 patients.",
+    r"MoCo + SupCon + CatVar + self-margin does not significantly outperform training from scratch.",
+    r"Adding CatVar to MoCo + SupCon raises the accuracy to 84.44 \%.",
+    r"The accuracy of training from scratch, 75.56 \%, is exceeded by MoCo + SupCon + CatVar, which has 84.44 \%.",
+    r"The published gain of MoCo is small (89.15 \% against 88.38 \% of training from scratch).",
+    r"Over the baseline, MoCo + SupCon + CatVar gains 8.89 points.",
+    r"Accuracies lay between 73.52 and 86.30 \%.",
+    r"The specificity of MoCo is 91.17 \%, its F1 73.54 \%.",
+]
+
+
+def test_a_number_is_of_the_arm_and_against_the_arm_that_its_sentence_names(folder, tmp_path):
+    assert lines_refused(folder, tmp_path, LIES + TRUTHS) == LIES
+
+
+def test_every_sentence_that_a_study_writes_of_itself_passes_its_own_check(folder, tmp_path):
+    (folder / "best").mkdir(exist_ok=True)
+    (folder / "best/README.md").write_text("Test accuracy 82.78 % on 180 test images. These weights are of seed 1, which has 83.89 %.\n")
+    written = [(folder / name).read_text(encoding="utf-8") for name in ("report.md", "methods.md", "best/README.md")]
+    lines = [line for text in written for line in re.sub(r"\\(?=_)|[*`]", "", text).splitlines() if line.strip() and line[0] not in "|#"]
+    lines = [re.sub(r"([%_#&])", r"\\\1", line) for line in lines]
+    assert len(lines) > 60 and lines_refused(folder, tmp_path, lines) == []
+    other = next(line for line in lines if "slots were busy" in line).replace("slots", "graphics cards")
+    assert lines_refused(folder, tmp_path, [other]) == [other], "a number of the report in other words is a claim of its own"
+
+
+def test_a_claim_of_significance_is_held_against_the_test(folder, tmp_path, monkeypatch):
+    def with_one_shown(path):
+        study = analysis.load(path)
+        here = study.results["key"] == "2/moco-supcon-catvar/accuracy"
+        low, shown = study.results["gain_simultaneous95_low"].mask(here, 1.0), study.results["shown"].astype(object).mask(here, "better")
+        study.__dict__["results"] = study.results.assign(gain_simultaneous95_low=low, shown=shown)
+        return study
+
+    monkeypatch.setattr(paper, "load", with_one_shown)
+    one = "MoCo + SupCon + CatVar"
+    wrong = [
+        f"{one} does not significantly differ from training from scratch.",
+        f"{one} is comparable to training from scratch.",
+        f"{one} is significantly better than MoCo.",
+        f"{one} does not outperform training from scratch.",
+        f"{one} + self-margin is significantly better than the baseline.",
+    ]
+    sound = [
+        f"{one} significantly outperforms training from scratch.",
+        f"MoCo is not significantly worse than training from scratch, unlike {one}.",
+    ]
+    assert lines_refused(folder, tmp_path, wrong + sound) == wrong
 
 
 def test_a_gain_that_is_undecided_and_claimed_is_said(folder, tmp_path):

@@ -78,4 +78,6 @@ def test_only_the_page_of_a_study_at_work_looks_for_news(tmp_path, kind, left, l
     records = RECORDS[: len(RECORDS) - left]
     analysis.write_report(fake.write(tmp_path, ASKED, records), figures=kind)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    told = [f"karyotune report {tmp_path.name}" in (tmp_path / name).read_text(encoding="utf-8") for name in ("report.html", "report.md")]
+    assert told == [live, live], "who meets it later learns how old it is, and what renews it"
     assert ("data-live" in text.split("<main>")[0]) == ('http-equiv="refresh"' in text) == live

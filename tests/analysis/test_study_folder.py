@@ -12,6 +12,7 @@ import fake
 import pytest
 
 import analysis
+from analysis import methods
 
 ASKED, RECORDS = fake.study_and_records()
 
@@ -176,6 +177,22 @@ def test_a_metric_that_is_no_finite_number_is_left_out_and_said(tmp_path, value)
     study = load(tmp_path, records)
     assert math.isnan(study.records.set_index("key").loc[records[0]["key"], "test_f1"])
     assert any("1 completed run of the tables without a finite test F1" in w for w in study.warnings)
+
+
+def test_what_counts_nowhere_and_what_is_no_share_is_said(tmp_path):
+    asked, records = copy.deepcopy(ASKED), copy.deepcopy(RECORDS)
+    asked["seeds"] = [0, 1]
+    records[0]["metrics"]["test_accuracy"] = 1.1367
+    study = load(tmp_path / "study", records, asked)
+    other = sum(r["seed"] == 2 and r["trial"] is None for r in RECORDS)
+    (words,) = [w for w in study.warnings if "does not ask for now" in w]
+    assert (
+        words.startswith(f"{other} runs of 1 seed that the study does not ask for now (2) are in the records")
+        and len(study.unasked) == other
+    )
+    assert f"runs, {other} of them of other seeds" in methods.methods_md(study)
+    assert "1 run with test_accuracy out of 0 to 1 (1.137): left out of it; a record holds shares of 1, not per cent" in study.warnings
+    assert study.results["mean"].max() < 100
 
 
 def test_runs_on_other_data_are_never_counted(tmp_path):

@@ -17,6 +17,7 @@ from scipy import stats
 
 import analysis
 from analysis.headline import headline
+from analysis.statistics import NONE, Interval
 from analysis.summary import phrase
 from analysis.tables import tex, to_tex
 
@@ -221,8 +222,8 @@ def test_sentences_name_metrics_in_words_and_say_below_of_a_loss(tmp_path):
     ]
     told = headline(study)
     for gain, words in ((1.2, "1.20 points above"), (-0.94, "0.94 points below")):
-        beside = replace(told, gain=gain).beside
-        assert beside == f"{words} {told.over}"
+        for ends, more in ((Interval(-1.0, 3.0), ", undecided"), (Interval(gain, 2 * gain), ""), (NONE, "")):
+            assert replace(told, gain=gain, gain_interval=ends).beside == f"{words} {told.over}{more}"
     analysis.write_report(tmp_path)
     for name in ("report.html", "report.md", "methods.md"):
         text = (tmp_path / name).read_text(encoding="utf-8").partition('<script type="application/json"')[0]

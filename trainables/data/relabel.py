@@ -20,6 +20,7 @@ from trainables.parts.errors import RequestError
 
 RELABEL, LEAVE_OUT = "relabel", "leave out"
 COLUMNS = ("file", "label", "new_label", "mark")
+DATA = "data"  # a column that a report of today adds: of which set it is
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Relabelling:
     name: str
     digest: str
     lines: tuple[tuple[str, str, str], ...]
+    data: tuple[str, ...] = ()  # the beginning of the hash of the set that was looked at, where the table names it
 
     @classmethod
     def read(cls, path: Path) -> Relabelling:
@@ -44,7 +46,7 @@ class Relabelling:
                 f"--relabel '{path}' must be a relabelling.csv of the report's image ledger, with the columns {', '.join(COLUMNS)}; "
                 f"{', '.join(missing)} missing"
             )
-        faults, lines = [], []
+        faults, lines, data = [], [], []
         for number, row in enumerate(rows[1:], 2):
             cells = dict(zip(columns, row, strict=False))
             file, (label, new, mark) = cells.get("file", ""), (cells.get(name, "").strip() for name in COLUMNS[1:])
@@ -55,11 +57,12 @@ class Relabelling:
             elif same(new) == same(label):
                 faults.append(f"line {number}: new_label is the label that the image has, '{label}'; remove the line or give another one")
             lines.append((file, label, new))
+            data.append(cells.get(DATA, "").strip())
         if not lines:
             faults.append("it has a head and no line; mark images in the report's ledger, or leave --relabel out")
         if faults:
             raise RequestError(*(f"--relabel '{path}': {fault}" for fault in faults))
-        return cls(path.name, digest, tuple(lines))
+        return cls(path.name, digest, tuple(lines), tuple(dict.fromkeys(filter(None, data))))
 
     def of(self, pack: Pack) -> Pack:
         """The set with the new labels. RequestError with every line that does not fit it."""
@@ -99,6 +102,9 @@ class Relabelling:
         said = [f"gives {count(ways.total())} another label ({few([f'{way} {n}' for way, n in ways.most_common()], 6)})"] if ways else []
         said += [f"leaves out {count(out)}"] if (out := int((labels < 0).sum())) else []
         drawn = "" if pack.parts else "; the split is drawn anew"
+        if other := [hash_ for hash_ in self.data if not pack.hash.startswith(hash_)]:
+            drawn += f"; it was made beside a set of hash {few(other)}, and this one has {pack.hash[: len(other[0])]}, "
+            drawn += "the same files and labels, read otherwise"
         return (
             f"labels: {self.name} {' and '.join(said)}, which a person marked beside the mistakes of runs{drawn}: "
             "scores are of these labels, and do not compare with those of the data as they came"
