@@ -388,8 +388,18 @@ def test_classes_that_are_called_as_patients_are_warned_of(tmp_path):
 def test_an_image_without_an_ending_is_named(tmp_path):
     plain(tmp_path)
     os.rename(tmp_path / "instance" / "3.png", tmp_path / "instance" / "IMG3")
+    (tmp_path / "instance" / "IM4").write_bytes(bytes(128) + b"DICM" + bytes(9))
     found = inspect_folder(tmp_path)
-    assert not found.ok and "1 file of a kind that is not read (no ending): instance/IMG3" in words(found)
+    assert not found.ok and "2 files of a kind that is not read (no ending): instance/IM4, instance/IMG3" in words(found)
+
+
+def test_a_folder_that_is_one_image_is_named_once(tmp_path):
+    plain(tmp_path)
+    for chunk in ("0.0", "0.1", "labels/1.0"):
+        (tmp_path / "touching" / "b.zarr" / chunk).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "touching" / "b.zarr" / chunk).write_bytes(b"x")
+    found = inspect_folder(tmp_path)
+    assert "1 file of a kind that is not read (.zarr): touching/b.zarr;" in words(found) and "skipped" not in words(found)
 
 
 @pytest.mark.parametrize(("white", "frame"), [(True, 1), (True, 12), (False, 1), (False, 12)])

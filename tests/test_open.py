@@ -147,7 +147,7 @@ def test_a_crop_without_any_ground_is_said_to_be_unsure():
     assert on_black(noise).unsure
     flat = np.zeros((40, 40), np.float32)
     flat[10:30, 10:30] = 90
-    assert on_black(flat).unsure == "1 gray levels"
+    assert on_black(flat).unsure == "1 gray level, as a mask has"
 
 
 def test_a_few_hot_pixels_do_not_darken_a_deep_image(tmp_path):

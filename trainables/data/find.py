@@ -181,14 +181,17 @@ def _is_image(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as stream:
-            return stream.read(4).startswith(MAGIC)
+            head = stream.read(132)
+            return head.startswith(MAGIC) or head.endswith(b"DICM")
     except OSError:
         return False
 
 
 def unread_images(folder: Path, names: Sequence[str]) -> list[str]:
-    """Those of the files that are images of kinds which are not read."""
-    return [name for name in names if name.lower().endswith(IMAGES_NOT_READ) or _is_image(folder / name)]
+    """Those of the files that are images of kinds which are not read; of a folder that is one image itself."""
+    folders = {name: found[1] for name in names if (found := re.match(r"(?i)(.*?\.(?:zarr|n5))/", name))}
+    single = [name for name in names if name not in folders and (name.lower().endswith(IMAGES_NOT_READ) or _is_image(folder / name))]
+    return [*single, *dict.fromkeys(folders.values())]
 
 
 def not_here(names: Sequence[str]) -> list[str]:
@@ -229,7 +232,8 @@ def _others(folder: Path, tree: Tree, tables: Sequence[str], listing: Listing) -
             f"({MANIFEST}: "
             "file,label,patient,split)"
         )
-    plain = [name for name in rest if name not in unread and name not in naming and name not in absent]
+    said = {*unread, *naming, *absent}
+    plain = [name for name in rest if name not in said and not any(above.as_posix() in said for above in PurePosixPath(name).parents)]
     if plain:
         kinds = class_order(shown(PurePosixPath(name).suffix.lower()) or "no ending" for name in plain)
         listing.notes.append(f"{len(plain)} other file{'s' if len(plain) != 1 else ''} skipped ({few(kinds)})")

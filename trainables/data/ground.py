@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trainables.data.padding import unpadded
+from trainables.data.words import count
 
 TOLERANCE = 8  # grey levels of 255 above the background that still count as background: JPEG's ringing on a flat field stays below it
 BEYOND = 0.05  # a ground is an extreme: at most this part of the pixels is brighter than white ground, or darker than black
@@ -120,4 +121,4 @@ def _doubt(black: np.ndarray, away: np.ndarray, tolerance: int) -> str:
     if object_part > 0.98:
         return "no ground to be seen"
     levels = np.count_nonzero(np.bincount(black[black > 0].ravel(), minlength=256))
-    return f"{levels} gray levels" if levels < FEW_LEVELS else ""
+    return f"{count(levels, 'gray level')}, as a mask has" if levels < FEW_LEVELS else ""

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
-from trainables.data.gray import UnreadableError, by_depth, gray_of, is_lit, scaled
+from trainables.data.gray import UnreadableError as UnreadableError  # whoever opens a file asks for it here
+from trainables.data.gray import by_depth, gray_of, is_lit, scaled
 from trainables.data.ground import TOLERANCE, on_black
 from trainables.data.stand_ins import is_pointer, text_link
 from trainables.data.traits import traits_of

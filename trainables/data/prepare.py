@@ -34,11 +34,10 @@ def prepare_consep(source: Path, out: Path, types: int | None = None) -> int:
     seen = {cell.kind for tile in tiles for cell in tile.cells}
     if types is None and max(seen, default=0) == 5:
         print(
-            "types 1 to 5, and none of 6 and 7, are CoNSeP's first five or PanNuke's (1 neoplastic, 2 inflammatory, 3 connective, 4 dead, "
-            "5 epithelial), which mean others; say which: consep7 or consep5 in place of consep, or consep4 where 5 is a fault",
+            "warning: types 1 to 5, and none of 6 and 7, are CoNSeP's first five or PanNuke's (1 neoplastic, 2 inflammatory, 3 connective, 4 dead, "
+            "5 epithelial), which mean others; taken as CoNSeP's: where they are PanNuke's say consep5 in place of consep, consep4 where 5 is a fault",
             file=sys.stderr,
         )
-        return 2
     scheme = types or (7 if max(seen, default=0) > 4 else 4)
     how = "as asked for" if types else "types above 4 are there" if scheme == 7 else "no tile has a type above 4"
     scheme_words = {7: "the seven published types, merged to four", 5: "PanNuke's five, merged to four", 4: "four types, merged already"}

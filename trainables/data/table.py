@@ -25,7 +25,9 @@ LABEL_WORDS = ("label", "labels", "class", "type", "category", "target", "diagno
 PATIENT_HEADS = (
     "patient id", "patientid", "patients", "patient no", "patient number", "patient name", "pat id", "pid", "case", "case id", "subject",
     "subject id", "donor", "donor id", "individual", "individual id", "person", "participant",
-    "participant id", "animal", "mouse", "proband",
+    "participant id", "animal", "mouse", "proband", "mrn", "medical record number", "patient barcode", "bcr patient barcode",
+    "patient code", "case no", "case number", "case submitter id", "accession", "accession no", "accession number", "pseudonym",
+    "patient nr", "patienten id", "patientennummer", "fallnummer",
 )  # fmt: skip
 SPLIT_WORDS = ("set", "subset", "data set", "dataset", "partition")
 HEAD_WITHIN = 20  # rows: titles and dates that stand above a table's head are fewer
