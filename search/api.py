@@ -236,6 +236,8 @@ def _escape(work: Work, console: Console) -> Iterator[Callable[[], None]]:
 def _last_report(work: Work) -> None:
     """Of a study that a signal has ended: what the reporter left may lack its last runs, and calls itself at work. A second signal ends
     this too."""
+    import analysis
+
     if work.ledger.records:
         failpoint("report.begun")
         analysis.write_report(work.folder)
@@ -244,7 +246,7 @@ def _last_report(work: Work) -> None:
 
 def _finish(work: Work, director: Director, started: float) -> Result:
     """Export and report, and what to say of them."""
-    import analysis  # here and below: two seconds, which do not stand before the first step
+    import analysis  # here, before and below: two seconds, which do not stand before the first step
     from search.export import export_best, measure_copies
 
     records, request, complete = work.ledger.records, work.prepared.request, director.complete()

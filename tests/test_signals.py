@@ -86,7 +86,7 @@ def test_the_second_signal_does_not_wait_for_the_orderly_end_of_the_first() -> N
 def test_a_study_that_a_signal_ends_leaves_a_report_of_all_its_runs_and_a_second_signal_waits_for_none(monkeypatch, again) -> None:
     written: list[str] = []
     held = SimpleNamespace(records={"a": {}}, __enter__=None)
-    monkeypatch.setattr(api.analysis, "write_report", written.append)
+    monkeypatch.setattr("analysis.write_report", written.append)
     for name in ("prepare", "check_writable", "home", "settle", "with_signatures", "_compose", "set_aside"):
         monkeypatch.setattr(api, name, lambda *_: MagicMock(old=None, folder="the folder"))
     for name in ("held", "Ledger"):

@@ -34,8 +34,9 @@ def prepare_consep(source: Path, out: Path, types: int | None = None) -> int:
     seen = {cell.kind for tile in tiles for cell in tile.cells}
     if types is None and max(seen, default=0) == 5:
         print(
-            "warning: types 1 to 5, and none of 6 and 7, are CoNSeP's first five or PanNuke's (1 neoplastic, 2 inflammatory, 3 connective, 4 dead, "
-            "5 epithelial), which mean others; taken as CoNSeP's: where they are PanNuke's say consep5 in place of consep, consep4 where 5 is a fault",
+            "warning: types 1 to 5, and none of 6 and 7, are CoNSeP's first five or PanNuke's (1 neoplastic, 2 inflammatory, 3 connective, "
+            "4 dead, 5 epithelial), which mean others; taken as CoNSeP's: where they are PanNuke's say consep5 in place of consep, "
+            "consep4 where 5 is a fault",
             file=sys.stderr,
         )
     scheme = types or (7 if max(seen, default=0) > 4 else 4)
