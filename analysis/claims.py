@@ -14,7 +14,7 @@ from scipy import stats
 from analysis.crossed import LOST, MOST, Estimate, seeds_to_tell
 from analysis.numbers import interval, number
 from analysis.statistics import LEVEL
-from analysis.study import BROKEN, Study, Table, plural, runs_of
+from analysis.study import BROKEN, Study, Table, by_seed, plural
 
 if TYPE_CHECKING:
     from analysis.summary import Cell, Row
@@ -62,8 +62,7 @@ def by_fit(study: Study, row: Row, metric: str) -> tuple[dict[int, float], dict[
     where but one is known."""
     own = dict(row.cells[metric].values)
     for other, first in (("_train_fit", True), ("_scored_fit", False)):
-        if found := runs_of(study, row.arm.config_hash, metric + other):
-            values = {seed: value for seed, (_, value) in found.items()}
+        if values := by_seed(study, row.arm, metric + other):
             return (own, values, True) if first else (values, own, False)
     return None
 

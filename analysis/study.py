@@ -421,3 +421,8 @@ def runs_of(study: Study, config_hash: str, metric: str) -> dict[int, tuple[str,
         (rows["config_hash"] == config_hash) & (rows["status"] == "completed") & rows["seed"].isin(study.seeds) & rows[metric].notna()
     ]
     return {int(seed): (str(key), 100 * float(value)) for seed, key, value in zip(rows["seed"], rows["key"], rows[metric], strict=True)}
+
+
+def by_seed(study: Study, arm: Arm, metric: str) -> dict[int, float]:
+    """Of each completed run of an arm that has the metric, by seed, per cent."""
+    return {seed: value for seed, (_, value) in runs_of(study, arm.config_hash, metric).items()}

@@ -20,7 +20,7 @@ from analysis.mixture import mixture
 from analysis.numbers import number
 from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
-from analysis.study import BROKEN, STATUSES, Arm, Study, Table, finite, mapping, plural, runs_of
+from analysis.study import BROKEN, STATUSES, Arm, Study, Table, by_seed, finite, mapping, plural
 
 TITLES = {"f1": "F1", "auc": "AUC", "ami": "AMI", "ari": "ARI", "knn_accuracy": "kNN accuracy"} | {
     "ami_within": "AMI within tiles",
@@ -368,11 +368,6 @@ def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _values(study: Study, row: Row, metric: str) -> dict[int, float]:
-    """Of each completed run of an arm that has the metric, by seed, per cent."""
-    return {seed: value for seed, (_, value) in runs_of(study, row.arm.config_hash, metric).items()}
-
-
 def _paired(mine: Mapping[int, float], theirs: Mapping[int, float], of: int) -> tuple[float, float, str]:
     """Means of two metrics of an arm over the seeds that have both, and how many those are of its `of` seeds where it has more; nan where none has."""
     if not (both := sorted(mine.keys() & theirs.keys())):
@@ -402,7 +397,7 @@ def _of_clusters(study: Study, rows: list[Row]) -> tuple[str, ...]:
     """Runs one of whose clusters no test cell is in: completed like any other, with fewer clusters than were asked for."""
     empty = []
     for row in rows:
-        values, largest = _values(study, row, "test_smallest_cluster"), _values(study, row, "test_largest_cluster")
+        values, largest = by_seed(study, row.arm, "test_smallest_cluster"), by_seed(study, row.arm, "test_largest_cluster")
         if none := [seed for seed, value in values.items() if value == 0]:
             most = max((largest[seed] for seed in none if seed in largest), default=math.nan)
             held = "" if math.isnan(most) else f" (the largest cluster holds up to {most:.1f} %)"
@@ -418,10 +413,10 @@ def _of_dealing(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
         shares: list[float] = []
         for row in rows:
             mine = dict(row.cells[metric].values)
-            own, dealt, few = _paired(mine, _values(study, row, metric + "_dealt"), len(mine))
+            own, dealt, few = _paired(mine, by_seed(study, row.arm, metric + "_dealt"), len(mine))
             if not math.isnan(own):
                 by_arm.append(f"{row.arm.name}: {dealt:.2f} ({number(dealt - own, True)}{few})")
-                shares += _values(study, row, metric.removesuffix("accuracy") + "share_dealt").values()
+                shares += by_seed(study, row.arm, metric.removesuffix("accuracy") + "share_dealt").values()
         if by_arm:
             left = f" ({100 - np.mean(shares):.1f} % of the images)" if shares else ""
             notes.append(

@@ -236,17 +236,22 @@ def _escape(work: Work, console: Console) -> Iterator[Callable[[], None]]:
 def _last_report(work: Work) -> None:
     """Of a study that a signal has ended: what the reporter left may lack its last runs, and calls itself at work. A second signal ends
     this too."""
-    import analysis
-
     if work.ledger.records:
-        failpoint("report.begun")
-        analysis.write_report(work.folder)
-        failpoint("report.written")
+        _report(work)
+
+
+def _report(work: Work) -> "analysis.Report":
+    import analysis  # here, before and below: two seconds, which do not stand before the first step
+
+    failpoint("report.begun")
+    report = analysis.write_report(work.folder)
+    failpoint("report.written")
+    return report
 
 
 def _finish(work: Work, director: Director, started: float) -> Result:
     """Export and report, and what to say of them."""
-    import analysis  # here, before and below: two seconds, which do not stand before the first step
+    import analysis
     from search.export import export_best, measure_copies
 
     records, request, complete = work.ledger.records, work.prepared.request, director.complete()
@@ -267,9 +272,7 @@ def _finish(work: Work, director: Director, started: float) -> Result:
         except NotProven as fault:  # the report comes all the same
             result = replace(result, fault=str(fault))
             exported = (f"best     was not exported: {fault}",)
-        failpoint("report.begun")
-        report = analysis.write_report(work.folder)
-        failpoint("report.written")
+        report = _report(work)
         of = (work.prepared.entry, work.folder, work.study, work.ledger, work.pack)
         if not result.fault and measure_copies(*of, say=lambda words: work.console.print(words, markup=False)):
             report = analysis.write_report(work.folder)  # it says what came of it

@@ -27,9 +27,7 @@ def table_json(table: PlannedTable, metrics: Sequence[str], external: Sequence[s
         "dataset": table.dataset, "external_dataset": table.external_dataset, "published_number": table.published_number or table.number,
         "baseline_arm": table.compare_with,
         "arms": [
-            {"name": arm.name, "published": arm.published, "config_hash": arm.config_hash, "overrides": arm.overrides}
-            | ({"yardstick": True} if arm.yardstick else {})
-            | ({"described": dict(arm.described)} if arm.described else {})
+            {"name": arm.name, "published": arm.published, "config_hash": arm.config_hash, "overrides": arm.overrides} | arm.marks
             for arm in table.arms
         ],
     }  # fmt: skip

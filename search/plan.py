@@ -43,6 +43,11 @@ class PlannedArm:
     yardstick: bool = False
     described: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What study.json says of an arm beside its configuration, where there is something to say."""
+        return ({"yardstick": True} if self.yardstick else {}) | ({"described": dict(self.described)} if self.described else {})
+
 
 @dataclass(frozen=True)
 class PlannedTable:

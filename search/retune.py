@@ -79,9 +79,7 @@ def retuned_table(table: PlannedTable, shape: Mapping[str, Any], winners: Mappin
             hashed, config = winners[table.number, arm.name]
             fixed = config_values(plan.baseline)
             overrides = {name: value for name, value in config_values(config).items() if value != fixed[name]}
-            words = {"name": arm.name, "published": None, "config_hash": hashed, "overrides": overrides}
-            words |= {"described": dict(arm.described)} if arm.described else {}
-            arms.append(words | ({"yardstick": True} if arm.yardstick else {}))
+            arms.append({"name": arm.name, "published": None, "config_hash": hashed, "overrides": overrides} | arm.marks)
     most = f"{plan.trials} trials of its own" if plan.strategy.sampler != "grid" else "its own grid"
     title = f"{table.title}; each arm at the best of {most}"
     return dict(shape) | {"number": f"{table.number}-retuned", "title": title, "dataset": "", "external_dataset": "", "arms": arms}

@@ -186,11 +186,10 @@ def canonical(config: CcrlConfig) -> CcrlConfig:
         kept |= {"untrained": of_network | {"statistics"}, "backbone": of_network | {"feature_side"}}.get(config.features, set())
         config = typed(config, {entry.name for entry in fields(CcrlConfig)} - kept)
         return replace(config, pretrain_epochs=1)  # of no steps
-    if config.method == "dcec":
-        kept = {*CLUSTER_FIELDS, "kmeans_fit"} - (set() if config.cluster_epochs else {"target_steps", "cluster_weight"})
-        return replace(typed(config, {entry.name for entry in fields(CcrlConfig)} - kept), pretrain_epochs=0)
-    if config.method == "gan":
+    if config.method in ("dcec", "gan"):
         kept = {*GAN_FIELDS, "kmeans_starts", "kmeans_fit"}
+        if config.method == "dcec":
+            kept = {*CLUSTER_FIELDS, "kmeans_fit"} - (set() if config.cluster_epochs else {"target_steps", "cluster_weight"})
         return replace(typed(config, {entry.name for entry in fields(CcrlConfig)} - kept), pretrain_epochs=0)
     moot = {"feature_side", *OF_DCEC, *OF_GAN} | (set() if config.predictor else {"predictor_hidden"})
     if config.jitter and config.jitter_strength:

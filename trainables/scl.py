@@ -17,10 +17,9 @@ from torch.nn import functional as F
 from trainables.baselines import varifocal
 from trainables.baselines.dealing import dealt
 from trainables.data.alone import image_settings
-from trainables.data.copies import near_duplicates, ties_of
 from trainables.data.normal import normal_of
 from trainables.data.pack import Pack, make_pack
-from trainables.data.read import read_folder, read_images
+from trainables.data.read import read_folder, read_images, tied
 from trainables.data.scale import shrink
 from trainables.data.synthetic_karyotypes import karyotype_set
 from trainables.data.words import KARYOTYPE, few, shown
@@ -670,14 +669,13 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
         )
     if found:
         raise RequestError(*found)
-    ties = tuple(dict.fromkeys((*pack.ties, *ties_of(near_duplicates(pack.images, pack.files), pack.patients))))
+    ties, words = tied(pack)
     note = (
         "individuals are not known: one may stand in two parts of the split, which makes test results better than they are"
         if pack.patients is None
         else f"{len(set(pack.patients)):,} individuals, each kept in one part of the split"
     )
-    tied = f"{len(ties)} pairs of copies, views and parts of one kept on one side of each split (see `python -m search data check`)"
-    return replace(pack, ties=ties, notes=(*pack.notes, note, *([tied] if ties else [])))
+    return replace(pack, ties=ties, notes=(*pack.notes, note, *words))
 
 
 def read_files(paths: list[Path], config: SclConfig) -> tuple[np.ndarray, dict[str, list[Any]], list[str], list[str]]:

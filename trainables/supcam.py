@@ -14,12 +14,11 @@ from torch.nn import functional as F
 
 from trainables.baselines import lin2021
 from trainables.data.alone import image_settings
-from trainables.data.copies import near_duplicates, ties_of
 from trainables.data.find import list_folder
 from trainables.data.laboratory import ELSEWHERE
 from trainables.data.normal import normal_of
 from trainables.data.pack import Pack, make_pack
-from trainables.data.read import read_folder, read_images
+from trainables.data.read import read_folder, read_images, tied
 from trainables.data.synthetic_clusters import CLUSTER_TYPES, cluster_set
 from trainables.data.words import shown
 from trainables.parts import losses
@@ -704,9 +703,8 @@ def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = N
     pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal=normal_of(vars(config)))
     if classes is not None:
         return pack
-    ties = tuple(dict.fromkeys((*pack.ties, *ties_of(near_duplicates(pack.images, pack.files), pack.patients))))
-    note = f"{len(ties)} pairs of copies, views and parts of one kept on one side of each split (see `python -m search data check`)"
-    return replace(pack, ties=ties, notes=(*pack.notes, note) if ties else pack.notes)
+    ties, words = tied(pack)
+    return replace(pack, ties=ties, notes=(*pack.notes, *words))
 
 
 def synthesize(config: SupcamConfig, *, images: int, seed: int) -> Pack:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.copies import Framed, framed_pairs, ties_of
+from trainables.data.copies import Framed, framed_pairs, near_duplicates, ties_of
 from trainables.data.find import list_folder
 from trainables.data.ground import TOLERANCE, on_black
 from trainables.data.laboratory import Laboratory, seen_by
@@ -226,3 +226,10 @@ def read_folder(
     shared, words = shared_fields([frame.marks for frame, _ in frames], pack.patients, pack.files)
     pack = replace(pack, ties=(*ties_of(turned, pack.patients), *shared, *listing.series))
     return replace(pack, notes=(*pack.notes, *words, *told_by_files([decoded.traits for _, decoded in frames], pack)))
+
+
+def tied(pack: Pack) -> tuple[tuple[tuple[int, int], ...], list[str]]:
+    """(the pack's ties and those of its near duplicates, the note of how many; none where there are none)."""
+    ties = tuple(dict.fromkeys((*pack.ties, *ties_of(near_duplicates(pack.images, pack.files), pack.patients))))
+    note = f"{len(ties)} pairs of copies, views and parts of one kept on one side of each split (see `python -m search data check`)"
+    return ties, [note] if ties else []

@@ -1,6 +1,6 @@
 """What a file is beside its picture: format, colours, resolution, compression, who wrote it.
 Comes in: an opened file. Goes out: words. Exists because a class whose files are all of one kind can be told without looking, see
-`size.file_baselines`."""
+`size.told_by_files`."""
 
 from __future__ import annotations
 
