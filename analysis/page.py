@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def _isolated(context: jinja2.nodes.EvalContext, value: Any) -> Any:
     return _RIGHT_TO_LEFT.sub(lambda found: f"\u2068{found[0]}\u2069", value)
 
 
+@cache
 def templates() -> jinja2.Environment:
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),

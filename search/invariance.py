@@ -181,9 +181,11 @@ def invariances(
             """Kind of copy -> which of the images keep their class."""
             images = [as_given(pack, int(index), source) for index in some]
             plain = saved(images, PLAIN)
-            own = said(read(plain))
-            found = {name: said(read(saved(images, copy))) for name, copy in copies.items()}
-            found[ALONE] = said(np.concatenate([read([path]) for path in plain]))
+            seen = {name: read(saved(images, copy)) for name, copy in copies.items()}
+            seen[ALONE] = np.concatenate([read([path]) for path in plain])
+            # in one call: each builds the network anew
+            own, *others = np.split(said(np.concatenate([read(plain), *seen.values()])), 1 + len(seen))
+            found = dict(zip(seen, others, strict=True))
             of_class = np.empty_like(own)
             for label in np.unique(pack.labels[some]):
                 those = np.flatnonzero(pack.labels[some] == label)
