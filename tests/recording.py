@@ -49,6 +49,9 @@ class Watch(TorchDispatchMode):
                 raise Asked(f"{func}: a mask as an index, whose length the host must know")
             if any(index.device != args[0].device for index in indices):
                 raise Asked(f"{func}: an index from another device")
+        places = {leaf.device for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        if packet not in MOVES | INDEXED and len(places) > 1:
+            raise Asked(f"{func}: a number of the host goes along, and a recording keeps the one of its day")
         found = func(*args, **(kwargs or {}))
         if packet in MOVES and len({leaf.device for leaf in tree_leaves((args, found)) if isinstance(leaf, Tensor)}) > 1:
             raise Asked(f"{func}: a copy from one device to another")

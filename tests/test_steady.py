@@ -103,6 +103,7 @@ ASKING = {
     "different values": lambda x: x.unique(),
     "an array": lambda x: x.cpu(),
     "numbers of the host": lambda x: x + torch.tensor([1.0, 2.0, 3.0, 4.0], device=x.device),
+    "a number of the host": lambda x: x * torch.tensor(2.0),
     "places of the host": lambda x: x[torch.tensor([0, 1])],
     "whether two are equal": lambda x: torch.equal(x, x + 0),
     "whether two are close": lambda x: torch.allclose(x, x),
