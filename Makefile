@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+unexport PYTHONDONTWRITEBYTECODE  # each process would compile the tests anew: 15 s of a core
 READY := $(VENV)/.ready
 
 .PHONY: setup demo test test-all lint bench clean

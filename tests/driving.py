@@ -145,10 +145,11 @@ class Inside:
     """`python -m search toy ...` in this process and without Ray: runs train here, one after another, as a worker would train them."""
 
     def __init__(self, monkeypatch, toy, storage: Path) -> None:
-        from search import api, exported, registry
+        from search import api, exported, invariance, registry
         from search.signals import SIGNALS, first_saves
         from search.stopping import heed
 
+        monkeypatch.setattr(invariance, "SECONDS", 0.0)  # copies of images are half of such a study's time
         for module in (registry, exported):
             monkeypatch.setattr(module, "load", lambda name: toy)
         monkeypatch.setattr(registry, "declared", lambda name: toy.study)

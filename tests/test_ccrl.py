@@ -578,7 +578,10 @@ YARDSTICKS = ("colours", "histograms", "pixels", "area", "tile", "untrained", "b
 DRAWN = ("untrained", "backbone")  # of random weights
 
 
-@pytest.mark.parametrize("features", YARDSTICKS)
+QUICKEST = ("colours", "area", "tile", "untrained", "morphology")
+
+
+@pytest.mark.parametrize("features", [pytest.param(name, marks=() if name in QUICKEST else pytest.mark.slow) for name in YARDSTICKS])
 def test_a_yardstick_is_a_run_that_trains_nothing_and_is_judged_as_the_method_is(setting, features, tmp_path):
     config = replace(TINY, features=features, temperature=0.3, pretrain_epochs=7, feature_side=40)
     assert canonical(config) == canonical(replace(config, temperature=0.1, pretrain_epochs=3, gray=0.0, queue_size=5))  # nothing trains

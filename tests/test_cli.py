@@ -85,7 +85,7 @@ def images(tmp_path):
             "no data set 'conseb'. Did you mean 'consep'? Known: consep, consep4, consep5, consep7, nucls, pannuke, qupath.",
         ),
         (["data", "prepare", "consep", "nowhere", "out"], "no folder nowhere; give the folder of the download"),
-        (["data", "synth", "supcam", "out", "--external", "other"], "no external set 'other'. Known: elsewhere."),
+        (["data", "synth", "supcam", "out", "--images", "48", "--external", "other"], "no external set 'other'. Known: elsewhere."),
         (["data", "synth", "scl", "out", "--images", "48", "--external", "other"], "no external set 'other'. Known: reverse_stain."),
         (["supcam", "--external", "nowhere"], "--external nowhere: the data must be a folder, there is none at 'nowhere'"),
         (["supcam", "--max-hours", "inf"], "argument --max-hours: must be a finite number, got 'inf'"),

@@ -180,6 +180,7 @@ def test_a_record_of_a_run_that_never_spoke_names_the_command_s_code_and_no_mach
 # -- stages ------------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_loss_does_not_take_over_the_old_one_s_pre_training(inside, monkeypatch):
     """After a loss was changed, the next arm used the old code's pre-training without a word."""
     words = ("--trials", "0", "--repeats", "1", "--tables", "1", "--arms")

@@ -173,6 +173,7 @@ def test_150_spoilt_optuna_studies_are_made_again_from_the_records(made, copies,
         assert [(one.state, one.values) for one in shown] == [(one.state, one.values) for one in trials], f"{damage.kind} {seed}"
 
 
+@pytest.mark.slow
 def test_150_spoilt_study_files_are_refused_with_words_or_as_they_were(made, tmp_path):
     original = read_study(made)
     for seed in range(150):
@@ -243,7 +244,7 @@ def test_100_spoilt_packed_images_are_refused_with_words_or_as_they_were(made, t
         assert pack.hash == original.hash and pack.ties == original.ties and (pack.images == original.images).all(), f"{damage.kind} {seed}"
 
 
-@pytest.mark.parametrize("seed", range(6), ids=Damage.KINDS)
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))], ids=Damage.KINDS)
 def test_a_study_with_every_file_spoilt_goes_on_to_its_end_by_the_same_command(toy, made, inside, monkeypatch, seed, capsys):
     """All but study.json, whose loss is another case: refused, or written anew."""
     import analysis

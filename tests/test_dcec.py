@@ -184,7 +184,10 @@ def test_types_are_not_looked_at_in_training(setting):
 # ------------------------------------------------------------------------------------------------------ runs
 
 
-@pytest.mark.parametrize("place", [("reconstruct", 3), ("cluster", 2)], ids=["between the stages", "in the second"])
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param(("reconstruct", 3), id="between the stages", marks=pytest.mark.slow), pytest.param(("cluster", 2), id="in the second")],
+)
 def test_a_run_that_is_stopped_ends_with_the_weights_and_rows_of_the_straight_run(setting, straight, place, tmp_path):
     config, wanted, rows = straight
     at, again = [], []
@@ -211,6 +214,7 @@ def straight(setting, tmp_path_factory):
     return config, load_state(folder / MODEL)[0], [{**row, "seconds": 0} for row in rows]
 
 
+@pytest.mark.slow
 def test_a_toy_set_of_three_looks_is_told_apart_and_an_export_gives_the_same(tmp_path):
     chance = np.random.default_rng(0)
     labels = np.arange(90) % 3

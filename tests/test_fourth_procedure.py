@@ -12,6 +12,7 @@ def check(done):
     return done
 
 
+@pytest.mark.slow
 def test_a_procedure_in_a_folder_on_the_path_is_known_and_planned(shell):
     assert "supcam, toy" in check(shell("--help")).stdout
     done = check(shell("toy", "plan"))

@@ -99,6 +99,7 @@ def test_the_sample_is_of_the_test_part_the_same_each_time_and_limited(toy, chro
     assert looked[:each] == looked[each:] and set(looked) <= set(test) and len(set(looked)) == 20 and SAMPLE == 100
 
 
+@pytest.mark.slow
 def test_a_slow_network_is_asked_about_fewer_images_and_a_very_slow_one_about_none_and_the_card_says_so(toy, chromosomes, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(invariance, "SAMPLE", 20)

@@ -136,6 +136,7 @@ def test_a_resnet_is_cut_after_its_second_group_of_blocks():
     assert {names[id(weight)].split(".")[0] for weight in late} == {"layer3", "layer4"}
 
 
+@pytest.mark.slow
 def test_a_run_of_both_phases_is_judged_predicts_and_tells_a_toy_set_apart(setting, tmp_path):
     config = replace(TINY, finetune_epochs=8, rotation=0.0)
     assert [stage.name for stage in stages_of(PROCEDURE, config)] == ["frozen", "finetune"]

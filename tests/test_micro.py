@@ -119,7 +119,7 @@ class Small:
                 raise self.fault("no room")
 
 
-@pytest.mark.parametrize("fault", [torch.cuda.OutOfMemoryError, MemoryError])
+@pytest.mark.parametrize("fault", [torch.cuda.OutOfMemoryError, pytest.param(MemoryError, marks=pytest.mark.slow)])
 def test_a_run_that_is_too_large_is_done_in_slices_and_ends_with_the_same_weights(tmp_path, monkeypatch, fault):
     pack = karyotype_set(6, homologues=1, size=32, canvas=160)
     whole = execute(scl.PROCEDURE, SCL, seed=0, pack=pack, folder=tmp_path / "whole")

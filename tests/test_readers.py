@@ -81,6 +81,7 @@ def test_many_files_are_read_by_processes_exactly_as_by_threads(files, many_core
     assert len(by_processes[0][3]) == 2, "of the damaged and of the empty one"
 
 
+@pytest.mark.slow
 def test_processes_are_for_many_items_on_many_cores_and_are_gone_afterwards(many_cores, monkeypatch):
     found = list(each(process_of, range(40)))
     processes = {pid for pid, _, _ in found}
@@ -93,6 +94,7 @@ def test_processes_are_for_many_items_on_many_cores_and_are_gone_afterwards(many
     assert set(each(process_of, range(40))) == {(os.getpid(), "7", "_thread")}
 
 
+@pytest.mark.slow
 def test_a_fault_in_a_process_is_raised_as_it_is_behind_the_results_before_it(many_cores):
     found: list[int] = []
     with pytest.raises(LookupError, match="the ninth"):

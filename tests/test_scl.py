@@ -521,7 +521,8 @@ def test_each_backbone_of_table_1_builds_with_one_linear_classifier_and_takes_22
 
 
 @pytest.mark.parametrize(
-    "backbone", ["test_vit", "test_resnet", "swin_tiny_patch4_window7_224", pytest.param("davit_tiny", marks=pytest.mark.slow)]
+    "backbone",
+    ["test_vit", "test_resnet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("swin_tiny_patch4_window7_224", "davit_tiny"))],
 )
 def test_a_small_one_of_each_family_trains_and_is_drawn(setting, backbone):
     config = replace(TINY, backbone=backbone, steps_per_epoch=2, learning_rate=2e-4)
@@ -943,6 +944,7 @@ def test_the_reverse_stain_has_dark_bands_where_the_other_has_pale_ones():
     assert np.corrcoef(levels[False], levels[True])[0, 1] < -0.9
 
 
+@pytest.mark.slow
 def test_the_built_in_set_can_be_split_by_individual_for_every_preset():
     from search_spaces.scl import STUDY
 

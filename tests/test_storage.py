@@ -210,6 +210,7 @@ def test_the_second_signal_ends_the_command_at_once(inside, monkeypatch, capsys)
     assert inside(*WORDS) == 0 and not violations(inside)
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing_but_the_times_that_are_written_down(inside, monkeypatch):
     days = iter(range(1, 10_000))
 

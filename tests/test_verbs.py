@@ -220,6 +220,7 @@ def test_a_notebook_runs_and_opens_a_study(inside):
     assert api.plan(Request("toy", storage=inside.storage, trials=0, repeats=1, tables="1")).done == 3
 
 
+@pytest.mark.slow
 def test_fewer_runs_at_once_are_asked_for_with_slots(inside, monkeypatch):
     seen = []
     monkeypatch.setattr(prepare, "machine_faults", lambda request: seen.append(request.slots) or [])
@@ -316,6 +317,7 @@ def test_a_reader_that_goes_away_neither_ends_a_study_nor_changes_its_status(ins
     assert "runs (3 completed)" in (inside.study / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_the_verb_report_takes_the_options_that_the_analysis_of_one_study_has(inside, say):
     assert inside(*WORDS) == 0
     for words, written in (

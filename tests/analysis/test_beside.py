@@ -268,6 +268,7 @@ def test_no_change_is_claimed_where_the_two_arms_were_tested_on_different_images
     assert "→" not in found.confused[0]
 
 
+@pytest.mark.slow
 def test_a_table_of_24_classes_has_a_sortable_row_for_each(many):
     text = (many / "report.html").read_text(encoding="utf-8")
     table = text[text.index("(recall)") :]

@@ -139,6 +139,7 @@ def broken(folder: Path) -> Path:
     return fake.write(folder, asked, records)
 
 
+@pytest.mark.slow
 def test_an_arm_of_which_a_run_broke_is_not_pooled_and_that_is_said_beside_metric_and_baseline(tmp_path):
     studies = [laboratory(tmp_path, 1), laboratory(tmp_path, 2), broken(laboratory(tmp_path, 3))]
     assert main(["--forest", *map(str, studies), "--out", str(tmp_path / "forest")]) == 0

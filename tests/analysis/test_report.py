@@ -47,6 +47,7 @@ def test_every_file_is_written_and_nothing_is_left_over(folder):
     assert not [n for n in names if n.startswith("figures/")], "on demand only"
 
 
+@pytest.mark.slow
 def test_figures_for_a_paper_are_written_on_demand_also_at_the_width_of_a_column(tmp_path):
     made = fake.make(tmp_path / "study")
     assert main([str(made), "--figures"]) == 0
