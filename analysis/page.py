@@ -103,6 +103,7 @@ def templates() -> jinja2.Environment:
         plus_minus=tb.plus_minus,
         interval=interval,
         published=tb.published,
+        published_title=tb.published_title,
         probability=tb.probability,
         nan=math.nan,
         heading=tb.heading,
@@ -124,9 +125,8 @@ def asks(summary: Summary) -> str:
     """The question that a table answers."""
     if summary.table.number == "search":
         return "Does the search's winner hold on fresh seeds?"
-    paper = any(c.published for r in summary.rows for c in r.cells.values())
     what = f"which arms differ from {summary.baseline}" if summary.baseline else "what does each arm reach"
-    return f"Table {summary.table.number}: {what}{', and does the paper hold' if paper else ''}?"
+    return f"Table {summary.table.number}: {what}{', and does the paper hold' if summary.against_paper else ''}?"
 
 
 def context(study: Study, price_per_hour: float | None, light: bool) -> dict[str, Any]:

@@ -120,19 +120,20 @@ document.querySelectorAll(".arms").forEach((host) => {
       ),
     );
   host.append(pair);
+  const theirs = table.rows.some((row) => row.cells.some((cell) => cell.paper));
   const gains = table.rows.some((row) => row.cells.some((cell) => cell.gain || cell.paperGain));
   if (gains)
     redraws.push(
       figure(
         pair,
-        `Gain of each arm over ${table.baseline}: ours with the interval that holds for all arms together, and the paper's`,
+        `Gain of each arm over ${table.baseline}: ours with the interval that holds for all arms together${theirs ? ", and the paper's" : ""}`,
         (width) => armRows(table, metric(), width, "gain"),
       ),
     );
   redraws.push(
     figure(
       pair,
-      "Level of each arm: every seed, mean with its 95 % interval, and the published value with its standard deviation",
+      `Level of each arm: every seed, mean with its 95 % interval${theirs ? ", and the published value with its standard deviation" : ""}`,
       (width) => armRows(table, metric(), width, "level"),
     ),
   );
