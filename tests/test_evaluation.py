@@ -166,4 +166,4 @@ def test_the_auc_of_a_sure_network_is_that_of_its_recorded_probabilities():
     said = prediction_columns(logits, names)  # of new images: the same numbers as in a record
     assert said.pop("prediction") == [names[np.argmax(row)] for row in rows]
     assert list(said) == [f"p_{name}" for name in names] and [list(row) for row in zip(*said.values(), strict=True)] == rows
-    assert prediction_columns(logits[:0], names) == dict.fromkeys(["prediction", *said], [])
+    assert prediction_columns(logits[:0], names) == {name: [] for name in ("prediction", *said)}

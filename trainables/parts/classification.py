@@ -70,8 +70,8 @@ def predict_logits(
 
 
 def prediction_rows(logits: Tensor) -> list[list[float]]:
-    """(N, C) logits as probabilities, for records and tables: of twelve significant digits. With five decimals those of a sure network would
-    be ties, and its AUC, which is of double precision, could not be worked out again."""
+    """(N, C) logits as probabilities, for records and tables: of twelve significant digits. With five decimals those of a sure network
+    would be ties, and its AUC, which is of double precision, could not be worked out again."""
     return [[float(f"{p:.12g}") for p in row] for row in logits.double().softmax(1).tolist()]
 
 
