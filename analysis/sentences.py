@@ -11,13 +11,20 @@ from dataclasses import dataclass
 
 from analysis.summary import title
 
-_NUMBER = r"\d+(?:[.,]\d+)?"
-_GAP = r"(?:[\s~$(){}]|\\,)*"
-_UNIT = r"\\%|\\percent\b|per\s?cent\b|points?\b|pp\b"
+# How LaTeX writes a number, what may stand between it and its unit or the next number (never a new paragraph), and its unit.
+NUMBER = r"(?:\d+(?:[.,]\d+)?|\.\d+)"
+SIGNED = rf"(?:[-+−–]|\$-\$)?{NUMBER}"
+_SPACE_OR_MARK = r"[^\S\n]|\n(?![^\S\n]*\n)|[~${}]|\\[,;:]"
+GAP = rf"(?:{_SPACE_OR_MARK})*"
+PERCENT = r"(?:\\%|\\percent\b|per\s?cent\b)"
+POINTS = r"(?:(?:percentage[\s-]+)?points?\b(?!\s+(?:scale|Likert))|pp\b)"
+UNIT = rf"(?:{PERCENT}|{POINTS})"
+PLUS_MINUS = r"(?:\\pm(?![A-Za-z])|±)"
+_GAP = rf"(?:{_SPACE_OR_MARK}|[()])*"
 _PERCENT = re.compile(r"(?<!\\)\\(?:textpercent(?![A-Za-z])(?:\{\})?|char\s*(?:37(?!\d)|\"25|`\\%)|symbol\s*\{37\})")
 _SPACE = re.compile(r"(?<!\\)\\(?: |[:!>]|(?:thinspace|medspace|enspace|quad|nobreakspace)(?![A-Za-z])(?:\{\})?)")
-_SPREAD = re.compile(rf"(?P<mean>{_NUMBER})(?P<spread>{_GAP}(?:\\pm(?![A-Za-z])|±){_GAP}{_NUMBER}{_GAP})(?P<unit>{_UNIT})")
-_BRACKETED = re.compile(rf"(?<=\d)\(\d+\)(?={_GAP}(?:{_UNIT}))")
+_SPREAD = re.compile(rf"(?P<mean>{NUMBER})(?P<spread>{_GAP}{PLUS_MINUS}{_GAP}{NUMBER}{_GAP})(?P<unit>{UNIT})")
+_BRACKETED = re.compile(rf"(?<=\d)\(\d+\)(?={_GAP}{UNIT})")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d{2,3}(?:\.\d+)?)\}\s*\{100\}")
 _POWER = re.compile(
     r"(?P<before>(?<![A-Za-z])[pP][^.;\n\d]{0,24}?)(?:(?P<digits>\d+(?:\.\d+)?)\s*(?:\\times|\\cdot|×)\s*10\^|(?P<ten>10\^)"
