@@ -154,6 +154,11 @@ class Summary:
     commands: tuple[tuple[str, str], ...] = ()  # that would decide what is undecided, with what they cost
 
     @property
+    def judged(self) -> bool:
+        """Whether anything is said of what became of the paper's differences."""
+        return any(row.cells[self.table.metric].verdict for row in self.rows)
+
+    @property
     def against_paper(self) -> bool:
         """Whether any of its rows is held against the paper's."""
         return any(cell.published and cell.published.compared for row in self.rows for cell in row.cells.values())
@@ -207,7 +212,7 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
     tau = st.kendall([c.published.mean for c in cells if c.published], [c.array for c in cells])
     return Summary(
         table,
-        (*rows, *(() if study.drawn else _reported(study, table, crossed))),
+        (*rows, *(() if study.drawn else _reported(study, table, crossed, baseline))),
         baseline.arm.name if baseline else None,
         tau,
         len(both),
@@ -226,7 +231,7 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
     )
 
 
-def _reported(study: Study, table: Table, crossed: Crossed) -> list[Row]:
+def _reported(study: Study, table: Table, crossed: Crossed, baseline: Row | None) -> list[Row]:
     """Rows of others' methods that the paper compares with and this table has no arm for: their published values, and that they are no more."""
     number, known = table.published_number or table.number, {arm.published for arm in table.arms}
     rows = []
@@ -234,6 +239,7 @@ def _reported(study: Study, table: Table, crossed: Crossed) -> list[Row]:
         if (procedure, of) == (study.procedure, number) and key not in known and table.dataset:
             row = _row(study, table, Arm(name, "", key), crossed)
             if any(cell.published for cell in row.cells.values()):
+                row = _against(row, baseline, crossed, REPEATS.get(study.procedure)) if baseline else row
                 rows.append(replace(row, waiting=0, reasons=(REPORTED,)))
     return rows
 

@@ -60,11 +60,11 @@ def to_markdown(summary: Summary) -> str:
                 *(["ours − published"] if against else []),
                 _gain_title(summary),
                 "p",
-                *(["against the paper"] if against else []),
+                *(["against the paper"] if summary.judged else []),
             ]
         ),
     ]
-    lines += _markdown_row(["---", *["---:"] * (4 + bool(published_head) + against), *(["---"] if against else [])])
+    lines += _markdown_row(["---", *["---:"] * (4 + bool(published_head) + against), *(["---"] if summary.judged else [])])
     for row in summary.rows:
         cell = row.cells[summary.table.metric]
         lines += _markdown_row(
@@ -76,7 +76,7 @@ def to_markdown(summary: Summary) -> str:
                 *([number(cell.difference, signed=True) or "–"] if against else []),
                 gain(row, cell),
                 probability(cell.p) or "–",
-                *([markdown(cell.verdict) or "–"] if against else []),
+                *([markdown(cell.verdict) or "–"] if summary.judged else []),
             ]
         )
     said = [*(f"- {markdown(words)}" for words in summary.claims), ""] if summary.claims else []
@@ -212,9 +212,9 @@ def published(cell: Cell) -> str:
     return cell.published.word or number(cell.published.mean) + (f" ± {std}" if std else "")
 
 
-def published_title(summary: Summary) -> str:
-    """The head of a column of the paper's values; '' where it has none."""
-    if not any(cell.published for row in summary.rows for cell in row.cells.values()):
+def published_title(summary: Summary, metrics: Sequence[str] = ()) -> str:
+    """The head of a column of the paper's values; '' where it has none of these metrics (of no metric of the table)."""
+    if not any(row.cells[metric].published for row in summary.rows for metric in metrics or summary.table.metrics):
         return ""
     return "Published" if summary.against_paper else "Published, other images"
 

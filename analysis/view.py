@@ -19,6 +19,7 @@ from analysis.numbers import short, show
 from analysis.study import STATUSES, Study, finite, without_folders
 from analysis.summary import Cell, Summary, title
 
+FEWEST = 10  # predictions of a bin of the calibration that is shown: of fewer the accuracy is anything
 RUNS_SHOWN = 400  # runs that the page holds; more would make it slow and no reader goes through them
 _CURVES = 250  # runs whose curves it holds
 _SET = ("seconds", "learning_rate", "queue_age")  # of a history: what was merely set, or is no measure
@@ -237,7 +238,7 @@ def _calibration(beside: Beside) -> dict[str, Any] | None:
         return None
 
     def line(r: Any) -> list[list[float | None]]:
-        return [[short(100 * c), short(100 * a), int(n)] for c, a, n in zip(r.confidence, r.accuracy, r.count, strict=True) if n]
+        return [[short(100 * c), short(100 * a), int(n)] for c, a, n in zip(r.confidence, r.accuracy, r.count, strict=True) if n >= FEWEST]
 
     return {"all": line(found.pooled), "runs": [line(r) for r in found.runs] if len(found.runs) > 1 else []}
 
