@@ -396,6 +396,10 @@ def test_nothing_is_cut_off_covered_or_written_over_something_else(browser, fold
 
 def test_on_paper_the_page_takes_no_more_than_six_sheets(opened):
     opened.page.emulate_media(media="print")
+    opened.page.set_viewport_size({"width": 703, "height": 1000})  # A4 within its margins
+    wide = "all => all.filter(one => one.clientHeight && one.scrollWidth > one.clientWidth + 1).map(one => one.textContent.trim().slice(0, 60))"
+    assert opened.page.locator(".wide").evaluate_all(wide) == [], "nothing lies on what stands beside it"
+    opened.page.emulate_media(media="print")
     sheets = opened.page.pdf(format="A4").count(b"/Type /Page\n")
     assert 2 <= sheets <= 6
     assert opened.page.locator("#table-2 figure svg").first.is_visible() and not opened.page.locator("#explore input").is_visible()
