@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from analysis import methods, sentences
 from analysis.claims import WORTH
 from analysis.headline import headline
+from analysis.numbers import number
 from analysis.study import Study, mapping
+from analysis.summary import title
 from analysis.typed import Typed
 from analysis.whose import Held, Names
 
@@ -35,7 +37,7 @@ CELL = {  # column, what it is, and of an end the other end, of a spread its mea
 
 @dataclass(frozen=True)
 class Value:
-    """Of the records: in per cent or points, as a probability, or a setting or a count (`OTHER`). arm: whose it is, '' of none; over: the arm that
+    """Of the records: in per cent or points, as a probability, or a setting or a count (`OTHER`); `RUN` of one seed. arm: whose it is, '' of none; over: the arm that
     a gain, its interval and its p are against; of: what it is an end or a spread of, and twin: the other end, or the mean; beside: table and metric."""
 
     value: float
@@ -46,6 +48,8 @@ class Value:
     twin: float = math.nan
     beside: tuple[str, str] = ("", "")
     shown: bool = True  # of a gain: its simultaneous interval leaves 0 out
+    ranks: bool = True  # whether its metric is the one that ranks its table
+    seed: int = -1  # of `RUN`
 
 
 def names_of(study: Study) -> Names:
@@ -67,11 +71,14 @@ def names_of(study: Study) -> Names:
 
 def values_of(study: Study, same: Mapping[str, str]) -> dict[str, Value]:
     """Everything that a number of a text may be: cells, settings, facts; by name."""
-    out: dict[str, Value] = {}
+    out: dict[str, Value] = dict(_of_seeds(study, same))
+    ranking = {table.number: table.metric for table in study.tables}
     for row in study.results.to_dict("records"):
         arm, over = (same.get(name, name) for name in (str(row["arm"]), str(row["baseline_arm"] or "")))
         shown = bool(row["gain_simultaneous95_low"] > 0 or row["gain_simultaneous95_high"] < 0)
-        made = Value(math.nan, OTHER, arm, beside=(str(row["table"]), str(row["metric"])))
+        made = Value(
+            math.nan, OTHER, arm, beside=(str(row["table"]), str(row["metric"])), ranks=ranking.get(str(row["table"])) == row["metric"]
+        )
         for name, (column, kind, twin) in CELL.items():
             of = GAIN if name.startswith("gain") else MEAN
             out[f"\\kt{{{row['key']}/{name}}}"] = replace(
@@ -98,6 +105,23 @@ def values_of(study: Study, same: Mapping[str, str]) -> dict[str, Value]:
     return {name: one for name, one in out.items() if not math.isnan(one.value)}
 
 
+def _of_seeds(study: Study, same: Mapping[str, str]) -> Iterator[tuple[str, Value]]:
+    """The score of each seed of each arm, and what it gains over the baseline arm's of that seed."""
+    for summary in study.summaries:
+        base = next((row for row in summary.rows if row.is_baseline), None)
+        for row in summary.rows:
+            arm = same.get(row.arm.name, row.arm.name)
+            for metric, cell in row.cells.items():
+                theirs = dict(base.cells[metric].values) if base and not row.is_baseline else {}
+                made = Value(math.nan, RUN, arm, of=MEAN, beside=(summary.table.number, metric), ranks=metric == summary.table.metric)
+                for seed, value in cell.values:
+                    name = f"seed {seed} of {row.arm.name} in table {summary.table.number} by {metric}"
+                    yield name, replace(made, value=value, seed=seed)
+                    if seed in theirs and base:
+                        over = same.get(base.arm.name, base.arm.name)
+                        yield f"the gain of {name}", replace(made, value=value - theirs[seed], of=GAIN, over=over, seed=seed)
+
+
 def _of_headline(study: Study, same: Mapping[str, str]) -> Iterator[tuple[str, Value]]:
     """What the first line of the report has, which may stand in no table: the winner may be a trial."""
     found, winner = headline(study), study.winner
@@ -119,7 +143,12 @@ def _of_headline(study: Study, same: Mapping[str, str]) -> Iterator[tuple[str, V
 
 
 def backing(typed: Typed, values: Mapping[str, Value], names: Names) -> tuple[str | None, str]:
-    """Whose value, rounded as the text rounds, is the text; else in words what stands against it, '' where nothing comes near."""
+    """Whose value, rounded as the text rounds, is the text, and in words what stands against it all the same; None where it is no value of the
+    records, '' where nothing comes near."""
+    held = names.held(typed.said.before, typed.said.number, typed.said.after, typed.said.earlier)
+    said = typed.said.metrics(every := {one.beside[1] for one in values.values()})
+    if not typed.relation and (bounded := _bounded(typed, values, held, said)):
+        return bounded
     if typed.name:
         key = f"\\kt{{{typed.name}}}"
         values = {key: values[key]} if key in values else {}
@@ -132,14 +161,16 @@ def backing(typed: Typed, values: Mapping[str, Value], names: Names) -> tuple[st
     start = len(typed.said.before)
     if not typed.name and any(one.start <= start < one.end for one in names.find(typed.said.text)):
         return "the name of an arm", ""
-    held = names.held(typed.said.before, typed.said.number, typed.said.after, typed.said.earlier)
     found = [name for name, one in values.items() if _backs(typed, one, names, held)]
-    said = typed.said.metrics(one.beside[1] for one in values.values())
     found = [name for name in found if not said or values[name].beside[1] in said or not values[name].arm]
     own = [name for name in found if _is_of(typed, values[name], values, held)]
-    for name in own:
+    for name in sorted(own, key=lambda one: not values[one].ranks):
         if not typed.said.extreme or _is_extreme(typed, values[name], values, held):
-            return name, ""
+            metric = values[name].beside[1]
+            unnamed = (
+                not values[name].ranks and not typed.said.in_table and metric not in said | typed.said.metrics(every, typed.said.earlier)
+            )
+            return name, f"is of {title(metric)}, which the sentence does not name" if unnamed else ""
     if own:
         return None, f"it is not the {typed.said.extreme}: others of the records go further"
     if found:
@@ -149,6 +180,41 @@ def backing(typed: Typed, values: Mapping[str, Value], names: Names) -> tuple[st
         over = f" against {' or '.join(sorted(held.others))}" if held.others and one.over else ""
         return None, f"it is that of {one.arm}{against}, and the sentence gives it to {told}{over}"
     return None, ""
+
+
+def _bounded(typed: Typed, values: Mapping[str, Value], held: Held, said: set[str]) -> tuple[str | None, str] | None:
+    """Whether what never falls below a number, or never exceeds it, does not; None where no such thing is said of an arm or a metric."""
+    (bound, strict), given, places = typed.said.bound, float(typed.digits), len(typed.digits.partition(".")[2])
+    if not bound or not (held.subjects or said):
+        return None
+    if not typed.unit and given <= 1:  # a fraction
+        given, places = 100 * given, max(0, places - 2)
+    kind = GAIN if typed.unit == "points" else MEAN
+    turn, worst = -1 if kind == GAIN and typed.said.of_loss else 1, min if bound == "lowest" else max
+
+    def furthest(kinds: tuple[str, str]) -> tuple[str, float] | None:
+        known = {
+            name: turn * one.value
+            for name, one in values.items()
+            if (one.kind, one.of or one.kind) == kinds and (one.beside[1] in said if said else one.ranks)
+            and (not held.subjects or one.arm in held.subjects) and (kind == MEAN or not held.others or one.over in held.others)
+        }  # fmt: skip
+        name = worst(known, key=lambda one: known[one], default="")
+        return (name, known[name]) if name else None
+
+    seeds, means = furthest((RUN, kind)), furthest((kind, kind))
+    if seeds is None or means is None:
+        return None
+    (name, value), (mean, level) = seeds, means
+
+    def beyond(one: float) -> bool:
+        return round(one, places) < given if bound == "lowest" else round(one, places) > given
+
+    if beyond(level):
+        return None, f"{mean} is {number(turn * level)}"
+    if not beyond(value) or typed.said.of_mean:
+        return f"the {bound} of the seeds", ""
+    return (None if strict and held.subjects else mean), f"{name} is {number(turn * value)}"
 
 
 def _is_of(typed: Typed, one: Value, values: Mapping[str, Value], held: Held) -> bool:
@@ -181,6 +247,8 @@ def _backs(typed: Typed, one: Value, names: Names, held: Held) -> bool:
     another paper is called so, and only a mean may stand as a fraction of 1. A sign that is written must be the value's; without one and without
     such words -0.94 may stand as 0.94. A number that is rounded to less than two decimals is held against means, gains and settings alone: some end
     of an interval would fit it by chance."""
+    if one.kind == RUN:
+        return False
     places, said = len(typed.digits.partition(".")[2]), typed.said
     macro = bool(typed.name)
     if (typed.relation != "") != (one.kind == P) and (typed.relation or typed.unit or places < 2 or (macro and not said.in_table)):

@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis import artefacts
 from analysis.choice import Best
-from analysis.crossed import Crossed, Estimate, Judged, of_seeds, share_values, two_way
+from analysis.crossed import Crossed, Estimate, Judged, clip_gain, of_seeds, share_values, two_way
 from analysis.statistics import NONE, Interval, Reliability, reliability
 from analysis.study import Study, mapping, plural
 from analysis.summary import Row, Summary
@@ -207,17 +207,22 @@ def _changes(study: Study, pairing: Pairing, count: int) -> list[Interval]:
     recall = [[_recalls(study, key) for key in pair] for pair in pairs]
     seen = [of_seeds([100 * (b[i] - a[i]) for a, b in recall]) for i in range(count)]
     if not crossed.kept("test"):
-        return [one.interval(count) for one in seen]
+        return _within(seen)
     said = [one for pair in pairs for key in pair if isinstance(one := crossed.read(key, "test"), Judged)]
     if len(said) < 2 * len(pairs) or any(one.differs(said[0]) for one in said):
         return [NONE] * count  # seeds alone would leave less open than there is
     given = [one.given for one in said if isinstance(one.given, artefacts.Predictions)]
     if len(given) < len(said):
-        return [one.interval(count) for one in seen]
+        return _within(seen)
     found = [_over_patients(i, said[0].case, list(zip(given[::2], given[1::2], strict=True))) for i in range(count)]
     if all(math.isnan(one.value) or abs(one.value - over_seeds.value) < 0.01 for one, over_seeds in zip(found, seen, strict=True)):
-        return [one.interval(count) for one in found]
+        return _within(found)
     return [NONE] * count  # they are not the predictions that the records are of
+
+
+def _within(changes: Sequence[Estimate]) -> list[Interval]:
+    """Their simultaneous intervals, within what a change of a share can be."""
+    return [clip_gain("test_recall", one.interval(len(changes))) for one in changes]
 
 
 def _recalls(study: Study, key: str) -> np.ndarray:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 
 from analysis import methods, sentences
+from analysis.backing import MEAN, RUN, Value
 from analysis.study import Study
 from analysis.summary import title
 from analysis.whose import Held, Names
@@ -18,7 +19,9 @@ _BETTER = (
     r"outperform(?:s|ed|ing)?|beat(?:s|en|ing)?|exceed(?:s|ed|ing)?|surpass(?:es|ed|ing)?|superior\s+to|better\s+than|higher\s+than"
     r"|improv(?:es?|ed|ing)\s+(?:\w+\s+){0,3}(?:up)?(?:on|over)|(?<!the )(?<!of )gain(?:s|ed|ing)?\s+(?:\w+\s+){0,3}over|ahead\s+of"
 )
-_WORSE = r"underperform(?:s|ed|ing)?|inferior\s+to|worse\s+than|lower\s+than|falls?\s+behind|loses\s+(?:\w+\s+){0,3}(?:to|against)"
+_WORSE = (
+    r"underperform(?:s|ed|ing)?|inferior\s+to|worse\s+than|lower\s+than|falls?\s+(?:behind|below)|loses\s+(?:\w+\s+){0,3}(?:to|against)"
+)
 _SAME = (
     r"comparable\s+(?:to|with)|equivalent\s+to|on\s+par\s+with|similar\s+to|as\s+(?:good|accurate|well)\s+as|indistinguishable\s+from"
     r"|match(?:es|ed)|equal(?:s|led)|not?\s+differ(?:s|ed|ences?|ent)?|no\s+(?:\w+\s+)?difference|identical\s+to"
@@ -37,8 +40,8 @@ _OF_TESTS = re.compile(
 )
 
 
-def not_borne(study: Study, names: Names, lines: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    """(refused, notes) of the sentences of a text, (place, text) by line, each with its place and the words that it claims by."""
+def not_borne(study: Study, names: Names, values: Mapping[str, Value], lines: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """(refused, notes) of the sentences of a text, (place, text) by line, each with its place and the words that it claims by. values: of `values_of`."""
     text = sentences.plain("\n".join(line for _, line in lines))
     rows = study.results[study.results["metric"].isin([table.metric for table in study.tables]) | (study.results["n"] > 0)]
     metrics = {title(str(name)).lower(): str(name) for name in rows["metric"].unique() if str(name).startswith(("test_", "val_"))}
@@ -51,7 +54,7 @@ def not_borne(study: Study, names: Names, lines: list[tuple[str, str]]) -> tuple
             return f"{lines[text.count(chr(10), 0, start + found.start())][0]}: '{found[0]}': {why}"
 
         for found in _SAID.finditer(sentence):
-            bad, why = _of_words(found, sentence, earlier, names, rows, metrics)
+            bad, why = _of_words(found, sentence, earlier, names, rows, metrics, values)
             if why:
                 (refused if bad else notes).append(told(found, why))
         for found in _COUNTED.finditer(sentence) if names.find(sentence) else ():
@@ -104,7 +107,13 @@ def _shown(arm: str, other: str, names: Names, rows: pd.DataFrame, metric: str) 
 
 
 def _of_words(
-    found: re.Match[str], sentence: str, earlier: str, names: Names, rows: pd.DataFrame, metrics: Mapping[str, str]
+    found: re.Match[str],
+    sentence: str,
+    earlier: str,
+    names: Names,
+    rows: pd.DataFrame,
+    metrics: Mapping[str, str],
+    values: Mapping[str, Value],
 ) -> tuple[bool, str]:
     """Whether what a comparing verb or adjective says is refused or noted, and why; '' where nothing is to be said."""
     before, held = sentence[: found.start()], _held(found, sentence, earlier, names)
@@ -118,6 +127,11 @@ def _of_words(
                 return True, f"{arm} is shown to be {word} than {other}"
             return False, f"{arm} and {other} are not shown to differ, which is not yet that they are alike: give the interval"
         way = "better" if found["better"] else "worse"
+        never = (one := sentences.NEVER_IS.search(before)) and not one["weak"]
+        if (never or sentences.EVERY_SEED.search(sentence)) and not re.search(r"\b(?:mean|average)", sentence):
+            for seed, apart in _by_seed(arm, other, values, metric):
+                if (apart > 0 if way == "better" else apart < 0) == bool(never):
+                    return True, f"with seed {seed} {arm} is {abs(apart):.2f} points {'above' if apart > 0 else 'below'} {other}"
         if _NOT.search(before):
             if way in shown:
                 return True, f"{arm} is shown to be {way} than {other}"
@@ -129,6 +143,13 @@ def _of_words(
         if not shown - {""} and not re.search(r"undecided|\bnumerical|nominal|not\s+(?:\w+\s+)?significan", sentence, re.I):
             return False, f"{arm} is not shown to differ from {other}: say that it is undecided"
     return False, ""
+
+
+def _by_seed(arm: str, other: str, values: Mapping[str, Value], metric: str) -> list[tuple[int, float]]:
+    """An arm's score less that of another with each seed that both have in a table."""
+    runs = [one for one in values.values() if (one.kind, one.of) == (RUN, MEAN) and (one.beside[1] == metric if metric else one.ranks)]
+    theirs = {(one.beside, one.seed): one.value for one in runs if one.arm == other}
+    return [(one.seed, one.value - theirs[one.beside, one.seed]) for one in runs if one.arm == arm and (one.beside, one.seed) in theirs]
 
 
 def _above(rows: pd.DataFrame, arm: str, other: str, names: Names) -> float | None:

@@ -94,8 +94,9 @@ def _more(study: Study, row: Row, cell: Cell, baseline: Row, estimate: Estimate)
         return f"{asked[:1].upper()}{asked[1:]} would have been seen in four of five such studies."
     if needed <= len(study.seeds):
         return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies, and the study is asked for as many."
+    rough = " by the spread of these two seeds, which is a rough guess" if estimate.seeds < 3 else ""
     price = _price(study, [*row.keys, *baseline.keys], 2 * (needed - estimate.seeds))
-    return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{price}{' for the two arms' if price else ''}."
+    return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{rough}{price}{' for the two arms' if price else ''}."
 
 
 def _by_cases(estimate: Estimate, comparisons: int) -> bool:

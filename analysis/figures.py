@@ -17,8 +17,7 @@ from analysis import run_figures
 from analysis.beside import Beside, class_names, external_sets
 from analysis.drawing import BLUE, COLUMN, DASHES, INK, MUTED, RED, RULE, SERIES, WIDTH, Drawing, draw_matrix, short, style
 from analysis.page import confusion_of, lone
-from analysis.published import REPEATS, published_gain
-from analysis.statistics import Interval
+from analysis.statistics import NONE, Interval
 from analysis.study import Study, plural
 from analysis.summary import Cell, Row, Summary, title
 from analysis.tables import heading
@@ -28,7 +27,7 @@ _CURVES = 8  # arms in one training figure; more cannot be told apart
 
 def pdfs(study: Study, beside: Beside) -> Iterator[tuple[str, bytes]]:
     """(file name, content) of each figure for which the study has data; where it can live at the width of a column, that one too."""
-    widths: list[Callable[..., Drawing | None]] = [partial(arms, s, study) for s in study.summaries if s.rows and not lone(s)]
+    widths: list[Callable[..., Drawing | None]] = [partial(arms, s) for s in study.summaries if s.rows and not lone(s)]
     for name, words, rows in curve_pages(study, study.summaries):
         curves = study.history(k for row in rows for k in row.keys)
         widths.append(partial(training, study, name, words, rows, curves))
@@ -64,9 +63,9 @@ def curve_pages(study: Study, summaries: tuple[Summary, ...]) -> list[tuple[str,
     return pages
 
 
-def arms(summary: Summary, study: Study, width: float = WIDTH) -> Drawing:
+def arms(summary: Summary, width: float = WIDTH) -> Drawing:
     """Of each arm the gain over the baseline arm with its interval beside the paper's, and the level with every seed beside it; one below the other at
-    the width of a column. Without a baseline arm the level alone."""
+    the width of a column. Without a baseline arm the level alone; nothing of a paper that is not compared."""
     metric, narrow = summary.table.metric, width <= COLUMN
     base = next((r for r in summary.rows if r.is_baseline), None)
     panels = (["gain"] if base is not None and any(r.cells[metric].pairs for r in summary.rows) else []) + ["level"]
@@ -80,7 +79,7 @@ def arms(summary: Summary, study: Study, width: float = WIDTH) -> Drawing:
             if y % 2 == 0:
                 ax.axhspan(y - 0.5, y + 0.5, color=RULE, alpha=0.22, lw=0)
             _point(ax, y + 0.06, _ours(cell, kind), BLUE, "o")
-            _point(ax, y - 0.22, _theirs(study, row, cell, base, kind), RED, "D")
+            _point(ax, y - 0.22, _theirs(cell, kind), RED, "D")
             if kind == "level":
                 ax.scatter([v for _, v in cell.values], [y + 0.3] * cell.n, s=9, facecolors="none", edgecolors=BLUE, linewidths=0.9)
             if row.state:
@@ -94,24 +93,25 @@ def arms(summary: Summary, study: Study, width: float = WIDTH) -> Drawing:
         if kind == "gain":
             ax.axvline(0, color=MUTED, lw=0.9)
     handles = [axes[0].scatter([], [], s=26, color=BLUE, label="ours, 95 % interval")]
-    if any(r.cells[metric].published for r in summary.rows):
+    if summary.against_paper:
         handles.append(axes[0].scatter([], [], s=20, marker="D", color=RED, label="published"))
     fig.legend(handles=handles, loc="outside upper center", ncols=2, handletextpad=0.3, columnspacing=1.4)
-    return Drawing(f"table-{summary.table.slug}", f"{heading(summary)}: gain over the baseline arm and level, ours and published", fig)
+    return Drawing(
+        f"table-{summary.table.slug}",
+        f"{heading(summary)}: gain over the baseline arm and level{', ours and published' * summary.against_paper}",
+        fig,
+    )
 
 
 def _ours(cell: Cell, kind: str) -> tuple[float, Interval]:
     return (cell.gain, cell.gain_interval) if kind == "gain" else (cell.mean, cell.interval)
 
 
-def _theirs(study: Study, row: Row, cell: Cell, base: Row | None, kind: str) -> tuple[float, Interval]:
-    theirs, nothing = cell.published, (math.nan, Interval(math.nan, math.nan))
-    if theirs is None or theirs.word:
-        return nothing
-    if kind == "level":
+def _theirs(cell: Cell, kind: str) -> tuple[float, Interval]:
+    theirs = cell.published
+    if kind == "level" and theirs and theirs.compared and not theirs.word:
         return theirs.mean, Interval(theirs.mean - theirs.std, theirs.mean + theirs.std)
-    other = base.cells[cell.metric].published if base is not None and not row.is_baseline else None
-    return nothing if other is None or other.word else published_gain(theirs, other, REPEATS.get(study.procedure))
+    return (cell.paper_gain if kind == "gain" else None) or (math.nan, NONE)
 
 
 def _point(ax: Axes, y: float, given: tuple[float, Sequence[float]], color: str, marker: str) -> None:

@@ -25,7 +25,7 @@ _RESULTS: dict[str, tuple[str, ...]] = {
     "category": ("table", "arm", "metric", "unit", "split", "interval_over", "baseline_arm", "gain_interval_over", "shown"),
     "Int64": ("n", "images", "cases", "pairs", "comparisons", *STATUSES, "waiting"),
     "string": ("key", "published_word", "verdict", "reason"),
-    "bool": ("best", "is_baseline"),
+    "bool": ("best", "is_baseline", "published_is_compared"),
 }
 
 
@@ -125,6 +125,7 @@ def _cell(summary: Summary, row: Row, cell: Cell, arm: str) -> dict[str, object]
         "published_mean": theirs.mean if theirs else math.nan,
         "published_std": theirs.std if theirs else math.nan,
         "published_word": (theirs.word or None) if theirs else None,
+        "published_is_compared": bool(theirs and theirs.compared),
         "difference_to_published": cell.difference,
         "verdict": cell.verdict or None,
         "baseline_arm": summary.baseline,

@@ -132,6 +132,17 @@ def _chosen(study: Study, winner: Best, test: float) -> str:
     )
 
 
+def above(study: Study, found: Headline) -> str:
+    """What stands above the winner by the same metric and was not up for choice, as a yardstick that is no model, in words; '' where nothing does."""
+    known = {
+        row.arm.name: f"{row.arm.name} ({number(cell.mean)} %)"
+        for summary in study.summaries
+        for row in summary.rows
+        if row.arm.yardstick and (cell := row.cells.get(found.metric)) and cell.mean > found.mean
+    }
+    return f"Not up for choice, and above it: {', '.join(known.values())}." if known else ""
+
+
 def other_card(study: Study, found: Headline | None) -> str:
     """That the model card in best/ has another score or interval than the page, in words; '' where it has not. Both come of one function, so one of
     them is of another time."""

@@ -21,12 +21,12 @@ from markupsafe import Markup, escape
 from analysis import frames, ledger, methods, pareto, pictures, search, view
 from analysis import tables as tb
 from analysis.beside import calibration_words, class_names, external_sets, look
-from analysis.headline import changed, headline, other_card
+from analysis.headline import above, changed, headline, other_card
 from analysis.numbers import interval, number
 from analysis.pretext import pretexts
 from analysis.standing import baselines, size_baseline, standing
 from analysis.study import STATUSES, Study, mapping, plural, without_folders
-from analysis.summary import Summary, phrase, title
+from analysis.summary import Summary, of_external, phrase, title
 
 HERE = Path(__file__).parent / "page"
 SCRIPTS = ("tables", "state", "svg", "arms", "plots", "runs", "ledger", "more")  # in the order in which the page runs them
@@ -105,11 +105,14 @@ def templates() -> jinja2.Environment:
         plus_minus=tb.plus_minus,
         interval=interval,
         published=tb.published,
+        published_title=tb.published_title,
         probability=tb.probability,
         nan=math.nan,
         heading=tb.heading,
         intervals_over=tb.intervals_over,
         asks=asks,
+        column_groups=column_groups,
+        of_external=of_external,
         title=title,
         phrase=phrase,
         over=frames.over,
@@ -126,9 +129,8 @@ def asks(summary: Summary) -> str:
     """The question that a table answers."""
     if summary.table.number == "search":
         return "Does the search's winner hold on fresh seeds?"
-    paper = any(c.published for r in summary.rows for c in r.cells.values())
     what = f"which arms differ from {summary.baseline}" if summary.baseline else "what does each arm reach"
-    return f"Table {summary.table.number}: {what}{', and does the paper hold' if paper else ''}?"
+    return f"Table {summary.table.number}: {what}{', and does the paper hold' if summary.against_paper else ''}?"
 
 
 def context(study: Study, price_per_hour: float | None, light: bool) -> dict[str, Any]:
@@ -149,6 +151,7 @@ def context(study: Study, price_per_hour: float | None, light: bool) -> dict[str
         "best": study.winner,
         "headline": (shown := headline(study)),
         "other_card": "" if stands.waiting else other_card(study, shown),  # of a study at work it is of the runs of before
+        "above": above(study, shown) if shown else "",
         "changed": changed(study),
         "question": methods.question(study),
         "statuses": STATUSES,
@@ -190,6 +193,16 @@ def context(study: Study, price_per_hour: float | None, light: bool) -> dict[str
     # `<` cannot stand in the block as it is: a name could end the script that holds it
     given["block"] = json.dumps(block, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     return given | {"css": style(), "js": script(*SCRIPTS)}
+
+
+def column_groups(summary: Summary) -> list[tuple[str, tuple[str, ...]]]:
+    """The metrics of a table by the set that they are of, whose name stands first: '' for the study's own. Each is a table of its own, for
+    all of them side by side do not fit a page."""
+    groups: dict[str, tuple[str, ...]] = {}
+    for metric in summary.table.metrics:
+        external = of_external(metric)
+        groups[external[0] if external else ""] = (*groups.get(external[0] if external else "", ()), metric)
+    return list(groups.items())
 
 
 def lone(summary: Summary) -> bool:
@@ -275,10 +288,14 @@ def _copies(study: Study) -> tuple[str, ...]:
     except (OSError, ValueError):  # nothing is exported yet; `data check` names a damaged export
         return ()
     same = mapping(told.get("same_class")) if isinstance(told, Mapping) else {}
-    parts = [f"{name} {100 * part:.0f} %" for name, part in same.items() if isinstance(part, float)]
-    what = mapping(told.get("copies_of")).get("keep", "class") if isinstance(told, Mapping) else ""
+    parts = [f"{name}: {100 * part:.0f} %" for name, part in same.items() if isinstance(part, float)]
+    of = mapping(told.get("copies_of")) if isinstance(told, Mapping) else {}
+    count = f" ({plural(of['images'], 'image')}, each in every form)" if isinstance(of.get("images"), int) else ""
+    what = of.get("keep", "class")
     return (
-        (f"Copies of test images to which the exported model gives the {what} of the image itself: {', '.join(parts)}.",) if parts else ()
+        (f"Copies of test images{count} to which the exported model gives the {what} of the image itself: {'; '.join(parts)}.",)
+        if parts
+        else ()
     )
 
 

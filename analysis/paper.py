@@ -105,15 +105,17 @@ def check(paper: Path, study_dir: str | Path | None = None) -> Checked:
                 found = "a sentence of the report"
         if found is None:
             why = why or ("the intervals of the records are of 95 %" if one.unit == "level" else "no record gives it")
-            if one.said.way:
+            if one.said.way and not one.said.bound[0]:
                 why += f", said to {'rise' if one.said.way == '+' else 'fall'}"
             refused.append(f"{place}: {text} {why} (a comment `% {EXEMPT}` exempts a line)")
+        elif why:
+            notes.append(f"{place}: {text.removesuffix(' is typed by hand and')} {why}")
         elif not one.name:
             text = text.removesuffix(" and")
             notes.append(f"{place}: {text}; {found} gives it today")
             if found in values and not values[found].shown and one.said.claims:
                 notes.append(f"{place}: {text.split()[0]} is claimed, and its simultaneous interval holds 0: say that it is undecided")
-    for given, more in zip((refused, notes), not_borne(study, names, shown), strict=True):
+    for given, more in zip((refused, notes), not_borne(study, names, values, shown), strict=True):
         given += more
     return Checked(tuple(refused), tuple(notes), macros, by_hand)
 

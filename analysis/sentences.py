@@ -11,13 +11,20 @@ from dataclasses import dataclass
 
 from analysis.summary import title
 
-_NUMBER = r"\d+(?:[.,]\d+)?"
-_GAP = r"(?:[\s~$(){}]|\\,)*"
-_UNIT = r"\\%|\\percent\b|per\s?cent\b|points?\b|pp\b"
+# How LaTeX writes a number, what may stand between it and its unit or the next number (never a new paragraph), and its unit.
+NUMBER = r"(?:\d+(?:[.,]\d+)?|\.\d+)"
+SIGNED = rf"(?:[-+−–]|\$-\$)?{NUMBER}"
+_SPACE_OR_MARK = r"[^\S\n]|\n(?![^\S\n]*\n)|[~${}]|\\[,;:]"
+GAP = rf"(?:{_SPACE_OR_MARK})*"
+PERCENT = r"(?:\\%|\\percent\b|per\s?cent\b)"
+POINTS = r"(?:(?:percentage[\s-]+)?points?\b(?!\s+(?:scale|Likert))|pp\b)"
+UNIT = rf"(?:{PERCENT}|{POINTS})"
+PLUS_MINUS = r"(?:\\pm(?![A-Za-z])|±)"
+_GAP = rf"(?:{_SPACE_OR_MARK}|[()])*"
 _PERCENT = re.compile(r"(?<!\\)\\(?:textpercent(?![A-Za-z])(?:\{\})?|char\s*(?:37(?!\d)|\"25|`\\%)|symbol\s*\{37\})")
 _SPACE = re.compile(r"(?<!\\)\\(?: |[:!>]|(?:thinspace|medspace|enspace|quad|nobreakspace)(?![A-Za-z])(?:\{\})?)")
-_SPREAD = re.compile(rf"(?P<mean>{_NUMBER})(?P<spread>{_GAP}(?:\\pm(?![A-Za-z])|±){_GAP}{_NUMBER}{_GAP})(?P<unit>{_UNIT})")
-_BRACKETED = re.compile(rf"(?<=\d)\(\d+\)(?={_GAP}(?:{_UNIT}))")
+_SPREAD = re.compile(rf"(?P<mean>{NUMBER})(?P<spread>{_GAP}{PLUS_MINUS}{_GAP}{NUMBER}{_GAP})(?P<unit>{UNIT})")
+_BRACKETED = re.compile(rf"(?<=\d)\(\d+\)(?={_GAP}{UNIT})")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d{2,3}(?:\.\d+)?)\}\s*\{100\}")
 _POWER = re.compile(
     r"(?P<before>(?<![A-Za-z])[pP][^.;\n\d]{0,24}?)(?:(?P<digits>\d+(?:\.\d+)?)\s*(?:\\times|\\cdot|×)\s*10\^|(?P<ten>10\^)"
@@ -69,6 +76,18 @@ _OURS = re.compile(r"\b(?:ours?|we|us)\b", re.I)
 _LEVEL = re.compile(r"\b(?:considered|deemed|regarded|declared|called|taken|accepted|threshold|level|set\s+(?:at|to)|cut-?off)\b")
 _UNDECIDED = re.compile(r"undecided|\bnot?\s+(?:\w+\s+)?(?:significan|shown)|n\.s\.|insignificant|non-?significant|\bmay\b|chance", re.I)
 _CLAIM = re.compile(r"significan|statistically", re.I)
+_BOUND = re.compile(
+    r"\b(?:(?P<low>below|under|beneath|(?:less|lower|worse|smaller)\s+than|at\s+most)|above|over|(?:more|higher|better|greater)\s+than|at\s+least"
+    r"|exceed\w*|surpass\w*|reach\w*)(?:\s+(?:about|an?|the|value|of))*[\s{$+]*$",
+    re.I,
+)
+_SEEDS = r"(?:(?:of|one|the|our|its|\d+|two|three|four|five|six|seven|eight|nine|ten|random|single)\s+)*(?:seed|run|repetition|repeat|replicate)s?\b"
+NEVER_IS = re.compile(
+    rf"\b(?:never|not\s+once|(?:no|none|neither)\s+{_SEEDS}|(?P<weak>(?:(?:do|does|did)\s+not|doesn't|don't|didn't|without|cannot)\s+"
+    r"(?:fall|drop|go|sink|dip|get|ris|exceed|surpass)\w*))",
+    re.I,
+)
+EVERY_SEED = re.compile(rf"\b(?:always|invariably|(?:every|each|any|(?<!over )(?<!across )(?<!of )all)\s+{_SEEDS})", re.I)
 _END = re.compile(
     r"(?<!\bvs)(?<!\bal)(?<!\bcf)(?<!\bFig)(?<!\bapprox)(?<!\be\.g)(?<!\bi\.e)[.!?][\s~]+(?=[A-Z\\$])|\n\s*\n|\\\\|\\item\b|\\tabularnewline\b"
 )
@@ -153,17 +172,16 @@ class Sentence:
         dropped = praised and re.search(r"\b(?:remov|leav|dropping|omit|lack)", self.before, re.I)
         return bool(praised and not dropped and arm.lower() not in self.whole.lower())
 
-    def metrics(self, known: Iterable[str]) -> set[str]:
-        """Of the metrics those that the sentence names; of one that stands in a table none, since its column names it."""
+    def metrics(self, known: Iterable[str], text: str | None = None) -> set[str]:
+        """Of the metrics those that the sentence (or text) names; of one that stands in a table none, since its column names it."""
+        text = self.whole if text is None else text
         if self.in_table:
             return set()
-        elsewhere = re.search(
-            r"\bexternal|\bsimulat|\belsewhere\b|\b(?:an)?other\s+(?:\w+\s+)?(?:lab|hosp|cent|set|data)", self.whole, re.I
-        )
+        elsewhere = re.search(r"\bexternal|\bsimulat|\belsewhere\b|\b(?:an)?other\s+(?:\w+\s+)?(?:lab|hosp|cent|set|data)", text, re.I)
         out = set()
         for name in filter(None, set(known)):
             *outside, word = title(name).split(": ")
-            if (elsewhere or not outside) and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", self.whole, re.I):
+            if (elsewhere or not outside) and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.I):
                 out.add(name)
         return out
 
@@ -243,6 +261,27 @@ class Sentence:
             re.I,
         )
         return "" if found is None else "highest" if found["most"] else "lowest"
+
+    @property
+    def bound(self) -> tuple[str, bool]:
+        """`lowest` where it is said that nothing goes below the number (`never falls below 70`, `above 70 in every seed`), `highest` where nothing
+        goes above it, else ''; and whether that is said of every seed, as it need not be where it `does not fall below 70`."""
+        clause, found = re.split(r"[;:]", self.before)[-1], _BOUND.search(self.before)
+        if found is None or self.in_table or _ERROR.search(clause):
+            return "", False
+        never, every = NEVER_IS.search(clause), EVERY_SEED.search(f"{clause} 0 {re.split('[;:]', self.after)[0]}")
+        if not never and not every:
+            return "", False
+        return "lowest" if bool(found["low"]) == bool(never) else "highest", bool(every or (never and not never["weak"]))
+
+    @property
+    def of_loss(self) -> bool:
+        """Whether it is the size of a loss: `loses more than 3 points`."""
+        return bool(re.search(r"\blos(?:es?|t|ing|s)\b|\b(?:drop|fall|decreas)\w*\s+(?:by\s+)?(?:more|less)\s+than", self.before, re.I))
+
+    @property
+    def of_mean(self) -> bool:
+        return bool(re.search(r"\b(?:mean|average)s?\b", self.whole, re.I))
 
     @property
     def of_level(self) -> bool:

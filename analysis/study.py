@@ -118,6 +118,11 @@ class Study:
         return {str(k): v for k, v in parts.items() if (whole(v) or 0) > 0}
 
     @property
+    def drawn(self) -> bool:
+        """Whether its images are the built-in set, drawn by this program: none of a paper's kind."""
+        return bool(mapping(self.asked.get("data")).get("synthetic"))
+
+    @property
     def external_images(self) -> dict[str, int]:
         """Images of each external set by its slug."""
         sets = map(mapping, listed(mapping(self.asked.get("data")).get("external")))

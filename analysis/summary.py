@@ -45,7 +45,10 @@ class Cell:
     published: Published | None
     difference_to: Estimate | None = None  # of the mean difference to the baseline arm, over the seeds that both have completed
     comparisons: int = 0  # with the baseline arm in this table and metric; their intervals hold together
-    verdict: str = ""  # what became of the published difference to the baseline arm
+    paper_gain: tuple[float, Interval] | None = (
+        None  # the paper's difference to its baseline arm; None where it has none, or it is not compared
+    )
+    verdict: str = ""  # what became of it
     bold: bool = False  # the best mean of the table
     ranks: bool = False  # whether the table's claims rest on this metric
     some_broke: bool = False  # of the arm's seeds or the baseline's: nothing is shown of what went well
@@ -98,8 +101,8 @@ class Cell:
 
     @property
     def difference(self) -> float:
-        """Ours minus published, percentage points; nan where one is missing."""
-        return self.mean - self.published.mean if self.published else math.nan
+        """Ours minus published, percentage points; nan where one is missing or they are not compared."""
+        return self.mean - self.published.mean if self.published and self.published.compared else math.nan
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,16 @@ class Summary:
     claims: tuple[str, ...] = ()  # for each arm what may be said of it against the baseline arm
     commands: tuple[tuple[str, str], ...] = ()  # that would decide what is undecided, with what they cost
 
+    @property
+    def judged(self) -> bool:
+        """Whether anything is said of what became of the paper's differences."""
+        return any(row.cells[self.table.metric].verdict for row in self.rows)
+
+    @property
+    def against_paper(self) -> bool:
+        """Whether any of its rows is held against the paper's."""
+        return any(cell.published and cell.published.compared for row in self.rows for cell in row.cells.values())
+
 
 def title(metric: str) -> str:
     """`test_f1` -> `F1`, `val_accuracy` -> `Validation accuracy`, `external_qband_f1` -> `External qband: F1`."""
@@ -188,24 +201,23 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
     rows = [_row(study, table, arm, crossed) for arm in table.arms]
     baseline = next((r for r in rows if r.arm.name == table.baseline_arm), None)
     if baseline is not None:
-        rows = [_against(row, baseline, crossed) for row in rows]
+        rows = [_against(row, baseline, crossed, REPEATS.get(study.procedure)) for row in rows]
     for metric in table.metrics:
         rows = _with_comparisons(rows, metric, metric == table.metric)
         rows = _with_bold(rows, metric)
-    drawn = bool(mapping(study.asked.get("data")).get("synthetic"))  # no images of the paper's kind: nothing is said of its order or sizes
-    if baseline is not None and not drawn:
-        rows = [_with_verdict(row, baseline, table.metric, REPEATS.get(study.procedure)) for row in rows]
-    both = [r for r in rows if not drawn and (c := r.cells[table.metric]).n and c.published and not c.published.word]
+    if baseline is not None:
+        rows = [_with_verdict(row, table.metric) for row in rows]
+    both = [r for r in rows if (c := r.cells[table.metric]).n and c.published and c.published.compared and not c.published.word]
     cells = [r.cells[table.metric] for r in both]
     tau = st.kendall([c.published.mean for c in cells if c.published], [c.array for c in cells])
     return Summary(
         table,
-        (*rows, *_reported(study, table, crossed)),
+        (*rows, *(() if study.drawn else _reported(study, table, crossed, baseline))),
         baseline.arm.name if baseline else None,
         tau,
         len(both),
         (
-            *_notes(table, rows, baseline, tau, len(both), drawn),
+            *_notes(table, rows, baseline, tau, len(both), study.drawn),
             *_of_paper(study, table),
             *_of_description(study, rows),
             *_of_kmeans(study, table, rows),
@@ -219,7 +231,7 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
     )
 
 
-def _reported(study: Study, table: Table, crossed: Crossed) -> list[Row]:
+def _reported(study: Study, table: Table, crossed: Crossed, baseline: Row | None) -> list[Row]:
     """Rows of others' methods that the paper compares with and this table has no arm for: their published values, and that they are no more."""
     number, known = table.published_number or table.number, {arm.published for arm in table.arms}
     rows = []
@@ -227,6 +239,7 @@ def _reported(study: Study, table: Table, crossed: Crossed) -> list[Row]:
         if (procedure, of) == (study.procedure, number) and key not in known and table.dataset:
             row = _row(study, table, Arm(name, "", key), crossed)
             if any(cell.published for cell in row.cells.values()):
+                row = _against(row, baseline, crossed, REPEATS.get(study.procedure)) if baseline else row
                 rows.append(replace(row, waiting=0, reasons=(REPORTED,)))
     return rows
 
@@ -292,7 +305,8 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
         )
     elif given and drawn:
         notes.append(
-            "The images are drawn by this program: published numbers stand beside ours for orientation, and are not compared with them."
+            "The images are drawn by this program: published numbers are of other images, stand here as what the paper has, and are not "
+            "compared with ours."
         )
     elif given:
         notes.append(
@@ -440,7 +454,7 @@ def _row(study: Study, table: Table, arm: Arm, crossed: Crossed) -> Row:
             if dataset or not external
             else None
         )
-        cells[metric] = _cell(done, metric, theirs, ratio, crossed)
+        cells[metric] = _cell(done, metric, replace(theirs, compared=not study.drawn) if theirs else None, ratio, crossed)
     counts = Counter(runs["status"])
     waiting = len(set(study.seeds) - set(runs["seed"]))
     baseline = next((a.config_hash for a in table.arms if a.name == table.baseline_arm), None)
@@ -479,7 +493,7 @@ def _reasons(runs: pd.DataFrame, waiting: int) -> tuple[str, ...]:
     return (*reasons, f"waiting ({plural(waiting, 'run')})") if waiting else tuple(reasons)
 
 
-def _against(row: Row, baseline: Row, crossed: Crossed) -> Row:
+def _against(row: Row, baseline: Row, crossed: Crossed, repeats: int | None) -> Row:
     """The row with its differences to the baseline arm, paired by seed. The baseline itself has none."""
     if row.is_baseline:
         return row
@@ -488,7 +502,10 @@ def _against(row: Row, baseline: Row, crossed: Crossed) -> Row:
         other = baseline.cells[metric]
         paired = cell.runs.keys() & other.runs.keys()
         gained = crossed.mean(metric, cell.runs, other.runs, ratio) if paired else None
-        cells[metric] = replace(cell, difference_to=gained, some_broke=row.broken[0] + baseline.broken[0] > 0)
+        mine, theirs = cell.published, other.published
+        known = mine and theirs and mine.compared and not mine.word and not theirs.word
+        paper = published_gain(mine, theirs, repeats) if mine and theirs and known else None
+        cells[metric] = replace(cell, difference_to=gained, some_broke=row.broken[0] + baseline.broken[0] > 0, paper_gain=paper)
     return replace(row, cells=cells)
 
 
@@ -507,15 +524,13 @@ def _with_bold(rows: list[Row], metric: str) -> list[Row]:
     return [_with(r, metric, bold=r.cells[metric].n > 0 and not r.broken[0] and round(r.cells[metric].mean, 9) == max(means)) for r in rows]
 
 
-def _with_verdict(row: Row, baseline: Row, metric: str, repeats: int | None) -> Row:
+def _with_verdict(row: Row, metric: str) -> Row:
     """The row with what became of the paper's difference, a test like any other: of the metric that ranks the table."""
-    cell, theirs, word = row.cells[metric], baseline.cells[metric].published, ""
-    if row.is_baseline:
-        return row
-    if cell.published and cell.published.word:
+    cell, word = row.cells[metric], ""
+    if not row.is_baseline and cell.published and cell.published.compared and cell.published.word:
         word = verdict_of_words(cell.published, row.counts["completed"], row.counts["diverged"])
-    elif cell.published and theirs:
-        word = verdict(cell.difference_to, cell.gain_interval, *published_gain(cell.published, theirs, repeats))
+    elif cell.paper_gain:
+        word = verdict(cell.difference_to, cell.gain_interval, *cell.paper_gain)
     return _with(row, metric, verdict=word)
 
 

@@ -35,7 +35,7 @@ def classes_to_csv(pairing: Pairing, rows: Sequence[ClassRow]) -> str:
 
 def to_markdown(summary: Summary) -> str:
     """Two tables: every metric as mean ± standard deviation; the ranking metric with intervals, published value and differences."""
-    metrics = summary.table.metrics
+    metrics, against, published_head = summary.table.metrics, summary.against_paper, published_title(summary).lower()
     lines = [f"### {markdown(heading(summary))}", ""]
     lines += _markdown_row(
         ["Arm", "n", *(f"{markdown(title(m))} %" for m in metrics), *(["Not completed"] if _any_reason(summary) else [])]
@@ -52,10 +52,19 @@ def to_markdown(summary: Summary) -> str:
     lines += [
         "",
         *_markdown_row(
-            [f"{name} %", "mean", "95 % interval", "published", "ours − published", _gain_title(summary), "p", "against the paper"]
+            [
+                f"{name} %",
+                "mean",
+                "95 % interval",
+                *([published_head] if published_head else []),
+                *(["ours − published"] if against else []),
+                _gain_title(summary),
+                "p",
+                *(["against the paper"] if summary.judged else []),
+            ]
         ),
     ]
-    lines += _markdown_row(["---", *["---:"] * 6, "---"])
+    lines += _markdown_row(["---", *["---:"] * (4 + bool(published_head) + against), *(["---"] if summary.judged else [])])
     for row in summary.rows:
         cell = row.cells[summary.table.metric]
         lines += _markdown_row(
@@ -63,11 +72,11 @@ def to_markdown(summary: Summary) -> str:
                 markdown(row.arm.name),
                 number(cell.mean) or markdown(row.state) or "–",
                 interval(cell.interval) or "–",
-                markdown(published(cell)) or "–",
-                number(cell.difference, signed=True) or "–",
+                *([markdown(published(cell)) or "–"] if published_head else []),
+                *([number(cell.difference, signed=True) or "–"] if against else []),
                 gain(row, cell),
                 probability(cell.p) or "–",
-                markdown(cell.verdict) or "–",
+                *([markdown(cell.verdict) or "–"] if summary.judged else []),
             ]
         )
     said = [*(f"- {markdown(words)}" for words in summary.claims), ""] if summary.claims else []
@@ -158,10 +167,11 @@ def _pairs_note(cells: pd.DataFrame) -> str:
 def _published_note(cells: pd.DataFrame) -> tuple[str, ...]:
     """What the paper has for these rows, in one sentence."""
     said = []
+    other = "" if cells["published_is_compared"].any() else ", on other images than these, so not compared with them"
     for arm, mean, std, word in zip(cells["arm"], cells["published_mean"], cells["published_std"], cells["published_word"], strict=True):
         if isinstance(word, str) or not math.isnan(mean):
             said.append(f"{arm} {word if isinstance(word, str) else number(mean) + (f' ± {number(std)}' if not math.isnan(std) else '')}")
-    return (f"Published: {'; '.join(said)}.",) if said else ()
+    return (f"Published{other}: {'; '.join(said)}.",) if said else ()
 
 
 def _how_known(cells: pd.DataFrame) -> tuple[str, ...]:
@@ -200,6 +210,13 @@ def published(cell: Cell) -> str:
         return ""
     std = number(cell.published.std)
     return cell.published.word or number(cell.published.mean) + (f" ± {std}" if std else "")
+
+
+def published_title(summary: Summary, metrics: Sequence[str] = ()) -> str:
+    """The head of a column of the paper's values; '' where it has none of these metrics (of no metric of the table)."""
+    if not any(row.cells[metric].published for row in summary.rows for metric in metrics or summary.table.metrics):
+        return ""
+    return "Published" if summary.against_paper else "Published, other images"
 
 
 def probability(p: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis import sentences
-from analysis.sentences import Sentence
+from analysis.sentences import GAP, NUMBER, PERCENT, PLUS_MINUS, POINTS, SIGNED, UNIT, Sentence
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,9 @@ _ARGUMENTS = re.compile(
     )
 )
 _LENGTH = re.compile(r"\d*\.?\d+\s*(?:\\(?:line|text|column)width|(?:pt|cm|mm|em|ex|in|px)\b)")
-_UNIT = (
-    r"(?:[^\S\n]|\n(?![^\S\n]*\n)|~|-|\\,|\\;|[${}])*(?:(?P<percent>\\%|\\percent\b|per\s?cent\b)"
-    r"|(?:percentage[\s-]+)?points?\b(?!\s+(?:scale|Likert))|pp\b)"
-)
 _NUMBER = re.compile(
     r"(?<![\w.,])(?P<sign>[-+−–]|\$-\$|\\ensuremath\{-\})?(?P<number>\d+(?:\{,\}\d+|,\d+(?!,\d)|\.\d+)?|\.\d+)(?![\w]|\.\d)"
-    + f"(?P<unit>{_UNIT})?"
+    + rf"(?P<unit>(?:{GAP}-)*{GAP}(?:(?P<percent>{PERCENT})|{POINTS}))?"
 )
 _P_BEFORE = re.compile(
     r"(?<![A-Za-z])[pP](?:[\s~-]*values?)?[}$\s~]*(?:(?P<less><|≤|\\(?:leq?(?:slant)?|lt|ll)(?![A-Za-z])|(?:(?:is|was)\s+)?(?:below|under|less\s+than"
@@ -61,17 +57,15 @@ _INTERVAL = r"(?:\bCI|\b[Ii]ntervals?)\b[\s~$:=(\[{]*(?:(?:from|of)\s+)?"
 _LOW = re.compile(_INTERVAL + r"[-+−]?$"), re.compile(_TO + r"[-+−]?\d")
 _HIGH = re.compile(_INTERVAL + r"[-+−]?\d+(?:\.\d+)?" + _TO + "$")
 _LEVEL = re.compile(r"(?:(?:\\alpha|α)[}$\s]*=|level\s+of)\s*\$?\s*$")
-_BEHIND_SPREAD = re.compile(r"(?:\\pm(?![A-Za-z])|±)[\s~${]*$")
+_BEHIND_SPREAD = re.compile(rf"{PLUS_MINUS}{GAP}$")
 
 
 _MACRO = 0xF0000  # a sign of private use and one that counts stand before a number that a macro gives
 _GIVEN = re.compile("[\U000f0000-\U000ffffd]")
-_GAP = r"(?:[\s~${}%\\]|\\[,;:])*"
-_ENDS = rf"(?:points?|pp)?{_GAP}(?:\b(?:to|bis)\b|--?|–|\b(?:and|und)\b|,|;){_GAP}"
-_SIGNED = r"(?:[-+−–]|\$-\$)?\d+(?:[.,]\d+)?"
-_UPPER = re.compile(rf"^{_GAP}{_ENDS}(?P<end>{_SIGNED})(?![\w]|[.,]\d)")
-_LOWER = re.compile(rf"(?<![\w.])(?P<end>{_SIGNED}){_GAP}{_ENDS}$")
-_CENTRE = re.compile(rf"(?P<mean>\d+(?:[.,]\d+)?){_GAP}(?:points?)?{_GAP}(?:\\pm(?![A-Za-z])|±){_GAP}$")
+_ENDS = rf"{GAP}{UNIT}?{GAP}(?:\b(?:to|bis)\b|--?|–|\b(?:and|und)\b|,|;){GAP}"
+_UPPER = re.compile(rf"^{_ENDS}(?P<end>{SIGNED})(?![\w]|[.,]\d)")
+_LOWER = re.compile(rf"(?<![\w.])(?P<end>{SIGNED}){_ENDS}$")
+_CENTRE = re.compile(rf"(?P<mean>{NUMBER}){GAP}{UNIT}?{GAP}{PLUS_MINUS}{GAP}$")
 _REACH = 4000  # characters of a sentence on either side of a number
 _LISTED = re.compile(r"(?:,|;|\b(?:and|und)\b)")
 

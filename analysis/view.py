@@ -16,10 +16,10 @@ from analysis import artefacts, ledger, pareto, search, slots
 from analysis.beside import Beside
 from analysis.inside import choose, maps, seen_by
 from analysis.numbers import short, show
-from analysis.published import REPEATS, published_gain
 from analysis.study import STATUSES, Study, finite, without_folders
-from analysis.summary import Cell, Row, Summary, title
+from analysis.summary import Cell, Summary, title
 
+FEWEST = 10  # predictions of a bin of the calibration that is shown: of fewer the accuracy is anything
 RUNS_SHOWN = 400  # runs that the page holds; more would make it slow and no reader goes through them
 _CURVES = 250  # runs whose curves it holds
 _SET = ("seconds", "learning_rate", "queue_age")  # of a history: what was merely set, or is no measure
@@ -36,7 +36,7 @@ def whole_view(
         "maximize": study.maximize,
         "runs": _runs(study, runs),
         "curves": _curves(study, runs),
-        "tables": [_table(study, s) for s in study.summaries if s.rows],
+        "tables": [_table(s) for s in study.summaries if s.rows],
         "search": search.view(study, trials),
         "slots": slots.view(study, place),
         "calibration": _calibration(beside),
@@ -197,9 +197,8 @@ def _curves(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
     return {"measures": measures, "lines": lines}
 
 
-def _table(study: Study, summary: Summary) -> dict[str, Any]:
+def _table(summary: Summary) -> dict[str, Any]:
     table = summary.table
-    baseline = next((r for r in summary.rows if r.is_baseline), None)
     return {
         "slug": table.slug,
         "baseline": summary.baseline,
@@ -209,17 +208,16 @@ def _table(study: Study, summary: Summary) -> dict[str, Any]:
                 "name": r.arm.name,
                 "state": r.state,
                 "runs": [k[:8] for k in r.keys],
-                "cells": [_cell(study, r, r.cells[m], baseline) for m in table.metrics],
+                "cells": [_cell(r.cells[m]) for m in table.metrics],
             }
             for r in summary.rows
         ],
     }
 
 
-def _cell(study: Study, row: Row, cell: Cell, baseline: Row | None) -> dict[str, Any]:
-    """level, gain, paper's level, paper's gain: [value, low, high] each."""
-    theirs = cell.published
-    base = baseline.cells[cell.metric].published if baseline is not None and not row.is_baseline else None
+def _cell(cell: Cell) -> dict[str, Any]:
+    """level, gain, paper's level, paper's gain: [value, low, high] each; nothing of a paper that is not compared."""
+    theirs = cell.published if cell.published and cell.published.compared else None
     out: dict[str, Any] = {"n": cell.n, "seeds": [[s, short(v)] for s, v in cell.values]}
     if cell.n:
         out["level"] = [short(v) for v in (cell.mean, *cell.interval)]
@@ -227,9 +225,8 @@ def _cell(study: Study, row: Row, cell: Cell, baseline: Row | None) -> dict[str,
         out["gain"] = [short(v) for v in (cell.gain, *cell.gain_interval)]
     if theirs and not theirs.word:
         out["paper"] = [short(theirs.mean), *(short(theirs.mean + s * theirs.std) for s in (-1, 1))]
-        if base and not base.word:
-            gain, ends = published_gain(theirs, base, REPEATS.get(study.procedure))
-            out["paperGain"] = [short(v) for v in (gain, *ends)]
+        if cell.paper_gain:
+            out["paperGain"] = [short(v) for v in (cell.paper_gain[0], *cell.paper_gain[1])]
     elif theirs:
         out["word"] = theirs.word
     return out
@@ -241,7 +238,7 @@ def _calibration(beside: Beside) -> dict[str, Any] | None:
         return None
 
     def line(r: Any) -> list[list[float | None]]:
-        return [[short(100 * c), short(100 * a), int(n)] for c, a, n in zip(r.confidence, r.accuracy, r.count, strict=True) if n]
+        return [[short(100 * c), short(100 * a), int(n)] for c, a, n in zip(r.confidence, r.accuracy, r.count, strict=True) if n >= FEWEST]
 
     return {"all": line(found.pooled), "runs": [line(r) for r in found.runs] if len(found.runs) > 1 else []}
 

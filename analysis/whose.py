@@ -9,9 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-_NUMBER = r"[-+−–]?(?:\d+(?:[.,]\d+)?|\.\d+)"
-_BLANK = r"(?:[\s~${}]|\\[,;:])*"
-_UNIT = r"(?:\\%|\\percent\b|per\s?cent\b|(?:percentage[\s-]+)?points?\b|pp\b)?"
+from analysis.sentences import GAP, PLUS_MINUS, SIGNED, UNIT
+
 OVER = (
     r"(?:over|than|against|improv\w*\s+(?:up)?on|(?:compar\w*|relative|superior|inferior|equal|equivalent|similar|close|respect|due)\s+to|compar\w*\s+with"
     r"|differs?\s+(?:\w+\s+)?from|on\s+par\s+with|indistinguishable\s+from|above|below|behind|ahead\s+of|versus|vs\.?|unlike|contrast\s+(?:to|with)|outperform\w*|underperform\w*"
@@ -22,17 +21,17 @@ _OVER = re.compile(rf"\b{OVER}[{{$]*$", re.I)
 _FROM_TO = re.compile(r"\bfrom\s+(?:the\s+|that\s+of\s+)?$", re.I)
 _OF = r"(?:for|by|of|with|in|from|at|using|on)\s+(?:(?:the|arm|training|an?)\s+)*[{$]*"
 _ITS_OWN = re.compile(
-    rf"^{_BLANK}{_UNIT}{_BLANK}(?:(?:\\pm|±){_BLANK}{_NUMBER}{_BLANK}{_UNIT}{_BLANK})?"
-    rf"(?:(?:to\b|bis\b|and\b|or\b|,|--?|–){_BLANK}(?:and\b)?{_BLANK}{_NUMBER}{_BLANK}{_UNIT}{_BLANK})*[)\]]?{_BLANK}(?:\([^()]*\){_BLANK})?(?:{_OF}|[(\[]\s*)$",
+    rf"^{GAP}{UNIT}?{GAP}(?:{PLUS_MINUS}{GAP}{SIGNED}{GAP}{UNIT}?{GAP})?"
+    rf"(?:(?:to\b|bis\b|and\b|or\b|,|--?|–){GAP}(?:and\b)?{GAP}{SIGNED}{GAP}{UNIT}?{GAP})*[)\]]?{GAP}(?:\([^()]*\){GAP})?(?:{_OF}|[(\[]\s*)$",
     re.I,
 )
-_ABOUT_IT = re.compile(rf"^{_BLANK}(?:[(\[]|,?\s*(?:which|that|whose)\b|,?\s*(?:at|with)\b|'s\b)")
-_BETWEEN = re.compile(rf"^{_BLANK}(?:,|and|or|/|,\s*and|as\s+well\s+as|&)?{_BLANK}(?:(?:the|with|for|of|both)\s+)*[{{$]*$", re.I)
+_ABOUT_IT = re.compile(rf"^{GAP}(?:[(\[]|,?\s*(?:which|that|whose)\b|,?\s*(?:at|with)\b|'s\b)")
+_BETWEEN = re.compile(rf"^{GAP}(?:,|and|or|/|,\s*and|as\s+well\s+as|&)?{GAP}(?:(?:the|with|for|of|both)\s+)*[{{$]*$", re.I)
 _ADDED = re.compile(r"\badd(?:s|ed|ing)?\s[^,;.]{0,40}\bto\s+$", re.I)
 _IT = re.compile(r"\W*(?:It|Its|This|That|The (?:\w+ ){0,2}(?:difference|gain|loss|interval|improvement|p))\b")
 _CLAUSE = re.compile(r";|,\s*(?:and|but|while|whereas|yet|although|though)\s|\b(?:while|whereas)\s", re.I)
-_NEXT = re.compile(rf"^{_BLANK}{_UNIT}{_BLANK}(?:,\s*and\b|,|and\b|or\b|/){_BLANK}({_NUMBER})(?![\w.])")
-_LAST = re.compile(rf"(?<![\w.]){_NUMBER}{_BLANK}{_UNIT}{_BLANK}(?:,\s*and\b|,|and\b|or\b|/){_BLANK}$")
+_NEXT = re.compile(rf"^{GAP}{UNIT}?{GAP}(?:,\s*and\b|,|and\b|or\b|/){GAP}({SIGNED})(?![\w.])")
+_LAST = re.compile(rf"(?<![\w.]){SIGNED}{GAP}{UNIT}?{GAP}(?:,\s*and\b|,|and\b|or\b|/){GAP}$")
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Names:
             else:
                 out.append(one)
         for at, one in enumerate(out[:-1]):  # from A to B: B against A
-            if _FROM_TO.search(text[: one.start]) and re.fullmatch(rf"{_BLANK}to\s+(?:the\s+)?", text[one.end : out[at + 1].start]):
+            if _FROM_TO.search(text[: one.start]) and re.fullmatch(rf"{GAP}to\s+(?:the\s+)?", text[one.end : out[at + 1].start]):
                 out[at] = Mention(one.start, one.end, one.arms, True)
         more = re.compile(r"[\s~$}]*(?:\+|plus\b|without\b|minus\b)\s*[\w$\\]")
         out = [one for one in out if not more.match(text, one.end) and not _ADDED.search(text[: one.start])]

@@ -52,6 +52,8 @@ def compose_study(
     if old is None:
         old = _begun(entry, plan, name, preset, _described(entry, plan, source, pack), command, present)
     differences = _differences(_settled(old, plan), _wanted(entry, plan, preset, pack))
+    if old["data"].get("relabelled", []) != source.get("relabelled", []):  # the hash alone does not say why
+        differences.append("labels: with --relabel it has other labels, and those are another study; one study has one set of labels")
     codes = list(old.get("codes", []))
     if present["fingerprint"] not in [one["fingerprint"] for one in codes]:
         differences += [] if accept_code else _other_code(codes, present)

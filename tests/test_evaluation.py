@@ -9,7 +9,7 @@ import torch
 from sklearn import metrics as sklearn_metrics
 from sklearn.neighbors import KNeighborsClassifier
 
-from trainables.parts.classification import prediction_rows
+from trainables.parts.classification import prediction_columns, prediction_rows
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix, knn_accuracy
 
 
@@ -161,4 +161,9 @@ def test_the_auc_of_a_sure_network_is_that_of_its_recorded_probabilities():
     labels = torch.arange(24).repeat(20)
     logits = torch.randn((480, 24), generator=torch.Generator().manual_seed(0))
     logits = 15 * (logits + 3.5 * torch.eye(24)[labels])
-    assert auc_macro(labels, prediction_rows(logits)) == pytest.approx(auc_macro(labels, logits.double().softmax(1).numpy()), abs=1e-5)
+    rows, names = prediction_rows(logits), tuple(map(str, range(24)))
+    assert auc_macro(labels, rows) == pytest.approx(auc_macro(labels, logits.double().softmax(1).numpy()), abs=1e-5)
+    said = prediction_columns(logits, names)  # of new images: the same numbers as in a record
+    assert said.pop("prediction") == [names[np.argmax(row)] for row in rows]
+    assert list(said) == [f"p_{name}" for name in names] and [list(row) for row in zip(*said.values(), strict=True)] == rows
+    assert prediction_columns(logits[:0], names) == {name: [] for name in ("prediction", *said)}

@@ -99,6 +99,10 @@ def test_a_study_with_marks_is_another_one_that_says_what_they_changed_and_goes_
     assert cli.main(["check", str(new)]) == 0
     capsys.readouterr()
     assert cli.main(["toy", "--request", str(new / "request.toml")]) == 0, "its own request has the marks too"
-    assert inside(*asked, "--name", "old", "--relabel", str(path)) == 2
-    assert "data hash" in capsys.readouterr().err, "the study of the old labels does not take new ones"
+    before = {one: one.read_bytes() for one in old.rglob("*") if one.is_file() and one.name != ".lock"}
+    for more in ((), ("--accept-code",)):
+        assert inside(*asked, "--name", "old", "--relabel", str(path), *more) == 2
+        said = capsys.readouterr().err
+        assert "data hash" in said and "labels: with --relabel" in said, "the study of the old labels does not take new ones"
+    assert before == {one: one.read_bytes() for one in old.rglob("*") if one.is_file() and one.name != ".lock"}
     assert inside(*asked[2:], "--relabel", str(path)) == 2 and "name --data" in capsys.readouterr().err

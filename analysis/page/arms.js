@@ -31,11 +31,11 @@ const armRows = (table, metric, width, kind) => {
   if (gain) layer.append(svgOf("line", { x1: px(0), x2: px(0), y1: top, y2: box.bottom, class: "zero" }));
   rows.forEach((row, r) => {
     const cell = cells[r],
-      y = top + each * (r + 0.5) + (narrow ? 7 : 0),
+      y = top + each * (r + 0.5) + (narrow ? 10 : 0),
       line = svgOf("g", { class: "arm" });
     const name = svgOf(
       "text",
-      narrow ? { x: left, y: y - 13 } : { x: left - 10, y: y + 4, "text-anchor": "end" },
+      narrow ? { x: left, y: y - 16 } : { x: left - 10, y: y + 4, "text-anchor": "end" },
       clip(row.name, narrow ? 44 : 26),
     );
     line.append(name);
@@ -49,7 +49,7 @@ const armRows = (table, metric, width, kind) => {
       line.append(
         svgOf(
           "text",
-          { x: Math.max(left, box.left) + 2, y: y + 4, class: "state" },
+          { x: Math.max(left, box.left) + 2, y: y + (paper(cell) ? 8 : 4), class: "state" },
           clip(
             gain && row.name === table.baseline
               ? "baseline"
@@ -61,22 +61,19 @@ const armRows = (table, metric, width, kind) => {
         ),
       );
     if (!gain) for (const [, v] of cell.seeds) line.append(svgOf("circle", { cx: px(v), cy: y + 8, r: 2.5, class: "seed" }));
-    if (paper(cell)) whisker(paper(cell), y - 9, "theirs");
+    if (paper(cell)) whisker(paper(cell), y - (narrow ? 7 : 9), "theirs");
     const said = (name_, given, signed) =>
       given
         ? `\n${name_}: ${two(given[0], signed)}${given[1] === null ? "" : ` (${two(given[1], signed)} to ${two(given[2], signed)})`}`
         : "";
     const mine = row.runs.map((id) => runs.id.indexOf(id)).filter((i) => i >= 0);
     line.append(svgOf("rect", { x: 0, width, y: top + each * r, height: each, class: "hit" }));
-    tipped(
-      line,
-      () =>
-        row.name +
-        said("ours", ours(cell), gain) +
-        said("published", paper(cell), gain) +
-        (gain ? "" : `\nseeds: ${cell.seeds.map((s) => two(s[1])).join(", ") || "none"}`),
-      () => choose(mine),
-    );
+    const words =
+      row.name +
+      said("ours", ours(cell), gain) +
+      said("published", paper(cell), gain) +
+      (gain ? "" : `\nseeds: ${cell.seeds.map((s) => two(s[1])).join(", ") || "none"}`);
+    keyed(tipped(line, words, () => choose(mine)), words, () => choose(mine));
     line.dataset.runs = mine.join(" ");
     layer.append(line);
   });
@@ -90,6 +87,8 @@ const armRows = (table, metric, width, kind) => {
     legend.append(svgOf("path", { d: `M${at} 7l5 5l-5 5l-5 -5z`, class: "theirs" }), svgOf("text", { x: at + 10, y: 16 }, "published"));
   }
   svg.append(legend);
+  svg.setAttribute("role", "group");
+  arrows(svg, ".arm", updown);
   return svg;
 };
 document.querySelectorAll(".arms").forEach((host) => {
@@ -120,19 +119,20 @@ document.querySelectorAll(".arms").forEach((host) => {
       ),
     );
   host.append(pair);
+  const theirs = table.rows.some((row) => row.cells.some((cell) => cell.paper));
   const gains = table.rows.some((row) => row.cells.some((cell) => cell.gain || cell.paperGain));
   if (gains)
     redraws.push(
       figure(
         pair,
-        `Gain of each arm over ${table.baseline}: ours with the interval that holds for all arms together, and the paper's`,
+        `Gain of each arm over ${table.baseline}: ours with the interval that holds for all arms together${theirs ? ", and the paper's" : ""}`,
         (width) => armRows(table, metric(), width, "gain"),
       ),
     );
   redraws.push(
     figure(
       pair,
-      "Level of each arm: every seed, mean with its 95 % interval, and the published value with its standard deviation",
+      `Level of each arm: every seed, mean with its 95 % interval${theirs ? ", and the published value with its standard deviation" : ""}`,
       (width) => armRows(table, metric(), width, "level"),
     ),
   );

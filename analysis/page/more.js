@@ -41,7 +41,7 @@ if (data.search?.importance.length)
 if (data.calibration)
   into(
     "calibration-figure",
-    "Accuracy of the predictions by their confidence, in 10 bins of equal width; thin: single runs; bars: share of the predictions",
+    "Accuracy of the predictions by their confidence, in 10 bins of equal width, those of 10 predictions or more; thin: single runs; bars: share of the predictions",
     (width) => {
       const { all, runs: single } = data.calibration,
         x = axisOf([], { low: 0, high: 100 }),

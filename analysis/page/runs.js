@@ -116,6 +116,7 @@ if (explorer && count) {
     row.addEventListener("pointerenter", () => hover(i));
     row.addEventListener("pointerleave", () => hover(-1));
     row.addEventListener("focus", () => hover(i));
+    row.addEventListener("blur", () => hover(-1));
     row.addEventListener("click", (event) => pick(i, event));
     row.addEventListener("keydown", (event) => {
       if (event.key === " " || event.key === "Enter") {
@@ -125,7 +126,7 @@ if (explorer && count) {
     });
   });
   const body = table.tBodies[0],
-    settle = arrows(body, "tr", { ArrowUp: -1, ArrowDown: 1, Home: -1e9, End: 1e9 });
+    settle = arrows(body, "tr", updown);
   body.addEventListener("keydown", (event) => {
     if (event.key === "a" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
@@ -141,6 +142,7 @@ if (explorer && count) {
     if (!light) settle();
   });
   addEventListener("keydown", (event) => {
+    if (event.key === "Escape") hideTip();
     if (event.key === "Escape" && state.chosen.size) choose([]);
   });
   views.push((light) => {

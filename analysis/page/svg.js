@@ -18,6 +18,21 @@ const tipped = (mark, words, more) => {
   if (more) mark.addEventListener("click", more);
   return mark;
 };
+// What the pointer does, by keys: Enter and Space choose, and the words stand there while it has the focus.
+const keyed = (mark, words, act) => {
+  mark.setAttribute("role", "button");
+  mark.setAttribute("aria-label", words);
+  mark.addEventListener("focus", () => {
+    const { left, top } = mark.getBoundingClientRect();
+    if (mark.matches(":focus-visible")) showTip({ clientX: left, clientY: top }, words);
+  });
+  mark.addEventListener("blur", hideTip);
+  mark.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    act();
+  });
+};
 
 // --- a small layer over SVG ---------------------------------------------------------------------------------------------------------
 // Eight colours, then the same with another shape.
@@ -104,7 +119,7 @@ const figure = (host, words, draw) => {
     const width = Math.max(260, Math.round(hold.clientWidth || 700));
     drawn = width;
     const svg = draw(width);
-    svg.setAttribute("role", "img");
+    if (!svg.hasAttribute("role")) svg.setAttribute("role", "img"); // what is in an image cannot be reached
     svg.setAttribute("aria-label", words);
     hold.replaceChildren(svg);
   };

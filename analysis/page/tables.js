@@ -24,6 +24,7 @@ const arrows = (host, items, keys) => {
   settle();
   return settle;
 };
+const updown = { ArrowUp: -1, ArrowDown: 1, Home: -1e9, End: 1e9 };
 const sideways = { ArrowLeft: -1, ArrowRight: 1, Home: -1e9, End: 1e9 };
 document.querySelectorAll("table.sortable").forEach((table) => {
   table.querySelectorAll("thead th").forEach((head, column) => {

@@ -19,12 +19,17 @@ from scipy import stats
 import analysis
 from analysis import artefacts, beside, figures, inside, run_figures
 from analysis import statistics as st
-from analysis.crossed import two_way
+from analysis.crossed import of_seeds, two_way
 from analysis.summary import of_external, summarize, title
 
 ASKED, RECORDS = fake.study_and_records()
 MANY = fake.many_classes()
 EVIL = "<script>alert(1)</script>\"'&"
+
+
+def test_the_interval_of_a_class_is_within_what_a_change_of_a_share_can_be():
+    ends = beside._within([of_seeds(np.array([-30.0, 45.0])), of_seeds(np.array([4.0, 4.5]))] * 12)
+    assert ends[0] == (-100, 100) and all(-100 <= low < 4 < high <= 100 for low, high in ends)
 
 
 def study_with(folder: Path, asked: dict = ASKED, records: list = RECORDS, **left: object) -> analysis.Study:

@@ -9,7 +9,7 @@ import pytest
 
 import analysis
 from analysis.crossed import clip_gain, of_seeds
-from analysis.headline import headline
+from analysis.headline import above, headline
 
 WINNER, PUBLISHED, BASELINE = "MoCo + SupCon + CatVar", "MoCo + SupCon + CatVar + self-margin", "Training from scratch"
 
@@ -57,3 +57,14 @@ def test_a_headline_is_of_the_seeds_that_have_the_test_score_and_the_page_claims
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert "over 2 seeds" in text and "over 3 seeds;" not in text and "± " in text
         assert "records.jsonl alone" not in text and "Student's over seeds" not in text
+
+
+def test_a_yardstick_that_is_above_the_winner_is_named_though_it_was_not_up_for_choice(tmp_path):
+    asked, records = copy.deepcopy(fake.study_and_records(trials=0))
+    best = next(arm for arm in asked["tables"][0]["arms"] if arm["name"] == PUBLISHED)
+    study = analysis.load(fake.write(tmp_path / "a", asked, records))
+    assert above(study, headline(study)) == ""
+    for arm in (arm for table in asked["tables"] for arm in table["arms"] if arm["config_hash"] == best["config_hash"]):
+        arm["yardstick"] = True
+    study = analysis.load(fake.write(tmp_path / "b", asked, records))
+    assert study.winner.name != PUBLISHED and f"above it: {PUBLISHED} (86.30 %)" in above(study, headline(study))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
+import re
 
 import fake
 
 import analysis
+from analysis import report, view
 
 
 def notes_of(folder, changed):
@@ -109,3 +112,16 @@ def test_another_method_that_was_trained_with_less_than_its_description_has_says
         assert any(cell.published for cell in cells) and any(cell.verdict for cell in cells) != bool(synthetic)
         assert any("drawn by this program" in note for note in summary.notes) == bool(synthetic)
         assert not (synthetic and any("published order" in note or "rank correlation" in note for note in summary.notes))
+        assert any(math.isfinite(cell.difference) for cell in cells) != bool(synthetic)
+        assert any(cell.paper_gain for cell in cells) != bool(synthetic)
+    # nor on the page or in a file: the published values stand there as what they are
+    frame = (study := analysis.load(tmp_path / "2")).results
+    assert frame["published_mean"].notna().any() and not frame["published_is_compared"].any()
+    assert frame["difference_to_published"].isna().all() and frame["verdict"].isna().all()
+    assert not any(key in cell for row in view._table(summary)["rows"] for cell in row["cells"] for key in ("paper", "paperGain", "word"))
+    report.write_report(study.folder)
+    written = {name: (study.folder / name).read_text() for name in ("report.html", "report.md", f"tables/table-{summary.table.slug}.tex")}
+    for name, text in written.items():
+        body = re.sub(r"<(script|style)[ >].*?</\1>", "", text, flags=re.S)
+        assert "ther images" in body and all(f"{cell.published.mean:.2f}" in body for cell in cells if cell.published), name
+        assert not re.search(r"ours − published|verdict|against the paper|does the paper|order (kept|reversed|undecided)", body, re.I), name

@@ -292,6 +292,16 @@ LIES = [
     r"The gains range from 2.04 to 8.89 points.",
     r"Eine Abnahme um 10,74 Punkte bei MoCo.",
     r"MoCo + SupCon + CatVar + self-margin has an accuracy of 86.4 \%.",
+    r"The accuracy of MoCo never falls below 73.52 \%.",
+    r"MoCo exceeds 73.52 \% in every seed, no less.",
+    r"No seed of MoCo falls below 0.7352.",
+    r"MoCo never exceeds \kt{2/moco/accuracy/mean} \%.",
+    r"MoCo does not fall below 75.56 \%.",
+    r"Accuracy never falls below 75.56 \%.",
+    r"MoCo + SupCon + CatVar never gains less than 8.89 points.",
+    r"MoCo never loses more than 2.04 points.",
+    r"MoCo + SupCon always outperforms training from scratch.",
+    r"MoCo + SupCon never falls below training from scratch.",
 ]
 TRUTHS = [
     r"The gains over training from scratch were $-2.04$ (MoCo), $+0.19$ (MoCo + SupCon) and $+8.89$ points (MoCo + SupCon + CatVar).",
@@ -326,11 +336,35 @@ TRUTHS = [
     r"Over the baseline, MoCo + SupCon + CatVar gains 8.89 points.",
     r"Accuracies lay between 73.52 and 86.30 \%.",
     r"The specificity of MoCo is 91.17 \%, its F1 73.54 \%.",
+    r"The accuracy of MoCo never falls below 67.22 \%, nor below 60 \%.",
+    r"On average, MoCo never falls below 73.52 \%; it does not fall below 73.52 \%.",
+    r"No run of MoCo exceeds 77.22 \%, and MoCo never exceeds 80 \%.",
+    r"MoCo + SupCon + CatVar gains at least 7.78 points in each seed.",
+    r"MoCo never loses more than 8.89 points.",
+    r"MoCo + SupCon + CatVar never falls below training from scratch.",
+    r"Averaged over all 3 seeds, MoCo + SupCon is better than training from scratch.",
 ]
 
 
 def test_a_number_is_of_the_arm_and_against_the_arm_that_its_sentence_names(folder, tmp_path):
     assert lines_refused(folder, tmp_path, LIES + TRUTHS) == LIES
+
+
+def test_a_number_of_a_metric_that_does_not_rank_the_table_and_is_not_named_is_said(folder, tmp_path):
+    unnamed = [
+        r"MoCo reaches 91.17 \%.",
+        r"MoCo reaches \kt{2/moco/f1/mean} \%.",
+        r"The accuracy ranks arms. MoCo reaches 91.17 \%.",
+    ]
+    named = [
+        r"MoCo reaches an F1 of 73.54 \%.",
+        r"The F1 is as follows. MoCo reaches 73.54 \%.",
+        r"MoCo & 91.17 \\",
+        r"MoCo reaches 73.52 \%.",
+    ]
+    lines = unnamed + named
+    notes = said(folder, tmp_path, "\n\n".join(lines)).notes
+    assert [lines[int(words.split(":")[1]) // 2 - 1] for words in notes if "does not name" in words] == unnamed
 
 
 def test_every_sentence_that_a_study_writes_of_itself_passes_its_own_check(folder, tmp_path):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake
 import numpy as np
@@ -20,6 +21,7 @@ import pytest
 from scipy import stats
 
 import analysis
+from analysis import page
 from analysis.__main__ import main
 from analysis.headline import headline
 
@@ -343,3 +345,9 @@ def test_the_winner_is_worked_out_once_for_a_whole_report(tmp_path, monkeypatch)
     monkeypatch.setattr(choice, "best", lambda study: asked.append(study) or whole(study))
     analysis.write_report(fake.make(tmp_path / "study"), figures="light")
     assert len(asked) == 1
+
+
+def test_metrics_of_an_external_set_are_a_table_of_their_own():
+    metrics = ("test_accuracy", "test_f1", "external_far_off_accuracy", "external_far_off_f1")
+    summary = SimpleNamespace(table=SimpleNamespace(metrics=metrics))
+    assert page.column_groups(summary) == [("", metrics[:2]), ("far_off", metrics[2:])]

@@ -340,6 +340,8 @@ def test_another_methods_row_stands_as_reported_only_until_an_arm_has_its_key(tm
     row = summary.rows[-1]
     assert (row.state, row.keys, row.waiting, sum(row.counts.values()), row.is_baseline) == ("reported only", (), 0, 0, False)
     assert row.cells["test_accuracy"].published.mean == 94.09 and row.cells["test_f1"].published.mean == 92.84
+    base = next(one for one in summary.rows if one.is_baseline).cells["test_accuracy"].published
+    assert row.cells["test_accuracy"].paper_gain[0] == pytest.approx(94.09 - base.mean), "the paper's own gain is in the plot"
     assert not any("with a head of its own" in words for words in (*summary.claims, *summary.notes))
     assert any("micro average" in note for note in summary.notes) and any("fits F2" in note for note in summary.notes)
     assert not any("fits F2" in note for note in plain.notes)

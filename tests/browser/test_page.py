@@ -110,9 +110,20 @@ def test_a_run_that_is_chosen_in_one_place_is_chosen_in_all(opened):
 
 
 def test_an_arm_in_the_gain_plot_chooses_its_runs(opened):
-    opened.page.locator("#table-2 .arm", has_text="MoCo + SupCon + CatVar").first.click()
+    page = opened.page
+    page.locator("#table-2 .arm", has_text="MoCo + SupCon + CatVar").first.click()
     assert len(opened.chosen()) == 3
-    assert opened.page.locator(f"{CURVES} .on").count() == 3
+    assert page.locator(f"{CURVES} .on").count() == 3
+    clicked = opened.chosen()
+    page.keyboard.press("Escape")
+    page.locator("#table-2 .arm").first.focus()  # by keys: one stop, from arm to arm, with the words that hover shows
+    for _ in range(4):
+        page.keyboard.press("ArrowDown")
+    assert page.locator("#tip").inner_text().startswith("MoCo + SupCon + CatVar\n")
+    page.keyboard.press("Enter")
+    assert opened.chosen() == clicked
+    page.keyboard.press("Escape")
+    assert opened.chosen() == [] and page.locator("#tip").is_hidden()
 
 
 @pytest.mark.parametrize("figure", [SCATTER, CURVES, PARALLEL])
@@ -378,10 +389,16 @@ def test_nothing_is_cut_off_covered_or_written_over_something_else(browser, fold
         return bad.map(words => svg.getAttribute('aria-label').slice(0, 40) + ': ' + words); })"""
     )
     assert over == []
+    wide = page.locator(".wide:has(table.matrix:not(.dense))").evaluate_all("all => all.map(one => one.scrollWidth - one.clientWidth)")
+    assert wide and max(wide) <= 1, "a small confusion matrix fits a phone"
     page.close()
 
 
 def test_on_paper_the_page_takes_no_more_than_six_sheets(opened):
+    opened.page.emulate_media(media="print")
+    opened.page.set_viewport_size({"width": 703, "height": 1000})  # A4 within its margins
+    wide = "all => all.filter(one => one.clientHeight && one.scrollWidth > one.clientWidth + 1).map(one => one.textContent.trim().slice(0, 60))"
+    assert opened.page.locator(".wide").evaluate_all(wide) == [], "nothing lies on what stands beside it"
     opened.page.emulate_media(media="print")
     sheets = opened.page.pdf(format="A4").count(b"/Type /Page\n")
     assert 2 <= sheets <= 6

@@ -70,12 +70,12 @@ def predict_logits(
 
 
 def prediction_rows(logits: Tensor) -> list[list[float]]:
-    """(N, C) logits as probabilities, for records: of twelve significant digits. With five decimals those of a sure network would be
-    ties, and its AUC, which is of double precision, could not be worked out again."""
+    """(N, C) logits as probabilities, for records and tables: of twelve significant digits. With five decimals those of a sure network
+    would be ties, and its AUC, which is of double precision, could not be worked out again."""
     return [[float(f"{p:.12g}") for p in row] for row in logits.double().softmax(1).tolist()]
 
 
 def prediction_columns(logits: Tensor, classes: tuple[str, ...]) -> dict[str, list[Any]]:
     """The class of each image and the probability of each class, for a table with a row an image."""
     columns: dict[str, list[Any]] = {"prediction": [classes[index] for index in logits.argmax(1)]}
-    return columns | {f"p_{name}": [round(float(p), 5) for p in column] for name, column in zip(classes, logits.softmax(1).T, strict=True)}
+    return columns | {f"p_{name}": list(column) for name, *column in zip(classes, *prediction_rows(logits), strict=True)}
