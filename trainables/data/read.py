@@ -5,7 +5,7 @@ the same way for training, testing and prediction."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,15 @@ from trainables.parts.errors import RequestError
 UNLIKE = 4  # times: what one exposure gives to the highest values of its images is less
 
 
+@dataclass
+class Elsewhere:
+    """The same files as another laboratory would show them, of one reading. Filled by `read_images`."""
+
+    laboratory: Laboratory
+    images: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1), np.uint8))  # uint8 (N, size, size)
+    areas: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))  # float64 (N, 2), pixels of its files
+
+
 def read_images(
     paths: Sequence[Path],
     canvas: int = 224,
@@ -37,11 +46,11 @@ def read_images(
     names: Sequence[str] | None = None,
     normal: Normal = AS_IT_IS,
     frames: list[tuple[Framed, Decoded]] | None = None,
-    laboratory: Laboratory | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files. normal: what each image is
     brought to by itself: what becomes of one image depends on no other. frames: filled with what each file's own frame shows, which its
-    packed image does not know any more, and how it was read. laboratory: as whose files they are seen; None: as they are."""
+    packed image does not know any more, and how it was read. elsewhere: filled with what another laboratory's files would show."""
     if not 1 <= size <= canvas:
         raise RequestError(f"size must lie between 1 and the canvas ({canvas}), got {size}; choose a smaller size or a larger canvas")
     names = [shown(str(path)) for path in paths] if names is None else names
@@ -50,6 +59,9 @@ def read_images(
     factors = np.zeros(len(paths))
     large, straight = np.zeros(len(paths), bool), np.zeros(len(paths), bool)
     results: list[Decoded | str] = []
+    laboratory = None if elsewhere is None else elsewhere.laboratory
+    if elsewhere is not None:
+        elsewhere.images, elsewhere.areas = np.zeros_like(images), np.zeros_like(areas)
     read = partial(
         _read_one, canvas=canvas, size=size, tolerance=tolerance, normal=normal, laboratory=laboratory, framed=frames is not None
     )
@@ -59,6 +71,8 @@ def read_images(
             continue
         images[i], areas[i], factors[i], large[i], straight[i] = found.image, found.area, found.factor, found.large, found.straight
         results.append(found.said)
+        if elsewhere is not None and found.elsewhere is not None:
+            elsewhere.images[i], elsewhere.areas[i] = found.elsewhere
         if frames is not None and found.frame is not None:
             frames.append((found.frame, found.said))
     unreadable = [(names[i], result) for i, result in enumerate(results) if isinstance(result, str)]
@@ -96,6 +110,7 @@ class _Read:
     large: bool  # it was larger than the canvas
     straight: bool  # it was straightened
     frame: Framed | None
+    elsewhere: tuple[np.ndarray, tuple[int, int]] | None  # image and area of what another laboratory's file would show
 
 
 def _read_one(
@@ -106,16 +121,23 @@ def _read_one(
         decoded = decode(path, tolerance)
     except UnreadableError as error:
         return str(error)
-    gray = decoded.gray
-    if laboratory is not None and gray.any():
-        gray = on_black(seen_by(laboratory, gray).astype(np.float32), tolerance=tolerance).black
-    area = gray.size, int(np.count_nonzero(gray))
     frame = Framed.of(decoded) if framed else None
+    image, area, factor, large, straight = _packed(decoded.gray, canvas, size, normal)
+    elsewhere = None
+    if laboratory is not None and decoded.gray.any():
+        black = on_black(seen_by(laboratory, decoded.gray).astype(np.float32), tolerance=tolerance).black
+        elsewhere = _packed(black, canvas, size, normal)[:2]
+    return _Read(decoded.without_pixels, image, area, factor, large, straight, frame, elsewhere)
+
+
+def _packed(gray: np.ndarray, canvas: int, size: int, normal: Normal) -> tuple[np.ndarray, tuple[int, int], float, bool, bool]:
+    """Image, area, factor, large, straight of `_Read`."""
+    area = gray.size, int(np.count_nonzero(gray))
     straight = False
     if normal.straight:
         gray, straight = straightened(gray)
     image, factor, large = brought(gray, replace(normal, straight=False), canvas, size)
-    return _Read(decoded.without_pixels, image, area, factor, large, straight, frame)
+    return image, area, factor, large, straight
 
 
 def said_of(good: dict[str, Decoded]) -> list[str]:
@@ -197,13 +219,14 @@ def read_folder(
     group: str = "patient",
     tolerance: int = TOLERANCE,
     normal: Normal = AS_IT_IS,
+    elsewhere: Elsewhere | None = None,
 ) -> Pack:
     """A folder per class (or a table with file, label, patient, split) -> Pack; RequestError with every fault of the folder at once.
 
     canvas: side of the square, in pixels, that images are padded to. size: side that this square is averaged down to.
     classes: names and order that are expected; a missing one becomes a note, an unknown one a fault. Without it the classes are what
     the folder holds, at least two, each with at least two images, and a split that comes with the data is the pack's `parts`. group: the
-    table's column that may not stand on two sides. normal: what each image is brought to by itself."""
+    table's column that may not stand on two sides. normal: what each image is brought to by itself. elsewhere: see `read_images`."""
     listing = list_folder(folder, group)
     order, labels, wrong, missing = class_indices(listing, classes, folder)
     faults, notes = [*listing.faults, *wrong], [*said_first(listing), *missing]
@@ -213,7 +236,7 @@ def read_folder(
         notes.append("the split that comes with the data is used as it is")
     paths = [Path(folder) / name for name in listing.files]
     frames: list[tuple[Framed, Decoded]] = []
-    images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.names, normal, frames)
+    images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.names, normal, frames, elsewhere)
     faults += broken
     if faults:
         raise RequestError(*faults)
