@@ -13,15 +13,14 @@ import numpy as np
 
 from trainables.data.copies import Framed, framed_pairs, near_duplicates, ties_of
 from trainables.data.find import list_folder
+from trainables.data.given_away import given_away
 from trainables.data.ground import TOLERANCE, on_black
 from trainables.data.laboratory import Laboratory, seen_by
 from trainables.data.listing import Listing, class_faults, part_faults
 from trainables.data.normal import AS_IT_IS, Normal, brought
 from trainables.data.open import Decoded, UnreadableError, blank_fault, decode, unreadable_fault
-from trainables.data.overlaps import shared_fields
 from trainables.data.pack import Pack, make_pack, pixel_keys
 from trainables.data.readers import each
-from trainables.data.size import told_by_files
 from trainables.data.straighten import straightened
 from trainables.data.words import class_order, count, few, same, shown, them
 from trainables.parts.errors import RequestError
@@ -246,9 +245,9 @@ def read_folder(
     if classes is not None:
         return pack
     turned = [(i, j, value, True) for i, j, value in framed_pairs([frame for frame, _ in frames])]
-    shared, words = shared_fields([frame.marks for frame, _ in frames], pack.patients, pack.files)
-    pack = replace(pack, ties=(*ties_of(turned, pack.patients), *shared, *listing.series))
-    return replace(pack, notes=(*pack.notes, *words, *told_by_files([decoded.traits for _, decoded in frames], pack)))
+    looks = {i: (frame, decoded.traits) for i, (frame, decoded) in enumerate(frames)}
+    told = given_away(pack, looks, before=ties_of(turned, pack.patients), after=listing.series)
+    return replace(told.pack, notes=(*pack.notes, *told.words))
 
 
 def tied(pack: Pack) -> tuple[tuple[tuple[int, int], ...], list[str]]:
