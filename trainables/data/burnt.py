@@ -20,10 +20,12 @@ from trainables.data.words import few
 
 LONGER = 256  # pixels that the longer side is reduced to by a whole number at least
 ROWS, COLUMNS = 32, 64  # pixels around each corner that are looked at: bars and words are wide
+DEPTH, SMALLEST = 5, 48  # part of the height that is looked at above and below; pixels of a side: what fills a smaller crop is its object
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 FROM_CLASS, FROM_PATIENT = 400, 30  # images that are looked at
 FEWEST = 8  # images of a group, below which what they have in common may be chance
 AS = 16  # gray levels by which one mark differs in two files: JPEG's ringing
+EXACTLY, HALF = 4, 0.5  # gray levels within which at least half of a group is: dark nuclei that fill small crops are not so equal
 EDGE = 24  # gray levels of a step within two pixels, as drawn things have and smooth ones have not
 IN_GROUP, IN_OTHERS = 0.7, 0.15  # part of the images that have it
 LEAST, MOST = 10, 0.5  # pixels of a mark; part of those looked at
@@ -59,7 +61,9 @@ class Corners:
             ground = int(np.median(luma[decoded.gray == 0])) if 2 * np.count_nonzero(border) < len(border) else NO_GROUND
         height, width = luma.shape
         step = -(-max(height, width) // LONGER)
-        down, across = min(ROWS, height // step // 3), min(COLUMNS, width // step // 2)
+        down, across = min(ROWS, height // step // DEPTH), min(COLUMNS, width // step // 2)
+        if min(height, width) < SMALLEST:
+            down = 0
         found = np.zeros((4, ROWS, COLUMNS), np.uint8)
         for k in range(4 if down and across else 0):
             turned = luma[:: -1 if k // 2 else 1, :: -1 if k % 2 else 1][: down * step, : across * step]
@@ -107,8 +111,8 @@ def burnt_in(corners: Mapping[int, Corners], pack: Pack) -> list[Mark]:
     return found
 
 
-def _like(pixels: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    return (np.abs(pixels.astype(np.int16) - middle) <= AS) & (pixels > 0)
+def _like(pixels: np.ndarray, middle: np.ndarray, reach: int = AS) -> np.ndarray:
+    return (np.abs(pixels.astype(np.int16) - middle) <= reach) & (pixels > 0)
 
 
 def _common(own: np.ndarray, ground: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +122,8 @@ def _common(own: np.ndarray, ground: Sequence[int]) -> tuple[np.ndarray, np.ndar
     where = (middle > 0) & (maximum_filter(middle, 5) - minimum_filter(middle, 5) >= EDGE)
     for level in ground:
         where &= np.abs(middle - level) > AROUND
-    where[where] = _like(own[:, where], middle[where]).mean(0) >= IN_GROUP
+    for reach, least in ((AS, IN_GROUP), (EXACTLY, HALF)):
+        where[where] = _like(own[:, where], middle[where], reach).mean(0) >= least
     return middle, where
 
 

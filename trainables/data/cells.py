@@ -21,7 +21,7 @@ from trainables.data.listing import part_faults
 from trainables.data.look import Seen, near, seen_of
 from trainables.data.open import Decoded, FileFault, UnreadableError, decoded_of, open_image, picture_of, unreadable_fault
 from trainables.data.pack import Masks, Pack, load_pack, make_pack
-from trainables.data.read import class_indices, said_first, said_of, torn_copies
+from trainables.data.read import class_indices, said_first, said_of, torn_copies, two_labels
 from trainables.data.readers import each
 from trainables.data.words import count, few, shown
 from trainables.parts.errors import RequestError
@@ -56,7 +56,7 @@ def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
         return pack
     looks = {i: (look.frame, look.said.traits) for i, look in seen.items()}
     told = given_away(pack, looks, before=listing.series, after=_ties(pack, seen))
-    return replace(told.pack, notes=(*pack.notes, *told.words))
+    return replace(told.pack, notes=(*pack.notes, *two_labels(pack), *told.words))
 
 
 def _ties(pack: Pack, seen: Mapping[int, Seen]) -> tuple[tuple[int, int], ...]:

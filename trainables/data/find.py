@@ -84,7 +84,8 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
         _owners(listing)
     _others(folder, tree, tables, listing)
     listing = settled(listing, group)
-    listing.series, said = tied_series(listing.names, listing.labels, listing.patients, listing.parts)
+    series, said = tied_series(listing.names, listing.labels, listing.patients, listing.parts)
+    listing.series = [*series, *listing.slides]
     listing.warnings += said
     listing.warnings += contradicted(folder, tree.others, listing)
     return listing

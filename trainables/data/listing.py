@@ -32,6 +32,7 @@ class Listing:
     faults: list[str] = field(default_factory=list)
     owners: list[str] = field(default_factory=list)  # where no patient is named: what the files' names may say of it, see `stems`
     owned: tuple[dict[str, str], str] | None = None  # image -> patient, and where that is written, if a table says it of folders
+    slides: list[tuple[int, int]] = field(default_factory=list)  # images of one slide, where no patient is named, see `slides`
     series: list[tuple[int, int]] = field(default_factory=list)  # images of one object by their names, see `series`
     layout: str = ""  # what the levels of the folders were taken for, "part/class/patient"; or the manifest's name
     levels: list[str] = field(default_factory=list)  # a line for each thing that was taken from somewhere

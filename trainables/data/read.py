@@ -210,6 +210,15 @@ def torn_copies(pack: Pack) -> list[str]:
     return [words + "keep one of them, or drop the split"] if torn else []
 
 
+def two_labels(pack: Pack) -> list[str]:
+    """What to say of equal images under two labels; a split keeps them on one side."""
+    known: dict[bytes, int] = {}
+    pairs = [(known.setdefault(key, i), i) for i, key in enumerate(pixel_keys(pack.images))]
+    odd = [(i, j) for i, j in pairs if pack.labels[i] != pack.labels[j]]
+    named = [" = ".join(f"{pack.files[k]} ({pack.classes[pack.labels[k]]})" for k in pair) for pair in odd]
+    return [f"one image, two labels, {count(len(odd), 'pair')}: {few(named, 3)}; one of the two is wrong: correct it"] if odd else []
+
+
 def read_folder(
     folder: str | Path,
     canvas: int = 224,
@@ -247,7 +256,7 @@ def read_folder(
     turned = [(i, j, value, True) for i, j, value in framed_pairs([frame for frame, _ in frames])]
     looks = {i: (frame, decoded.traits) for i, (frame, decoded) in enumerate(frames)}
     told = given_away(pack, looks, before=ties_of(turned, pack.patients), after=listing.series)
-    return replace(told.pack, notes=(*pack.notes, *told.words))
+    return replace(told.pack, notes=(*pack.notes, *two_labels(pack), *told.words))
 
 
 def tied(pack: Pack) -> tuple[tuple[tuple[int, int], ...], list[str]]:
