@@ -7,6 +7,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from trainables.data.beside import said_by_folders
@@ -139,7 +140,8 @@ def _odd_patients(title: str, head: str, cells: Sequence[str]) -> list[str]:
             f"{said} is taken as the patients and holds {few(class_order(kinds))} alone; call it otherwise if these are kinds of "
             "animals or of cases"
         ]
-    if cells[0] and len(kinds) == len(named) > 1 and "" in cells and cells.count("") >= len(named):
+    in_blocks = all(one != other for one, other in pairwise(named))  # named anew in each class perhaps
+    if cells[0] and in_blocks and len(named) > 1 and "" in cells and cells.count("") >= len(named):
         return [f"{said} names each patient once and leaves {cells.count('')} cells below empty, as merged cells do; fill them"]
     return []
 
