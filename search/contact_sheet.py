@@ -47,6 +47,9 @@ def page(found: Findings, report: str) -> str:
         body.append("<p>Each image stands beside what was read: gray on black, the ground (red) cut away.</p>")
         for name in found.counts:
             body += [f"<h2>{html.escape(name)}: {count(found.counts[name])}</h2>", _row(found, [paths[n] for n in _some(found, name)])]
+        for mark in found.marks:
+            some = [paths[found.read[i]] for i in mark.bearing[:EACH]]
+            body += [f"<h2>Burnt into {html.escape(mark.label)}, {mark.place}</h2>", _row(found, some)]
         if found.unsure:
             body.append(f"<h2>Ground unsure: {count(len(found.unsure))}, the first {min(PAIRS, len(found.unsure))}</h2>")
             body.append(_row(found, [paths[name] for name in found.unsure[:PAIRS]]))

@@ -4,7 +4,7 @@ do does not read ten thousand images to find that out."""
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,6 +67,7 @@ class Reader:
         self.data: Mapping[str, Any] = old["data"] if old is not None else {}
         self.kept = self.data if same else {}
         self.old: Mapping[str, Any] = old["baseline"] if old is not None else {}
+        self.seen: Pack | None = None  # the study's own images as another laboratory's, where they were read with them
 
     def own(self, synthetic: Mapping[str, int] | None) -> Source:
         """The study's images. synthetic: how the built-in set is drawn, where no folder is named. RequestError with every fault."""
@@ -85,10 +86,26 @@ class Reader:
                 pack = load_pack(self.folder / "data", verify=True)
                 if pack.hash == self.kept["hash"]:
                     return Source(pack, about)
-        pack = self.entry.procedure.read(data, self.config)
+        return Source(self._read(data, marks), about)
+
+    def _read(self, data: Path, marks: Sequence[Relabelling]) -> Pack:
+        """The study's images, and into `seen` those of another laboratory, each file read once."""
+        procedure = self.entry.procedure
+        if procedure.elsewhere is None or not self._simulated():
+            pack = procedure.read(data, self.config)
+            for one in marks:
+                pack = one.of(pack)
+            return pack
+        pack, seen = procedure.elsewhere(data, self.config)
         for one in marks:
-            pack = one.of(pack)
-        return Source(pack, about)
+            pack, seen = one.of(pack), replace(one.of(seen), notes=seen.notes)
+        self.seen = replace(seen, copy_of=pack.hash)
+        return pack
+
+    def _simulated(self) -> bool:
+        """Whether nobody has named another laboratory's images. A study of before has none, and none are made."""
+        had = external_names({"data": self.data})
+        return self.request.data is not None and not self.request.external and (SIMULATED in had or not self.data)
 
     def _synthetic(self, synthetic: Mapping[str, int]) -> Pack:
         """The built-in set; a study that has it already keeps it."""
@@ -119,19 +136,19 @@ class Reader:
             raise RequestError(*faults)
         if self.request.data is None and not source.external and self.entry.procedure.external is not None:
             source.external = self._with_built_in(source.about["synthetic"])
-        had = external_names({"data": self.data})
-        if self.request.data is not None and not self.request.external and (SIMULATED in had or not self.data):
+        if self.request.data is not None and self.entry.procedure.elsewhere is not None and self._simulated():
             source.external = self._seen_elsewhere(self.request.data, source)
 
     def _seen_elsewhere(self, data: Path, source: Source) -> dict[str, External]:
-        """Where nobody has named another laboratory's images: the study's own, as one would show them. A study of before has none."""
-        procedure, pack = self.entry.procedure, source.pack
-        if procedure.elsewhere is None:
-            return {}
+        """The study's own images, as another laboratory would show them."""
         source.signatures[SIMULATED] = source.about["signature"]
-        seen = self._unchanged(SIMULATED, source) or procedure.elsewhere(data, self.config, pack)
-        test = procedure.parts(self.config, pack, self.request.seed)["test"]
-        return {SIMULATED: External("the study's own images", seen, test)}
+        if self.seen is None and (kept := self._unchanged(SIMULATED, source)) is not None:
+            self.seen = kept
+        if self.seen is None:  # the study's own are kept, and these were lost
+            self._read(data, [Relabelling.read(path) for path in self.request.relabel])
+            assert self.seen is not None
+        test = self.entry.procedure.parts(self.config, source.pack, self.request.seed)["test"]
+        return {SIMULATED: External("the study's own images", self.seen, test)}
 
     def _unchanged(self, slug: str, source: Source) -> Pack | None:
         """The packed set of an external folder, where neither it nor the study's own source was touched."""

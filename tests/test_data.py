@@ -348,9 +348,9 @@ def test_a_missing_or_misspelt_column_is_named(tmp_path, columns, words):
 
 def test_a_manifest_whose_patients_may_stand_under_another_name_is_said(tmp_path):
     two_classes(tmp_path)
-    manifest(tmp_path, [(f"{c}/{i}.png", c, f"p{i}") for c in "ab" for i in range(3)], ("file", "label", "slide"))
+    manifest(tmp_path, [(f"{c}/{i}.png", c, f"p{i}") for c in "ab" for i in range(3)], ("file", "label", "ward"))
     _, note = read_folder(tmp_path, 64, 64).notes
-    assert "no column patient" in note and "(slide)" in note
+    assert "no column patient" in note and "(ward)" in note
     manifest(tmp_path, [(f"{c}/{i}.png", c) for c in "ab" for i in range(3)], ("file", "label"))
     assert len(read_folder(tmp_path, 64, 64).notes) == 1
 

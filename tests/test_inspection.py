@@ -2,6 +2,7 @@
 
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from PIL import Image
 from trainables.data.check import inspect_folder
 from trainables.data.copies import SURE, near_duplicates
 from trainables.data.pack import make_pack
+from trainables.data.read import read_folder
 from trainables.data.size import size_baseline
 from trainables.data.split import split
 from trainables.data.synthetic_clusters import cluster_set
+from trainables.parts.errors import RequestError
 
 CLUSTERS = cluster_set(6, size=224, seed=1).images  # 24 different pictures
 
@@ -62,6 +65,19 @@ def test_equal_pixels_are_found_whatever_the_file_and_its_polarity(folder):
 def test_one_image_with_two_labels_is_a_conflict(folder):
     found = folder([("b/copy.png", CLUSTERS[3], "b", "p1")])
     assert found.conflicts == [("a/3.png (a)", "b/copy.png (b)")]
+    pack = read_folder(folder.path, 224, 32)
+    assert any("one image, two labels, 1 pair: a/3.png (a) = b/copy.png (b)" in note for note in pack.notes), "a study says it too"
+    one, other = pack.files.index("a/3.png"), pack.files.index("b/copy.png")
+    for seed in range(8):
+        sides_of = split(replace(pack, patients=None), seed=seed).values()
+        assert any({one, other} <= set(part.tolist()) for part in sides_of), "both labels stand on one side"
+
+
+def test_one_image_with_two_labels_on_two_sides_of_a_given_split_is_refused(folder):
+    found = folder([("b/copy.png", CLUSTERS[3], "b", "p9")], parts=sides(**{"b/copy.png": "test", "a/3.png": "train"}))
+    assert any("equal images must stand on one side" in leak for leak in found.leaks)
+    with pytest.raises(RequestError, match="equal images must stand on one side"):
+        read_folder(folder.path, 224, 32)
 
 
 def test_one_image_under_two_patients_is_said_and_keeps_them_together(folder):

@@ -244,6 +244,26 @@ def test_folders_of_other_things_are_no_classes_and_empty_ones_are_refused(tmp_p
     assert "1 class folders have none: atypical" in list_folder(tmp_path).faults[0]
 
 
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (("normal/a.png ",), "of a kind that is not read (.png ): normal/a.png ;"),
+        (("normal/a.tif_", "normal/b.PNG.~"), "2 files of a kind that is not read"),
+        (("normal/S1_macro.jpg", "tumour/S1 label.png"), "2 images called as what scanners write beside a slide"),
+        (("1. Feb/1.png", "1. Feb/2.png"), "class names that are days of a month: 1. Feb;"),
+        (("Mar-05/1.png", "Mar-05/2.png"), "class names that are days of a month: Mar-05;"),
+        (("Marginal-5/1.png", "Marginal-5/2.png", "normal/macrophage.png", "normal/x.bak"), ""),
+    ],
+)
+def test_what_scanners_and_spreadsheets_leave_behind_is_named(tmp_path, files, says):
+    made(tmp_path, *of_both("{c}/{i}.png"))
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = list_folder(tmp_path)
+    assert bool(found.faults + found.warnings) == bool(says) and says in "".join(found.faults + found.warnings)
+
+
 @pytest.mark.parametrize("name", ["{s}_{i}", "{c}_{s}_{i}", "{i}{s}"])
 def test_parts_in_the_files_names_are_refused(tmp_path, name):
     files = [f"{c}/{name.format(c=c, s=s, i=i)}.png" for c in CLASSES for s in ("train", "test") for i in range(3)]
@@ -263,6 +283,8 @@ def test_a_packed_set_is_called_so(tmp_path):
         ("animal", ("rat", "mouse"), "holds mouse, rat alone"),
         ("case", ("case", "control"), "holds case, control alone"),
         ("patient", ("P1", "", "", ""), "as merged cells do"),
+        ("patient", ("Q1", "", "", "Q2", "", ""), "as merged cells do"),
+        ("patient", ("Q1", "Q1", "", "Q2", "", ""), ""),
         ("animal", ("rat 1", "rat 2"), ""),
         ("patient", ("Ada", "Eve"), ""),
     ],
@@ -376,7 +398,10 @@ def test_a_copy_of_a_class_s_folder_is_no_class_and_one_of_a_patient_s_is_the_pa
         ((*CLASSES, "QC fail"), "a folder called QC fail beside"),
         ((*CLASSES, "New folder (2)"), "a folder called New folder (2) beside"),
         ((*CLASSES, "Papierkorb"), "a folder called Papierkorb beside"),
+        ((*CLASSES, "nicht auswertbar"), "a folder called nicht auswertbar beside"),
         (("DAPI", "GFP"), "as views of one object are"),
+        (("Metaphase", "Karyogram"), "as views of one object are"),
+        (("metaphase", "interphase"), ""),
         (("40x", "100x"), "as views of one object are"),
         (("rot0", "rot90"), "as views of one object are"),
         (("T1", "T2"), ""),

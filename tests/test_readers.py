@@ -20,7 +20,7 @@ from trainables.data.laboratory import ELSEWHERE
 from trainables.data.look import look
 from trainables.data.normal import Normal
 from trainables.data.open import Decoded, decode
-from trainables.data.read import read_images
+from trainables.data.read import Elsewhere, read_images
 from trainables.data.readers import each
 from trainables.data.synthetic_clusters import cluster_set
 
@@ -60,10 +60,14 @@ def ended(item, parent):
 
 
 def test_many_files_are_read_by_processes_exactly_as_by_threads(files, many_cores, monkeypatch):
-    def read(**how):
+    def read():
         frames: list[tuple[Framed, Decoded]] = []
-        images, areas, notes, faults = read_images(files, 96, 64, normal=Normal(width=15.0, gray=190.0), frames=frames, **how)
+        other = Elsewhere(ELSEWHERE)
+        images, areas, notes, faults = read_images(files, 96, 64, normal=Normal(width=15.0, gray=190.0), frames=frames, elsewhere=other)
+        assert other.images.any()
         return (
+            other.images.tobytes(),
+            other.areas.tobytes(),
             images.tobytes(),
             areas.tobytes(),
             notes,
@@ -75,10 +79,10 @@ def test_many_files_are_read_by_processes_exactly_as_by_threads(files, many_core
         return [(s.key, s.turns.tobytes(), s.upright.tobytes(), repr(s.said)) if hasattr(s, "key") else s for s in each(tell, files)]
 
     tell = partial(look, tolerance=8)
-    by_processes = read(laboratory=ELSEWHERE), looks()
+    by_processes = read(), looks()
     monkeypatch.setattr(readers, "cpus", lambda: 2)
-    assert (read(laboratory=ELSEWHERE), looks()) == by_processes
-    assert len(by_processes[0][3]) == 2, "of the damaged and of the empty one"
+    assert (read(), looks()) == by_processes
+    assert len(by_processes[0][5]) == 2, "of the damaged and of the empty one"
 
 
 @pytest.mark.slow

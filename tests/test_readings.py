@@ -209,3 +209,25 @@ def test_a_studys_first_lines_say_what_class_patient_and_part_are_even_of_a_plai
     assert said_first(list_folder(tmp_path)) == [
         "taken as class: the column label of manifest.csv (2); patient: its column patient; part: not named"
     ]
+
+
+@pytest.mark.parametrize("head", ["slide_id", "Slide", "specimen", "block id", "metaphase", "sample_no"])
+def test_a_slide_stays_on_one_side_where_a_table_names_no_patients(tmp_path, head):
+    """And that patients are not known is said."""
+    rows = [(name, name[0], f"S{i % 12 // 3 + 1}{name[0]}") for i, name in enumerate(named(classes="ab", n=12))]
+    files(tmp_path, *(name for name, _, _ in rows))
+
+    def listed(rows, *more):
+        return list_folder(table(tmp_path, ",".join(("file", "label", head, *more)), [",".join(row) for row in rows]))
+
+    found = listed(rows)
+    slides = {frozenset(("a/3.png", "a/4.png")), frozenset(("b/10.png", "b/11.png"))}
+    assert found.patients is None and slides <= {frozenset((found.files[i], found.files[j])) for i, j in found.series}
+    assert len(found.series) == 16 and any(f"its column {head} 8 kinds: each stays on one side" in line for line in found.warnings)
+    assert listed([(*row, f"p{i}") for i, row in enumerate(rows)], "patient").series == [], "where patients are named, they decide"
+    scarce = listed([(file, label, f"S{len(file) % 2}") for file, label, _ in rows])
+    assert not scarce.series and any("fewer than 3 in a, b" in line for line in scarce.warnings)
+    kinds = listed([(file, label, ("tumour", "normal", "blood")[i % 3]) for i, (file, label, _) in enumerate(rows)])
+    assert not kinds.series and any("has no column patient" in note for note in kinds.notes)
+    given = listed([(*row, ("train", "test")[i % 12 % 2]) for i, row in enumerate(rows)], "split")
+    assert not given.series and any("its split parts 8 of these (S1a, " in line for line in given.warnings)

@@ -14,11 +14,10 @@ from torch.nn import functional as F
 
 from trainables.baselines import lin2021
 from trainables.data.alone import image_settings
-from trainables.data.find import list_folder
 from trainables.data.laboratory import ELSEWHERE
 from trainables.data.normal import normal_of
 from trainables.data.pack import Pack, make_pack
-from trainables.data.read import read_folder, read_images, tied
+from trainables.data.read import Elsewhere, read_folder, read_images, tied
 from trainables.data.synthetic_clusters import CLUSTER_TYPES, cluster_set
 from trainables.data.words import shown
 from trainables.parts import losses
@@ -698,9 +697,10 @@ def timm_settings(config: SupcamConfig, classes: tuple[str, ...]) -> dict[str, A
     }  # fmt: skip
 
 
-def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = None) -> Pack:
+def read(folder: Path, config: SupcamConfig, classes: tuple[str, ...] | None = None, elsewhere: Elsewhere | None = None) -> Pack:
     """A folder of images as this configuration sees it; near duplicates are tied, so that no split parts them."""
-    pack = read_folder(folder, canvas=config.canvas, size=config.input_size, classes=classes, normal=normal_of(vars(config)))
+    look = normal_of(vars(config))
+    pack = read_folder(folder, config.canvas, config.input_size, classes, normal=look, elsewhere=elsewhere)
     if classes is not None:
         return pack
     ties, words = tied(pack)
@@ -722,13 +722,13 @@ def synthesize_external(config: SupcamConfig, *, images: int, seed: int) -> dict
     return {"elsewhere": drawn}
 
 
-def elsewhere(folder: Path, config: SupcamConfig, pack: Pack) -> Pack:
-    """The images of a folder that was read as `pack`, as another laboratory's files would hold them, then brought to the same look."""
-    listing, kept = list_folder(folder), set(pack.files)
-    paths = [folder / file for name, file in zip(listing.names, listing.files, strict=True) if name in kept]
-    images, areas, _, _ = read_images(paths, config.canvas, config.input_size, normal=normal_of(vars(config)), laboratory=ELSEWHERE)
+def read_both(folder: Path, config: SupcamConfig) -> tuple[Pack, Pack]:
+    """What `read` gives; and the same images as another laboratory's files would hold them, then brought to the same look."""
+    other = Elsewhere(ELSEWHERE)
+    pack = read(folder, config, elsewhere=other)
     note = f"simulated: the test images of the study's own set as another laboratory might show them ({ELSEWHERE.words})"
-    return replace(make_pack(images, pack.labels, pack.classes, pack.files, pack.patients, areas, [note]), copy_of=pack.hash)
+    seen = make_pack(other.images, pack.labels, pack.classes, pack.files, pack.patients, other.areas, [note])
+    return pack, replace(seen, copy_of=pack.hash)
 
 
 PROCEDURE = Procedure(
@@ -743,7 +743,7 @@ PROCEDURE = Procedure(
     faults=faults,
     synthesize=synthesize,
     external=synthesize_external,
-    elsewhere=elsewhere,
+    elsewhere=read_both,
     read=read,
     parts=split_of,
     evaluate=evaluate,

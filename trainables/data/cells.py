@@ -15,15 +15,14 @@ from trainables.data.copies import ties_of
 from trainables.data.crops import SIDE, Cell, Tile, crop, dark_part, window
 from trainables.data.downloads import DOWNLOADS, cut_tile
 from trainables.data.find import list_folder
+from trainables.data.given_away import given_away
 from trainables.data.ground import TOLERANCE
 from trainables.data.listing import part_faults
 from trainables.data.look import Seen, near, seen_of
 from trainables.data.open import Decoded, FileFault, UnreadableError, decoded_of, open_image, picture_of, unreadable_fault
-from trainables.data.overlaps import shared_fields
 from trainables.data.pack import Masks, Pack, load_pack, make_pack
-from trainables.data.read import class_indices, said_first, said_of, torn_copies
+from trainables.data.read import class_indices, said_first, said_of, torn_copies, two_labels
 from trainables.data.readers import each
-from trainables.data.size import told_by_files
 from trainables.data.words import count, few, shown
 from trainables.parts.errors import RequestError
 
@@ -55,15 +54,9 @@ def read_cells(folder: Path, classes: Sequence[str] | None = None) -> Pack:
         raise RequestError(*torn)
     if seen is None:
         return pack
-    place = sorted(seen)
-    shared, words = shared_fields(
-        [seen[i].frame.marks for i in place], pack.patients and [pack.patients[i] for i in place], [pack.files[i] for i in place]
-    )
-    fields = [(place[i], place[j]) for i, j in shared]
-    pack = replace(pack, ties=(*listing.series, *fields, *_ties(pack, seen)))
-    return replace(
-        pack, notes=(*pack.notes, *words, *told_by_files([seen[i].said.traits if i in seen else () for i in range(len(pack))], pack))
-    )
+    looks = {i: (look.frame, look.said.traits) for i, look in seen.items()}
+    told = given_away(pack, looks, before=listing.series, after=_ties(pack, seen))
+    return replace(told.pack, notes=(*pack.notes, *two_labels(pack), *told.words))
 
 
 def _ties(pack: Pack, seen: Mapping[int, Seen]) -> tuple[tuple[int, int], ...]:

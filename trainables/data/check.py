@@ -5,23 +5,24 @@ image stands on two sides."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from trainables.data.burnt import Mark
 from trainables.data.copies import NearPair, ties_of
 from trainables.data.find import list_folder
+from trainables.data.given_away import given_away
 from trainables.data.ground import TOLERANCE
 from trainables.data.listing import Listing, class_faults
 from trainables.data.look import Seen, look, near
 from trainables.data.open import blank_fault, unreadable_fault
-from trainables.data.overlaps import shared_fields
 from trainables.data.pack import make_pack
 from trainables.data.read import said_of
 from trainables.data.readers import each
-from trainables.data.size import size_baseline, told_by_files
+from trainables.data.size import size_baseline
 from trainables.data.split import given_split, split
 from trainables.data.words import PARTS, class_order, count, few, shown
 from trainables.parts.errors import RequestError
@@ -53,6 +54,8 @@ class Findings:
     parts: dict[str, int] = field(default_factory=dict)  # images per part of the split that a study would make
     given_parts: dict[str, int] | None = None  # images per part of the manifest's own split
     size_baseline: dict[str, float] | None = None
+    marks: list[Mark] = field(default_factory=list)  # what is burnt into the images of one class
+    read: list[str] = field(default_factory=list)  # files that show an object, in the order that marks count them
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -136,8 +139,6 @@ def inspect_folder(
             "object counts as "
             "often as it has copies; keep the originals alone, the training makes views of its own"
         )
-    shared, words = shared_fields([s.frame.marks for s in seen], patients, files)
-    found.warnings += words
     if patients is not None:
         across = [members for members in same if len({patients[i] for i in members}) > 1]
         if across:
@@ -155,11 +156,17 @@ def inspect_folder(
     order = class_order(labels)
     given = None if listing.parts is None or not all(listing.parts) else [listing.parts[i] for i in good]
     pack = make_pack(pictures, [order.index(name) for name in labels], order, files, patients, areas, parts=given)
+    place = {index: i for i, index in enumerate(good)}
+    series = [(place[i], place[j]) for i, j in listing.series if i in place and j in place]
+    looks = {i: (s.frame, s.said.traits) for i, s in enumerate(seen)}
+    told = given_away(pack, looks, before=series, after=ties_of(close, patients))
+    pack, found.marks, found.read = told.pack, told.marks, files
+    found.warnings += told.words
     if listing.parts is not None:
         found.given_parts = {name: listing.parts.count(name) for name in PARTS}
         side = np.array([listing.parts[i] for i in good], object)
         _check_sides("the split that comes with the data", side, files, patients, same, close, found)
-        torn = [f"{files[i]} ({side[i]}) ~ {files[j]} ({side[j]})" for i, j in shared if side[i] != side[j]]
+        torn = [f"{files[i]} ({side[i]}) ~ {files[j]} ({side[j]})" for i, j in told.fields if side[i] != side[j]]
         if torn:
             found.warnings.append(
                 f"the split that comes with the data: parts of one field on two sides, {count(len(torn), 'pair')}: {few(torn, 3)}; "
@@ -167,9 +174,6 @@ def inspect_folder(
             )
     if len(order) > 1 and not found.faults:
         try:
-            place = {index: i for i, index in enumerate(good)}
-            series = [(place[i], place[j]) for i, j in listing.series if i in place and j in place]
-            pack = replace(pack, ties=(*series, *shared, *ties_of(close, patients)))
             sides = given_split(pack, fractions, seed) if given else split(pack, fractions, seed)
         except RequestError as error:
             found.faults += error.faults
@@ -182,7 +186,6 @@ def inspect_folder(
                 _check_sides("the split that a study makes", side, files, patients, same, close, found)
     if len(order) > 1:
         found.size_baseline = size_baseline(pack)
-        found.warnings += told_by_files([s.said.traits for s in seen], pack)
     return found
 
 

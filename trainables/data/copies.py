@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainables.data.burnt import Corners
 from trainables.data.find import list_folder
 from trainables.data.listing import UNKNOWN
 from trainables.data.open import Decoded, UnreadableError, decode
@@ -50,6 +51,7 @@ class Framed:
     whole: np.ndarray  # float16, all of the frame, see `reduced`
     tissue: np.ndarray | None  # the same by the file's own gray, where the frame holds no ground that tells an object from it
     marks: np.ndarray  # where it may be a part of a field, see `overlaps.landmarks_of`; none where it is one object
+    corners: Corners  # what may be burnt into it
 
     @classmethod
     def of(cls, decoded: Decoded) -> Framed:
@@ -58,7 +60,8 @@ class Framed:
         whole = decoded.luma is not None and np.count_nonzero(border) >= FILLED * len(border)
         tissue = polar_frame(decoded.luma, ground=False) if whole else None
         marks = landmarks_of(decoded.luma) if whole else NO_MARKS
-        return cls(polar_frame(gray), decoded.framed or bool(border.any()), (gray.shape[0], gray.shape[1]), reduced(gray), tissue, marks)
+        cut = decoded.framed or bool(border.any())
+        return cls(polar_frame(gray), cut, (gray.shape[0], gray.shape[1]), reduced(gray), tissue, marks, Corners.of(decoded))
 
     @property
     def tall(self) -> float:

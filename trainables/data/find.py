@@ -31,6 +31,9 @@ IMAGES_NOT_READ = (
     ".emf", ".wmf", ".zip", ".rar", ".7z", ".tar", ".tgz", ".gz",
     ".zvi", ".stk", ".lei", ".ims", ".bif", ".dv", ".mrc", ".qptiff", ".btf", ".exr", ".arw",
 )  # fmt: skip
+OF_A_SLIDE = re.compile(
+    r"(?i).+[\W_](?:macro|label|overview|barcode|thumbnail|slide ?preview)(?: ?image)?"
+)  # that scanners write beside it
 ELSEWHERE = (IN_CLOUD, ".crdownload", ".part", ".partial", ".download", ".opdownload", ".aria2", ".filepart", ".lnk", ".webloc")
 MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"GIF8")
 LISTS = (".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".parquet", ".pkl", ".db", ".sqlite")  # that may name images
@@ -49,6 +52,11 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
     _text_links(folder, tree, listing)
     tables = choose_tables(folder, tree.others, tree.images, listing)
     images = without_masks(tree.images, shown(str(folder)), bool(layout or tables), listing)
+    if 0 < len(beside := [name for name in images if OF_A_SLIDE.fullmatch(PurePosixPath(name).stem)]) < len(images):
+        listing.warnings.append(
+            f"{count(len(beside))} called as what scanners write beside a slide, its label or an overview of it, taken as objects: "
+            f"{few([shown(name) for name in beside], 3)}; move them out of the data"
+        )
     if {"data.json", "images.npy"} <= set(tree.others):
         listing.faults.append(
             f"'{shown(str(folder))}' is a packed set, which a study reads as it is; inspect the folder of images that it was made of"
@@ -84,7 +92,8 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
         _owners(listing)
     _others(folder, tree, tables, listing)
     listing = settled(listing, group)
-    listing.series, said = tied_series(listing.names, listing.labels, listing.patients, listing.parts)
+    series, said = tied_series(listing.names, listing.labels, listing.patients, listing.parts)
+    listing.series = [*series, *listing.slides]
     listing.warnings += said
     listing.warnings += contradicted(folder, tree.others, listing)
     return listing
@@ -190,7 +199,14 @@ def _is_image(path: Path) -> bool:
 def unread_images(folder: Path, names: Sequence[str]) -> list[str]:
     """Those of the files that are images of kinds which are not read; of a folder that is one image itself."""
     folders = {name: found[1] for name in names if (found := re.match(r"(?i)(.*?\.(?:zarr|n5))/", name))}
-    single = [name for name in names if name not in folders and (name.lower().endswith(IMAGES_NOT_READ) or _is_image(folder / name))]
+    single = [
+        name
+        for name in names
+        if name not in folders
+        and (
+            name.lower().endswith(IMAGES_NOT_READ) or re.sub(r"[\s_.~]+$", "", name.lower()).endswith(SUFFIXES) or _is_image(folder / name)
+        )
+    ]
     return [*single, *dict.fromkeys(folders.values())]
 
 

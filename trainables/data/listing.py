@@ -4,6 +4,7 @@ a manifest give one thing, and so that a user reads in one line what was taken f
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,11 @@ from trainables.data.words import KARYOTYPE, PARTS, as_karyotype, class_order, c
 
 MANIFEST = "manifest.csv"
 FEWEST = 3  # patients of a class, of which a split can give each part one
+_MONTH = (  # as spreadsheets write them in English, German, French
+    r"(?:jan(?:uary|uar|v)?|feb(?:ruary|ruar)?|f\u00e9vr?|mar(?:ch|s)?|m\u00e4r(?:z)?|mrz|apr(?:il)?|avr|may|mai|jun[ei]?|juin|jul[yi]?|juil"
+    r"|aug(?:ust)?|ao\u00fbt|sept?(?:ember)?|o[ck]t(?:ober)?|nov(?:ember)?|de[cz](?:ember)?|d\u00e9c)\.?"
+)
+AS_DATE = re.compile(rf"(?i)\d{{1,2}}[. \-/]{{1,2}}{_MONTH}|{_MONTH}[ \-/]\d{{1,2}}")
 UNKNOWN = "unknown: "  # before the name of a file whose patient is not known: the patient that it counts as
 
 
@@ -32,6 +38,7 @@ class Listing:
     faults: list[str] = field(default_factory=list)
     owners: list[str] = field(default_factory=list)  # where no patient is named: what the files' names may say of it, see `stems`
     owned: tuple[dict[str, str], str] | None = None  # image -> patient, and where that is written, if a table says it of folders
+    slides: list[tuple[int, int]] = field(default_factory=list)  # images of one slide, where no patient is named, see `slides`
     series: list[tuple[int, int]] = field(default_factory=list)  # images of one object by their names, see `series`
     layout: str = ""  # what the levels of the folders were taken for, "part/class/patient"; or the manifest's name
     levels: list[str] = field(default_factory=list)  # a line for each thing that was taken from somewhere
@@ -73,6 +80,11 @@ def settled(listing: Listing, group: str = "patient") -> Listing:
         listing.labels = [karyotype[name] for name in listing.labels]
         listing.notes.append(f"class names taken as chromosomes: {few(odd)}")
     _chromosomes(listing)
+    if dates := [name for name in class_order(listing.labels) if AS_DATE.fullmatch(name)]:
+        listing.warnings.append(
+            f"class names that are days of a month: {few(dates)}; spreadsheets make them of 1-2, 3/4 and Mar1: write what was meant, and "
+            "format the column as text"
+        )
     if alike := misspelt(Counter(listing.labels)):
         listing.warnings.append(
             f"class names that differ by a slip of the pen, each a class as they stand: {few(alike)}; give them one name if they are one"

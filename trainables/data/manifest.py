@@ -7,12 +7,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from trainables.data.beside import said_by_folders
 from trainables.data.folder_rows import other_classes, row_an_image
 from trainables.data.listing import Listing
 from trainables.data.matched import matched
+from trainables.data.slides import tied_by_slide
 from trainables.data.table import KNOWN, PATIENT_HEADS, SPLIT_WORDS, TableError, heads, read_cells
 from trainables.data.words import class_order, count, few, is_missing, part_in, part_of, same, shown, them
 
@@ -94,9 +96,11 @@ def from_manifest(folder: Path, tables: Sequence[str], found: Sequence[str], gro
     said_by_folders(title, group, listing)
     unused = [column for column in columns if column and column not in ("file", "label", "split")]
     named = any(same(column) in PATIENT_HEADS for column in unused)  # of several, which are a fault
-    if (
-        unused and not named and group not in columns and listing.patients is None
-    ):  # a patient under another name would be parted without a word
+    unknown = group not in columns and listing.patients is None
+    between = {column: [entry[column] for _, entry in kept] for column in unused}
+    if unknown and not named and group == "patient" and listing.owned is None and tied_by_slide(title, between, listing):
+        pass
+    elif unused and not named and unknown:  # a patient under another name would be parted without a word
         listing.notes.append(
             f"{title} has no column {group}, so that a split may part a patient; "
             f"if one of its other columns ({few(unused)}) names the patient, call it {group}"
@@ -136,7 +140,8 @@ def _odd_patients(title: str, head: str, cells: Sequence[str]) -> list[str]:
             f"{said} is taken as the patients and holds {few(class_order(kinds))} alone; call it otherwise if these are kinds of "
             "animals or of cases"
         ]
-    if cells[0] and len(kinds) == len(named) > 1 and "" in cells and cells.count("") >= len(named):
+    in_blocks = all(one != other for one, other in pairwise(named))  # named anew in each class perhaps
+    if cells[0] and in_blocks and len(named) > 1 and "" in cells and cells.count("") >= len(named):
         return [f"{said} names each patient once and leaves {cells.count('')} cells below empty, as merged cells do; fill them"]
     return []
 

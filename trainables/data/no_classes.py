@@ -21,12 +21,15 @@ BESIDE_CLASSES = {
     "demo", "inference", "rejected", "reject", "rejects", "bad", "qc fail", "qc failed", "failed qc", "junk", "garbage", "rubbish",
     "deleted", "recycled", "new folder", "neuer ordner", "nouveau dossier", "nueva carpeta", "papierkorb", "corbeille", "papelera",
     "unsortiert", "aussortiert", "ausschuss", "non classe", "non trie", "a trier", "unassigned", "unusable", "unbrauchbar",
-    "to check", "to review",
+    "to check", "to review", "müll", "abfall", "verworfen", "nicht auswertbar", "nicht verwertbar", "not evaluable", "not analysable",
+    "not analyzable", "old", "alt", "ancien", "non analysable",
 }  # fmt: skip
-# A stain, a channel, a magnification, a plane or a turn: each object lies in all of them. T1 is a stage, layer 2 a layer.
+# A stain, a channel, a magnification, a plane, a turn, or a cell before and after karyotyping: each object lies in all of them. T1 is a
+# stage, layer 2 a layer.
 VIEWS = re.compile(
     rf"(?:{STAIN}|texas red|alexa ?\d+"
-    r"|(?:ch|channel|z|slice|frame|plane) ?\d+|\d{1,4}x|rot(?:at(?:ed|ion))? ?\d+|aug(?:mented)? ?\d+)"
+    r"|(?:ch|channel|z|slice|frame|plane) ?\d+|\d{1,4}x|rot(?:at(?:ed|ion))? ?\d+|aug(?:mented)? ?\d+"
+    r"|metaphases?(?: spreads?)?|karyograms?|karyotypes?)"
 )
 
 

@@ -5,7 +5,7 @@ the same way for training, testing and prediction."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,20 +13,28 @@ import numpy as np
 
 from trainables.data.copies import Framed, framed_pairs, near_duplicates, ties_of
 from trainables.data.find import list_folder
+from trainables.data.given_away import given_away
 from trainables.data.ground import TOLERANCE, on_black
 from trainables.data.laboratory import Laboratory, seen_by
 from trainables.data.listing import Listing, class_faults, part_faults
 from trainables.data.normal import AS_IT_IS, Normal, brought
 from trainables.data.open import Decoded, UnreadableError, blank_fault, decode, unreadable_fault
-from trainables.data.overlaps import shared_fields
 from trainables.data.pack import Pack, make_pack, pixel_keys
 from trainables.data.readers import each
-from trainables.data.size import told_by_files
 from trainables.data.straighten import straightened
 from trainables.data.words import class_order, count, few, same, shown, them
 from trainables.parts.errors import RequestError
 
 UNLIKE = 4  # times: what one exposure gives to the highest values of its images is less
+
+
+@dataclass
+class Elsewhere:
+    """The same files as another laboratory would show them, of one reading. Filled by `read_images`."""
+
+    laboratory: Laboratory
+    images: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1), np.uint8))  # uint8 (N, size, size)
+    areas: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))  # float64 (N, 2), pixels of its files
 
 
 def read_images(
@@ -37,11 +45,11 @@ def read_images(
     names: Sequence[str] | None = None,
     normal: Normal = AS_IT_IS,
     frames: list[tuple[Framed, Decoded]] | None = None,
-    laboratory: Laboratory | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Files -> images (N, size, size), areas (N, 2), notes, faults. `names`: how the faults call the files. normal: what each image is
     brought to by itself: what becomes of one image depends on no other. frames: filled with what each file's own frame shows, which its
-    packed image does not know any more, and how it was read. laboratory: as whose files they are seen; None: as they are."""
+    packed image does not know any more, and how it was read. elsewhere: filled with what another laboratory's files would show."""
     if not 1 <= size <= canvas:
         raise RequestError(f"size must lie between 1 and the canvas ({canvas}), got {size}; choose a smaller size or a larger canvas")
     names = [shown(str(path)) for path in paths] if names is None else names
@@ -50,6 +58,9 @@ def read_images(
     factors = np.zeros(len(paths))
     large, straight = np.zeros(len(paths), bool), np.zeros(len(paths), bool)
     results: list[Decoded | str] = []
+    laboratory = None if elsewhere is None else elsewhere.laboratory
+    if elsewhere is not None:
+        elsewhere.images, elsewhere.areas = np.zeros_like(images), np.zeros_like(areas)
     read = partial(
         _read_one, canvas=canvas, size=size, tolerance=tolerance, normal=normal, laboratory=laboratory, framed=frames is not None
     )
@@ -59,6 +70,8 @@ def read_images(
             continue
         images[i], areas[i], factors[i], large[i], straight[i] = found.image, found.area, found.factor, found.large, found.straight
         results.append(found.said)
+        if elsewhere is not None and found.elsewhere is not None:
+            elsewhere.images[i], elsewhere.areas[i] = found.elsewhere
         if frames is not None and found.frame is not None:
             frames.append((found.frame, found.said))
     unreadable = [(names[i], result) for i, result in enumerate(results) if isinstance(result, str)]
@@ -96,6 +109,7 @@ class _Read:
     large: bool  # it was larger than the canvas
     straight: bool  # it was straightened
     frame: Framed | None
+    elsewhere: tuple[np.ndarray, tuple[int, int]] | None  # image and area of what another laboratory's file would show
 
 
 def _read_one(
@@ -106,16 +120,23 @@ def _read_one(
         decoded = decode(path, tolerance)
     except UnreadableError as error:
         return str(error)
-    gray = decoded.gray
-    if laboratory is not None and gray.any():
-        gray = on_black(seen_by(laboratory, gray).astype(np.float32), tolerance=tolerance).black
-    area = gray.size, int(np.count_nonzero(gray))
     frame = Framed.of(decoded) if framed else None
+    image, area, factor, large, straight = _packed(decoded.gray, canvas, size, normal)
+    elsewhere = None
+    if laboratory is not None and decoded.gray.any():
+        black = on_black(seen_by(laboratory, decoded.gray).astype(np.float32), tolerance=tolerance).black
+        elsewhere = _packed(black, canvas, size, normal)[:2]
+    return _Read(decoded.without_pixels, image, area, factor, large, straight, frame, elsewhere)
+
+
+def _packed(gray: np.ndarray, canvas: int, size: int, normal: Normal) -> tuple[np.ndarray, tuple[int, int], float, bool, bool]:
+    """Image, area, factor, large, straight of `_Read`."""
+    area = gray.size, int(np.count_nonzero(gray))
     straight = False
     if normal.straight:
         gray, straight = straightened(gray)
     image, factor, large = brought(gray, replace(normal, straight=False), canvas, size)
-    return _Read(decoded.without_pixels, image, area, factor, large, straight, frame)
+    return image, area, factor, large, straight
 
 
 def said_of(good: dict[str, Decoded]) -> list[str]:
@@ -189,6 +210,15 @@ def torn_copies(pack: Pack) -> list[str]:
     return [words + "keep one of them, or drop the split"] if torn else []
 
 
+def two_labels(pack: Pack) -> list[str]:
+    """What to say of equal images under two labels; a split keeps them on one side."""
+    known: dict[bytes, int] = {}
+    pairs = [(known.setdefault(key, i), i) for i, key in enumerate(pixel_keys(pack.images))]
+    odd = [(i, j) for i, j in pairs if pack.labels[i] != pack.labels[j]]
+    named = [" = ".join(f"{pack.files[k]} ({pack.classes[pack.labels[k]]})" for k in pair) for pair in odd]
+    return [f"one image, two labels, {count(len(odd), 'pair')}: {few(named, 3)}; one of the two is wrong: correct it"] if odd else []
+
+
 def read_folder(
     folder: str | Path,
     canvas: int = 224,
@@ -197,13 +227,14 @@ def read_folder(
     group: str = "patient",
     tolerance: int = TOLERANCE,
     normal: Normal = AS_IT_IS,
+    elsewhere: Elsewhere | None = None,
 ) -> Pack:
     """A folder per class (or a table with file, label, patient, split) -> Pack; RequestError with every fault of the folder at once.
 
     canvas: side of the square, in pixels, that images are padded to. size: side that this square is averaged down to.
     classes: names and order that are expected; a missing one becomes a note, an unknown one a fault. Without it the classes are what
     the folder holds, at least two, each with at least two images, and a split that comes with the data is the pack's `parts`. group: the
-    table's column that may not stand on two sides. normal: what each image is brought to by itself."""
+    table's column that may not stand on two sides. normal: what each image is brought to by itself. elsewhere: see `read_images`."""
     listing = list_folder(folder, group)
     order, labels, wrong, missing = class_indices(listing, classes, folder)
     faults, notes = [*listing.faults, *wrong], [*said_first(listing), *missing]
@@ -213,7 +244,7 @@ def read_folder(
         notes.append("the split that comes with the data is used as it is")
     paths = [Path(folder) / name for name in listing.files]
     frames: list[tuple[Framed, Decoded]] = []
-    images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.names, normal, frames)
+    images, areas, said, broken = read_images(paths, canvas, size, tolerance, listing.names, normal, frames, elsewhere)
     faults += broken
     if faults:
         raise RequestError(*faults)
@@ -223,9 +254,9 @@ def read_folder(
     if classes is not None:
         return pack
     turned = [(i, j, value, True) for i, j, value in framed_pairs([frame for frame, _ in frames])]
-    shared, words = shared_fields([frame.marks for frame, _ in frames], pack.patients, pack.files)
-    pack = replace(pack, ties=(*ties_of(turned, pack.patients), *shared, *listing.series))
-    return replace(pack, notes=(*pack.notes, *words, *told_by_files([decoded.traits for _, decoded in frames], pack)))
+    looks = {i: (frame, decoded.traits) for i, (frame, decoded) in enumerate(frames)}
+    told = given_away(pack, looks, before=ties_of(turned, pack.patients), after=listing.series)
+    return replace(told.pack, notes=(*pack.notes, *two_labels(pack), *told.words))
 
 
 def tied(pack: Pack) -> tuple[tuple[tuple[int, int], ...], list[str]]:

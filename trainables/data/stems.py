@@ -31,7 +31,7 @@ FOLDER_COPY = (
 )  # tumour - Copy, tumour (2), tumour_augmented, old_tumour
 _OF_AN_IMAGE = (
     r"(?:cp[ _.\-]+masks?|cp[ _.\-]+outlines?|masks?|segs?|segmentations?|segmented|overlays?|thumbs?|thumbnails?|previews?|gts?"
-    r"|ground[ _.\-]?truth|labels?|outlines?|contours?|bw|binary|annotated|annotations?|rois?)"
+    r"|ground[ _.\-]?truth|labels?|labell?ed|outlines?|contours?|bw|binary|annotated|annotations?|rois?)"
 )
 BESIDE = (
     re.compile(rf"(?P<of>.+?)[ _.\-]+{_OF_AN_IMAGE}(?:[ _.\-]*\d+)?", re.IGNORECASE),

@@ -177,7 +177,9 @@ class Procedure:
         None  # what plain means reach, [{"name", "metrics": {"test_...": fraction}}]; None: the size of an image alone
     )
     external: Callable[..., dict[str, Pack]] | None = None  # (configuration, images=, seed=) -> external sets beside the built-in one
-    elsewhere: Callable[[Path, Any, Pack], Pack] | None = None  # (folder, configuration, its Pack) -> its images as another laboratory's
+    elsewhere: Callable[[Path, Any], tuple[Pack, Pack]] | None = (
+        None  # (folder, configuration) -> what `read` gives, and these images as another laboratory's, each file read once
+    )
     prepare: Mapping[str, Callable[[Path, Path], int]] = field(
         default_factory=dict
     )  # a published data set's name -> (download, new folder) -> exit status
