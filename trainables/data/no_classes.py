@@ -22,7 +22,7 @@ BESIDE_CLASSES = {
     "deleted", "recycled", "new folder", "neuer ordner", "nouveau dossier", "nueva carpeta", "papierkorb", "corbeille", "papelera",
     "unsortiert", "aussortiert", "ausschuss", "non classe", "non trie", "a trier", "unassigned", "unusable", "unbrauchbar",
     "to check", "to review", "müll", "abfall", "verworfen", "nicht auswertbar", "nicht verwertbar", "not evaluable", "not analysable",
-    "not analyzable", "old", "alt", "ancien", "non analysable",
+    "not analyzable", "non analysable",
 }  # fmt: skip
 # A stain, a channel, a magnification, a plane, a turn, or a cell before and after karyotyping: each object lies in all of them. T1 is a
 # stage, layer 2 a layer.
