@@ -203,7 +203,7 @@ def test_an_export_says_on_its_card_and_in_the_report_what_was_found_and_before_
     assert all(f"| {name} | {100 * part:.0f} % |" in card for name, part in same.items())
     analysis.write_report(exported.folder)
     for name in ("report.md", "report.html"):
-        assert f"turned by 90 degrees {100 * same['turned by 90 degrees']:.0f} %" in (exported.folder / name).read_text()
+        assert f"turned by 90 degrees: {100 * same['turned by 90 degrees']:.0f} %" in (exported.folder / name).read_text()
     short = card_lines(Copies({"half size": 0.5, "RGB": 1.0, LABORATORY: 0.2}, 4, 4))[0]
     assert "Below 97 %: half size (50 %). Give" in short and "Below" not in card_lines(Copies({"RGB": 1.0}, 4, 4))[0]
 
@@ -218,4 +218,4 @@ def test_the_report_is_written_before_copies_are_looked_at_and_again_with_what_w
     monkeypatch.setattr(exporting, "invariances", look)
     assert inside("--trials", "0", "--tables", "1", "--arms", "plain", "--repeats", "1") == 0
     assert found == [True] and exported_key(inside.study / "best") is not None
-    assert "| RGB | 75 % |" in (inside.study / "best" / "README.md").read_text() and "RGB 75 %" in (inside.study / "report.md").read_text()
+    assert "| RGB | 75 % |" in (inside.study / "best" / "README.md").read_text() and "RGB: 75 %" in (inside.study / "report.md").read_text()
