@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from analysis import race
 from analysis.numbers import number, short
@@ -180,7 +181,11 @@ def overtuning(study: Study, trials: pd.DataFrame) -> tuple[str, ...]:
         mean, std = mean_std(values)
         change = (mean - float(top["score"])) * (1 if study.maximize else -1)
         spread = "" if math.isnan(std) else f" ± {std:.2f}"
-        lost = "so the search's score was partly luck" if change < 0 else "so the search's score was not luck"
+        if len(values) < 2:
+            lost = "one seed does not tell whether the search's score was luck"
+        else:
+            reach = float(stats.t.ppf(0.975, len(values) - 1)) * std * math.sqrt(1 + 1 / len(values))  # of one more seed
+            lost = "so the search's score was partly luck" if change < -reach else "no more than seeds differ"
         words.append(
             f"On {plural(len(values), 'fresh seed')} the same configuration has {mean:.2f} %{spread}: {number(change, True)} points, {lost}."
         )

@@ -105,6 +105,25 @@ def test_what_the_winner_loses_on_fresh_seeds_is_said(tmp_path):
     assert "On 2 fresh seeds the same configuration has 90.00 % ± 0.00: -9.00 points, so the search's score was partly luck" in words
 
 
+@pytest.mark.parametrize(
+    ("fresh", "said"),
+    [
+        ((0.85, 0.95), "-9.00 points, no more than seeds differ."),
+        ((0.99,), "+0.00 points, one seed does not tell whether the search's score was luck."),
+    ],
+)
+def test_seeds_that_differ_and_a_single_one_show_no_luck(tmp_path, fresh, said):
+    records = copy.deepcopy(RECORDS)
+    top = next(r for r in records if r["trial"] == 0)
+    top["metrics"]["val_accuracy"] = 0.99
+    others = [r for r in records if r["config_hash"] == top["config_hash"] and r["trial"] is None]
+    for r, score in zip(others, fresh, strict=False):
+        r["metrics"]["val_accuracy"] = score
+    records = [r for r in records if r not in others[len(fresh) :]]
+    study = load(tmp_path, records)
+    assert said in " ".join(search.overtuning(study, search.trial_table(study)))
+
+
 def test_a_winner_without_a_fresh_seed_is_said_to_be_of_unknown_luck(tmp_path):
     study = load(tmp_path, [r for r in RECORDS if r["trial"]])
     assert any("not known" in w for w in search.overtuning(study, search.trial_table(study)))
