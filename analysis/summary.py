@@ -220,6 +220,7 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
             *_notes(table, rows, baseline, tau, len(both), study.drawn),
             *_of_paper(study, table),
             *_of_description(study, rows),
+            *_of_length(study, rows, baseline),
             *_of_kmeans(study, table, rows),
             *_of_fits(study, table, rows),
             *_of_clusters(study, rows),
@@ -359,6 +360,19 @@ def _of_description(study: Study, rows: list[Row]) -> tuple[str, ...]:
                 f"{row.arm.name}: not trained as described, but with {', '.join(apart)}. Its row says little of the method itself."
             )
     return tuple(notes)
+
+
+def _of_length(study: Study, rows: list[Row], baseline: Row | None) -> tuple[str, ...]:
+    """That runs of some rows are of more epochs than those of the baseline, as a pre-training adds to what follows it."""
+    epochs: dict[str, int] = {}
+    for row in rows:
+        runs = study.of_arm(row.arm)
+        epochs[row.arm.name] = len(study.history(runs.loc[runs["status"] == "completed", "key"][:1]))  # 0 of what trains nothing
+    if baseline is None or not 0 < epochs[baseline.arm.name] < max(epochs.values()):
+        return ()
+    told = "; ".join(f"{name} {count}" for name, count in epochs.items() if count)
+    more = f"What a row of more gains over {baseline.arm.name} can be a gain of epochs alone, unless a row of as many shows otherwise."
+    return (f"Epochs of a run, all stages: {told}. {more}",)
 
 
 def _of_kmeans(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:

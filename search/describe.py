@@ -59,7 +59,10 @@ def page(entry: Entry) -> dict[str, Any]:
         "tables": [
             {
                 "number": table.number, "title": table.title, "compared_with": table.compare_with,
-                "arms": [{"name": arm.name, "overrides": dict(arm.overrides), "times": dict(arm.times)} for arm in table.arms],
+                "arms": [
+                    {"name": arm.name} | {part: dict(getattr(arm, part)) for part in ("overrides", "times", "plus", "along")}
+                    for arm in table.arms
+                ],
             }
             for table in study.tables
         ],
@@ -117,7 +120,9 @@ def _plain(value: Any) -> str:
 
 
 def _changes(arm: dict[str, Any]) -> str:
-    return _overrides(arm["overrides"] | {name: f"{factor} x the preset's" for name, factor in arm["times"].items()})
+    longer = {name: f"{factor} x the preset's" for name, factor in arm["times"].items()}
+    longer |= {name: f"the preset's and its {more} beside" for name, more in arm["plus"].items()}
+    return _overrides(arm["overrides"] | longer | {name: f"stretched as {field}" for name, field in arm["along"].items()})
 
 
 def _overrides(values: dict[str, Any]) -> str:

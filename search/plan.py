@@ -214,7 +214,14 @@ def grid_trials(baseline: Any, space: Mapping[str, Dimension], strategy: Strateg
 
 def arm_overrides(baseline: Any, arm: Arm) -> dict[str, Any]:
     """What an arm changes of this baseline."""
-    return dict(arm.overrides) | {name: factor * getattr(baseline, name) for name, factor in arm.times.items()}
+    longer = {name: factor * getattr(baseline, name) for name, factor in arm.times.items()}
+    longer |= {name: getattr(baseline, name) + getattr(baseline, more) for name, more in arm.plus.items()}
+    stretched = {
+        name: tuple(round(epoch * longer[field] / getattr(baseline, field)) for epoch in getattr(baseline, name))
+        for name, field in arm.along.items()
+        if getattr(baseline, field)
+    }
+    return dict(arm.overrides) | longer | stretched
 
 
 def arm_config(baseline: Any, arm: Arm) -> Any:

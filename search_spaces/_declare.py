@@ -25,7 +25,8 @@ class Dimension:
 @dataclass(frozen=True)
 class Arm:
     """One row of a table: the baseline with overrides. `published`: the row's key in the published tables; None: the paper has no such row.
-    `times`: fields that are the baseline's, whatever the preset, times so much. `described`: of another's method, fields with the values of its
+    `times`: fields that are the baseline's, whatever the preset, times so much. `plus`: fields that are the baseline's and another field of it in
+    addition; `along`: epochs of a schedule that are stretched as such a field is. `described`: of another's method, fields with the values of its
     description; where a preset or a command has others, the table says so below."""
 
     name: str
@@ -33,6 +34,8 @@ class Arm:
     published: str | None = None
     yardstick: bool = False  # what can be had without the method: a row of the table, never a study's best
     times: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    plus: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    along: Mapping[str, str] = dataclasses.field(default_factory=dict)
     described: Overrides = dataclasses.field(default_factory=dict)
 
 

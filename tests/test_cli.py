@@ -63,7 +63,7 @@ def images(tmp_path):
         (["supcam", "tun"], "argument step: invalid choice: 'tun'"),
         (["supcam", "--trails=3"], "unrecognized arguments: --trails=3"),
         (["supcam", "--preset", "quik"], "no preset 'quik'. Did you mean 'quick'? Known: quick, small, paper."),
-        (["supcam", "--tables", "9"], "no table '9'. Known: 1, 2, 3, 4, 5, 6, S1, S2, S3, F, S4, S5."),
+        (["supcam", "--tables", "9"], "no table '9'. Known: 1, 2, 3, 4, 5, 6, S1, S2, S3, F, S4, S5, S6."),
         (["supcam", "--arms", "Scrach"], "no arm 'Scrach'"),
         (["supcam", "--set", "temperture=1"], "no setting 'temperture'. Did you mean 'temperature'?"),
         (["supcam", "--set", "temperature"], "--set takes key=value, got 'temperature'"),

@@ -34,6 +34,15 @@ def test_the_full_method_stands_in_six_tables_and_is_one_run_per_seed():
     assert len(plan.runs) == 3 * (6 + 2 + 3 + 4 + 6 + 6)
 
 
+def test_scratch_of_as_many_epochs_has_those_of_the_pre_training_too_and_its_rate_falls_as_late():
+    found = {}
+    for preset in ("quick", "small", "paper"):
+        runs = make_plan(SUPCAM, preset=preset, data_hash="d", code="c", tables=["S6"], repeats=1).runs
+        (long,) = (run.config for run in runs if "S6/Scratch, as many epochs" in run.arms)
+        found[preset] = (long.pretrain_epochs, long.finetune_epochs, long.rate_drops)
+    assert found == {"quick": (0, 16, (10, 14)), "small": (0, 75, (40, 60)), "paper": (0, 215, (115, 172))}
+
+
 def test_keys_of_runs_are_unique_and_every_arm_has_a_run_for_each_seed():
     plan = make_plan(SUPCAM, preset="paper", data_hash="d", code="c", tables=["all"], repeats=2)
     assert len({run.key for run in plan.runs}) == len(plan.runs)

@@ -92,6 +92,18 @@ def test_the_largest_cluster_is_that_of_a_run_with_an_empty_one_and_not_said_whe
     assert note.endswith(f"{one}: 1 of 3 (the largest cluster holds up to 40.0 %); {other}: 1 of 3.")
 
 
+def test_rows_of_more_epochs_than_the_baseline_are_named_and_where_all_have_as_many_nothing_is_said(tmp_path):
+    def longer(record, first):
+        record["history"] = [{"stage": "finetune", "epoch": epoch} for epoch in range(1, 3 if first else 6)]
+
+    (one, other), summary = notes_of(tmp_path / "a", longer)
+    assert summary.baseline == one
+    [note] = [note for note in summary.notes if note.startswith("Epochs of a run")]
+    assert f"{one} 2; {other} 5. What a row of more gains over {one} can be a gain of epochs alone" in note
+    _, summary = notes_of(tmp_path / "b", lambda record, first: longer(record, True))
+    assert not any(note.startswith("Epochs of a run") for note in summary.notes)
+
+
 def test_another_method_that_was_trained_with_less_than_its_description_has_says_so_and_one_as_described_does_not(tmp_path):
     asked, records = fake.study_and_records(seeds=3, trials=0)
     asked = copy.deepcopy(asked)
