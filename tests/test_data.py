@@ -360,7 +360,23 @@ def test_the_extra_columns_of_real_manifests_are_no_fault(tmp_path):
     columns = ("file", "label", "patient", "metaphase", "width", "height", "area", "n_chromosomes")
     manifest(tmp_path, [(f"{c}/{i}.png", c, f"p{i}", 1, 2, 3, 4, 5) for c in "ab" for i in range(3)], columns)
     _, note = read_folder(tmp_path, 64, 64).notes
-    assert note == "manifest.csv: columns that are not read: metaphase, width, height, area, n_chromosomes"
+    assert note == "manifest.csv: columns that are not read: width, height, area, n_chromosomes"
+
+
+def test_metaphases_of_a_manifest_go_with_the_images_and_change_no_hash(tmp_path):
+    two_classes(tmp_path / "images")
+    rows = [(f"{c}/{i}.png", c, f"p{i}", "n/a" if i == 2 else f"M0{i}.0") for c in "ab" for i in range(3)]
+    manifest(tmp_path / "images", rows, ("file", "label", "patient", "Metaphase No."))
+    pack = read_folder(tmp_path / "images", 64, 64)
+    assert any(note.endswith("; metaphase: its column Metaphase No.; part: not named") for note in pack.notes)
+    assert not any("not read" in note for note in pack.notes)
+    [first, second, gone] = pack.metaphases[:3]
+    assert pack.metaphases == (first, second, "") * 2 and gone == "" and first != second
+    save_pack(pack, tmp_path / "pack")
+    assert load_pack(tmp_path / "pack", verify=True).metaphases == pack.metaphases
+    manifest(tmp_path / "images", [row[:3] for row in rows], ("file", "label", "patient"))
+    plain = read_folder(tmp_path / "images", 64, 64)
+    assert plain.metaphases is None and plain.hash == pack.hash
 
 
 @pytest.mark.parametrize(

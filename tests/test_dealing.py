@@ -59,6 +59,19 @@ def test_persons_are_dealt_to_one_by_one_and_who_has_more_or_fewer_than_46_image
     assert dealt(logs[46:93], ["b"] * 47, KARYOTYPE) is None and dealt(logs[:, :3], names, ("a", "b", "c")) is None
 
 
+def test_of_a_metaphase_in_part_no_type_is_given_more_than_two_and_the_likeliest_way_is_taken():
+    few = [3, X, Y]
+    logs = np.full((4, 24), -50.0)
+    logs[:, few] = np.log(np.random.default_rng(2).dirichlet([6.0, 1.0, 1.0], 4))  # each by itself a 4
+    assert set(logs.argmax(1)) == {3}
+    ways = (way for way in itertools.product(few, repeat=4) if way.count(3) <= 2 and (way.count(X), way.count(Y)) in ((2, 0), (1, 1)))
+    wanted = max(ways, key=lambda way: logs[range(4), way].sum())
+    both = np.vstack([logs, logs, logs[:1]])
+    types, hit = dealt(both, ["p"] * 4 + ["q"] * 5, KARYOTYPE, ["1"] * 8 + [""])  # two persons' metaphases 1, and an image of none
+    assert types.tolist() == [*wanted, *wanted, 3] and hit.tolist() == [True] * 8 + [False]
+    assert dealt(np.vstack([logs] * 12), ["p"] * 48, KARYOTYPE, ["1"] * 48) is None, "more than a cell has"
+
+
 def test_a_run_on_karyotypes_is_judged_with_its_types_dealt_out_too_and_each_images_own_stay_what_they_were(monkeypatch):
     labels = np.concatenate([np.repeat(np.arange(23), 2), np.arange(3)])  # one woman, and three chromosomes of somebody
     persons = ["p"] * 46 + ["q"] * 3
@@ -72,5 +85,7 @@ def test_a_run_on_karyotypes_is_judged_with_its_types_dealt_out_too_and_each_ima
     assert found.metrics["accuracy"] == 48 / 49 and found.metrics["accuracy_dealt"] == 1 and found.metrics["share_dealt"] == 46 / 49
     assert found.confusion == confusion_matrix(labels, logits.argmax(1), 24).tolist()
     assert found.predictions["probability"] == prediction_rows(logits)
+    told = scl.evaluate(config, {}, replace(pack, metaphases=("1",) * 46 + ("2", "2", "")), np.arange(49), torch.device("cpu"))
+    assert told.metrics["share_dealt"] == 48 / 49
     without = scl.evaluate(config, {}, replace(pack, patients=None), np.arange(49), torch.device("cpu"))
     assert set(found.metrics) - set(without.metrics) == {"accuracy_dealt", "share_dealt"}

@@ -521,7 +521,8 @@ def _folded(w2: Tensor, b2: Tensor, w1: Tensor, b1: Tensor) -> tuple[Tensor, Ten
 
 def evaluate(config: SclConfig, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
     """Accuracy, macro recall and macro AUC (one against the rest) on the chosen images; classes that they lack are left out of both
-    means. Where individuals are known, the accuracy with types dealt out within each, and the share of images to which that was done."""
+    means. Where individuals are known, the accuracy with types dealt out within each one's cells, and the share of images to which that was
+    done."""
     network = _network(config, len(pack.classes), tensors, device)
     logits = predict_logits(network, pack.images, chosen, device, normalise=_normalises(config))
     labels = np.asarray(pack.labels[chosen])
@@ -534,7 +535,7 @@ def evaluate(config: SclConfig, tensors: Mapping[str, Tensor], pack: Pack, chose
         "auc": auc_macro(labels, logits.double().softmax(1).numpy()) if several else None,
     }
     logs = logits.double().log_softmax(1).numpy()
-    given = None if pack.patients is None else dealt(logs, [pack.patients[index] for index in chosen], pack.classes)
+    given = None if pack.patients is None else _dealt(logs, pack, chosen)
     if given is not None:
         metrics |= {"accuracy_dealt": float((given[0] == labels).mean()), "share_dealt": float(given[1].mean())}
     return Evaluation(
@@ -542,6 +543,14 @@ def evaluate(config: SclConfig, tensors: Mapping[str, Tensor], pack: Pack, chose
         confusion.tolist(),
         {"index": np.asarray(chosen).tolist(), "label": labels.tolist(), "probability": prediction_rows(logits)},
     )
+
+
+def _dealt(logs: np.ndarray, pack: Pack, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """See `dealt`: of the chosen images of the pack."""
+    if pack.patients is None:
+        return None
+    cells = None if pack.metaphases is None else [pack.metaphases[index] for index in chosen]
+    return dealt(logs, [pack.patients[index] for index in chosen], pack.classes, cells)
 
 
 def predict(
@@ -657,7 +666,9 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
                 "rename them, or give a manifest with the column patient"
             )
         owners = [Path(file).name.partition("_")[0] for file in pack.files]
-        pack = make_pack(pack.images, pack.labels, pack.classes, pack.files, owners, pack.areas, pack.notes)
+        pack = replace(
+            make_pack(pack.images, pack.labels, pack.classes, pack.files, owners, pack.areas, pack.notes), metaphases=pack.metaphases
+        )
     if classes is not None:
         return pack
     found = []

@@ -9,23 +9,31 @@ from scipy.optimize import linear_sum_assignment
 
 from trainables.data.words import KARYOTYPE
 
-WHOLE = 46  # chromosomes. Of a person with more or fewer images nothing says whether they are of one cell: of 42 with fewer, in the G bands
-# that this was tried on, 19 have images of two cells or more, and more than two of a type
+WHOLE = (
+    46  # chromosomes of a cell. Of a person with more or fewer images whose metaphases are not told apart nothing says whether they are of
+)
+# one cell: of 42 with fewer, in the G bands that this was tried on, 19 have images of two cells or more, and more than two of a type
 SEXES = ({"X": 2, "Y": 0}, {"X": 1, "Y": 1})  # places; every other type has two
 
 
-def dealt(logs: np.ndarray, persons: Sequence[str], classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray] | None:
-    """logs: (N, C) logarithms of probabilities, of images of these persons. (N,) types, and which of them were dealt out: of a person with
-    46 images the likeliest that fill the places of a woman or a man, of others each image's likeliest. None where classes are not the
-    24, or no one has 46 images."""
+def dealt(
+    logs: np.ndarray, persons: Sequence[str], classes: tuple[str, ...], metaphases: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """logs: (N, C) logarithms of probabilities, of images of these persons and their metaphases ('' where one is not known). (N,) types,
+    and which of them were dealt out: of a metaphase, of which touching chromosomes may be missing, and of a person with 46 images the
+    likeliest that are at most those of a woman or a man; of others each image's likeliest. None where classes are not the 24, or nothing
+    is dealt."""
     if set(classes) != set(KARYOTYPE):
         return None
-    names = np.asarray(persons)
-    found, hit = np.asarray(logs).argmax(1), np.zeros(len(names), bool)
+    cells = metaphases if metaphases is not None else [""] * len(persons)
+    units = [*zip(persons, cells, strict=True)]
+    found, hit = np.asarray(logs).argmax(1), np.zeros(len(units), bool)
+    members: dict[tuple[str, str], list[int]] = {}
+    for i, unit in enumerate(units):
+        members.setdefault(unit, []).append(i)
     places = [np.repeat(np.arange(len(classes)), [sex.get(name, 2) for name in classes]) for sex in SEXES]
-    for person in np.unique(names):
-        own = np.flatnonzero(names == person)
-        if len(own) != WHOLE:
+    for (_, cell), own in members.items():
+        if len(own) > WHOLE or (not cell and len(own) < WHOLE):
             continue
         best = max((_filled(logs[own], place) for place in places), key=lambda pair: pair[0])
         found[own], hit[own] = best[1], True
@@ -33,6 +41,6 @@ def dealt(logs: np.ndarray, persons: Sequence[str], classes: tuple[str, ...]) ->
 
 
 def _filled(logs: np.ndarray, places: np.ndarray) -> tuple[float, np.ndarray]:
-    """The logarithm of the probability of the likeliest way to fill places, one a row, and the type of each row."""
+    """The logarithm of the probability of the likeliest places of the rows, one each, and the type of each row."""
     rows, taken = linear_sum_assignment(logs[:, places], maximize=True)  # rows are in order
     return float(logs[:, places][rows, taken].sum()), places[taken]

@@ -32,6 +32,7 @@ class Listing:
     labels: list[str] = field(default_factory=list)  # class names
     patients: list[str] | None = None
     parts: list[str] | None = None  # as written; `settled` makes them train, val, test
+    metaphases: list[str] | None = None  # of chromosomes; '' where one is not known
     columns: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # what may be otherwise than it was read

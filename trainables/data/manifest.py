@@ -15,7 +15,7 @@ from trainables.data.folder_rows import other_classes, row_an_image
 from trainables.data.listing import Listing
 from trainables.data.matched import matched
 from trainables.data.slides import tied_by_slide
-from trainables.data.table import KNOWN, PATIENT_HEADS, SPLIT_WORDS, TableError, heads, read_cells
+from trainables.data.table import KNOWN, METAPHASES, PATIENT_HEADS, SPLIT_WORDS, TableError, heads, read_cells
 from trainables.data.words import class_order, count, few, is_missing, part_in, part_of, same, shown, them
 
 DOUBTS = re.compile(  # what says that a line does not count, or that its label is another one
@@ -93,8 +93,13 @@ def from_manifest(folder: Path, tables: Sequence[str], found: Sequence[str], gro
         listing.parts = [entry["split"] for _, entry in kept]
         of = "the names of the tables" if len(tables) > 1 else f"its column {rows[0][columns.index('split')].strip()}"
         listing.levels.append(f"part: {of}")
+    cells = [column for column in columns if METAPHASES.fullmatch(same(column)) and column != group]
+    if len(cells) == 1 and not all(is_missing(entry[cells[0]]) for _, entry in kept):
+        listing.metaphases = ["" if is_missing(entry[cells[0]]) else same(entry[cells[0]]) for _, entry in kept]
+        listing.levels.append(f"metaphase: its column {cells[0]}")
     said_by_folders(title, group, listing)
     unused = [column for column in columns if column and column not in ("file", "label", "split")]
+    read = ("patient", group, *(cells if listing.metaphases is not None else ()))
     named = any(same(column) in PATIENT_HEADS for column in unused)  # of several, which are a fault
     unknown = group not in columns and listing.patients is None
     between = {column: [entry[column] for _, entry in kept] for column in unused}
@@ -105,7 +110,7 @@ def from_manifest(folder: Path, tables: Sequence[str], found: Sequence[str], gro
             f"{title} has no column {group}, so that a split may part a patient; "
             f"if one of its other columns ({few(unused)}) names the patient, call it {group}"
         )
-    elif others := [column for column in unused if column not in ("patient", group)]:
+    elif others := [column for column in unused if column not in read]:
         listing.notes.append(f"{title}: columns that are not read: {few(others)}")
     if doubts := [column for column in unused if DOUBTS.fullmatch(same(column))]:
         listing.warnings.append(

@@ -69,6 +69,7 @@ class Pack:
     ties: tuple[tuple[int, int], ...] = ()  # pairs that show the same thing: a split keeps them on one side
     parts: tuple[str, ...] | None = None  # train, val or test of each image, where the data come with a split
     masks: Masks | None = None  # None where no outline is known
+    metaphases: tuple[str, ...] | None = None  # of chromosomes, within a patient; '' where one is not known, None where none is
     copy_of: str = ""  # hash of the set whose images these are, image by image, seen otherwise; '' of a set of its own
 
     def __len__(self) -> int:
@@ -91,8 +92,8 @@ def make_pack(
     parts: Sequence[str] | None = None,
     masks: Masks | None = None,
 ) -> Pack:
-    """Pack with its hash: sha256 over shape, classes, labels, patients, files, the parts of a given split, masks, and pixels. Notes and
-    areas are not part of it."""
+    """Pack with its hash: sha256 over shape, classes, labels, patients, files, the parts of a given split, masks, and pixels. Notes,
+    areas and metaphases are not part of it."""
     labels = np.asarray(labels, dtype=np.int64)
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise ValueError(f"images must be uint8 of shape (N, S, S) or (N, S, S, 3), got {images.dtype} {images.shape}")
@@ -148,6 +149,7 @@ def save_pack(pack: Pack, folder: str | Path) -> Path:
                 "areas": pack.areas.tolist(),
                 "ties": pack.ties,
                 "parts": pack.parts,
+                "metaphases": pack.metaphases,
                 "mask_sizes": None if pack.masks is None else pack.masks.sizes.tolist(),
                 "copy_of": pack.copy_of,
             }
@@ -215,6 +217,7 @@ def load_pack(folder: str | Path, verify: bool = False) -> Pack:
         tuple((int(i), int(j)) for i, j in about["ties"]),
         parts=None if about.get("parts") is None else tuple(about["parts"]),  # sets packed before these were kept have none
         masks=masks,
+        metaphases=None if about.get("metaphases") is None else tuple(about["metaphases"]),
         copy_of=about.get("copy_of", ""),
     )
     if (

@@ -249,6 +249,7 @@ def read_folder(
     if faults:
         raise RequestError(*faults)
     pack = make_pack(images, labels, order, listing.names, listing.patients, areas, [*said, *notes], parts)
+    pack = replace(pack, metaphases=None if listing.metaphases is None else tuple(listing.metaphases))
     if torn := torn_copies(pack):
         raise RequestError(*torn)
     if classes is not None:

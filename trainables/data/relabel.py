@@ -127,4 +127,5 @@ def _with(pack: Pack, labels: np.ndarray) -> Pack:
         None if pack.patients is None else [pack.patients[i] for i in kept], pack.areas[kept],
         parts=None if pack.parts is None else [pack.parts[i] for i in kept], masks=masks,
     )  # fmt: skip
-    return replace(made, ties=tuple((place[i], place[j]) for i, j in pack.ties if i in place and j in place))
+    cells = None if pack.metaphases is None else tuple(pack.metaphases[i] for i in kept)
+    return replace(made, metaphases=cells, ties=tuple((place[i], place[j]) for i, j in pack.ties if i in place and j in place))
