@@ -67,12 +67,12 @@ def inside(toy, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def finished(toy, toy_pack, tmp_path_factory):
-    """A study that has ended: two tables, a search, one seed."""
+    """A study of a network of timm's that has ended: a table, a search, one seed."""
     import torch
-    from driving import Bench
+    from driving import TIMM, Bench
 
     torch.set_num_threads(1)
-    bench = Bench(toy, tmp_path_factory.mktemp("finished"), toy_pack, trials=2, repeats=1, tables=["1"])
+    bench = Bench(toy, tmp_path_factory.mktemp("finished"), toy_pack, **TIMM)
     _, director = bench.open()
     bench.finish(director)
     assert director.complete()
@@ -85,7 +85,7 @@ def exported(finished, tmp_path, toy, toy_pack):
     """A copy of it, and a function that exports its best run."""
     import shutil
 
-    from driving import Bench
+    from driving import TIMM, Bench
 
     import analysis
     from search import export as exporting
@@ -93,7 +93,7 @@ def exported(finished, tmp_path, toy, toy_pack):
 
     folder = tmp_path / "study"
     shutil.copytree(finished, folder)
-    bench = Bench(toy, folder, toy_pack, trials=2, repeats=1, tables=["1"])
+    bench = Bench(toy, folder, toy_pack, **TIMM)
 
     def make(change=lambda record: None):
         ledger, _ = bench.open()

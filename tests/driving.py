@@ -24,6 +24,7 @@ from trainables.parts.execution import MODEL, execute, parameters_of
 
 ROOT = Path(__file__).parent.parent
 TOY = Path(__file__).parent / "toy"
+TIMM = {"trials": 2, "repeats": 1, "tables": ["1"], "overrides": {"network": "test_resnet"}}  # the request of `finished`
 QUIET = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "200"}
 
 
@@ -221,5 +222,7 @@ class Inside:
             ending = {"end": "stopped", "message": str(fault)}
         except RequestError as fault:
             ending = {"end": "failed", "kind": "request", "message": str(fault)}
+        except MemoryError as fault:
+            ending = {"end": "failed", "kind": "out_of_memory", "message": str(fault)}
         with suppress(StopIteration):
             report(ending | END)

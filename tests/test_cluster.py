@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -597,20 +597,24 @@ def search(*words: str, **more: str) -> subprocess.Popen[str]:
 SMALL = ["--set", "pretrain_epochs=1", "--set", "finetune_epochs=1", "--repeats", "1", "--tables", "2"]
 
 
-def refused(*words: str) -> str:
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """The one line of a request that is refused, with status 2 and no traceback."""
-    process = search(*SMALL, "--trials", "0", "--arms", "Scratch", *words)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2, errors
-    assert "Traceback" not in errors
-    lines = errors.strip().splitlines()
-    assert len(lines) == 1, errors
-    return lines[0]
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def line(*words: str) -> str:
+        from search import cli
+
+        assert cli.main(["supcam", *SMALL, "--trials", "0", "--arms", "Scratch", *words]) == 2
+        (told,) = capsys.readouterr().err.strip().splitlines()
+        return told
+
+    return line
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answers", [False, True])
-def test_an_address_without_a_cluster_is_refused_at_once(tmp_path: Path, answers: bool) -> None:
+def test_an_address_without_a_cluster_is_refused_at_once(tmp_path: Path, refused: Callable[..., str], answers: bool) -> None:
     with socket.socket() as port:  # bound, and so nobody else's; answers, if it listens, without saying a word
         port.bind(("127.0.0.1", 0))
         if answers:
@@ -619,9 +623,8 @@ def test_an_address_without_a_cluster_is_refused_at_once(tmp_path: Path, answers
     assert "no Ray cluster answers there within 5 s" in line
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("address", ["nonsense", "ray://127.0.0.1:10001"])
-def test_an_address_of_another_form_is_refused_with_the_forms_there_are(tmp_path: Path, address: str) -> None:
+def test_an_address_of_another_form_is_refused_with_the_forms_there_are(tmp_path: Path, refused: Callable[..., str], address: str) -> None:
     line = refused("--address", address, "--storage", str(tmp_path))
     assert line.startswith(f"search: --address {address}: ") and "HOST:PORT" in line
 

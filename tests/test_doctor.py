@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import ROOT, Shell
+from driving import ROOT, Inside, Shell
 from test_machine_faults import Command, Machines, command, hurry, records, start, token
 
 __all__ = ["command", "start", "token"]  # fixtures
@@ -159,8 +159,8 @@ def test_a_study_of_which_no_machine_is_sound_is_refused_with_each_reason(
     assert line.startswith("search: ") and "here 9.9" in line and "install what constraints.txt says" in line
 
 
-def test_a_wait_for_what_is_not_wanted_or_cannot_come_is_refused(shell: Shell) -> None:
-    done = shell("toy", "--wait-for", "200", "--gpus-per-run", "0", "--storage", "s")
-    assert done.returncode == 2 and "--wait-for 200 waits for machines of the cluster at --address" in done.stderr
+def test_a_wait_for_what_is_not_wanted_or_cannot_come_is_refused(shell: Shell, inside: Inside, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inside("--wait-for", "200", "--gpus-per-run", "0") == 2
+    assert "--wait-for 200 waits for machines of the cluster at --address" in capsys.readouterr().err
     done = shell("toy", "--wait-for", "200", "--storage", "s")
     assert done.returncode == 2 and "--wait-for 200 must not be above this machine's " in done.stderr

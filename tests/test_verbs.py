@@ -163,7 +163,7 @@ def test_a_procedure_is_described_on_one_page_with_the_units_of_its_settings(say
     assert all(word in out for word in ("radians, added to the angle", "margin.self", "0.003:0.3, log", "P = 400", "--preset paper"))
     page = json.loads(say("describe", "supcam", "--json")[1])
     assert all(one["about"] for one in page["settings"] if one["name"] not in ("finetune_epochs", "rate_drop", "label_smoothing"))
-    assert [table["number"] for table in page["tables"]] == ["1", "2", "3", "4", "5", "6", "S1", "S2", "S3", "F", "S4", "S5"]
+    assert [table["number"] for table in page["tables"]] == ["1", "2", "3", "4", "5", "6", "S1", "S2", "S3", "F", "S4", "S5", "S6"]
 
 
 def test_a_plan_is_a_verb_too_and_a_program_may_read_it(inside, say):
@@ -273,6 +273,15 @@ def test_what_another_command_changed_before_the_study_was_ours_is_not_undone(in
     assert inside(*words, "1") == 0
     study = json.loads((inside.study / "study.json").read_text())
     assert [table["number"] for table in study["tables"]] == ["1", "2"]
+
+
+def test_a_study_in_which_every_run_failed_ends_with_status_1_says_why_and_trains_nothing_again(inside, capsys):
+    words = ("--repeats", "1", "--trials", "0", "--tables", "1", "--arms", "plain,slow", "--set", "trouble=memory")
+    assert inside(*words) == 1
+    said = capsys.readouterr().err
+    assert "none of 2 runs completed" in said and "no room for 3 toys" in said and not (inside.study / "best").exists()
+    tried = len(inside.trained)
+    assert inside(*words) == 1 and len(inside.trained) == tried
 
 
 def test_what_ended_a_command_is_its_last_sentence_and_stands_in_show_until_the_next_one_begins(inside, say, monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.data.alone import image_settings
@@ -31,6 +31,7 @@ from trainables.parts.randomness import derive_seed, generator
 @dataclass(frozen=True)
 class ToyConfig:
     form: str = "plain"  # plain | bent
+    network: str = "own"  # of two layers, whose import and building cost nothing | test_resnet, timm's
     bend: float = 0.2  # of a bent loss
     rate: float = 0.02
     warm_epochs: int = 3
@@ -71,7 +72,7 @@ class Fit(Task):
     def __init__(self, config: ToyConfig, setting: Setting, name: str) -> None:
         super().__init__()
         self.config, self.setting, self.name = config, setting, name
-        model = create_backbone("test_resnet", channels=1, classes=2, weights="random", seed=derive_seed(setting.seed, "toy"))
+        model = build(config.network, derive_seed(setting.seed, "toy"))
         if setting.previous is not None:
             model.load_state_dict(dict(setting.previous))
         self.model = setting.workers.synchronise(model)
@@ -133,15 +134,31 @@ def see(pack: Pack, chosen: np.ndarray) -> Tensor:
     return standardise(torch.from_numpy(pack.images[chosen]).float()[:, None] / 255)
 
 
-def logits_of(tensors: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
-    model = create_backbone("test_resnet", channels=1, classes=2, weights="random", seed=0)
+def build(network: str, seed: int = 0) -> nn.Module:
+    if network != "own":
+        return create_backbone(network, channels=1, classes=2, weights="random", seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = (
+            nn.Conv2d(1, 8, 3, stride=2, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 2),
+        )
+        return nn.Sequential(*layers)
+
+
+def logits_of(config: ToyConfig, tensors: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+    model = build(config.network)
     model.load_state_dict(dict(tensors))
     with torch.no_grad():
         return model.eval()(pixels)
 
 
 def evaluate(config: Any, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.ndarray, device: torch.device) -> Evaluation:
-    logits = logits_of(tensors, see(pack, chosen))
+    logits = logits_of(config, tensors, see(pack, chosen))
     labels = pack.labels[chosen]
     confusion = confusion_matrix(labels, logits.argmax(1).numpy(), 2)
     said = {"index": chosen.tolist(), "label": labels.tolist(), "probability": prediction_rows(logits)}
@@ -150,7 +167,7 @@ def evaluate(config: Any, tensors: Mapping[str, Tensor], pack: Pack, chosen: np.
 
 def predict(config: Any, tensors: Mapping[str, Tensor], images: np.ndarray, classes: tuple[str, ...], device: Any) -> dict[str, list[Any]]:
     seen = standardise(torch.from_numpy(images).float()[:, None] / 255)
-    return {"prediction": [classes[index] for index in logits_of(tensors, seen).argmax(1)]}
+    return {"prediction": [classes[index] for index in logits_of(config, tensors, seen).argmax(1)]}
 
 
 def read(folder: Path, config: ToyConfig, classes: tuple[str, ...] | None = None) -> Pack:
@@ -170,10 +187,12 @@ def synthesize(config: ToyConfig, *, images: int, seed: int) -> Pack:
     return make_pack(pixels, labels, ("dark", "bright"), names, None, np.full((images, 2), 256.0))
 
 
-def timm_settings(config: ToyConfig, classes: tuple[str, ...]) -> dict[str, Any]:
+def timm_settings(config: ToyConfig, classes: tuple[str, ...]) -> dict[str, Any] | None:
+    if config.network == "own":
+        return None
     settings = {"input_size": [1, 16, 16], "mean": [GRAY_MEAN], "std": [GRAY_STD], "num_classes": 2, "label_names": list(classes)}
     return {
-        "architecture": "test_resnet",
+        "architecture": config.network,
         "num_classes": 2,
         "model_args": {"in_chans": 1},
         "pretrained_cfg": settings | {"custom_load": False},
@@ -181,7 +200,7 @@ def timm_settings(config: ToyConfig, classes: tuple[str, ...]) -> dict[str, Any]
     }
 
 
-WARM = ("rate", "warm_epochs", "batch", "pause")
+WARM = ("network", "rate", "warm_epochs", "batch", "pause")
 PROCEDURE = Procedure(
     name="toy",
     config=ToyConfig,
