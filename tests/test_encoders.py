@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from trainables.parts import encoders
-from trainables.parts.encoders import Encoder, create_backbone, key_encoder_of, move_towards, standardise
+from trainables.parts.encoders import Encoder, create_backbone, key_encoder_of, move_towards, standardise, without_memory
 from trainables.parts.errors import RequestError, WeightsUnreachable
 
 TINY = "test_resnet"
@@ -171,3 +171,13 @@ def test_gray_levels_are_standardised_by_the_mean_over_imagenets_channels():
     level = torch.tensor([0.0, 0.5, 1.0])
     wanted = (level - sum(config["mean"]) / 3) / (sum(config["std"]) / 3)
     assert torch.allclose(standardise(level.view(3, 1, 1, 1)).flatten(), wanted, atol=1e-4)
+
+
+def test_a_network_without_memory_has_the_names_and_shapes_of_one_and_what_has_memory_is_filled_there():
+    with without_memory():
+        bare = create_backbone("test_vit", channels=1, classes=2, weights="random", seed=0)
+        filled = torch.zeros(2, device="cpu").fill_(3.0)
+    real = create_backbone("test_vit", channels=1, classes=2, weights="random", seed=0)
+    shapes = {name: tensor.shape for name, tensor in real.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in bare.state_dict().items()} == shapes and all(p.is_meta for p in bare.parameters())
+    assert filled.tolist() == [3.0, 3.0]

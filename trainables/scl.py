@@ -37,6 +37,7 @@ from trainables.parts.encoders import (
     standardise,
     start_faults,
     statistics_of,
+    without_memory,
 )
 from trainables.parts.errors import RequestError
 from trainables.parts.evaluation import auc_macro, classification_metrics, confusion_matrix
@@ -198,8 +199,9 @@ def faults(config: SclConfig, pack: Pack | None = None, parts: Mapping[str, np.n
 def _network_faults(backbone: str, input_size: int) -> tuple[str, ...]:
     """Whether the embedding can be folded into the backbone's classifier and images of this size pass; without memory for weights."""
     try:
-        with torch.device("meta"), torch.no_grad():
+        with without_memory():
             model = create_backbone(backbone, channels=1, classes=2, weights="random", seed=0, input_size=input_size).eval()
+        with torch.device("meta"), torch.no_grad():
             if _classifier_name(model) is None:
                 return (
                     f"backbone must end in one linear classifier, which {backbone} does not; "
@@ -593,7 +595,7 @@ def artefacts(
 
 def _embedding_layer(config: SclConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """The network that gives E, the layer that does as its classifier; None where the tensors lack it, being those of an export."""
-    with torch.device("meta"):
+    with without_memory():
         name = _classifier_name(
             create_backbone(config.backbone, channels=1, classes=2, weights="random", seed=0, input_size=config.input_size)
         )

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from trainables.parts.errors import RequestError, WeightsUnreachable
 from trainables.parts.numbers import constant
@@ -39,6 +40,28 @@ COLOUR_MEAN, COLOUR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageN
 BUILDING = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError)  # of timm, for a size that it does not take
 GRAY_MEAN, GRAY_STD = 0.449, 0.226  # mean over channels of ImageNet's
 AS_THEY_ARE = torch.tensor([[0.0], [1.0]])  # (2, 1), for `expect`: of a network that was trained on gray images in 0..1
+
+
+class _Unfilled(TorchFunctionMode):
+    """Fills no tensor that has no memory: what timm draws into a ViT-L there costs ten times its building."""
+
+    FILLS = {"uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "fill_", "zero_"} | {
+        "erfinv_", "mul_", "add_", "clamp_",  # of which timm makes its own
+    }  # fmt: skip
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in self.FILLS:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """What is built here has shapes and no values."""
+    with torch.device("meta"), _Unfilled():
+        yield
 
 
 def _hub_answers() -> bool:
@@ -97,7 +120,7 @@ def _file_faults(backbone: str, weights: str, channels: int, input_size: int | N
         return ()
     offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with without_memory(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter", category=UserWarning)
             build = functools.partial(create_backbone, backbone, channels=channels, classes=0, seed=0, input_size=input_size)
             try:
