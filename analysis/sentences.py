@@ -81,13 +81,13 @@ _BOUND = re.compile(
     r"|exceed\w*|surpass\w*|reach\w*)(?:\s+(?:about|an?|the|value|of))*[\s{$+]*$",
     re.I,
 )
-_SEEDS = r"(?:(?:of|one|the|our|its|\d+|two|three|four|five|six|seven|eight|nine|ten|random|single)\s+)*(?:seed|run|repetition|repeat|replicate)s?\b"
+SEEDS = r"(?:(?:of|one|the|our|its|\d+|two|three|four|five|six|seven|eight|nine|ten|random|single)\s+)*(?:seed|run|repetition|repeat|replicate)s?\b"
 NEVER_IS = re.compile(
-    rf"\b(?:never|not\s+once|(?:no|none|neither)\s+{_SEEDS}|(?P<weak>(?:(?:do|does|did)\s+not|doesn't|don't|didn't|without|cannot)\s+"
+    rf"\b(?:never|not\s+once|(?:no|none|neither)\s+{SEEDS}|(?P<weak>(?:(?:do|does|did)\s+not|doesn't|don't|didn't|without|cannot)\s+"
     r"(?:fall|drop|go|sink|dip|get|ris|exceed|surpass)\w*))",
     re.I,
 )
-EVERY_SEED = re.compile(rf"\b(?:always|invariably|(?:every|each|any|(?<!over )(?<!across )(?<!of )all)\s+{_SEEDS})", re.I)
+EVERY_SEED = re.compile(rf"\b(?:always|invariably|(?:every|each|any|(?<!over )(?<!across )(?<!of )all)\s+{SEEDS})", re.I)
 _END = re.compile(
     r"(?<!\bvs)(?<!\bal)(?<!\bcf)(?<!\bFig)(?<!\bapprox)(?<!\be\.g)(?<!\bi\.e)[.!?][\s~]+(?=[A-Z\\$])|\n\s*\n|\\\\|\\item\b|\\tabularnewline\b"
 )
@@ -280,8 +280,28 @@ class Sentence:
         return bool(re.search(r"\blos(?:es?|t|ing|s)\b|\b(?:drop|fall|decreas)\w*\s+(?:by\s+)?(?:more|less)\s+than", self.before, re.I))
 
     @property
+    def of_seed(self) -> tuple[str, int]:
+        """`ends` where the numbers are said to be those of the least and the best seed, `highest` or `lowest` of one of them, `any` of single seeds,
+        '' of none; and the seed that is named, -1 for none."""
+        clause = f"{re.split('[;:]', self.before)[-1]} 0 {re.split('[;:]', self.after)[0]}"
+        named = {int(found) for found in re.findall(r"\bseed\s+(\d+)\b", clause, re.I)}
+        one = re.search(
+            r"\b(?:(?P<high>best|highest)|(?P<low>worst|lowest|poorest)|single|individual|each|every)\s+(?:seed|run)s?\b", clause, re.I
+        )
+        if named or one:
+            return "any" if one is None else "highest" if one["high"] else "lowest" if one["low"] else "any", named.pop() if len(
+                named
+            ) == 1 else -1
+        return "ends" if re.search(r"\b(?:rang\w+|var(?:y|ies|ied)|between|lies?|lay)\b.*\b(?:seed|run)s\b", clause, re.I) else "", -1
+
+    @property
     def of_mean(self) -> bool:
         return bool(re.search(r"\b(?:mean|average)s?\b", self.whole, re.I))
+
+    @property
+    def of_size(self) -> bool:
+        """Whether it speaks of how large images or objects are."""
+        return bool(re.search(r"\b(?:sizes?|areas?)\b", self.whole, re.I))
 
     @property
     def of_level(self) -> bool:

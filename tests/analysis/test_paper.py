@@ -302,6 +302,23 @@ LIES = [
     r"MoCo never loses more than 2.04 points.",
     r"MoCo + SupCon always outperforms training from scratch.",
     r"MoCo + SupCon never falls below training from scratch.",
+    r"Across all seeds MoCo + SupCon outperforms training from scratch.",
+    r"MoCo + SupCon consistently outperforms training from scratch.",
+    r"All arms outperform training from scratch.",
+    r"MoCo + SupCon + CatVar achieves the highest accuracy.",
+    r"MoCo + SupCon is the worst arm.",
+    r"The best accuracy is reached by training from scratch.",
+    r"Training from scratch performs best.",
+    r"The error of MoCo is twice that of training from scratch.",
+    r"MoCo + SupCon + CatVar halves the error of MoCo.",
+    r"MoCo + SupCon + CatVar is 1.5 times as good as MoCo.",
+    r"MoCo + SupCon + CatVar + self-margin doubles the gain of MoCo + SupCon + CatVar.",
+    r"The test set has 420 images.",
+    r"We trained on 181 images of 60 patients.",
+    r"With seed 1 MoCo reaches 77.22 \%.",
+    r"The worst seed of MoCo reaches 77.22 \%.",
+    r"MoCo lies between 76.11 and 77.22 \% over the seeds.",
+    r"MoCo reaches 77.22 \% over 3 seeds.",
 ]
 TRUTHS = [
     r"The gains over training from scratch were $-2.04$ (MoCo), $+0.19$ (MoCo + SupCon) and $+8.89$ points (MoCo + SupCon + CatVar).",
@@ -343,6 +360,13 @@ TRUTHS = [
     r"MoCo never loses more than 8.89 points.",
     r"MoCo + SupCon + CatVar never falls below training from scratch.",
     r"Averaged over all 3 seeds, MoCo + SupCon is better than training from scratch.",
+    r"MoCo + SupCon + CatVar + self-margin achieves the highest mean accuracy and performs best.",
+    r"The lowest accuracy is that of MoCo; of MoCo and MoCo + SupCon, MoCo + SupCon has the best accuracy.",
+    r"MoCo + SupCon + CatVar nearly halves the error of MoCo + SupCon + CatVar + self-margin in no way; MoCo is not twice as good as training from scratch.",
+    r"The error of MoCo is twice that of MoCo + SupCon + CatVar + self-margin.",
+    r"Across all seeds MoCo + SupCon + CatVar outperforms training from scratch, which is undecided.",
+    r"MoCo ranges from 67.22 \% to 77.22 \% over the seeds; its best seed reaches 77.22 \%.",
+    r"The test set has 180 images; twice as many epochs were given to MoCo as to training from scratch.",
 ]
 
 
