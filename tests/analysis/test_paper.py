@@ -529,6 +529,24 @@ def test_every_number_of_the_methods_is_one_of_the_study(folder):
     assert "images" not in bare and "Software:" not in bare and "nan" not in bare, "what is not known is not said"
 
 
+def test_what_was_asked_for_and_never_done_is_not_said_to_have_been_done(folder):
+    asked, records = copy.deepcopy(ASKED), copy.deepcopy(RECORDS)
+    asked["space"]["margin"]["when"] = {"form": ["none of them"]}
+    for record in records:
+        record["params"]["weights"] = "random" if record["status"] == "completed" else "imagenet"
+    study = analysis.load(fake.write(folder.parent / "undone", asked, records))
+    known = methods.answers(study)
+    assert known["start"] == "Initial weights: random.", "the runs with others failed"
+    assert "margin 0.05" not in known["search"] and "temperature 0.02" in known["search"], "no trial was asked for a margin"
+    for number, arms in (("2", 5), ("5", 1)):
+        assert known["performance"].count(f"in table {number}: ") == arms, (
+            "of a table without the winner every arm, not the best of the test part"
+        )
+    assert "was run with 3 seeds" in known["repeats"]
+    fewer = analysis.load(fake.write(folder.parent / "fewer", asked, [r for r in records if not (r["trial"] is None and r["seed"] == 2)]))
+    assert "is asked for with 3 seeds" in methods.answers(fewer)["repeats"]
+
+
 def test_a_patient_in_two_parts_is_said_and_disjoint_parts_are_not_claimed(folder, tmp_path):
     study = shutil.copytree(folder, tmp_path / "study")
     text = (study / "splits/60-10-30.csv").read_text().splitlines()
