@@ -120,7 +120,7 @@ def _differences(first: Study, row: Row, second: Study, other: Row) -> tuple[str
     both = all(len(rows) for rows in runs)
     named = (
         ("data", _data_hash(first) != _data_hash(second)),
-        ("split", row.split != other.split),
+        ("split", both and row.split != other.split),
         (f"settings ({', '.join(settings)})", bool(settings)),
         ("code", both and codes[0] != codes[1]),
         ("versions", both and versions[0] != versions[1]),
