@@ -25,7 +25,7 @@ from analysis.headline import above, changed, headline, other_card
 from analysis.numbers import interval, number
 from analysis.pretext import pretexts
 from analysis.standing import baselines, size_baseline, standing
-from analysis.study import STATUSES, Study, mapping, plural, without_folders
+from analysis.study import STATUSES, Study, mapping, plural, whole, without_folders
 from analysis.summary import Summary, of_external, phrase, title
 
 HERE = Path(__file__).parent / "page"
@@ -291,9 +291,10 @@ def _copies(study: Study) -> tuple[str, ...]:
     parts = [f"{name}: {100 * part:.0f} %" for name, part in same.items() if isinstance(part, float)]
     of = mapping(told.get("copies_of")) if isinstance(told, Mapping) else {}
     count = f" ({plural(of['images'], 'image')}, each in every form)" if isinstance(of.get("images"), int) else ""
+    small = f" brought to {of['packed']} x {of['packed']} px before, since their files were not at hand" if whole(of.get("packed")) else ""
     what = of.get("keep", "class")
     return (
-        (f"Copies of test images{count} to which the exported model gives the {what} of the image itself: {'; '.join(parts)}.",)
+        (f"Copies of test images{small}{count} to which the exported model gives the {what} of the image itself: {'; '.join(parts)}.",)
         if parts
         else ()
     )
