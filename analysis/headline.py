@@ -61,8 +61,10 @@ def headline(study: Study) -> Headline | None:
     words = _chosen(study, winner, float(values.mean())) if metric == tested else "Not tested yet: a validation score flatters"
     over, against, gained, comparisons = _gain(study, winner, metric, mine, crossed)
     broke = _broke(study, {winner.name: winner.config_hash} | ({over: against} if over else {}))
+    matrix = study.confusion(winner.keys[:1], "test") if metric == tested else None
+    images = "" if matrix is None or level.unit == "images" else f"{',' if level.cases > 1 else ';'} {matrix.sum():,.0f} images"
     return Headline(
-        metric, *mean_std(values), len(mine), ends, rests_on(level), over, gained.value if gained else math.nan,
+        metric, *mean_std(values), len(mine), ends, rests_on(level) + images, over, gained.value if gained else math.nan,
         clip_gain(metric, gained.interval(comparisons)) if gained and not broke else NONE, f"{'simultaneous ' if comparisons > 1 else ''}95 % interval",
         gained.seeds if gained else 0, broke, words,
     )  # fmt: skip

@@ -269,7 +269,8 @@ def _statistics(study: Study) -> str:
     words = f"95 % intervals over {' or '.join(over)}"
     if any(" and " in one for one in over):
         words += " (both random: pseudo-values of Dorfman, Berbaum and Metz in Obuchowski and Rockette's model)"
-    return f"{words}; differences to a table's baseline arm are paired by seed, and their intervals hold together (Bonferroni)."
+    together = ", and those of one table hold together (Bonferroni)" if (results["comparisons"] > 1).any() else ""
+    return f"{words}; differences to a table's baseline arm are paired by seed{together}."
 
 
 def _performance(study: Study) -> str:

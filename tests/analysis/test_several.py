@@ -217,7 +217,9 @@ def test_other_settings_seeds_and_versions_stand_in_the_title_and_beside_the_row
     assert head.endswith("different settings, versions, seeds")
     rows = list(csv.DictReader((tmp_path / "out/comparison.csv").read_text(encoding="utf-8").splitlines()))
     differs = {r["arm"]: r["differs"] for r in rows}
-    assert differs["MoCo"] == "settings (queue_size); versions; seeds" and differs["m = 0.1"] == "", "an arm without a run has no other split"
+    assert differs["MoCo"] == "settings (queue_size); versions; seeds" and differs["m = 0.1"] == "", (
+        "an arm without a run has no other split"
+    )
 
 
 def test_equal_studies_are_said_to_be_equal_and_two_procedures_are_refused(tmp_path, capsys):
