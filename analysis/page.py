@@ -67,6 +67,7 @@ def script(*names: str) -> str:
     return "".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in names)
 
 
+_BESIDE = 7  # metrics, +- included, that stand side by side at 1,280 pixels
 _LONG = 80  # characters of a name; what is longer is shown by its ends, and whole at the pointer
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+(?:[^A-Za-z<]*[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+)*")
 
@@ -196,13 +197,17 @@ def context(study: Study, price_per_hour: float | None, light: bool) -> dict[str
 
 
 def column_groups(summary: Summary) -> list[tuple[str, tuple[str, ...]]]:
-    """The metrics of a table by the set that they are of, whose name stands first: '' for the study's own. Each is a table of its own, for
-    all of them side by side do not fit a page."""
+    """The metrics of a table by the set that they are of, whose name stands first: '' for the study's own. Each is a table of its own, and several
+    of about one width where it has more than `_BESIDE`, for all of them side by side do not fit a page."""
     groups: dict[str, tuple[str, ...]] = {}
     for metric in summary.table.metrics:
         external = of_external(metric)
         groups[external[0] if external else ""] = (*groups.get(external[0] if external else "", ()), metric)
-    return list(groups.items())
+    out = []
+    for name, metrics in groups.items():
+        width = -(-len(metrics) // -(-len(metrics) // _BESIDE))
+        out += [(name, metrics[first : first + width]) for first in range(0, len(metrics), width)]
+    return out
 
 
 def lone(summary: Summary) -> bool:
