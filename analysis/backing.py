@@ -323,7 +323,7 @@ def _is_end(typed: Typed, value: float, twin: float) -> bool:
         return False
     if typed.others and not typed.said.in_table:
         return any(_rounds_to(other, twin) and first == (value <= twin) for other, first in typed.others)
-    return typed.said.of_end or typed.said.in_table
+    return bool(typed.said.of_end or typed.said.in_table)
 
 
 def _rounds_to(text: str, value: float) -> bool:

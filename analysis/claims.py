@@ -136,8 +136,10 @@ def _price(study: Study, keys: Iterable[str], more: int) -> str:
     runs = study.usable[study.usable["key"].isin(list(keys)) & (study.usable["status"] == "completed")]
     gpu = runs["gpu_seconds"].fillna(0).sum() > 0
     hours = more * float(runs["gpu_seconds" if gpu else "seconds"].mean()) / 3600
-    of = f"{'GPU' if gpu else 'worker'}-{'hours' if hours >= 1 else 'minutes'}"
-    return "" if math.isnan(hours) else f": {hours:.1f} {of}" if hours >= 1 else f": {60 * hours:.0f} {of}"
+    of = "GPU" if gpu else "worker"
+    return (
+        "" if math.isnan(hours) else f": {hours:.1f} {of}-hours" if hours >= 1 else f": {plural(max(1, round(60 * hours)), f'{of}-minute')}"
+    )
 
 
 def failure_rate(counts: Mapping[str, int]) -> str:

@@ -352,4 +352,6 @@ def test_metrics_of_an_external_set_are_a_table_of_their_own():
     summary = SimpleNamespace(table=SimpleNamespace(metrics=metrics))
     assert page.column_groups(summary) == [("", metrics[:2]), ("far_off", metrics[2:])]
     ten = tuple(f"test_{letter}" for letter in "abcdefghij")
-    assert page.column_groups(SimpleNamespace(table=SimpleNamespace(metrics=ten))) == [("", ten[:5]), ("", ten[5:])], "ten do not fit a page"
+    assert page.column_groups(SimpleNamespace(table=SimpleNamespace(metrics=ten))) == [("", ten[:5]), ("", ten[5:])], (
+        "ten do not fit a page"
+    )
