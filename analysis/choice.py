@@ -87,7 +87,7 @@ def best(study: Study) -> Best | None:
     if most >= len(wanted):
         words += f" over {plural(len(wanted), 'seed')}, among {among} with every seed completed"
     else:
-        words += f" over {plural(most, 'seed')}, among {among} with as many, since none has all {len(wanted)} completed"
+        words += f" over {plural(most, 'seed')}, among {among} with as many, since none has all {len(wanted)} seeds completed"
     trial = _first_trial(runs)
     name, kind = _name(study, config_hash, trial)
     top = runs.sort_values([metric, "seed"], ascending=[not study.maximize, True]).iloc[0]

@@ -44,13 +44,14 @@ _SCALARS = (
     "gpu_seconds",
     "paid_seconds",
     "peak_memory_bytes",
+    "interruptions",
     "started",
     "ended",
     "worker",
     "checkpoint",
 )
 _TEXTS = ("study", "procedure", "data_hash", "commit", "device", "started", "ended", "worker", "checkpoint")
-_NUMBERS = ("seconds", "gpu_seconds", "paid_seconds", "peak_memory_bytes")
+_NUMBERS = ("seconds", "gpu_seconds", "paid_seconds", "peak_memory_bytes", "interruptions")
 _SHARED = ("study", "procedure", "status", "data_hash", "commit", "device", "worker", "reason", "codes", "versions")
 _BULKY = ("arms", "stages_reused", "stage_seconds", "stage_hashes")
 
