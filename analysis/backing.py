@@ -13,6 +13,7 @@ from analysis import methods, sentences
 from analysis.claims import WORTH
 from analysis.headline import headline
 from analysis.numbers import number
+from analysis.standing import baselines
 from analysis.study import Study, finite, mapping
 from analysis.summary import title
 from analysis.typed import Typed
@@ -64,9 +65,9 @@ def names_of(study: Study) -> Names:
         if len(hashes[name]) == 1 and config_hash:
             first.setdefault(config_hash, name)
     same = {name: first.get(config_hash, name) if len(hashes[name]) == 1 else name for name, config_hash in arms}
-    names = [name for name, _ in arms] + study.results["arm"].astype(str).tolist()
-    baselines = [table.baseline_arm for table in study.tables if table.baseline_arm and table.number != "search"]
-    return Names(sentences.short_names(names, baselines[0] if len({same.get(b, b) for b in baselines}) == 1 else ""), same)
+    names = [name for name, _ in arms] + study.results["arm"].astype(str).tolist() + [name for name, _ in baselines(study)[1]]
+    compared = [table.baseline_arm for table in study.tables if table.baseline_arm and table.number != "search"]
+    return Names(sentences.short_names(names, compared[0] if len({same.get(b, b) for b in compared}) == 1 else ""), same)
 
 
 def values_of(study: Study, same: Mapping[str, str]) -> dict[str, Value]:
@@ -101,6 +102,9 @@ def values_of(study: Study, same: Mapping[str, str]) -> dict[str, Value]:
     known: dict[str, float] = {n: v for n, v in others.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
     known |= {n: float(v) for n, v in others.items() if isinstance(v, str) and n.startswith("\\kt") and v.replace(".", "", 1).isdigit()}
     out |= {name: Value(float(value), OTHER) for name, value in known.items()}
+    for method, scores in baselines(study)[1]:
+        for name, value in scores.items():
+            out[f"the {name} of {method}"] = Value(value, MEAN, method, beside=("", f"test_{name.removeprefix('test_')}"))
     size = finite(mapping(mapping(study.asked.get("data")).get("size_baseline")).get("accuracy"))
     out["what sizes alone give"] = Value(100 * size, SIZE)
     out["the difference that the report asks more seeds for"] = Value(WORTH, ASKED)

@@ -151,7 +151,8 @@ def _of_most(found: re.Match[str], sentence: str, earlier: str, names: Names, ro
     turn = 1 if (found["adverb"] or found["most"]).lower() in ("best", "highest", "top") else -1
     named = frozenset().union(*(one.arms for one in names.find(sentence)))
     above = ""
-    for known in _means(rows, _metric(sentence, metrics), "mean", names):
+    clause = re.split("[,;:.]", sentence[found.start() :])[0]
+    for known in _means(rows, _metric(clause, metrics) or _metric(sentence, metrics), "mean", names):
         among = {one: value for one, value in known.items() if len(named) == 1 or one in named}
         if arm in among:
             most = max(among, key=lambda one: turn * among[one])
@@ -198,8 +199,9 @@ def _pairs(held: Held, names: Names, rows: pd.DataFrame) -> Iterator[tuple[str, 
 
 def _metric(sentence: str, metrics: Mapping[str, str]) -> str:
     """The metric that the sentence names, where it names one."""
-    said = [name for word, name in metrics.items() if re.search(rf"\b{re.escape(word)}\b", sentence, re.I)]
-    return said[0] if len(said) == 1 else ""
+    said = [word for word in metrics if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", sentence, re.I)]
+    said = [word for word in said if not any(word != other and word in other for other in said)]  # `AMI within tiles` is not `AMI`
+    return metrics[said[0]] if len(said) == 1 else ""
 
 
 def _shown(arm: str, other: str, names: Names, rows: pd.DataFrame, metric: str) -> set[str] | None:
@@ -224,11 +226,15 @@ def _of_words(
     """Whether what a comparing verb or adjective says is refused or noted, and why; '' where nothing is to be said."""
     before, held = sentence[: found.start()], _held(found, sentence, earlier, names)
     metric = _metric(sentence, metrics)
+    every: dict[str, frozenset[str]] = {}
+    for known in _means(rows, metric, "mean", names):
+        every |= {one: every.get(one, frozenset()) | (known.keys() - {one}) for one in known}
     if not held.subjects and len(held.others) == 1 and _ALL_ARMS.search(before):
-        every = frozenset().union(*(known for known in _means(rows, metric, "mean", names) if held.others <= known.keys()))
-        held = replace(held, subjects=every - held.others)
-    pairs = list(_pairs(held, names, rows)) if held.others else []
-    if not pairs or len(held.others) > 1 or _OF_TESTS.search(sentence) or re.search(r"\b(?:error|loss)\b", sentence):
+        held = replace(held, subjects=every.get(min(held.others), frozenset()))
+    pairs = list(_pairs(held, names, rows)) if len(held.others) == 1 else []
+    if held.subjects and not held.others and _ALL_ARMS.match(sentence[found.end() :].lstrip()):
+        pairs = [(arm, other) for arm in sorted(held.subjects) for other in sorted(every.get(arm, ()))]
+    if not pairs or _OF_TESTS.search(sentence) or re.search(r"\b(?:error|loss)\b", sentence):
         return False, ""
     note = ""
     for arm, other in pairs:

@@ -319,6 +319,8 @@ LIES = [
     r"The worst seed of MoCo reaches 77.22 \%.",
     r"MoCo lies between 76.11 and 77.22 \% over the seeds.",
     r"MoCo reaches 77.22 \% over 3 seeds.",
+    r"MoCo + SupCon + CatVar outperforms all other arms.",
+    r"Among all arms, MoCo + SupCon + CatVar + self-margin has the best accuracy, MoCo the best F1.",
 ]
 TRUTHS = [
     r"The gains over training from scratch were $-2.04$ (MoCo), $+0.19$ (MoCo + SupCon) and $+8.89$ points (MoCo + SupCon + CatVar).",
@@ -366,6 +368,7 @@ TRUTHS = [
     r"The error of MoCo is twice that of MoCo + SupCon + CatVar + self-margin.",
     r"Across all seeds MoCo + SupCon + CatVar outperforms training from scratch, which is undecided.",
     r"MoCo ranges from 67.22 \% to 77.22 \% over the seeds; its best seed reaches 77.22 \%.",
+    r"MoCo + SupCon + CatVar + self-margin outperforms every other arm of table 2, which is undecided.",
     r"The test set has 180 images; twice as many epochs were given to MoCo as to training from scratch.",
 ]
 
