@@ -92,19 +92,9 @@ def best(study: Study) -> Best | None:
     name, kind = _name(study, config_hash, trial)
     top = runs.sort_values([metric, "seed"], ascending=[not study.maximize, True]).iloc[0]
     return Best(
-        name,
-        kind,
-        config_hash,
-        str(top["key"]),
-        tuple(runs["key"]),
-        tuple(int(s) for s in runs["seed"]),
-        metric,
-        float(runs[metric].mean()),
-        float(runs[metric].std()),
-        words,
-        trial,
-        len(order),
-    )
+        name, kind, config_hash, str(top["key"]), tuple(runs["key"]), tuple(int(seed) for seed in runs["seed"]), metric,
+        float(runs[metric].mean()), float(runs[metric].std()), words, trial, len(order),
+    )  # fmt: skip
 
 
 def _first_trial(runs: pd.DataFrame) -> int | None:

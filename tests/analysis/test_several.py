@@ -16,7 +16,7 @@ from scipy import stats
 import analysis
 from analysis.__main__ import main
 from analysis.crossed import two_way
-from analysis.several import compare, merge
+from analysis.several import compare, heading, merge
 from analysis.study import runs_of
 
 ASKED, RECORDS = fake.study_and_records()
@@ -220,6 +220,9 @@ def test_other_settings_seeds_and_versions_stand_in_the_title_and_beside_the_row
     assert differs["MoCo"] == "settings (queue_size); versions; seeds" and differs["m = 0.1"] == "", (
         "an arm without a run has no other split"
     )
+    one = fake.write(tmp_path / "one", asked, [r for r in records if "5/m = 0.1" in r["arms"]])
+    pairs = compare(analysis.load(one), analysis.load(b))
+    assert heading(analysis.load(one), analysis.load(b), pairs).endswith(": no arm has a run of both"), "nor are they the same in all"
 
 
 def test_equal_studies_are_said_to_be_equal_and_two_procedures_are_refused(tmp_path, capsys):
