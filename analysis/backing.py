@@ -13,14 +13,15 @@ from analysis import methods, sentences
 from analysis.claims import WORTH
 from analysis.headline import headline
 from analysis.numbers import number
-from analysis.study import Study, mapping
+from analysis.standing import baselines
+from analysis.study import Study, finite, mapping
 from analysis.summary import title
 from analysis.typed import Typed
 from analysis.whose import Held, Names
 
 # What a value is, which decides what a number of the text may be of it.
-MEAN, PUBLISHED, GAIN, APART, END, SPREAD, CHANCE, P, ASKED, OTHER, LEAD, RUN = (
-    "mean", "published", "gain", "apart", "end", "spread", "chance", "p", "asked", "other", "lead", "run",
+MEAN, PUBLISHED, GAIN, APART, END, SPREAD, CHANCE, P, ASKED, OTHER, LEAD, RUN, SIZE = (
+    "mean", "published", "gain", "apart", "end", "spread", "chance", "p", "asked", "other", "lead", "run", "size",
 )  # fmt: skip
 CELL = {  # column, what it is, and of an end the other end, of a spread its mean
     "mean": ("mean", MEAN, ""),
@@ -64,9 +65,9 @@ def names_of(study: Study) -> Names:
         if len(hashes[name]) == 1 and config_hash:
             first.setdefault(config_hash, name)
     same = {name: first.get(config_hash, name) if len(hashes[name]) == 1 else name for name, config_hash in arms}
-    names = [name for name, _ in arms] + study.results["arm"].astype(str).tolist()
-    baselines = [table.baseline_arm for table in study.tables if table.baseline_arm and table.number != "search"]
-    return Names(sentences.short_names(names, baselines[0] if len({same.get(b, b) for b in baselines}) == 1 else ""), same)
+    names = [name for name, _ in arms] + study.results["arm"].astype(str).tolist() + [name for name, _ in baselines(study)[1]]
+    compared = [table.baseline_arm for table in study.tables if table.baseline_arm and table.number != "search"]
+    return Names(sentences.short_names(names, compared[0] if len({same.get(b, b) for b in compared}) == 1 else ""), same)
 
 
 def values_of(study: Study, same: Mapping[str, str]) -> dict[str, Value]:
@@ -101,6 +102,11 @@ def values_of(study: Study, same: Mapping[str, str]) -> dict[str, Value]:
     known: dict[str, float] = {n: v for n, v in others.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
     known |= {n: float(v) for n, v in others.items() if isinstance(v, str) and n.startswith("\\kt") and v.replace(".", "", 1).isdigit()}
     out |= {name: Value(float(value), OTHER) for name, value in known.items()}
+    for method, scores in baselines(study)[1]:
+        for name, value in scores.items():
+            out[f"the {name} of {method}"] = Value(value, MEAN, method, beside=("", f"test_{name.removeprefix('test_')}"))
+    size = finite(mapping(mapping(study.asked.get("data")).get("size_baseline")).get("accuracy"))
+    out["what sizes alone give"] = Value(100 * size, SIZE)
     out["the difference that the report asks more seeds for"] = Value(WORTH, ASKED)
     return {name: one for name, one in out.items() if not math.isnan(one.value)}
 
@@ -165,14 +171,14 @@ def backing(typed: Typed, values: Mapping[str, Value], names: Names) -> tuple[st
     found = [name for name in found if not said or values[name].beside[1] in said or not values[name].arm]
     own = [name for name in found if _is_of(typed, values[name], values, held)]
     for name in sorted(own, key=lambda one: not values[one].ranks):
-        if not typed.said.extreme or _is_extreme(typed, values[name], values, held):
+        if _goes_so_far(typed, values[name], values, held):
             metric = values[name].beside[1]
             unnamed = (
                 not values[name].ranks and not typed.said.in_table and metric not in said | typed.said.metrics(every, typed.said.earlier)
             )
             return name, f"is of {title(metric)}, which the sentence does not name" if unnamed else ""
     if own:
-        return None, f"it is not the {typed.said.extreme}: others of the records go further"
+        return None, f"it is not the {typed.said.extreme or 'least or the best of the seeds'}: others of the records go further"
     if found:
         one = values[found[0]]
         against = f" against {one.over}" if one.over else ""
@@ -234,11 +240,18 @@ def _is_of(typed: Typed, one: Value, values: Mapping[str, Value], held: Held) ->
     return typed.said.from_there and one.arm in begin
 
 
-def _is_extreme(typed: Typed, one: Value, values: Mapping[str, Value], held: Held) -> bool:
-    """Whether no other value of its kind, table and metric that the sentence may speak of goes further: `up to 3.2 points`."""
-    others = [v.value for v in values.values() if (v.kind, v.beside) == (one.kind, one.beside) and _is_of(typed, v, values, held)]
+def _goes_so_far(typed: Typed, one: Value, values: Mapping[str, Value], held: Held) -> bool:
+    """Whether no other value of its kind, table and metric that the sentence may speak of goes further: `up to 3.2 points`, `the best seed has 84 %`,
+    `between 78 and 84 % over seeds`; True where nothing of the like is said."""
+    extreme = typed.said.extreme or (typed.said.of_seed[0] if one.kind == RUN else "")
+    if extreme in ("", "any"):
+        return True
+    others = [
+        v.value for v in values.values() if (v.kind, v.of, v.beside) == (one.kind, one.of, one.beside) and _is_of(typed, v, values, held)
+    ]
     falls = one.kind == GAIN and one.value < 0
-    return one.value == (max if (typed.said.extreme == "highest") != falls else min)(others)
+    ends = (min, max) if extreme == "ends" else (max if (extreme == "highest") != falls else min,)
+    return one.value in [end(others) for end in ends]
 
 
 def _backs(typed: Typed, one: Value, names: Names, held: Held) -> bool:
@@ -247,9 +260,11 @@ def _backs(typed: Typed, one: Value, names: Names, held: Held) -> bool:
     another paper is called so, and only a mean may stand as a fraction of 1. A sign that is written must be the value's; without one and without
     such words -0.94 may stand as 0.94. A number that is rounded to less than two decimals is held against means, gains and settings alone: some end
     of an interval would fit it by chance."""
-    if one.kind == RUN:
-        return False
     places, said = len(typed.digits.partition(".")[2]), typed.said
+    if one.kind == RUN and (
+        one.of != MEAN or one.arm not in (held.subjects or ()) or not said.of_seed[0] or said.of_seed[1] not in (-1, one.seed)
+    ):
+        return False
     macro = bool(typed.name)
     if (typed.relation != "") != (one.kind == P) and (typed.relation or typed.unit or places < 2 or (macro and not said.in_table)):
         return False
@@ -264,6 +279,8 @@ def _backs(typed: Typed, one: Value, names: Names, held: Held) -> bool:
     if typed.unit == "points" and said.of_gain and one.kind not in (GAIN, LEAD) and not (one.kind == APART and said.of_others):
         return False
     if typed.unit == "%" and one.kind in (GAIN, APART, LEAD) and not said.in_table:
+        return False
+    if one.kind == SIZE and (held.subjects or not said.of_size):
         return False
     if one.kind == ASKED and not said.of_seeds:
         return False
@@ -291,7 +308,7 @@ def _backs(typed: Typed, one: Value, names: Names, held: Held) -> bool:
         return False
     if macro:
         return True
-    of = (one.value, one.value / 100) if one.kind in (MEAN, PUBLISHED) and not typed.unit else (one.value,)
+    of = (one.value, one.value / 100) if one.kind in (MEAN, PUBLISHED, RUN, SIZE) and not typed.unit else (one.value,)
     return any(f"{abs(v):.{places}f}" == typed.digits for v in of)
 
 
@@ -310,7 +327,7 @@ def _is_end(typed: Typed, value: float, twin: float) -> bool:
         return False
     if typed.others and not typed.said.in_table:
         return any(_rounds_to(other, twin) and first == (value <= twin) for other, first in typed.others)
-    return typed.said.of_end or typed.said.in_table
+    return bool(typed.said.of_end or typed.said.in_table)
 
 
 def _rounds_to(text: str, value: float) -> bool:

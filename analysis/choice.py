@@ -87,24 +87,14 @@ def best(study: Study) -> Best | None:
     if most >= len(wanted):
         words += f" over {plural(len(wanted), 'seed')}, among {among} with every seed completed"
     else:
-        words += f" over {plural(most, 'seed')}: none has all {len(wanted)} seeds completed, so the {among} with {most} were compared"
+        words += f" over {plural(most, 'seed')}, among {among} with as many, since none has all {len(wanted)} seeds completed"
     trial = _first_trial(runs)
     name, kind = _name(study, config_hash, trial)
     top = runs.sort_values([metric, "seed"], ascending=[not study.maximize, True]).iloc[0]
     return Best(
-        name,
-        kind,
-        config_hash,
-        str(top["key"]),
-        tuple(runs["key"]),
-        tuple(int(s) for s in runs["seed"]),
-        metric,
-        float(runs[metric].mean()),
-        float(runs[metric].std()),
-        words,
-        trial,
-        len(order),
-    )
+        name, kind, config_hash, str(top["key"]), tuple(runs["key"]), tuple(int(seed) for seed in runs["seed"]), metric,
+        float(runs[metric].mean()), float(runs[metric].std()), words, trial, len(order),
+    )  # fmt: skip
 
 
 def _first_trial(runs: pd.DataFrame) -> int | None:

@@ -19,6 +19,7 @@ from analysis.study import BROKEN, Study, Table, by_seed, plural
 if TYPE_CHECKING:
     from analysis.summary import Cell, Row
 
+ROUGH = 5  # seeds below which their spread is known to no more than a factor of three or so (95 %: 0.60 to 2.9 times with five)
 WORTH = 3.0  # points: the difference of which an undecided row says how many seeds would tell it
 
 
@@ -86,17 +87,18 @@ def _more(study: Study, row: Row, cell: Cell, baseline: Row, estimate: Estimate)
         return f"A difference of {WORTH:g} points is excluded."
     needed = seeds_to_tell(estimate, WORTH, max(1, cell.comparisons))
     asked = f"a difference of {WORTH:g} points"
+    rough = f"As a rough guess, by the spread of {estimate.seeds} seeds, " if estimate.seeds < ROUGH else ""
     if needed is None and not _by_cases(estimate, max(1, cell.comparisons)):
-        return f"More than {MOST} seeds would be needed to tell {asked} in four of five studies."
-    if needed is None:
-        return f"No number of seeds would tell {asked} with these {estimate.cases:,} {estimate.unit}: it takes more {estimate.unit}."
-    if needed <= estimate.seeds:
-        return f"{asked[:1].upper()}{asked[1:]} would have been seen in four of five such studies."
-    if needed <= len(study.seeds):
-        return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies, and the study is asked for as many."
-    rough = " by the spread of these two seeds, which is a rough guess" if estimate.seeds < 3 else ""
-    price = _price(study, [*row.keys, *baseline.keys], 2 * (needed - estimate.seeds))
-    return f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{rough}{price}{' for the two arms' if price else ''}."
+        words = f"more than {MOST} seeds would be needed to tell {asked} in four of five studies."
+    elif needed is None:
+        words = f"no number of seeds would tell {asked} with these {estimate.cases:,} {estimate.unit}: it takes more {estimate.unit}."
+    elif needed <= estimate.seeds:
+        words = f"{asked} would have been seen in four of five such studies."
+    else:
+        price = "" if needed <= len(study.seeds) else _price(study, [*row.keys, *baseline.keys], 2 * (needed - estimate.seeds))
+        more = ", and the study is asked for as many" if needed <= len(study.seeds) else f"{price}{' for the two arms' if price else ''}"
+        words = f"{plural(needed - estimate.seeds, 'more seed')} would tell {asked} in four of five studies{more}."
+    return rough + words if rough else words[:1].upper() + words[1:]
 
 
 def _by_cases(estimate: Estimate, comparisons: int) -> bool:
@@ -134,8 +136,10 @@ def _price(study: Study, keys: Iterable[str], more: int) -> str:
     runs = study.usable[study.usable["key"].isin(list(keys)) & (study.usable["status"] == "completed")]
     gpu = runs["gpu_seconds"].fillna(0).sum() > 0
     hours = more * float(runs["gpu_seconds" if gpu else "seconds"].mean()) / 3600
-    of = f"{'GPU' if gpu else 'worker'}-{'hours' if hours >= 1 else 'minutes'}"
-    return "" if math.isnan(hours) else f": {hours:.1f} {of}" if hours >= 1 else f": {60 * hours:.0f} {of}"
+    of = "GPU" if gpu else "worker"
+    return (
+        "" if math.isnan(hours) else f": {hours:.1f} {of}-hours" if hours >= 1 else f": {plural(max(1, round(60 * hours)), f'{of}-minute')}"
+    )
 
 
 def failure_rate(counts: Mapping[str, int]) -> str:

@@ -14,6 +14,7 @@ from analysis.choice import Best
 from analysis.claims import failure_rate, rests_on
 from analysis.crossed import SAME, Crossed, Estimate, clip_gain
 from analysis.numbers import interval, number, show
+from analysis.search import trial_table
 from analysis.statistics import NONE, Interval, mean_std
 from analysis.study import BROKEN, Study, finite, mapping, runs_of
 from analysis.summary import test_over_train, title
@@ -60,8 +61,10 @@ def headline(study: Study) -> Headline | None:
     words = _chosen(study, winner, float(values.mean())) if metric == tested else "Not tested yet: a validation score flatters"
     over, against, gained, comparisons = _gain(study, winner, metric, mine, crossed)
     broke = _broke(study, {winner.name: winner.config_hash} | ({over: against} if over else {}))
+    matrix = study.confusion(winner.keys[:1], "test") if metric == tested else None
+    images = "" if matrix is None or level.unit == "images" else f"{',' if level.cases > 1 else ';'} {matrix.sum():,.0f} images"
     return Headline(
-        metric, *mean_std(values), len(mine), ends, rests_on(level), over, gained.value if gained else math.nan,
+        metric, *mean_std(values), len(mine), ends, rests_on(level) + images, over, gained.value if gained else math.nan,
         clip_gain(metric, gained.interval(comparisons)) if gained and not broke else NONE, f"{'simultaneous ' if comparisons > 1 else ''}95 % interval",
         gained.seeds if gained else 0, broke, words,
     )  # fmt: skip
@@ -168,15 +171,17 @@ def other_card(study: Study, found: Headline | None) -> str:
 
 
 def changed(study: Study) -> tuple[tuple[str, str, str], ...]:
-    """The winner's parameters that differ from the study's baseline: (name, value, baseline's value); searched ones always."""
+    """The winner's parameters that differ from the study's baseline: (name, value, baseline's value); those that its trial was asked for always."""
     winner, baseline = study.winner, study.asked.get("baseline")
-    space = study.asked.get("space")
     if winner is None or not isinstance(baseline, Mapping):
         return ()
     row = study.records[study.records["key"] == winner.key].iloc[0]
+    tried = trial_table(study)
+    tried = tried[tried["config_hash"] == winner.config_hash]
+    searched = {name.removeprefix("param.") for name in map(str, tried) if tried[name].notna().any()}
     out = []
     for name in sorted(c.removeprefix("param.") for c in study.records.columns if c.startswith("param.")):
         mine, theirs = row[f"param.{name}"], baseline.get(name)
-        if show(mine) != show(theirs) or (isinstance(space, Mapping) and name in space):
+        if show(mine) != show(theirs) or name in searched:
             out.append((name, show(mine), show(theirs)))
     return tuple(out)

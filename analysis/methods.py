@@ -17,8 +17,8 @@ from analysis import artefacts, race
 from analysis.crossed import split_metric
 from analysis.headline import changed
 from analysis.mixture import mixture
-from analysis.numbers import show
-from analysis.search import parameters
+from analysis.numbers import interval, number, show
+from analysis.search import parameters, trial_table
 from analysis.standing import standing
 from analysis.study import STATUSES, Study, finite, listed, mapping, plural, text_of, whole, without_folders
 from analysis.summary import phrase, title
@@ -146,10 +146,11 @@ def answers(study: Study) -> dict[str, str]:
     of_size = f" ({' or '.join(f'{v:,}' for v in sizes)} parameters)" if sizes else ""
     network = _network(study)
     said["model"] = f"Procedure {study.procedure}; network {network}{of_size}." if network else ""
-    start = sorted(set(map(str, rows["param.weights"].dropna()))) if "param.weights" in rows else []
+    done = rows[rows["status"] == "completed"]
+    start = sorted(set(map(str, done["param.weights"].dropna()))) if "param.weights" in done else []
     said["start"] = f"Initial weights: {' or '.join(start)}." if start else ""
     if won is not None:
-        said["selection"] = f"The configuration with the {won.words} was chosen: {won.name}."
+        said["selection"] = f"{won.name} was chosen, by the {won.words}."
         said["selection"] += " " + " ".join(race.words(study)) if race.words(study) else ""
     externals = [f"{name} ({count:,} images)" for name, count in study.external_images.items() if name != SIMULATED]
     said["external"] = f"Tested once on {' and '.join(externals)}, none of which took part in training or selection." if externals else ""
@@ -216,9 +217,11 @@ def _search(study: Study) -> str:
     if not trials:
         return ""
     sampler, scheduler = (_WORD.get(text_of(asked.get(k)), text_of(asked.get(k))) for k in ("sampler", "scheduler"))
+    tried = trial_table(study)
     ranges = [
         f"{p.name} {{{', '.join(p.choices)}}}" if p.choices else f"{p.name} {p.low:g} to {p.high:g}{' (log)' if p.log else ''}"
         for p in parameters(study)
+        if tried[f"param.{p.name}"].notna().any()
     ]
     pruned = int((study.usable["trial"].notna() & (study.usable["status"] == "pruned")).sum())
     stopped = f", {pruned} of them stopped early by {scheduler}" if scheduler and scheduler != "none" else ""
@@ -230,7 +233,8 @@ def _repeats(study: Study) -> str:
     counts = Counter(study.usable["status"])
     each = ", ".join(f"{counts[s]} {s}" for s in STATUSES if counts[s])
     others = f", {len(study.unasked)} of them of other seeds, on which no number of the tables rests" if len(study.unasked) else ""
-    return f"Each arm was run with {plural(len(study.seeds), 'seed')} ({', '.join(map(str, study.seeds))}); {plural(len(study.usable), 'run')}{others}: {each}."
+    asked = "is asked for" if any(row.waiting for summary in study.summaries for row in summary.rows) else "was run"
+    return f"Each arm {asked} with {plural(len(study.seeds), 'seed')} ({', '.join(map(str, study.seeds))}); {plural(len(study.usable), 'run')}{others}: {each}."
 
 
 def _libraries(study: Study) -> str:
@@ -265,19 +269,20 @@ def _statistics(study: Study) -> str:
     words = f"95 % intervals over {' or '.join(over)}"
     if any(" and " in one for one in over):
         words += " (both random: pseudo-values of Dorfman, Berbaum and Metz in Obuchowski and Rockette's model)"
-    return f"{words}; differences to a table's baseline arm are paired by seed, and their intervals hold together (Bonferroni)."
+    together = ", and those of one table hold together (Bonferroni)" if (results["comparisons"] > 1).any() else ""
+    return f"{words}; differences to a table's baseline arm are paired by seed{together}."
 
 
 def _performance(study: Study) -> str:
-    """The winner's row, else the best arm's, of each table."""
-    said = []
-    for table in study.tables:
-        rows = study.results[(study.results["table"] == table.number) & (study.results["metric"] == table.metric)]
-        for row in rows[rows["best"]].to_dict("records"):
-            ends = "" if math.isnan(row["ci95_low"]) else f" (95 % interval {row['ci95_low']:.2f} to {row['ci95_high']:.2f})"
-            said.append(
-                f"{title(table.metric)} of {row['arm']} in table {table.number}: {row['mean']:.2f} %{ends}, {plural(int(row['n']), 'seed')}."
-            )
+    """The winner's row of each table; of a table without it every arm's: the best of them by the test part would be chosen by it."""
+    said, won = [], study.winner
+    for summary in study.summaries:
+        mine = [row for row in summary.rows if won is not None and row.arm.config_hash == won.config_hash]
+        for row in mine or summary.rows:
+            if (cell := row.cells[summary.table.metric]).n:
+                ends = f" (95 % interval {interval(cell.interval)})" if not math.isnan(cell.interval.low) else ""
+                where = f"{row.arm.name} in table {summary.table.number}"
+                said.append(f"{title(summary.table.metric)} of {where}: {number(cell.mean)} %{ends}, {plural(cell.n, 'seed')}.")
     return " ".join(said)
 
 

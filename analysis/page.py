@@ -25,7 +25,7 @@ from analysis.headline import above, changed, headline, other_card
 from analysis.numbers import interval, number
 from analysis.pretext import pretexts
 from analysis.standing import baselines, size_baseline, standing
-from analysis.study import STATUSES, Study, mapping, plural, without_folders
+from analysis.study import STATUSES, Study, mapping, plural, whole, without_folders
 from analysis.summary import Summary, of_external, phrase, title
 
 HERE = Path(__file__).parent / "page"
@@ -67,6 +67,7 @@ def script(*names: str) -> str:
     return "".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in names)
 
 
+_BESIDE = 7  # metrics, +- included, that stand side by side at 1,280 pixels
 _LONG = 80  # characters of a name; what is longer is shown by its ends, and whole at the pointer
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+(?:[^A-Za-z<]*[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+)*")
 
@@ -196,13 +197,17 @@ def context(study: Study, price_per_hour: float | None, light: bool) -> dict[str
 
 
 def column_groups(summary: Summary) -> list[tuple[str, tuple[str, ...]]]:
-    """The metrics of a table by the set that they are of, whose name stands first: '' for the study's own. Each is a table of its own, for
-    all of them side by side do not fit a page."""
+    """The metrics of a table by the set that they are of, whose name stands first: '' for the study's own. Each is a table of its own, and several
+    of about one width where it has more than `_BESIDE`, for all of them side by side do not fit a page."""
     groups: dict[str, tuple[str, ...]] = {}
     for metric in summary.table.metrics:
         external = of_external(metric)
         groups[external[0] if external else ""] = (*groups.get(external[0] if external else "", ()), metric)
-    return list(groups.items())
+    out = []
+    for name, metrics in groups.items():
+        width = -(-len(metrics) // -(-len(metrics) // _BESIDE))
+        out += [(name, metrics[first : first + width]) for first in range(0, len(metrics), width)]
+    return out
 
 
 def lone(summary: Summary) -> bool:
@@ -291,9 +296,10 @@ def _copies(study: Study) -> tuple[str, ...]:
     parts = [f"{name}: {100 * part:.0f} %" for name, part in same.items() if isinstance(part, float)]
     of = mapping(told.get("copies_of")) if isinstance(told, Mapping) else {}
     count = f" ({plural(of['images'], 'image')}, each in every form)" if isinstance(of.get("images"), int) else ""
+    small = f" brought to {of['packed']} x {of['packed']} px before, since their files were not at hand" if whole(of.get("packed")) else ""
     what = of.get("keep", "class")
     return (
-        (f"Copies of test images{count} to which the exported model gives the {what} of the image itself: {'; '.join(parts)}.",)
+        (f"Copies of test images{small}{count} to which the exported model gives the {what} of the image itself: {'; '.join(parts)}.",)
         if parts
         else ()
     )

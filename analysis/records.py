@@ -29,28 +29,11 @@ _REASONS = {
     "worker_killed": "worker killed",
 }
 _SCALARS = (
-    "key",
-    "study",
-    "procedure",
-    "seed",
-    "trial",
-    "status",
-    "config_hash",
-    "data_hash",
-    "commit",
-    "dirty",
-    "device",
-    "seconds",
-    "gpu_seconds",
-    "paid_seconds",
-    "peak_memory_bytes",
-    "started",
-    "ended",
-    "worker",
-    "checkpoint",
-)
+    "key", "study", "procedure", "seed", "trial", "status", "config_hash", "data_hash", "commit", "dirty", "device", "seconds",
+    "gpu_seconds", "paid_seconds", "peak_memory_bytes", "interruptions", "started", "ended", "worker", "checkpoint",
+)  # fmt: skip
 _TEXTS = ("study", "procedure", "data_hash", "commit", "device", "started", "ended", "worker", "checkpoint")
-_NUMBERS = ("seconds", "gpu_seconds", "paid_seconds", "peak_memory_bytes")
+_NUMBERS = ("seconds", "gpu_seconds", "paid_seconds", "peak_memory_bytes", "interruptions")
 _SHARED = ("study", "procedure", "status", "data_hash", "commit", "device", "worker", "reason", "codes", "versions")
 _BULKY = ("arms", "stages_reused", "stage_seconds", "stage_hashes")
 

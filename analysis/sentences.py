@@ -6,7 +6,7 @@ A number is right only in its sentence: 4.97 points are in the record, and `impr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from analysis.summary import title
@@ -73,7 +73,6 @@ _OWN_PAPER = re.compile(
     r"\b(?:this|our|the\s+present)\s+paper|\b(?:we|us|here)\s+(?:\w+\s+)?report\w*|\breported?\s+here|\bas\s+reported\s+by\s+us", re.I
 )
 _OURS = re.compile(r"\b(?:ours?|we|us)\b", re.I)
-_LEVEL = re.compile(r"\b(?:considered|deemed|regarded|declared|called|taken|accepted|threshold|level|set\s+(?:at|to)|cut-?off)\b")
 _UNDECIDED = re.compile(r"undecided|\bnot?\s+(?:\w+\s+)?(?:significan|shown)|n\.s\.|insignificant|non-?significant|\bmay\b|chance", re.I)
 _CLAIM = re.compile(r"significan|statistically", re.I)
 _BOUND = re.compile(
@@ -81,17 +80,27 @@ _BOUND = re.compile(
     r"|exceed\w*|surpass\w*|reach\w*)(?:\s+(?:about|an?|the|value|of))*[\s{$+]*$",
     re.I,
 )
-_SEEDS = r"(?:(?:of|one|the|our|its|\d+|two|three|four|five|six|seven|eight|nine|ten|random|single)\s+)*(?:seed|run|repetition|repeat|replicate)s?\b"
+SEEDS = r"(?:(?:of|one|the|our|its|\d+|two|three|four|five|six|seven|eight|nine|ten|random|single)\s+)*(?:seed|run|repetition|repeat|replicate)s?\b"
 NEVER_IS = re.compile(
-    rf"\b(?:never|not\s+once|(?:no|none|neither)\s+{_SEEDS}|(?P<weak>(?:(?:do|does|did)\s+not|doesn't|don't|didn't|without|cannot)\s+"
+    rf"\b(?:never|not\s+once|(?:no|none|neither)\s+{SEEDS}|(?P<weak>(?:(?:do|does|did)\s+not|doesn't|don't|didn't|without|cannot)\s+"
     r"(?:fall|drop|go|sink|dip|get|ris|exceed|surpass)\w*))",
     re.I,
 )
-EVERY_SEED = re.compile(rf"\b(?:always|invariably|(?:every|each|any|(?<!over )(?<!across )(?<!of )all)\s+{_SEEDS})", re.I)
+EVERY_SEED = re.compile(rf"\b(?:always|invariably|(?:every|each|any|(?<!over )(?<!across )(?<!of )all)\s+{SEEDS})", re.I)
 _END = re.compile(
     r"(?<!\bvs)(?<!\bal)(?<!\bcf)(?<!\bFig)(?<!\bapprox)(?<!\be\.g)(?<!\bi\.e)[.!?][\s~]+(?=[A-Z\\$])|\n\s*\n|\\\\|\\item\b|\\tabularnewline\b"
 )
 _CITED = "\x1f"  # a white space that stands where a \cite stood
+
+
+def _before(said: Sentence) -> str:
+    return said.before
+
+
+def _says(pattern: str, where: Callable[[Sentence], str] = lambda said: said.whole) -> property:
+    """Whether a sentence, or a part of it, has such words."""
+    words = re.compile(pattern, re.I)
+    return property(lambda said: bool(words.search(where(said))))
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,31 @@ class Sentence:
     after: str
     number: str = "0"
     earlier: str = ""
+
+    in_table = _says(r"(?<!\\)&")
+    of_average = _says(
+        r"\b(?:on|in the)\s+(?:average|mean)\b|\b(?:mean|average)\s+(?:gain|improvement|loss|difference)"
+    )  # a mean of several
+    of_mean = _says(r"\b(?:mean|average)s?\b")
+    of_validation = _says(r"\bvalidation\b|\btest\s+score\b")
+    of_size = _says(r"\b(?:sizes?|areas?)\b")
+    of_level = _says(
+        r"\b(?:considered|deemed|regarded|declared|called|taken|accepted|threshold|level|set\s+(?:at|to)|cut-?off)\b"
+    )  # of significance
+    of_chance = _says(r"\bprobability\s+(?:that|of)\b", _before)  # that a claim is false
+    is_below = _says(r"(?:\bbelow|<|\bless\s+than|\bunder)[\s${]*$", _before)
+    of_interval = _says(r"(?:\bCI\b|\bintervals?\b|\bbetween\b|\brang\w+|[(\[])[^()\[\]]*$", _before)  # in brackets too
+    from_there = _says(r"\bfrom\s*[{$]*$", _before)  # `rises from 85.7`
+    of_loss = _says(
+        r"\blos(?:es?|t|ing|s)\b|\b(?:drop|fall|decreas)\w*\s+(?:by\s+)?(?:more|less)\s+than", _before
+    )  # `loses more than 3 points`
+    of_end = _says(  # one end of an interval
+        r"\b(?:lower|upper|low|high)\s+(?:\w+\s+)?(?:bound|limit|end)|\b(?:lower|upper)\b.{0,20}\binterval|as\s+(?:low|little|high)\s+as",
+        lambda said: f"{said.before} 0 {said.after[:30]}",
+    )
+    of_spread = _says(  # a standard deviation
+        r"\b(?:standard\s+deviations?|SDs?|s\.d\.|std|spread)\b", lambda said: f"{said.before[-60:]} 0 {said.after[:40]}"
+    )
 
     @classmethod
     def around(cls, before: str, number: str, after: str) -> Sentence:
@@ -122,10 +156,6 @@ class Sentence:
     @property
     def whole(self) -> str:
         return f"{self.before} 0 {self.after}"
-
-    @property
-    def in_table(self) -> bool:
-        return bool(re.search(r"(?<!\\)&", self.whole))
 
     @property
     def way(self) -> str:
@@ -186,13 +216,6 @@ class Sentence:
         return out
 
     @property
-    def of_average(self) -> bool:
-        """Whether it is said to be a mean of several."""
-        return bool(
-            re.search(r"\b(?:on|in the)\s+(?:average|mean)\b|\b(?:mean|average)\s+(?:gain|improvement|loss|difference)", self.whole, re.I)
-        )
-
-    @property
     def of_others(self) -> bool:
         """Whether the number may be another paper's: `published are 24.2`, `Luo [3] reaches 24.2`; not where its own clause is of ours."""
         clause = re.split(r"[;:,]", self.before)[-1] + " 0 " + re.split(r"[;:,]", self.after)[0]
@@ -208,49 +231,9 @@ class Sentence:
         return found[1].lower() if found else ""
 
     @property
-    def of_chance(self) -> bool:
-        """Whether it gives a probability that a claim is false."""
-        return bool(re.search(r"\b[Pp]robability\s+(?:that|of)\b", self.before))
-
-    @property
-    def is_below(self) -> bool:
-        return bool(re.search(r"(?:\bbelow|<|\bless\s+than|\bunder)[\s${]*$", self.before))
-
-    @property
     def of_seeds(self) -> bool:
         """Whether it says how many seeds tell a difference."""
         return bool(re.search(r"\bdifference\s+of\s*$", self.before) and re.search(r"\b(?:tell|told|seen|excluded|decided?)\b", self.whole))
-
-    @property
-    def of_validation(self) -> bool:
-        return bool(re.search(r"\bvalidation\b|\btest\s+score\b", self.whole, re.I))
-
-    @property
-    def of_interval(self) -> bool:
-        """Whether the number stands in what is said to be an interval, or in brackets."""
-        return bool(re.search(r"(?:\bCI\b|\b[Ii]ntervals?\b|\bbetween\b|\brang\w+|[(\[])[^()\[\]]*$", self.before))
-
-    @property
-    def of_end(self) -> bool:
-        """Whether it is said to be one end of an interval."""
-        around = self.before + " 0 " + self.after[:30]
-        return bool(
-            re.search(
-                r"\b(?:lower|upper|low|high)\s+(?:\w+\s+)?(?:bound|limit|end)|\b(?:lower|upper)\b.{0,20}\binterval|as\s+(?:low|little|high)\s+as",
-                around,
-                re.I,
-            )
-        )
-
-    @property
-    def of_spread(self) -> bool:
-        """Whether it is said to be a standard deviation."""
-        return bool(re.search(r"\b(?:standard\s+deviations?|SDs?|s\.d\.|std|spread)\b", self.before[-60:] + " 0 " + self.after[:40], re.I))
-
-    @property
-    def from_there(self) -> bool:
-        """Whether it is where something begins: `rises from 85.7`."""
-        return bool(re.search(r"\bfrom\s*[{$]*$", self.before))
 
     @property
     def extreme(self) -> str:
@@ -275,18 +258,19 @@ class Sentence:
         return "lowest" if bool(found["low"]) == bool(never) else "highest", bool(every or (never and not never["weak"]))
 
     @property
-    def of_loss(self) -> bool:
-        """Whether it is the size of a loss: `loses more than 3 points`."""
-        return bool(re.search(r"\blos(?:es?|t|ing|s)\b|\b(?:drop|fall|decreas)\w*\s+(?:by\s+)?(?:more|less)\s+than", self.before, re.I))
-
-    @property
-    def of_mean(self) -> bool:
-        return bool(re.search(r"\b(?:mean|average)s?\b", self.whole, re.I))
-
-    @property
-    def of_level(self) -> bool:
-        """Whether it sets what is called significant."""
-        return bool(_LEVEL.search(self.whole))
+    def of_seed(self) -> tuple[str, int]:
+        """`ends` where the numbers are said to be those of the least and the best seed, `highest` or `lowest` of one of them, `any` of single seeds,
+        '' of none; and the seed that is named, -1 for none."""
+        clause = f"{re.split('[;:]', self.before)[-1]} 0 {re.split('[;:]', self.after)[0]}"
+        named = {int(found) for found in re.findall(r"\bseed\s+(\d+)\b", clause, re.I)}
+        one = re.search(
+            r"\b(?:(?P<high>best|highest)|(?P<low>worst|lowest|poorest)|single|individual|each|every)\s+(?:seed|run)s?\b", clause, re.I
+        )
+        if named or one:
+            return "any" if one is None else "highest" if one["high"] else "lowest" if one["low"] else "any", named.pop() if len(
+                named
+            ) == 1 else -1
+        return "ends" if re.search(r"\b(?:rang\w+|var(?:y|ies|ied)|between|lies?|lay)\b.*\b(?:seed|run)s\b", clause, re.I) else "", -1
 
     @property
     def claims(self) -> bool:

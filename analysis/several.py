@@ -120,7 +120,7 @@ def _differences(first: Study, row: Row, second: Study, other: Row) -> tuple[str
     both = all(len(rows) for rows in runs)
     named = (
         ("data", _data_hash(first) != _data_hash(second)),
-        ("split", row.split != other.split),
+        ("split", both and row.split != other.split),
         (f"settings ({', '.join(settings)})", bool(settings)),
         ("code", both and codes[0] != codes[1]),
         ("versions", both and versions[0] != versions[1]),
@@ -132,7 +132,12 @@ def _differences(first: Study, row: Row, second: Study, other: Row) -> tuple[str
 def heading(first: Study, second: Study, pairs: Sequence[Pair]) -> str:
     """Both names, and what differs between them beside their names."""
     kinds = list(dict.fromkeys(word.partition(" (")[0] for pair in pairs for word in pair.differs))
-    differs = f": different {', '.join(kinds)}" if kinds else ": same data, split, settings, code, versions and seeds"
+    same = (
+        ": same data, split, settings, code, versions and seeds"
+        if any(p.first.n and p.second.n for p in pairs)
+        else ": no arm has a run of both"
+    )
+    differs = f": different {', '.join(kinds)}" if kinds else same
     return f"{first.name} and {second.name}{differs}"
 
 
@@ -153,44 +158,17 @@ def write_comparison(first_dir: str | Path, second_dir: str | Path, out: str | P
     if not pairs:
         raise StudyError("the two studies share no arm: arms are matched by table number and name")
     facts = [(word, _fact(first, keys), _fact(second, keys)) for word, keys in _FACTS]
-    columns = (
-        "table",
-        "arm",
-        "metric",
-        "first_n",
-        "first_mean",
-        "first_std",
-        "second_n",
-        "second_mean",
-        "second_std",
-        "difference",
-        "simultaneous95_low",
-        "simultaneous95_high",
-        "comparisons",
-        "pairs",
-        "interval_over",
-        "differs",
-    )
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for p in pairs:
-        cells = [v for c in (p.first, p.second) for v in (c.n, *map(_exact, (c.mean, c.std)))]
-        ends = map(_exact, p.interval)
-        writer.writerow(
-            [
-                p.table,
-                p.arm,
-                p.metric,
-                *cells,
-                _exact(p.difference),
-                *ends,
-                p.comparisons or "",
-                p.paired or "",
-                p.over,
-                "; ".join(p.differs),
-            ]
-        )
+    rows = [
+        {"table": p.table, "arm": p.arm, "metric": p.metric}
+        | {f"{side}_{name}": value for side, c in (("first", p.first), ("second", p.second)) for name, value in _of_cell(c)}
+        | {"difference": _exact(p.difference), "simultaneous95_low": _exact(p.interval.low), "simultaneous95_high": _exact(p.interval.high)}
+        | {"comparisons": p.comparisons or "", "pairs": p.paired or "", "interval_over": p.over, "differs": "; ".join(p.differs)}
+        for p in pairs
+    ]
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     lines = [f"# {markdown(heading(first, second, pairs))}", "", "| | first | second |", "| --- | --- | --- |"]
     lines += [f"| {word} | {markdown(a) or '–'} | {markdown(b) or '–'} |" for word, a, b in facts]
     lines += [
@@ -227,6 +205,10 @@ def write_comparison(first_dir: str | Path, second_dir: str | Path, out: str | P
     )
     files = {"comparison.csv": text.getvalue(), "comparison.md": "\n".join([*lines, ""]), "comparison.html": page}
     return tuple(write_file(Path(out) / name, encoded(content)) for name, content in files.items())
+
+
+def _of_cell(cell: Cell) -> tuple[tuple[str, int | str], ...]:
+    return ("n", cell.n), ("mean", _exact(cell.mean)), ("std", _exact(cell.std))
 
 
 def _exact(value: float) -> str:

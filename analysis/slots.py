@@ -20,9 +20,11 @@ _BARS = 1_500  # runs as bars of their own; more are joined
 def worked(study: Study) -> tuple[pd.DataFrame, list[float], float]:
     """Runs by slot in seconds since the first began (columns key, slot, status, from, to), where pauses of everybody were cut out, and the share
     of the slots' time in which they worked (nan without times). A slot is a place of a machine for one run at a time: a worker's process may be
-    another after each run, so runs of a machine are laid into as many slots as were ever at work together."""
-    rows = study.usable[["key", "worker", "status", "started", "ended"]]
+    another after each run, so runs of a machine are laid into as many slots as were ever at work together. Of a run that was interrupted the time
+    that it trained, up to its end: between its lives nobody may have been at work."""
+    rows = study.usable[["key", "worker", "status", "started", "ended", "seconds", "interruptions"]]
     rows = rows.assign(begin=_clock(rows["started"]), end=_clock(rows["ended"]))
+    rows["begin"] = rows["begin"].mask(rows["interruptions"] > 0, np.maximum(rows["begin"], rows["end"] - rows["seconds"]))
     rows = rows[rows["worker"].notna() & rows["begin"].notna() & (rows["end"] >= rows["begin"])].sort_values("begin", kind="stable")
     if rows.empty:
         return pd.DataFrame(columns=["key", "slot", "status", "from", "to"]), [], math.nan

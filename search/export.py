@@ -133,7 +133,7 @@ def _texts(told: Described) -> dict[str, str]:
         "differs_here": list(told.notes), "same_class": None if told.copies is None else dict(told.copies.same),
         "copies_of": None
         if told.copies is None
-        else {"images": told.copies.images, "wanted": told.copies.wanted, "keep": told.copies.what},
+        else {"images": told.copies.images, "wanted": told.copies.wanted, "keep": told.copies.what, "packed": told.copies.packed},
     }  # fmt: skip
     texts = {"metrics.json": json.dumps(metrics, indent=1, allow_nan=False) + "\n", "README.md": model_card(told)}
     if told.timm is not None:
@@ -174,7 +174,7 @@ def renew(
     best, temporary, had = folder / "best", folder / ".best.tmp", _told(folder)
     if copies is None and had.get("same_class") is not None:
         of = had.get("copies_of") or dict.fromkeys(("images", "wanted"), SAMPLE if had["same_class"] else 0)
-        copies = Copies(had["same_class"], of["images"], of["wanted"], of.get("keep", "class"))
+        copies = Copies(had["same_class"], of["images"], of["wanted"], of.get("keep", "class"), of.get("packed", 0))
     told = _described(entry, folder, study, pack, record, why, had.get("differs_here", []), copies, statistics_in(best / MODEL_FILE))
     if all((best / name).is_file() and (best / name).read_text(encoding="utf-8") == text for name, text in _texts(told).items()):
         return

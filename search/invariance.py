@@ -124,13 +124,19 @@ class Copies:
     images: int = 0
     wanted: int = 0  # images that there would have been without a limit of time
     what: str = "class"  # that they keep: class | cluster
+    packed: int = (
+        0  # pixels: the side to which the copied images had been brought, where their files were not at hand; 0: as their files have them
+    )
 
     @property
     def words(self) -> str:
         """Of which images."""
+        small = f", brought to {self.packed} x {self.packed} px before, since their files were not at hand," if self.packed else ""
         if self.images == self.wanted:
-            return f"Of {self.images} test images{f' (a fixed sample of {SAMPLE})' if self.images == SAMPLE else ''}"
-        return f"Of {self.images} test images (the first of a fixed sample of {self.wanted}: as many as {SECONDS:g} s were enough for)"
+            return f"Of {self.images} test images{f' (a fixed sample of {SAMPLE})' if self.images == SAMPLE else ''}{small}"
+        return (
+            f"Of {self.images} test images (the first of a fixed sample of {self.wanted}: as many as {SECONDS:g} s were enough for){small}"
+        )
 
 
 def as_given(pack: Pack, index: int, source: Path | None) -> np.ndarray:
@@ -211,7 +217,8 @@ def invariances(
         if some := rest[:more].tolist():
             parts.append(kept(np.array(some)))
     same = {name: float(np.concatenate([part[name] for part in parts]).mean()) for name in parts[0]}
-    return Copies(same, len(first) + len(some), len(drawn), what)
+    files = pack.images.ndim > 3 or (source is not None and all((source / pack.files[index]).is_file() for index in drawn.tolist()))
+    return Copies(same, len(first) + len(some), len(drawn), what, 0 if files else pack.images.shape[1])
 
 
 HEADING = "## What does not change a prediction"

@@ -200,10 +200,13 @@ def test_an_export_says_on_its_card_and_in_the_report_what_was_found_and_before_
     same = json.loads((best / "metrics.json").read_text())["same_class"]
     card = (best / "README.md").read_text()
     assert set(same) == {*COPIES, ALONE, ONE_CLASS, LABORATORY} and ELSEWHERE.words in card
+    small = f"brought to {toy_pack.images.shape[1]} x {toy_pack.images.shape[1]} px before, since their files were not at hand"
+    assert small in card, "half the size of an image that is small already is not half the size of its file"
     assert all(f"| {name} | {100 * part:.0f} % |" in card for name, part in same.items())
     analysis.write_report(exported.folder)
     for name in ("report.md", "report.html"):
         assert f"turned by 90 degrees: {100 * same['turned by 90 degrees']:.0f} %" in (exported.folder / name).read_text()
+        assert small in (exported.folder / name).read_text()
     short = card_lines(Copies({"half size": 0.5, "RGB": 1.0, LABORATORY: 0.2}, 4, 4))[0]
     assert "Below 97 %: half size (50 %). Give" in short and "Below" not in card_lines(Copies({"RGB": 1.0}, 4, 4))[0]
 

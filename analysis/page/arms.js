@@ -121,11 +121,12 @@ document.querySelectorAll(".arms").forEach((host) => {
   host.append(pair);
   const theirs = table.rows.some((row) => row.cells.some((cell) => cell.paper));
   const gains = table.rows.some((row) => row.cells.some((cell) => cell.gain || cell.paperGain));
+  const several = table.rows.filter((row) => row.cells.some((cell) => cell.gain && cell.gain[1] !== null)).length > 1;
   if (gains)
     redraws.push(
       figure(
         pair,
-        `Gain of each arm over ${table.baseline}: ours with the interval that holds for all arms together${theirs ? ", and the paper's" : ""}`,
+        `Gain of each arm over ${table.baseline}: ours with ${several ? "the interval that holds for all arms together" : "its 95 % interval"}${theirs ? ", and the paper's" : ""}`,
         (width) => armRows(table, metric(), width, "gain"),
       ),
     );

@@ -55,7 +55,7 @@ def test_a_headline_is_of_the_seeds_that_have_the_test_score_and_the_page_claims
     analysis.write_report(tmp_path, "light")
     for name in ("report.html", "report.md"):
         text = (tmp_path / name).read_text(encoding="utf-8")
-        assert "over 2 seeds" in text and "over 3 seeds;" not in text and "± " in text
+        assert "over 2 seeds" in text and "over 3 seeds;" not in text and "± " in text and "180 images)" in text
         assert "records.jsonl alone" not in text and "Student's over seeds" not in text
 
 

@@ -351,3 +351,7 @@ def test_metrics_of_an_external_set_are_a_table_of_their_own():
     metrics = ("test_accuracy", "test_f1", "external_far_off_accuracy", "external_far_off_f1")
     summary = SimpleNamespace(table=SimpleNamespace(metrics=metrics))
     assert page.column_groups(summary) == [("", metrics[:2]), ("far_off", metrics[2:])]
+    ten = tuple(f"test_{letter}" for letter in "abcdefghij")
+    assert page.column_groups(SimpleNamespace(table=SimpleNamespace(metrics=ten))) == [("", ten[:5]), ("", ten[5:])], (
+        "ten do not fit a page"
+    )

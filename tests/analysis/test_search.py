@@ -148,6 +148,8 @@ def test_idle_time_between_runs_counts_and_a_stopped_study_does_not(tmp_path):
     assert busy == pytest.approx(0.75)
     assert cuts == [600.0]
     assert runs["to"].max() == 1200
+    records[2] |= {"started": f"{day}10:10:00Z", "interruptions": 1, "seconds": 600.0}  # it was at work when the study was stopped
+    assert slots.worked(load(tmp_path / "interrupted", records))[2] == pytest.approx(0.75), "the pause is nobody's work"
 
 
 def test_a_slot_whose_process_is_another_after_each_run_is_one_slot_and_not_idle(tmp_path):

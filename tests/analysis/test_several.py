@@ -16,7 +16,7 @@ from scipy import stats
 import analysis
 from analysis.__main__ import main
 from analysis.crossed import two_way
-from analysis.several import compare, merge
+from analysis.several import compare, heading, merge
 from analysis.study import runs_of
 
 ASKED, RECORDS = fake.study_and_records()
@@ -206,14 +206,23 @@ def test_another_split_on_the_same_data_is_not_paired_and_stands_in_the_title(tm
 def test_other_settings_seeds_and_versions_stand_in_the_title_and_beside_the_row(tmp_path):
     asked, records = copy.deepcopy(ASKED), copy.deepcopy(RECORDS)
     for r in records:
+        r["params"]["split"] = [0.6, 0.1, 0.3]
+    a = fake.write(tmp_path / "a", asked, copy.deepcopy(records))
+    for r in records:
         r["params"]["queue_size"] = 512
         r["versions"]["torch"] = "2.16.0"
-    a, b = fake.make(tmp_path / "a"), fake.write(tmp_path / "b", asked, [r for r in records if r["seed"] < 2])
+    b = fake.write(tmp_path / "b", asked, [r for r in records if r["seed"] < 2 and "5/m = 0.1" not in r["arms"]])
     assert main(["--compare", str(a), str(b), "--out", str(tmp_path / "out")]) == 0
     head = (tmp_path / "out/comparison.md").read_text().splitlines()[0]
     assert head.endswith("different settings, versions, seeds")
     rows = list(csv.DictReader((tmp_path / "out/comparison.csv").read_text(encoding="utf-8").splitlines()))
-    assert next(r for r in rows if r["arm"] == "MoCo")["differs"] == "settings (queue_size); versions; seeds"
+    differs = {r["arm"]: r["differs"] for r in rows}
+    assert differs["MoCo"] == "settings (queue_size); versions; seeds" and differs["m = 0.1"] == "", (
+        "an arm without a run has no other split"
+    )
+    one = fake.write(tmp_path / "one", asked, [r for r in records if "5/m = 0.1" in r["arms"]])
+    pairs = compare(analysis.load(one), analysis.load(b))
+    assert heading(analysis.load(one), analysis.load(b), pairs).endswith(": no arm has a run of both"), "nor are they the same in all"
 
 
 def test_equal_studies_are_said_to_be_equal_and_two_procedures_are_refused(tmp_path, capsys):

@@ -36,6 +36,8 @@ def test_an_unfinished_study_says_how_many_of_how_many_runs_have_ended_and_shows
     assert "leads so far" in text and "this is no answer yet" in text and 'class="score"' not in text
     assert text.index(said) < text.index("<h1>")
     assert "leads so far" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    first(tmp_path / "one", some[:1])
+    assert "leads so far" not in page(tmp_path / "one") and "</strong> so far has" in page(tmp_path / "one"), "nothing is behind it"
     study = analysis.load(tmp_path)
     assert f"{len(some)} of {len(some) + standing(study).waiting} runs have ended, {standing(study).waiting} are missing" in said
     for text in (methods.methods_md(study), *(methods.checklist_md(study, name) for name in methods.CHECKLISTS)):

@@ -96,8 +96,22 @@ def test_an_undecided_row_says_how_many_more_seeds_would_tell_and_their_price(tm
     assert {words.partition(" gains")[0] for words in summary.claims if " gains " in words} == set(shown)
 
 
+def test_one_difference_is_not_said_to_hold_together_with_others(tmp_path):
+    asked, records = fake.study_and_records(seeds=3, trials=0)
+    asked["tables"] = [
+        {**asked["tables"][0], "arms": [arm for arm in asked["tables"][0]["arms"] if arm["name"] in ("MoCo", "Training from scratch")]}
+    ]
+    analysis.write_report(fake.write(tmp_path, asked, records), "light")
+    page = (tmp_path / "report.html").read_text()
+    assert "paired by seed, with its 95 % interval" in page and "intervals that hold together" not in page
+    assert "paired by seed." in (text := (tmp_path / "methods.md").read_text()) and "hold together" not in text
+
+
 def test_no_patients_are_blamed_where_seeds_alone_are_known_and_no_seed_is_asked_for_where_the_interval_excludes_the_difference(tmp_path):
-    for spread, words in ((10.0, "More than 100 seeds would be needed"), (0.001, "A difference of 3 points is excluded.")):
+    for spread, words in (
+        (10.0, "As a rough guess, by the spread of 3 seeds, more than 100 seeds would be needed"),
+        (0.001, "A difference of 3 points is excluded."),
+    ):
         asked, records = fake.study_and_records(seeds=3, trials=0)
         for r in records:
             if r["status"] == "completed":

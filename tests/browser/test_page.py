@@ -43,6 +43,7 @@ def made(folder: Path, trials: int = 24) -> Path:
     fake.write(folder, asked, records)
     fake.leave(folder, asked, records)
     fake.doubt(folder)
+    (folder / "request.toml").touch()
     analysis.write_report(folder)
     return folder
 
@@ -402,6 +403,7 @@ def test_on_paper_the_page_takes_no_more_than_six_sheets(opened):
     opened.page.emulate_media(media="print")
     sheets = opened.page.pdf(format="A4").count(b"/Type /Page\n")
     assert 2 <= sheets <= 6
+    assert not any(one.is_visible() for one in opened.page.locator(".further").all()), "nobody types a command off paper"
     assert opened.page.locator("#table-2 figure svg").first.is_visible() and not opened.page.locator("#explore input").is_visible()
 
 
