@@ -93,6 +93,25 @@ def test_a_study_s_split_parts_no_slide_where_a_table_names_no_patients(folder):
     assert not any(torn(pack, seed) for seed in range(4)) and all(torn(replace(pack, ties=()), seed) for seed in range(4))
 
 
+def test_files_of_another_kind_than_their_names_say_are_named(folder):
+    with (folder.path / "a" / "3.png").open("wb") as stream:
+        Image.fromarray(CLUSTERS[3]).save(stream, "JPEG2000")
+    found = folder()
+    assert any("1 image of another kind than their names end in (JPEG2000): a/3.png" in line for line in found.warnings)
+
+
+def test_many_classes_of_few_images_raise_no_warning_of_a_library():
+    many = make_pack(
+        np.arange(48, dtype=np.uint8).reshape(48, 1, 1),
+        [*range(24)] * 2,
+        [*map(str, range(24))],
+        [*map(str, range(48))],
+        None,
+        np.ones((48, 2)),
+    )
+    assert size_baseline(many)["folds"] == 2
+
+
 def test_one_image_with_two_labels_on_two_sides_of_a_given_split_is_refused(folder):
     found = folder([("b/copy.png", CLUSTERS[3], "b", "p9")], parts=sides(**{"b/copy.png": "test", "a/3.png": "train"}))
     assert any("equal images must stand on one side" in leak for leak in found.leaks)

@@ -251,4 +251,7 @@ def _others(folder: Path, tree: Tree, tables: Sequence[str], listing: Listing) -
     plain = [name for name in rest if name not in said and not any(above.as_posix() in said for above in PurePosixPath(name).parents)]
     if plain:
         kinds = class_order(shown(PurePosixPath(name).suffix.lower()) or "no ending" for name in plain)
-        listing.notes.append(f"{len(plain)} other file{'s' if len(plain) != 1 else ''} skipped ({few(kinds)})")
+        stems = {PurePosixPath(name).stem for name in tree.images}
+        beside = sum(PurePosixPath(name).stem in stems for name in plain)
+        more = f", {beside} of them called as images are: labels in these are not read" if beside > 1 else ""
+        listing.notes.append(f"{len(plain)} other file{'s' if len(plain) != 1 else ''} skipped ({few(kinds)}){more}")

@@ -12,6 +12,7 @@ from trainables.data.words import class_order, few, part_of, same, shown
 
 NO_CLASSES = {
     "image", "images", "img", "imgs", "picture", "pictures", "original", "originals", "orig", "augmented", "aug", "augmentation",
+    "jpegimages", "tissue images", "tissue image", "raw images",
     "raw", "processed", "preprocessed", "cropped", "crops", "resized", "data", "dataset", "input", "output", "results", "png",
     "jpg", "tif", "tiff",
 }  # fmt: skip

@@ -19,7 +19,7 @@ from trainables.data.ground import TOLERANCE, on_black
 from trainables.data.laboratory import Laboratory, seen_by
 from trainables.data.listing import Listing, class_faults, part_faults
 from trainables.data.normal import AS_IT_IS, Normal, brought
-from trainables.data.open import Decoded, UnreadableError, blank_fault, decode, unreadable_fault
+from trainables.data.open import Decoded, UnreadableError, blank_fault, decode, kinds_of, unreadable_fault
 from trainables.data.pack import Pack, make_pack
 from trainables.data.readers import each
 from trainables.data.straighten import straightened
@@ -157,6 +157,13 @@ def said_of(good: dict[str, Decoded]) -> list[str]:
         found.append(words)
     if framed := [name for name, g in good.items() if g.framed]:
         found.append(f"{count(len(framed))} in a frame or on a padding of another ground, which was cut away: {few(framed, 3)}")
+    other = {name: kind for name, g in good.items() if g.traits and (kind := g.traits[0]) not in kinds_of(name)}
+    if other:
+        kinds = ", ".join(sorted(set(other.values())))
+        found.append(
+            f"{count(len(other))} of another kind than their names end in ({kinds}): {few(list(other), 3)}; read as what they are, which "
+            "may be compressed with losses"
+        )
     if turned := [name for name, g in good.items() if g.turned]:
         found.append(f"{count(len(turned))} turned upright, as the file says (EXIF orientation)")
     if paged := [name for name, g in good.items() if g.pages > 1]:
