@@ -24,6 +24,8 @@ from trainables.data.words import count, few, shown
 from trainables.parts.errors import RequestError
 from trainables.parts.sealing import set_mode
 
+NAMED = 3  # equal images under two labels, above which they are said in one line
+
 
 def check(
     folder: str | Path,
@@ -140,8 +142,9 @@ def _report(found: Findings) -> Iterator[RenderableType]:
         )
     for note in found.notes:
         yield Text(f"note            {note}")
-    for names in found.conflicts:
-        yield Text(f"warning: one image, two labels: {' = '.join(names)}", style="yellow")
+    odd = [" = ".join(names) for names in found.conflicts]
+    for words in odd if len(odd) <= NAMED else [f"{few(odd, NAMED)}; one of the labels is wrong: correct it"]:
+        yield Text(f"warning: one image, two labels: {words}", style="yellow")
     for warning in found.warnings:
         yield Text(f"warning: {warning}", style="yellow")
     for fault in found.faults:
@@ -149,7 +152,7 @@ def _report(found: Findings) -> Iterator[RenderableType]:
     for leak in found.leaks:
         yield Text(f"error: leak: {leak}", style="red")
     wrong = len(found.faults) + len(found.leaks)
-    hints = len(found.warnings) + len(found.conflicts)
+    hints = len(found.warnings) + (len(odd) if len(odd) <= NAMED else 1)
     more = f", {count(hints, 'warning')}" if hints else ""
     yield Text((count(wrong, "error") if wrong else "can be used") + more, style="bold")
 

@@ -18,6 +18,7 @@ from search.request import Request, listed, refuse_misspelt
 from search.source import Reader, Source
 from search.study import code_of, read_study
 from search.warm import Warm, kept, warm_start
+from trainables.data.find import no_folder
 from trainables.parts.errors import RequestError
 from trainables.parts.machine import cpus
 
@@ -118,6 +119,10 @@ def _read(
     request: Request, entry: Entry, preset: str, plan: Plan | None, folder: Path, old: dict[str, Any] | None, faults: list[str]
 ) -> Source | None:
     """The images. The built-in set takes seconds to draw: not for a request that is refused anyway."""
+    named = [*([("", request.data)] if request.data is not None else []), *((f"--external {place}: ", place) for place in request.external)]
+    if absent := [f"{of}{fault}" for of, place in named if (fault := no_folder(place))]:
+        faults += absent  # before a set is read or drawn for nothing
+        return None
     told = _telling(faults)
     reader = Reader(entry, request, plan.baseline if plan else entry.procedure.config(), folder, old)
     if request.data is not None:

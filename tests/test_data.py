@@ -135,12 +135,19 @@ def test_colour_transparency_and_palettes_become_the_same_gray_image(tmp_path):
 
 def test_a_dark_object_on_a_transparent_ground_is_taken_as_standing_on_white(tmp_path):
     two_classes(tmp_path)
-    for name, value, expected in (("dark", 60, 195), ("bright", 200, 200)):
-        rgba = np.zeros((20, 30, 4), np.uint8)
-        rgba[5:15, 5:25] = (value, value, value, 255)
+    for name, edge, value, beneath, expected in (
+        ("dark", 60, 60, 0, [195]),
+        ("bright", 200, 200, 0, [200]),
+        ("on white", 200, 200, 255, [55]),
+        ("bright within a pale edge", 220, 150, 0, [35, 105]),
+        ("dark within a darker edge", 20, 100, 0, [20, 100]),
+    ):
+        rgba = np.full((20, 30, 4), (beneath, beneath, beneath, 0), np.uint8)
+        rgba[5:15, 5:25] = (edge, edge, edge, 255)
+        rgba[6:14, 6:24, :3] = value
         write(tmp_path / "a" / f"{name}.png", Image.fromarray(rgba))
         pack = read_folder(tmp_path, 64, 64)
-        assert np.unique(pack.images[pack.files.index(f"a/{name}.png")]).tolist() == [0, expected]
+        assert np.unique(pack.images[pack.files.index(f"a/{name}.png")]).tolist() == [0, *expected], name
 
 
 def test_levels_near_the_background_become_exactly_zero_and_others_keep_their_distance_from_it(tmp_path):
@@ -544,6 +551,11 @@ def test_a_small_class_reaches_every_part_where_that_is_possible():
 def test_a_class_that_cannot_reach_every_part_is_a_fault():
     with pytest.raises(RequestError, match=r"class 'c1' is missing in \w+ \(4 images in 2 groups"):
         split(pack_of([0] * 60 + [1] * 4, [str(i) for i in range(60)] + ["x", "x", "y", "y"]))
+    with pytest.raises(RequestError) as many:
+        split(pack_of([0] * 60 + [1, 2, 3, 4] * 2))
+    assert [fault.partition("c1")[0] for fault in many.value.faults] == [
+        "every part needs an image of every class, 4 of 5 classes are missing in val: "
+    ]
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.6, 0.3, 0.3), (-0.1, 0.6, 0.5), (0, 0.5, 0.5), (float("nan"), 0.5, 0.5)])

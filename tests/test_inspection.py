@@ -66,11 +66,50 @@ def test_one_image_with_two_labels_is_a_conflict(folder):
     found = folder([("b/copy.png", CLUSTERS[3], "b", "p1")])
     assert found.conflicts == [("a/3.png (a)", "b/copy.png (b)")]
     pack = read_folder(folder.path, 224, 32)
-    assert any("one image, two labels, 1 pair: a/3.png (a) = b/copy.png (b)" in note for note in pack.notes), "a study says it too"
+    assert any("one image, two labels, 1 set: a/3.png (a) = b/copy.png (b)" in note for note in pack.notes), "a study says it too"
     one, other = pack.files.index("a/3.png"), pack.files.index("b/copy.png")
     for seed in range(8):
         sides_of = split(replace(pack, patients=None), seed=seed).values()
         assert any({one, other} <= set(part.tolist()) for part in sides_of), "both labels stand on one side"
+
+
+def test_a_folder_of_all_images_beside_the_classes_is_no_class_in_an_inspection_and_in_a_study(folder):
+    (folder.path / "all").mkdir()
+    found = folder([(f"all/{c}{i}.png", CLUSTERS[10 * "ab".index(c) + i], "all", "p1") for c in "ab" for i in range(10)])
+    assert len(found.faults) == 1 and found.faults[0].startswith("each image of all stands in another class too (a, b)")
+    with pytest.raises(RequestError, match="each image of all stands in another class too"):
+        read_folder(folder.path, 224, 32)
+
+
+def test_a_study_s_split_parts_no_slide_where_a_table_names_no_patients(folder):
+    slides = {name: f"S{name[0]}{int(name[2]) // 2}" for name in folder.rows}
+    (folder.path / "manifest.csv").write_text("file,label,slide\n" + "".join(f"{name},{name[0]},{of}\n" for name, of in slides.items()))
+    pack = read_folder(folder.path, 224, 32)
+
+    def torn(pack, seed):
+        side = {pack.files[i]: name for name, part in split(pack, seed=seed).items() for i in part}
+        return sum(side[f"{c}/{i}.png"] != side[f"{c}/{i + 1}.png"] for c in "ab" for i in range(0, 10, 2))
+
+    assert not any(torn(pack, seed) for seed in range(4)) and all(torn(replace(pack, ties=()), seed) for seed in range(4))
+
+
+def test_files_of_another_kind_than_their_names_say_are_named(folder):
+    with (folder.path / "a" / "3.png").open("wb") as stream:
+        Image.fromarray(CLUSTERS[3]).save(stream, "JPEG2000")
+    found = folder()
+    assert any("1 image of another kind than their names end in (JPEG2000): a/3.png" in line for line in found.warnings)
+
+
+def test_many_classes_of_few_images_raise_no_warning_of_a_library():
+    many = make_pack(
+        np.arange(48, dtype=np.uint8).reshape(48, 1, 1),
+        [*range(24)] * 2,
+        [*map(str, range(24))],
+        [*map(str, range(48))],
+        None,
+        np.ones((48, 2)),
+    )
+    assert size_baseline(many)["folds"] == 2
 
 
 def test_one_image_with_two_labels_on_two_sides_of_a_given_split_is_refused(folder):

@@ -15,7 +15,8 @@ from PIL import Image
 from search.data_commands import check
 from trainables.data.check import inspect_folder
 from trainables.data.find import list_folder
-from trainables.data.words import part_of, same, shown
+from trainables.data.listing import Listing, settled
+from trainables.data.words import KARYOTYPE, as_karyotype, class_order, part_of, same, shown
 from trainables.parts.errors import RequestError
 
 CLASSES = ("instance", "overlapping", "touching")
@@ -276,6 +277,19 @@ def test_a_table_of_any_dialect_is_read(tmp_path, name, text):
         ("manifest.csv", rows(row="C:\\other\\{i}.png,all,p{p}"), "named relative to the folder"),
         ("train.txt", rows("instance/0.png", row="{c}/{i}.png"), "looks like a table of the images"),
         ("onehot.csv", rows("image,MEL,NV", row="{c}/{i}.png,1.0,0.0").replace("0.png,1.0,0.0", "0.png,0.0,1.0"), "looks like a table"),
+        (
+            "onehot.csv",
+            rows("image,MEL,NV", row="{c}/{i}.png,1,0").replace("0.png,1,0", "0.png,0,1"),
+            "MEL, NV hold 1 for a class and 0 for the others: write the class's word into one column label",
+        ),
+        ("manifest.csv", rows() + "Total: 24,,\n", "1 name neither: Total: 24; a sum or a remark? remove it"),
+        ("manifest.csv", rows() + "Summe,24,\n", "1 name neither: Summe; a sum or a remark? remove it"),
+        ("manifest.csv", rows(row="{c}/{i}.png,patient {p},p{p}"), "its labels are called patient 0, patient 1, patient 2"),
+        (
+            "manifest.csv",
+            rows(row="{i},{c}ed,p{p}"),
+            "8 fit several: 0 (instance/0.png, overlapping/0.png and 1 more)",
+        ),
         ("sizes.csv", rows("file,width,Fall", row="{c}/{i}.png,40,{p}"), "looks like a table of the images"),
         ("manifest.csv", rows().replace("instance/0.png,instance", "instance/0.png,nan"), "every file needs a label, 1 have none"),
     ],
@@ -477,6 +491,15 @@ def test_a_spreadsheet_is_a_table_too_whatever_its_ending(tmp_path, name, sheets
     assert set(found.listing.patients) == {"1", "2", "3", "4"}
 
 
+def test_a_head_of_two_lines_is_read_where_cells_are_merged_over_them(tmp_path):
+    two = [
+        ["file", "Befund", "", "patient"],
+        ["", "label", "remark", ""],
+        *([f"{c}/{i}.png", c, "x", i % 4] for c in CLASSES for i in range(8)),
+    ]
+    counted(inspect_folder(table(plain(tmp_path), xlsx(Tabelle1=two), "Liste.xlsx")), 4)
+
+
 def test_a_title_above_a_tables_head_is_passed_over(tmp_path):
     counted(inspect_folder(table(plain(tmp_path), "Export of 3 May\n\n" + rows(), "images.csv")), 4)
 
@@ -595,6 +618,14 @@ def test_marks_that_nobody_sees_make_no_class(tmp_path):
     assert set(list_folder(table(plain(tmp_path), text)).labels) == set(CLASSES)
 
 
+@pytest.mark.parametrize("ends", [("a", "b"), (".1", ".2"), (" L", " R")])
+def test_two_homologues_are_one_chromosome_and_two_names_of_a_few_are_not(ends):
+    named = [f"{chromosome}{end}" for chromosome in KARYOTYPE for end in ends]
+    found = settled(Listing([], [name for name in named for _ in (0, 1)]))
+    assert class_order(found.labels) == [*KARYOTYPE] and "taken as chromosomes" in found.notes[0]
+    assert not as_karyotype(named[:6]), "grades 1a, 1b, 2a ..."
+
+
 @pytest.mark.parametrize("spelt", ["{:02d}", "chr{}", "CHR {}", "{}.0", "Chromosome_{:02d}"])
 def test_chromosomes_in_any_spelling_are_the_karyotypes(tmp_path, spelt):
     folder = plain(tmp_path, classes=[spelt.format(i) for i in range(1, 21)], n=2)
@@ -642,6 +673,12 @@ def test_parts_have_many_names_and_other_words_are_none():
         "val",
     ]
     assert not any(part_of(name) for name in ("instance", "testis", "trained", "contest", "train test"))
+    others = {
+        "train": ("Trainingsdaten", "entraînement", "apprentissage", "Entrenamiento", "训练集", "学習データ"),
+        "val": ("Validierung", "Validierungsdaten", "validación", "验证集", "検証"),
+        "test": ("Testdaten", "essai", "évaluation", "prueba", "测试集", "тест"),
+    }
+    assert all(part_of(name) == part for part, names in others.items() for name in names)
 
 
 # ---- names

@@ -124,6 +124,10 @@ ENDS = (
     "-mask-1",
     "_mask2",
     "Mask",
+    "_Simple Segmentation",
+    "_Object Predictions",
+    "_seg_mask",
+    "_gradcam",
 )
 
 
@@ -213,7 +217,17 @@ def test_a_word_with_a_number_is_no_patient(tmp_path, first, second):
     assert "which folders are the classes cannot be told" in found.faults[0]
 
 
-@pytest.mark.parametrize("patients", [("P01", "P02"), ("1017", "1022"), ("patient 1", "patient 2"), ("10", "31", "44", "57", "61", "90")])
+@pytest.mark.parametrize(
+    "patients",
+    [
+        ("P01", "P02"),
+        ("1017", "1022"),
+        ("patient 1", "patient 2"),
+        ("患者1", "患者2"),
+        ("Patientin 1", "Patientin 2"),
+        ("10", "31", "44", "57", "61", "90"),
+    ],
+)
 def test_patients_are_still_patients(tmp_path, patients):
     found = list_folder(made(tmp_path, *(f"{c}/{p}/{i}.png" for c in CLASSES for p in patients for i in (0, 1))))
     assert found.layout == "class/patient"
@@ -399,6 +413,13 @@ def test_a_copy_of_a_class_s_folder_is_no_class_and_one_of_a_patient_s_is_the_pa
         ((*CLASSES, "New folder (2)"), "a folder called New folder (2) beside"),
         ((*CLASSES, "Papierkorb"), "a folder called Papierkorb beside"),
         ((*CLASSES, "nicht auswertbar"), "a folder called nicht auswertbar beside"),
+        ((*CLASSES, "zu klären", "heatmaps"), "a folder called heatmaps, zu klären beside"),
+        ((*CLASSES, "old"), "a folder called old beside"),
+        (("young", "old"), ""),
+        ((*CLASSES, "?", "+"), ""),
+        (("export1", "export2"), "as batches of images are"),
+        (("Charge 1", "Charge 2", "Charge 3"), "as batches of images are"),
+        (("患者01", "患者02"), "as patients are"),
         (("DAPI", "GFP"), "as views of one object are"),
         (("Metaphase", "Karyogram"), "as views of one object are"),
         (("metaphase", "interphase"), ""),
@@ -465,6 +486,24 @@ def test_tiles_of_a_slide_are_one_object_in_whatever_classes_they_lie(tmp_path, 
 def test_classes_that_a_slip_of_the_pen_made_two_are_named(one, other, numbers, alike):
     listing = settled(Listing([], [one] * numbers[0] + [other] * numbers[1]))
     assert any("slip of the pen" in line for line in listing.warnings) == alike and len(set(listing.labels)) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "fault", "warning"),
+    [
+        (("0", "1", "2", "normal", "tumour", "stroma"), True, False),
+        (("benign", "3", "4", "5"), False, False),
+        (("normal", "reactive", "2", "5"), False, False),
+        (("0.1", "0.9"), False, True),
+        (("0,25", "1"), False, True),
+        (("1", "2", "X", "Y"), False, False),
+        (("10", "50"), False, False),
+    ],
+)
+def test_classes_that_stand_in_two_ways_are_refused_and_measured_values_warned_of(names, fault, warning):
+    found = settled(Listing([], [*names] * 2))
+    assert any("as if each stood in two ways" in line for line in found.faults) == fault
+    assert any("as measured values" in line for line in found.warnings) == warning
 
 
 @pytest.mark.parametrize(

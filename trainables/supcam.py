@@ -728,7 +728,7 @@ def read_both(folder: Path, config: SupcamConfig) -> tuple[Pack, Pack]:
     pack = read(folder, config, elsewhere=other)
     note = f"simulated: the test images of the study's own set as another laboratory might show them ({ELSEWHERE.words})"
     seen = make_pack(other.images, pack.labels, pack.classes, pack.files, pack.patients, other.areas, [note])
-    return pack, replace(seen, copy_of=pack.hash)
+    return pack, seen
 
 
 PROCEDURE = Procedure(

@@ -13,6 +13,7 @@ import numpy as np
 
 from trainables.data.burnt import Mark
 from trainables.data.copies import NearPair, ties_of
+from trainables.data.equals import copied_classes, equal_sets, with_two_labels
 from trainables.data.find import list_folder
 from trainables.data.given_away import given_away
 from trainables.data.ground import TOLERANCE
@@ -124,12 +125,10 @@ def inspect_folder(
         odd = [name for name, s in zip(files, seen, strict=True) if s.said.inverted == few_white]
         found.warnings.append(f"both backgrounds occur; the {len(odd)} with a {'white' if few_white else 'black'} one: {few(odd)}")
 
-    by_key: dict[bytes, list[int]] = {}
-    for i, s in enumerate(seen):
-        by_key.setdefault(s.key, []).append(i)
-    same = [members for members in by_key.values() if len(members) > 1]
+    same = equal_sets([s.key for s in seen])
     found.duplicates = [tuple(files[i] for i in members) for members in same]
-    found.conflicts = [tuple(f"{files[i]} ({labels[i]})" for i in members) for members in same if len({labels[i] for i in members}) > 1]
+    found.conflicts = with_two_labels(same, files, labels)
+    found.faults += copied_classes(same, labels)
     close = near(seen, files)
     found.near = [NearPair(files[i], files[j], value, turned) for i, j, value, turned in close]
     doubled = {name for members in found.duplicates for name in members[1:]} | {pair.second for pair in found.near}

@@ -44,7 +44,7 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
     """Files and labels of a folder of class folders; a table with file and label, where there is one, decides over the folders' names.
     layout: what the levels of folders are, such as class/patient; '': what they look like."""
     folder = Path(folder)
-    if fault := _no_folder(folder):
+    if fault := no_folder(folder):
         return Listing(faults=[fault])
     tree = walk(folder)
     listing = Listing()
@@ -71,9 +71,8 @@ def list_folder(folder: str | Path, group: str = "patient", layout: str = "") ->
     if not images and not tables:
         if not listing.faults:
             inside = f"it holds {few([shown(name) for name in tree.others])}" if tree.others else "it is empty"
-            listing.faults.append(
-                f"'{shown(str(folder))}' must hold images ({' '.join(SUFFIXES)}), {inside}; put them there, a folder per class"
-            )
+            step = "save these as PNG or TIFF (unpack archives)" if unread_images(folder, tree.others) else "put them there"
+            listing.faults.append(f"'{shown(str(folder))}' must hold images ({' '.join(SUFFIXES)}), {inside}; {step}, a folder per class")
         return listing
     if tables and layout:
         listing.faults.append(
@@ -135,7 +134,7 @@ def _text_links(folder: Path, tree: Tree, listing: Listing) -> None:
         tree.others = [name for name in tree.others if name not in dict(found)]
 
 
-def _no_folder(folder: Path) -> str:
+def no_folder(folder: Path) -> str:
     """Why a path is no folder; '' where it is one."""
     name = shown(str(folder))
     try:
@@ -252,4 +251,7 @@ def _others(folder: Path, tree: Tree, tables: Sequence[str], listing: Listing) -
     plain = [name for name in rest if name not in said and not any(above.as_posix() in said for above in PurePosixPath(name).parents)]
     if plain:
         kinds = class_order(shown(PurePosixPath(name).suffix.lower()) or "no ending" for name in plain)
-        listing.notes.append(f"{len(plain)} other file{'s' if len(plain) != 1 else ''} skipped ({few(kinds)})")
+        stems = {PurePosixPath(name).stem for name in tree.images}
+        beside = sum(PurePosixPath(name).stem in stems for name in plain)
+        more = f", {beside} of them called as images are: labels in these are not read" if beside > 1 else ""
+        listing.notes.append(f"{len(plain)} other file{'s' if len(plain) != 1 else ''} skipped ({few(kinds)}){more}")

@@ -5,7 +5,7 @@ of reading say one thing of one folder."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from trainables.data.burnt import Mark, burnt_in, said_of_marks
 from trainables.data.copies import Framed
@@ -35,7 +35,7 @@ def given_away(
     patients = None if pack.patients is None else [pack.patients[i] for i in place]
     pairs, words = shared_fields([frame.marks for frame in frames], patients, [pack.files[i] for i in place])
     fields = [(place[i], place[j]) for i, j in pairs]
-    pack = replace(pack, ties=(*before, *fields, *after))
+    pack = pack.tied((*before, *fields, *after))
     marks = burnt_in({i: looks[i][0].corners for i in place}, pack)
     told = told_by_files([looks[i][1] if i in looks else () for i in range(len(pack))], pack)
     return GivenAway(pack, fields, marks, [*words, *told, *said_of_marks(marks)])

@@ -19,6 +19,8 @@ FEW_LEVELS = 6  # gray levels of an object, below which it is no picture any mor
 LOST = 0.1  # of what differs from the ground: more than this on the ground's other side is no speck that may be cut off
 UNEVEN = 0.03  # of the border: more than this hardly apart from the ground is ground that is tilted or noisy,
 ONE_LEVEL = 0.65  # unless so much of the border is within one gray level of it: then it is an object's glow
+WHITE = 192  # a ground from here on is white beyond doubt
+FADES = 16  # gray levels by which an object's edge differs from its inside where it goes over into its ground
 NO_GROUND = "no flat ground, white or black, at its border"
 
 
@@ -47,17 +49,14 @@ def _on_black(gray: np.ndarray, alpha: np.ndarray | None, tolerance: int) -> Gro
     """float32 (h, w) 0..255 -> uint8 on black.
 
     The ground is the median of the border where the border is flat and the median an extreme of the histogram. If not, the extreme (white
-    or black) that is flat and takes part in the border. Where most of the border is transparent, a dark object stood on white and a
-    bright one on black. Then every pixel at most `tolerance` levels from the ground becomes 0; the others keep their distance from it."""
+    or black) that is flat and takes part in the border. Where most of the border is transparent, see `_stood_on_white`. Then every
+    pixel at most `tolerance` levels from the ground becomes 0; the others keep their distance from it."""
     border = _border(gray)
     unsure = ""
     if alpha is not None:
         seen = _border(alpha) >= 0.5
-        if seen.mean() >= 0.5:
-            level = float(np.median(border[seen]))
-        else:
-            visible = gray[alpha >= 0.5]
-            level = 255.0 if visible.size and np.median(visible) < 128 else 0.0
+        cut_out = 255.0 * _stood_on_white(gray, alpha >= 0.5, tolerance)
+        level = float(np.median(border[seen])) if seen.mean() >= 0.5 else cut_out
         gray = alpha * gray + (1 - alpha) * level
         inverted = level >= 128
     else:
@@ -69,6 +68,23 @@ def _on_black(gray: np.ndarray, alpha: np.ndarray | None, tolerance: int) -> Gro
 
 def _border(values: np.ndarray) -> np.ndarray:
     return np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
+
+
+def _stood_on_white(gray: np.ndarray, visible: np.ndarray, tolerance: int) -> bool:
+    """Whether an object that was cut out stood on white: a white that was left below what is transparent says so, then the object's edge,
+    where it goes over into its ground, and last its own gray: a dark one stood on white. A chromosome's bands are as often dark as bright.
+    Black says nothing: programs write it where nothing is."""
+    hidden = gray[~visible]
+    if not visible.any() or not hidden.size:
+        return False
+    beneath = float(np.median(hidden))
+    if beneath >= WHITE and (np.abs(hidden - beneath) <= tolerance).mean() >= FLAT:
+        return True
+    shown = np.pad(visible, 1)
+    inner = shown[1:-1, 1:-1] & shown[:-2, 1:-1] & shown[2:, 1:-1] & shown[1:-1, :-2] & shown[1:-1, 2:]
+    edge, inside = gray[visible & ~inner], gray[inner]
+    fades = float(np.median(edge) - np.median(inside)) if edge.size and inside.size else 0.0
+    return fades > 0 if abs(fades) > FADES else bool(np.median(gray[visible]) < 128)
 
 
 def _level(gray: np.ndarray, border: np.ndarray, tolerance: int) -> tuple[float, bool, str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.data.misspelt import misspelt
+from trainables.data.misspelt import coded, measured, misspelt
 from trainables.data.mixed_names import one_patient
 from trainables.data.words import KARYOTYPE, PARTS, as_karyotype, class_order, count, few, is_missing, part_of, seen, shown, them, united
 
@@ -80,6 +80,10 @@ def settled(listing: Listing, group: str = "patient") -> Listing:
     if odd := [f"{name} = {known}" for name, known in sorted(karyotype.items()) if name != known]:
         listing.labels = [karyotype[name] for name in listing.labels]
         listing.notes.append(f"class names taken as chromosomes: {few(odd)}")
+    if words := coded(listing.labels):
+        listing.faults.append(words)
+    elif words := measured(listing.labels):
+        listing.warnings.append(words)
     _chromosomes(listing)
     if dates := [name for name in class_order(listing.labels) if AS_DATE.fullmatch(name)]:
         listing.warnings.append(

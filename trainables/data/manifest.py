@@ -14,6 +14,7 @@ from trainables.data.beside import said_by_folders
 from trainables.data.folder_rows import other_classes, row_an_image
 from trainables.data.listing import Listing
 from trainables.data.matched import matched
+from trainables.data.shape import named_patients
 from trainables.data.slides import tied_by_slide
 from trainables.data.table import KNOWN, METAPHASES, PATIENT_HEADS, SPLIT_WORDS, TableError, heads, read_cells
 from trainables.data.words import class_order, count, few, is_missing, part_in, part_of, same, shown, them
@@ -70,6 +71,11 @@ def from_manifest(folder: Path, tables: Sequence[str], found: Sequence[str], gro
     listing.files = [name for name, _ in kept]
     listing.labels = [entry["label"] for _, entry in kept]
     listing.layout = title
+    if len(kinds := set(listing.labels)) > 1 and named_patients(kinds):
+        faults.append(
+            f"{title}: its labels are called {few(class_order(kinds), 3)}, as patients are: call that column patient, and write the class "
+            "of each image into a column label; if they are classes, call them otherwise"
+        )
     of = of_folders or "the column label"
     listing.levels = [f"class: {of} of {title} ({len(set(listing.labels))})"]
     tops = {same(label) for label in listing.labels}

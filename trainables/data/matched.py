@@ -4,6 +4,7 @@ another spelling finds its image, and none is guessed where two fit."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +14,7 @@ from trainables.data.open import SUFFIXES
 from trainables.data.table import plain
 from trainables.data.words import count, few, is_missing, same, shown, them
 
+SUM = re.compile(r"(?i)(?:grand )?(?:total|sum(?:me)?|gesamt|insgesamt|somme|suma|anzahl|count|mean|average|合计|总计)\b")
 MINUS = ("-", "–", "\u2212")
 
 
@@ -28,10 +30,13 @@ def matched(
     stems = _unique(found, lambda name: plain(PurePosixPath(name).stem))
     names = [raw if (raw := entry["file"]) in known else raw.strip().replace("\\", "/").removeprefix("./") for entry in entries]
     alike: dict[str, list[str]] = {}
+    by_stem: dict[str, list[str]] = {}
     for image in found:
         alike.setdefault(plain(PurePosixPath(image).name), []).append(image)
+        by_stem.setdefault(plain(PurePosixPath(image).stem), []).append(image)
     signs = any(entry["label"].startswith("+") for entry in entries)  # beside these - is negative
     outside: list[str] = []
+    below, doubtful = list[str](), list[str]()
     kept: list[tuple[str, dict[str, str]]] = []
     absent, again, nameless, spelt = [], [], [], 0
     seen: set[str] = set()
@@ -49,12 +54,26 @@ def matched(
             again.append(name)
             continue
         seen.add(key)
-        if image is None:
+        if image is None and _is_remark(name, entry):
+            below.append(name or "(no name)")
+        elif image is None and not _is_outside(name) and len(fits := by_stem.get(word.rpartition("/")[2], ())) > 1:
+            doubtful.append(f"{name} ({few([shown(i) for i in fits], 2)})")
+            seen |= set(fits)
+        elif image is None:
             (outside if _is_outside(name) else absent).append(name or "(no name)")
         elif is_missing(entry["label"]) and not (signs and entry["label"] in MINUS) and not _is_folder(entry["label"], image):
             nameless.append(f"{shown(image)} ('{entry['label']}')" if entry["label"] else shown(image))
         else:
             kept.append((image, entry))
+    if below:
+        faults.append(
+            f"{title}: a line names an image with its label, {len(below)} name neither: {few(below)}; a sum or a remark? "
+            f"remove {them(below)}"
+        )
+    if doubtful:
+        faults.append(
+            f"{title}: a line names one image, {len(doubtful)} fit several: {few(doubtful, 3)}; write the file with its folder and ending"
+        )
     if outside:
         faults.append(
             f"{title}: a file is named relative to the folder, {len(outside)} are not: {few(outside)}; write for example class/image.png"
@@ -104,6 +123,12 @@ def _called_as(images: Sequence[str], entry: dict[str, str]) -> str | None:
         if len(within) == 1:
             return within[0]
     return None
+
+
+def _is_remark(name: str, entry: dict[str, str]) -> bool:
+    """Whether a line below the images holds their sum or a remark."""
+    alone = not any(cell.strip() for column, cell in entry.items() if column != "file")
+    return bool(SUM.match(name)) or (alone and not name.lower().endswith(SUFFIXES))
 
 
 def _is_outside(name: str) -> bool:

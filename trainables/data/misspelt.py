@@ -1,14 +1,14 @@
-"""Names of classes that differ by a slip of the pen.
+"""Names of classes that differ by a slip of the pen, stand in two ways, or are no names.
 Comes in: the classes and how many images each has. Goes out: pairs, in words. Exists because `tumuor` beside `tumor` takes part in every
 number of a table as a class of its own."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 
-from trainables.data.words import class_order, same
+from trainables.data.words import class_order, few, same
 
 SHORTEST, LONG = 5, 9  # letters: shorter words may differ by one and mean two things; in longer ones two slips are no chance
 RARE = 1 / 3  # of the other's images, which a slip has at most where another letter stands in a letter's place
@@ -19,6 +19,30 @@ def misspelt(counts: Mapping[str, int]) -> list[str]:
     """`tumuor (3) and tumor (40)` of each two classes that are probably one: words of letters alone, begun alike, with a letter that is
     missing, doubled or changed places with the next; or with another letter, where one of the two is rare."""
     return [f"{a} ({counts[a]:,}) and {b} ({counts[b]:,})" for a, b in combinations(class_order(counts), 2) if _one(a, b, counts)]
+
+
+def coded(names: Iterable[str]) -> str:
+    """That each class may have been written in two ways, by its number and by its word; ''."""
+    numbers, words = ([n for n in class_order(names) if n.isdecimal() is wanted] for wanted in (True, False))
+    if len(numbers) < 2 or len(numbers) != len(words) or not all(re.search(r"[^\W\d_]{3}", word) for word in words):
+        return ""
+    if [int(n) - int(numbers[0]) for n in numbers] != list(range(len(numbers))) or int(numbers[0]) > 1:
+        return ""
+    return (
+        f"classes are called by numbers ({few(numbers)}) and as many by words ({few(words)}), as if each stood in two ways; give each "
+        "class one name, or call the numbers by words too (grade 1) if they are classes of their own"
+    )
+
+
+def measured(names: Iterable[str]) -> str:
+    """That classes may be a measured value or a score; ''."""
+    kinds = class_order(names)
+    if not kinds or not all(re.fullmatch(r"-?\d*[.,]\d+|-?\d+", name) for name in kinds) or all(re.fullmatch(r"-?\d+", n) for n in kinds):
+        return ""
+    return (
+        f"class names are decimal numbers ({few(kinds)}), as measured values and scores are: each is taken as a class of its own, and "
+        "nothing knows which is more; write the class of each image as a word if they are none"
+    )
 
 
 def _one(a: str, b: str, counts: Mapping[str, int]) -> bool:

@@ -8,9 +8,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+PEOPLE = {  # patients and cases in German, French, Spanish, Italian, Russian, Chinese, Japanese, Korean
+    "patientin", "patienten", "probandin", "patiente", "malade", "sujet", "paciente", "caso", "sujeto", "paziente", "пациент", "больной",
+    "случай", "患者", "病人", "病例", "病患", "受试者", "症例", "환자", "증례",
+}  # fmt: skip
 PATIENT_WORDS = {
     "p", "pat", "patient", "patients", "case", "subject", "sub", "subj", "id", "slide", "donor", "sample", "individual", "ind",
-    "person", "karyotype", "metaphase", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal", "uid", "pid",
+    "person", "karyotype", "metaphase", "tcga", "cell", "specimen", "fall", "proband", "mouse", "animal", "uid", "pid", *PEOPLE,
 }  # fmt: skip
 STAIN = r"dapi|hoechst|fitc|e?gfp|rfp|yfp|cfp|m?cherry|tritc|cy\d|bright ?field|bf|dic|merged?|composite"  # or another channel
 MARKER = r"p(?:16|21|27|40|53|57|63|120)|ki ?67|cd\d{1,3}|her2|er|pr|pan ?ck|vimentin"  # a protein that is stained for
@@ -43,11 +47,11 @@ def said_beside_class(names: set[str]) -> str:
         return "as years are, and nothing else says what the classes are"
     if _numbered(names):
         return "a number behind each of several words: perhaps patients of each class, or batches"
-    words = [re.sub(r"[\W_]+", " ", name).strip().casefold().split() for name in names]
+    words = [re.sub(r"[\W_]+", " ", name).strip().casefold().split() or [""] for name in names]  # "?" is no word
     for first, rest in (([w[0] for w in words], [w[1:] for w in words]), ([w[-1] for w in words], [w[:-1] for w in words])):
         kinds = {re.sub(r"\d+", "", word) for word in first}
-        numbered = all(re.fullmatch(r"[a-z]+\d+", word) for word in first) and len(kinds) == 1 and kinds <= PATIENT_WORDS
-        if numbered and len(set(first)) > 1 and all(re.search(r"[a-z]", " ".join(word)) for word in rest):
+        numbered = all(re.fullmatch(r"[^\W\d_]+\d+", word) for word in first) and len(kinds) == 1 and kinds <= PATIENT_WORDS
+        if numbered and len(set(first)) > 1 and all(re.search(r"[^\W\d_]", " ".join(word)) for word in rest):
             return "patient and class in one name"
     return ""
 

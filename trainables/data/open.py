@@ -23,6 +23,7 @@ from trainables.data.traits import traits_of
 from trainables.data.words import count, few, them
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+KINDS = (("PNG",), *[("JPEG", "MPO")] * 2, *[("TIFF",)] * 2, ("BMP", "DIB"))
 LARGEST = 40_000_000  # pixels of one file; a frame of a microscope's camera has up to 25 million, a whole-slide image thousands of millions
 AT_ONCE = 4_000_000  # pixels: larger files are opened one at a time, so that eight readers hold a few hundred megabytes
 one_large = threading.Lock()  # processes that read together have one between them, see `readers`
@@ -77,6 +78,11 @@ class Decoded:
         return replace(self, gray=self.gray[:0].copy(), luma=None)  # a slice would keep the whole
 
 
+def kinds_of(name: str) -> tuple[str, ...]:
+    """What a file of this name may be, in Pillow's words."""
+    return KINDS[SUFFIXES.index(Path(name).suffix.lower())] if Path(name).suffix.lower() in SUFFIXES else ()
+
+
 def open_image(path: Path) -> Opened:
     """The one way to a file's pixels. UnreadableError with the reason in a few words."""
     try:
@@ -109,7 +115,9 @@ def open_image(path: Path) -> Opened:
         if is_pointer(path):
             raise UnreadableError("a pointer of Git LFS; git lfs pull brings the image") from None
         reason = (
-            (_unknown_tiff(path) or "not an image") if "cannot identify" in str(error) else (str(error).splitlines() or ["damaged"])[0][:80]
+            (_unknown_tiff(path) or "not an image")
+            if "cannot identify" in str(error)
+            else getattr(error, "strerror", "") or (str(error).splitlines() or ["damaged"])[0][:80]
         )
         raise UnreadableError(reason) from None
 

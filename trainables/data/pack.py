@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,17 @@ class Pack:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        """See `pixel_keys`; worked out once."""
+        return pixel_keys(self.images)
+
+    def tied(self, ties: Iterable[tuple[int, int]]) -> Pack:
+        """The same with these ties alone."""
+        pack = replace(self, ties=tuple(ties))
+        vars(pack)["keys"] = self.keys  # of the same images
+        return pack
 
     @property
     def counts(self) -> dict[str, int]:

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from trainables.data.copies import Framed, framed_pairs, near_duplicates, ties_of
+from trainables.data.equals import copied_classes, equal_sets, with_two_labels
 from trainables.data.find import list_folder
 from trainables.data.given_away import given_away
 from trainables.data.ground import TOLERANCE, on_black
 from trainables.data.laboratory import Laboratory, seen_by
 from trainables.data.listing import Listing, class_faults, part_faults
 from trainables.data.normal import AS_IT_IS, Normal, brought
-from trainables.data.open import Decoded, UnreadableError, blank_fault, decode, unreadable_fault
-from trainables.data.pack import Pack, make_pack, pixel_keys
+from trainables.data.open import Decoded, UnreadableError, blank_fault, decode, kinds_of, unreadable_fault
+from trainables.data.pack import Pack, make_pack
 from trainables.data.readers import each
 from trainables.data.straighten import straightened
 from trainables.data.words import class_order, count, few, same, shown, them
@@ -156,6 +157,13 @@ def said_of(good: dict[str, Decoded]) -> list[str]:
         found.append(words)
     if framed := [name for name, g in good.items() if g.framed]:
         found.append(f"{count(len(framed))} in a frame or on a padding of another ground, which was cut away: {few(framed, 3)}")
+    other = {name: kind for name, g in good.items() if g.traits and (kind := g.traits[0]) not in kinds_of(name)}
+    if other:
+        kinds = ", ".join(sorted(set(other.values())))
+        found.append(
+            f"{count(len(other))} of another kind than their names end in ({kinds}): {few(list(other), 3)}; read as what they are, which "
+            "may be compressed with losses"
+        )
     if turned := [name for name, g in good.items() if g.turned]:
         found.append(f"{count(len(turned))} turned upright, as the file says (EXIF orientation)")
     if paged := [name for name, g in good.items() if g.pages > 1]:
@@ -194,29 +202,24 @@ def said_first(listing: Listing) -> list[str]:
     return [*taken, *listing.warnings, *listing.notes]
 
 
-def torn_copies(pack: Pack) -> list[str]:
-    """The fault of equal images in two parts of a split that came with the data."""
-    if pack.parts is None:
-        return []
-    sides: dict[bytes, list[int]] = {}
-    for i, key in enumerate(pixel_keys(pack.images)):
-        sides.setdefault(key, []).append(i)
-    torn = [members for members in sides.values() if len({pack.parts[i] for i in members}) > 1]
-    named = [" = ".join(f"{pack.files[i]} ({pack.parts[i]})" for i in members) for members in torn]
-    words = (
-        f"the split that comes with the data: equal images must stand on one side, {count(len(torn), 'set')} of them on two: "
-        f"{few(named, 3)}; "
-    )
-    return [words + "keep one of them, or drop the split"] if torn else []
-
-
-def two_labels(pack: Pack) -> list[str]:
-    """What to say of equal images under two labels; a split keeps them on one side."""
-    known: dict[bytes, int] = {}
-    pairs = [(known.setdefault(key, i), i) for i, key in enumerate(pixel_keys(pack.images))]
-    odd = [(i, j) for i, j in pairs if pack.labels[i] != pack.labels[j]]
-    named = [" = ".join(f"{pack.files[k]} ({pack.classes[pack.labels[k]]})" for k in pair) for pair in odd]
-    return [f"one image, two labels, {count(len(odd), 'pair')}: {few(named, 3)}; one of the two is wrong: correct it"] if odd else []
+def equal_images(pack: Pack) -> list[str]:
+    """What to say of equal images under two labels; a split keeps them on one side. RequestError where a split that came with the data
+    parts equal images, or a class holds nothing but images of others."""
+    sets, labels = equal_sets(pack.keys), [pack.classes[label] for label in pack.labels]
+    faults = copied_classes(sets, labels)
+    if pack.parts is not None:
+        parts = pack.parts
+        torn = [own for own in sets if len({parts[i] for i in own}) > 1]
+        named = [" = ".join(f"{pack.files[i]} ({parts[i]})" for i in own) for own in torn]
+        if torn:
+            faults.append(
+                f"the split that comes with the data: equal images must stand on one side, {count(len(torn), 'set')} of them on two: "
+                f"{few(named, 3)}; keep one of them, or drop the split"
+            )
+    if faults:
+        raise RequestError(*faults)
+    odd = [" = ".join(names) for names in with_two_labels(sets, pack.files, labels)]
+    return [f"one image, two labels, {count(len(odd), 'set')}: {few(odd, 3)}; one of the labels is wrong: correct it"] if odd else []
 
 
 def read_folder(
@@ -250,14 +253,13 @@ def read_folder(
         raise RequestError(*faults)
     pack = make_pack(images, labels, order, listing.names, listing.patients, areas, [*said, *notes], parts)
     pack = replace(pack, metaphases=None if listing.metaphases is None else tuple(listing.metaphases))
-    if torn := torn_copies(pack):
-        raise RequestError(*torn)
+    words = equal_images(pack)
     if classes is not None:
         return pack
     turned = [(i, j, value, True) for i, j, value in framed_pairs([frame for frame, _ in frames])]
     looks = {i: (frame, decoded.traits) for i, (frame, decoded) in enumerate(frames)}
     told = given_away(pack, looks, before=ties_of(turned, pack.patients), after=listing.series)
-    return replace(told.pack, notes=(*pack.notes, *two_labels(pack), *told.words))
+    return replace(told.pack, notes=(*pack.notes, *words, *told.words))
 
 
 def tied(pack: Pack) -> tuple[tuple[tuple[int, int], ...], list[str]]:

@@ -10,22 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from trainables.data.listing import MANIFEST, Listing
-from trainables.data.mixed_names import DATE, MARKER, PATIENT_WORDS, YEAR, said_beside_class
+from trainables.data.mixed_names import DATE, MARKER, PATIENT_WORDS, PEOPLE, YEAR, said_beside_class
 from trainables.data.no_classes import not_classes
 from trainables.data.stems import copied_folders, parts_of_files
 from trainables.data.tree import Tree
+from trainables.data.words import MOST_OF_A_KARYOTYPE as MOST
 from trainables.data.words import as_karyotype, class_order, count, few, is_missing, part_in, part_of, same, shown, them
 
 LEVELS = ("class", "patient", "part", "-")
 SURELY_PATIENTS = {
-    "pat", "patient", "patients", "case", "subject", "donor", "individual", "person", "proband", "karyotype", "metaphase", "tcga",
+    "pat", "patient", "patients", "case", "subject", "donor", "individual", "person", "proband", "karyotype", "metaphase", "tcga", *PEOPLE,
 }  # fmt: skip
 CLASS_WORDS = {"class", "type", "cls", "c", "chr", "chrom", "chromosome", "group", "label", "category", "grade", "stage", "klasse"}
 MASKS = {
     "mask", "masks", "seg", "segs", "segmentation", "segmentations", "segmentation masks", "overlay", "overlays", "preview", "previews",
     "label", "labels", "annotation", "annotations", "gt", "ground truth", "groundtruth",
 }  # fmt: skip
-MOST_OF_A_KARYOTYPE = 12
 MAGNIFICATIONS = {"4", "5", "10", "20", "40", "60", "63", "100", "200", "400", "630", "1000"}  # of objectives, and with eyepieces
 FEW_VALUES = 5  # round numbers, up to which they are as well angles, doses or exposures as patients
 OWN = 4  # numbers, from which on it is no chance that none stands in two classes
@@ -170,7 +170,7 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
             chosen[i] = "-"  # images/ in every class
     free = [i for i, word in enumerate(chosen) if not word]
     if len(free) == 1:
-        if (names_of := {level[free[0]] for level in levels}) and _named_patients(names_of):
+        if (names_of := {level[free[0]] for level in levels}) and named_patients(names_of):
             return [], [
                 f"the folders are called {few([shown(name) for name in class_order(names_of)], 3)}, as patients are, and nothing "
                 f"else says what the classes are; put a folder per class into each, {_write_down(root, _fill(chosen, free, ('class',)))}"
@@ -191,7 +191,7 @@ def _looks_like(levels: Sequence[tuple[str, ...]], root: str) -> tuple[list[str]
         order = _two(levels, *free)
         if order is None:
             a, b = (few([shown(name) for name in names[i]], 3) for i in free)
-            ways = [_fill(chosen, free, words) for words in (("class", "patient"), ("patient", "class"), ("class", "-"))]
+            ways = [_fill(chosen, free, words) for words in (("class", "patient"), ("patient", "class"), ("class", "-"), ("-", "class"))]
             return [], [f"which folders are the classes cannot be told: {a} or {b}, one inside the other; {_say(root, *ways)}"]
         chosen = _fill(chosen, free, order).split("/")
     elif len(
@@ -266,7 +266,7 @@ def kind_of_level(names: set[str]) -> str:
     """`patient` or `class`, where the names of a level say so; ''."""
     names = names - copied_folders(names).keys()
     if len(names) > 1 and as_karyotype(names):  # bare numbers are as well those of patients, cells or repeats, unless most of a karyotype
-        return "class" if len(names) >= MOST_OF_A_KARYOTYPE or any(re.search(r"[^\W\d]", name) for name in names) else ""
+        return "class" if len(names) >= MOST or any(re.search(r"[^\W\d]", name) for name in names) else ""
     stems = {re.sub(r"[\d\W_]+", " ", same(name)).strip() for name in names}
     words = {word for stem in stems for word in stem.split()}
     if len(stems) == 1 and words and words <= CLASS_WORDS and not words & PATIENT_WORDS:
@@ -289,9 +289,9 @@ def _ids_alone(names: set[str]) -> bool:
     return _ids(names) and (len(stems) > 1 or stems == {""})
 
 
-def _named_patients(names: set[str]) -> bool:
+def named_patients(names: set[str]) -> bool:
     """Whether all names of a level say that they are patients: `Patient 3`, `TCGA-A1-A0SP`; P01 might be a class."""
-    return kind_of_level(names) == "patient" and all(set(re.findall(r"[a-z]+", same(name))) & SURELY_PATIENTS for name in names)
+    return kind_of_level(names) == "patient" and all(set(re.findall(r"[^\W\d_]+", same(name))) & SURELY_PATIENTS for name in names)
 
 
 def _ids(names: set[str]) -> bool:

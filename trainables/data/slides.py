@@ -14,6 +14,7 @@ BETWEEN = (
     "slide", "wsi", "specimen", "sample", "block", "section", "biopsy", "scan", "metaphase", "culture", "core", "smear", "preparation",
     "präparat", "objektträger", "schnitt",
 )  # fmt: skip
+NUMBER = re.compile(r"\d")
 HEADS = frozenset(
     f"{word}{more}" for word in BETWEEN for more in ("", "s", "id", " id", " name", " no", " nr", " number", " code", " barcode")
 )
@@ -28,7 +29,7 @@ def tied_by_slide(title: str, columns: Mapping[str, Sequence[str]], listing: Lis
         for i, cell in enumerate(cells):
             if not is_missing(cell):
                 of.setdefault(same(cell), []).append(i)
-        if same(head) in HEADS and len(of) > 1 and any(map(re.compile(r"\d").search, of)):  # tumour and normal are no slides
+        if same(head) in HEADS and len(of) > 1 and any(map(NUMBER.search, of)):  # tumour and normal are no slides
             found.append((len(of), head, cells, of))
     if not found:
         return False

@@ -3,14 +3,16 @@ Comes in: a `Pack`. Goes out: index arrays. Exists so that no score is better th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from trainables.data.pack import Pack, pixel_keys
-from trainables.data.words import PARTS, count
+from trainables.data.pack import Pack
+from trainables.data.words import PARTS, count, few
 from trainables.parts.errors import RequestError
+
+NAMED = 3  # classes that parts lack, above which they are said in one sentence
 
 
 def groups_of(pack: Pack, ties: Iterable[tuple[int, int]] = ()) -> np.ndarray:
@@ -25,7 +27,7 @@ def groups_of(pack: Pack, ties: Iterable[tuple[int, int]] = ()) -> np.ndarray:
         return i
 
     pixels: dict[bytes, int] = {}
-    for i, key in enumerate(pixel_keys(pack.images)):
+    for i, key in enumerate(pack.keys):
         parent[root(i)] = root(pixels.setdefault(key, i))
     owners: dict[str, int] = {}
     for i, owner in enumerate(pack.patients or ()):
@@ -78,22 +80,29 @@ def split(
                 have = without
         if not moved:
             break
-    faults = []
-    for c, name in enumerate(held):
-        without_it = [PARTS[asked[p]] for p in range(len(asked)) if have[p, c] == 0]
-        if without_it:
-            owners = int((table[:, c] > 0).sum())
-            faults.append(
-                f"every part needs an image of every class, class '{pack.classes[name]}' is missing in {' and '.join(without_it)} "
-                f"({count(int(table[:, c].sum()))} in {owners} group{'s' if owners != 1 else ''} of patient or duplicate); add "
-                "images or change the fractions"
-            )
-    if faults:
-        raise RequestError(*faults)
+    if lacks := {c: [PARTS[asked[p]] for p in range(len(asked)) if have[p, c] == 0] for c in np.flatnonzero((have == 0).any(0))}:
+        raise RequestError(*_lacking({pack.classes[held[c]]: (parts, table[:, c]) for c, parts in lacks.items()}, len(held)))
     result = {name: np.zeros(0, np.int64) for name in PARTS}
     for p, which in enumerate(asked):
         result[PARTS[which]] = np.flatnonzero(part[groups] == p).astype(np.int64)
     return result
+
+
+def _lacking(lacks: Mapping[str, tuple[list[str], np.ndarray]], classes: int) -> list[str]:
+    """The faults of classes that parts lack: by class the parts, and its images in each group."""
+    rule = "every part needs an image of every class,"
+    if len(lacks) > NAMED:
+        gone = {part for parts, _ in lacks.values() for part in parts}
+        said = few([f"{name} ({count(int(own.sum()))})" for name, (_, own) in lacks.items()])
+        return [
+            f"{rule} {len(lacks)} of {classes} classes are missing in {' or '.join(part for part in PARTS if part in gone)}: {said}; add "
+            "images of other patients, leave these classes out, or change the fractions"
+        ]
+    return [
+        f"{rule} class '{name}' is missing in {' and '.join(parts)} "
+        f"({count(int(own.sum()))} in {count(np.count_nonzero(own), 'group')} of patient or duplicate); add images or change the fractions"
+        for name, (parts, own) in lacks.items()
+    ]
 
 
 def given_split(pack: Pack, fractions: Sequence[float], seed: int = 0) -> dict[str, np.ndarray]:

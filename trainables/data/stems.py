@@ -30,14 +30,17 @@ FOLDER_COPY = (
     re.compile(rf"(?:{_SAVED}[ _.-]*\d*[ _.-]+(?:of[ _]|de[ _]|von[ _])?)+(?P<of>.+)", re.IGNORECASE),
 )  # tumour - Copy, tumour (2), tumour_augmented, old_tumour
 _OF_AN_IMAGE = (
-    r"(?:cp[ _.\-]+masks?|cp[ _.\-]+outlines?|masks?|segs?|segmentations?|segmented|overlays?|thumbs?|thumbnails?|previews?|gts?"
+    r"(?:cp[ _.\-]+masks?|cp[ _.\-]+outlines?|masks?|segs?|(?:simple[ _.\-]+)?segmentations?|segmented|overlays?|thumbs?|thumbnails?|gts?"
+    r"|previews?|(?:object[ _.\-]+)?(?:probabilit(?:y|ies)|predictions?|identities)|preds?|uncertainty|thresh(?:old)?|heat[ _.\-]?maps?"
+    r"|grad[ _.\-]?cam"
     r"|ground[ _.\-]?truth|labels?|labell?ed|outlines?|contours?|bw|binary|annotated|annotations?|rois?)"
 )
 BESIDE = (
     re.compile(rf"(?P<of>.+?)[ _.\-]+{_OF_AN_IMAGE}(?:[ _.\-]*\d+)?", re.IGNORECASE),
+    re.compile(rf"(?P<of>.+?)(?:[ _.\-]+{_OF_AN_IMAGE}){{2}}", re.IGNORECASE),
     re.compile(rf"{_OF_AN_IMAGE}[ _.\-]+(?P<of>.+)", re.IGNORECASE),
     re.compile(r"(?P<of>.*[a-z\d])(?:Mask|Masks|Seg|Overlay|Outline|Label|GT)\d*"),
-)  # x_mask, x_cp_outlines, x_mask_1, mask_x, xMask
+)  # x_mask, x_cp_outlines, x_mask_1, x_seg_mask, mask_x, xMask
 CALLED = PATIENT_WORDS - {"cell", "sample", "id", "sub", "ind", "specimen"}  # wherever they stand in a name
 CALLED_SO = re.compile(rf"(?:{'|'.join(sorted(CALLED))})\d+[a-z]?")
 NUMBERED = {

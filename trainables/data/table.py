@@ -89,8 +89,13 @@ def _filled(table: Sequence[Sequence[str]]) -> list[list[str]]:
 
 def _headed(rows: list[list[str]]) -> list[list[str]]:
     """The rows from the head on: what stands above it is a title."""
-    first = next((i for i, row in enumerate(rows[:HEAD_WITHIN]) if {"file", "label"} <= set(heads(row))), 0)
-    return rows[first:]
+    for i, row in enumerate(rows[:HEAD_WITHIN]):
+        if {"file", "label"} <= set(heads(row)):
+            return rows[i:]
+        joined = [low.strip() or high.strip() for high, low in zip_longest(row, rows[i + 1] if i + 1 < len(rows) else (), fillvalue="")]
+        if {"file", "label"} <= set(heads(joined)) and {"file", "label"} & set(heads(row)):
+            return [joined, *rows[i + 2 :]]  # cells that were merged over two lines stand in the upper one
+    return rows
 
 
 def _sheet(raw: bytes) -> list[list[str]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 
 from trainables.data.folder_rows import folder_column, label_column, owners_by_folder
@@ -87,9 +88,14 @@ def choose_tables(folder: Path, others: Sequence[str], images: Sequence[str], li
                     "write file,label above it, or move it out of the data"
                 )
             elif meant or _names_images(rows, known):
+                step = (
+                    f"its columns {few(each, 4)} hold 1 for a class and 0 for the others: write the class's word into one column label"
+                    if (each := _column_a_class(rows))
+                    else "rename these two"
+                )
                 listing.faults.append(
-                    f"{shown(name)} looks like a table of the images and has no columns file and label, it has {few(rows[0], 8)}; "
-                    "rename these two, or move it out of the data"
+                    f"{shown(name)} looks like a table of the images and has no columns file and label, it has "
+                    f"{few([head or '(no head)' for head in rows[0]], 8)}; {step}, or move it out of the data"
                 )
     _tables_not_read(folder, [name for name in tables if "/" in name], known, listing)
     if len(found) > 1 and len(named) == 1:
@@ -175,6 +181,14 @@ def _is_measure(head: str, cells: Sequence[str]) -> bool:
     whole = all(re.fullmatch(r"\d+", cell.strip()) for cell in given)
     running = [cell.strip() for cell in given] in ([str(i + first) for i in range(len(given))] for first in (0, 1))
     return not whole or running or bool(words & MEASURED)
+
+
+def _column_a_class(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The heads of the columns that say of each line, together, which one class it has; []."""
+    columns = list(zip_longest(*rows[1:], fillvalue=""))[: len(rows[0])]
+    flags = [i for i, cells in enumerate(columns) if set(map(same, cells)) == {"0", "1"}]
+    alone = len(flags) > 1 and all(sum(same(columns[i][line]) == "1" for i in flags) == 1 for line in range(len(rows) - 1))
+    return [rows[0][i] for i in flags] if alone else []
 
 
 def _words(head: str) -> list[str]:

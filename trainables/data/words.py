@@ -20,14 +20,38 @@ _PART = {
     "train": "train", "training": "train", "trn": "train", "tr": "train", "trainset": "train", "trainingset": "train",
     "val": "val", "valid": "val", "validation": "val", "validate": "val", "valset": "val", "validationset": "val", "dev": "val",
     "test": "test", "testing": "test", "tst": "test", "testset": "test", "holdout": "test", "eval": "test", "evaluation": "test",
+    # German, French, Spanish, Italian, Portuguese, Russian, Chinese, Japanese, without their accents
+    **dict.fromkeys(("trainings", "entrainement", "apprentissage", "entrenamiento", "addestramento", "treino", "treinamento", "обучение",
+                     "训练", "訓練", "学習"), "train"),
+    **dict.fromkeys(("validierung", "validierungs", "validacion", "validazione", "validacao", "валидация", "验证", "驗證", "検証"), "val"),
+    **dict.fromkeys(("essai", "prueba", "pruebas", "teste", "testes", "тест", "测试", "測試", "テスト"), "test"),
 }  # fmt: skip
-_BESIDE_PART = {"set", "data", "dataset", "images", "image", "imgs", "img", "split", "part", "files"}
+_BESIDE_PART = {
+    "set",
+    "data",
+    "dataset",
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "split",
+    "part",
+    "files",
+    "daten",
+    "datensatz",
+    "bilder",
+    "donnees",
+    "datos",
+}
+_SET_BEHIND = r"(?<=.)(?:daten(?:satz)?|bilder|数据集|数据|[集组組]|セット|データ)$"  # Testdaten, 训练集
 _ONE_SIGN = str.maketrans(
     {
         **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63", "-"),
         **dict.fromkeys("\u2018\u2019\u02bc\u00b4`\u2032", "'"),
     }
 )
+MOST_OF_A_KARYOTYPE = 12
+_HOMOLOGUE = re.compile(r"(.+?)(?:[ ._]?[ab]|[ ._-][12lr])")
 _BESIDE_CHROMOSOME = r"(?:chr|chrom|chromosome|chromosom)"
 
 
@@ -80,7 +104,10 @@ def is_missing(word: str) -> bool:
 
 def part_of(name: str) -> str:
     """train, val or test, where a name says so ("Validation", "train_set", "01_TEST"); '' where it does not."""
-    words = [word for word in re.split(r"[^a-z]+", name.casefold()) if word and word not in _BESIDE_PART]
+    if not name.isascii():
+        plain = unicodedata.normalize("NFKD", name)
+        name = unicodedata.normalize("NFC", "".join(c for c in plain if not "\u0300" <= c <= "\u036f"))  # a kana's mark is no accent
+    words = [re.sub(_SET_BEHIND, "", word) for word in re.split(r"[\W\d_]+", name.casefold()) if word and word not in _BESIDE_PART]
     return _PART.get(words[0], "") if len(words) == 1 else ""
 
 
@@ -114,7 +141,14 @@ def _unlike(name: str, other: str) -> str:
 
 
 def as_karyotype(names: Iterable[str]) -> dict[str, str]:
-    """Name -> the karyotype's (1 .. 22, X, Y), where all names are spellings of these; empty where one is not."""
+    """Name -> the karyotype's (1 .. 22, X, Y), where all names are spellings of these, or of their two homologues (7a and 7b); empty
+    where one is not."""
     known = {same(name): name for name in KARYOTYPE}
     found = {name: known.get(same(name), "") for name in names}
-    return found if all(found.values()) and any(known.isdecimal() for known in found.values()) else {}
+    if all(found.values()) and any(known.isdecimal() for known in found.values()):
+        return found
+    pairs = {name: match for name in found if (match := _HOMOLOGUE.fullmatch(same(name)))}
+    both = Counter(known.get(same(match[1]), "") for match in pairs.values())
+    if len(pairs) == len(found) and not both[""] and sum(number == 2 for number in both.values()) >= MOST_OF_A_KARYOTYPE:
+        return {name: known[same(match[1])] for name, match in pairs.items()}
+    return {}
