@@ -346,7 +346,8 @@ def test_of_one_seed_table_page_and_card_have_one_interval_by_patient(tmp_path):
     cell = next(row for summary in one.summaries for row in summary.rows if row.arm.config_hash == name).cells["test_accuracy"]
     card, page = levels.levels(one, name)["test_accuracy"], headline.headline(one)
     assert cell.interval == card.interval == page.interval and math.isfinite(cell.interval.low)
-    assert page.rests == "by patient, one training: 31 patients" and card.words.endswith(page.rests)
+    rests = "by patient, one training: 31 patients"
+    assert page.rests == f"{rests}, 180 images" and card.words.endswith(rests)
     assert set(one.results["interval_over"].dropna()) == {"patients, one training"}
     assert any("intervals are by patient, of that one training" in note for note in one.summaries[0].notes)
     assert not any("no interval" in words for words in (*one.warnings, *one.summaries[0].notes))
