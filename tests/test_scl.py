@@ -861,8 +861,8 @@ def test_a_karyotype_that_lacks_classes_is_refused_unless_that_is_wanted(setting
     assert external.classes == KARYOTYPE and "no image of class 4, Y" in external.notes
     (folder / "manifest.csv").unlink(missing_ok=True)  # folders decide
     (folder / "marker").mkdir()
-    for name in ("a.png", "b.png"):
-        Image.fromarray(some.images[0]).save(folder / "marker" / name)
+    for turn in (1, 2):
+        Image.fromarray(np.rot90(some.images[0], turn).copy()).save(folder / "marker" / f"{turn}.png")
     with pytest.raises(RequestError, match="has none of 4, Y"):  # a folder that is no chromosome's does not make up for those that lack
         scl.read(folder, READ)
 
