@@ -597,9 +597,18 @@ def search(*words: str, **more: str) -> subprocess.Popen[str]:
 SMALL = ["--set", "pretrain_epochs=1", "--set", "finetune_epochs=1", "--repeats", "1", "--tables", "2"]
 
 
-@pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def refused(*words: str) -> str:
     """The one line of a request that is refused, with status 2 and no traceback."""
+    process = search(*SMALL, "--trials", "0", "--arms", "Scratch", *words)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    (line,) = errors.strip().splitlines()
+    return line
+
+
+@pytest.fixture
+def refused_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The same in this process."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
     def line(*words: str) -> str:
@@ -614,18 +623,20 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answers", [False, True])
-def test_an_address_without_a_cluster_is_refused_at_once(tmp_path: Path, refused: Callable[..., str], answers: bool) -> None:
+def test_an_address_without_a_cluster_is_refused_at_once(tmp_path: Path, refused_here: Callable[..., str], answers: bool) -> None:
     with socket.socket() as port:  # bound, and so nobody else's; answers, if it listens, without saying a word
         port.bind(("127.0.0.1", 0))
         if answers:
             port.listen()
-        line = refused("--address", f"127.0.0.1:{port.getsockname()[1]}", "--storage", str(tmp_path))
+        line = refused_here("--address", f"127.0.0.1:{port.getsockname()[1]}", "--storage", str(tmp_path))
     assert "no Ray cluster answers there within 5 s" in line
 
 
 @pytest.mark.parametrize("address", ["nonsense", "ray://127.0.0.1:10001"])
-def test_an_address_of_another_form_is_refused_with_the_forms_there_are(tmp_path: Path, refused: Callable[..., str], address: str) -> None:
-    line = refused("--address", address, "--storage", str(tmp_path))
+def test_an_address_of_another_form_is_refused_with_the_forms_there_are(
+    tmp_path: Path, refused_here: Callable[..., str], address: str
+) -> None:
+    line = refused_here("--address", address, "--storage", str(tmp_path))
     assert line.startswith(f"search: --address {address}: ") and "HOST:PORT" in line
 
 
