@@ -124,9 +124,7 @@ class Copies:
     images: int = 0
     wanted: int = 0  # images that there would have been without a limit of time
     what: str = "class"  # that they keep: class | cluster
-    packed: int = (
-        0  # pixels: the side to which the copied images had been brought, where their files were not at hand; 0: as their files have them
-    )
+    packed: int = 0  # side in pixels to which the images had been brought before, where their files were not at hand; 0: as these have them
 
     @property
     def words(self) -> str:

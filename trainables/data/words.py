@@ -27,22 +27,9 @@ _PART = {
     **dict.fromkeys(("essai", "prueba", "pruebas", "teste", "testes", "тест", "测试", "測試", "テスト"), "test"),
 }  # fmt: skip
 _BESIDE_PART = {
-    "set",
-    "data",
-    "dataset",
-    "images",
-    "image",
-    "imgs",
-    "img",
-    "split",
-    "part",
-    "files",
-    "daten",
-    "datensatz",
-    "bilder",
-    "donnees",
-    "datos",
-}
+    "set", "data", "dataset", "images", "image", "imgs", "img", "split", "part", "files",
+    "daten", "datensatz", "bilder", "donnees", "datos",
+}  # fmt: skip
 _SET_BEHIND = r"(?<=.)(?:daten(?:satz)?|bilder|数据集|数据|[集组組]|セット|データ)$"  # Testdaten, 训练集
 _ONE_SIGN = str.maketrans(
     {
