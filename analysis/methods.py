@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import artefacts, race
 from analysis.crossed import split_metric
 from analysis.headline import changed
-from analysis.mixture import mixture
+from analysis.mixture import mixture, origins
 from analysis.numbers import interval, number, show
 from analysis.search import parameters, trial_table
 from analysis.standing import standing
@@ -240,7 +240,7 @@ def _repeats(study: Study) -> str:
 def _libraries(study: Study) -> str:
     versions = mapping(study.asked.get("versions"))
     words = [f"Software: {', '.join(f'{k} {v}' for k, v in sorted(versions.items()))}."] if versions else []
-    return " ".join([*words, *mixture(zip(study.usable["codes"], study.usable["versions"], strict=True))])
+    return " ".join([*words, *mixture(origins(study.usable))])
 
 
 def _code(study: Study) -> str:

@@ -1,4 +1,4 @@
-"""Whether runs that stand side by side were trained by one code and with one version of each library.
+"""Whether runs that stand side by side were trained by one code, with one version of each library, on devices of one kind.
 In: what records say of that. Out: words, none where all agree. Exists because a study may be continued after an upgrade, or on machines that
 differ, and a difference between arms is then perhaps none of the arms'."""
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 UNKNOWN = "unknown"
+CPU = "cpu"
 
 
 def codes_of(record: Mapping[str, Any]) -> str:
@@ -24,26 +25,49 @@ def versions_of(record: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={version}" for name, version in sorted(versions.items())) if isinstance(versions, dict) else ""
 
 
-def mixture(runs: Iterable[tuple[str | None, str | None]]) -> tuple[str, ...]:
-    """runs: (codes_of, versions_of) of each. One sentence on codes, one for each library that differs."""
-    alike = Counter((codes or "", versions or "") for codes, versions in runs)
+def device_of(record: Mapping[str, Any]) -> str | None:
+    """A GPU by its name, a CPU by its model and the instructions in use; "cpu" of a record that does not name it."""
+    device, processor = record.get("device"), record.get("processor")
+    named = processor if device == CPU and processor else device
+    return named if isinstance(named, str) and named else None
+
+
+def origin_of(record: Mapping[str, Any]) -> tuple[str, str, str | None]:
+    """What `mixture` asks of a run."""
+    return codes_of(record), versions_of(record), device_of(record)
+
+
+def origins(rows: Any) -> Iterable[tuple[str | None, str | None, str | None]]:
+    """The same of each run of a table."""
+    return zip(rows["codes"], rows["versions"], rows["device"], strict=True)
+
+
+def mixture(runs: Iterable[tuple[str | None, str | None, str | None]]) -> tuple[str, ...]:
+    """runs: origin_of each. One sentence on codes, one for each library that differs, one on devices."""
+    alike = Counter((codes or "", versions or "", device or "") for codes, versions, device in runs)
     by_code: Counter[str] = Counter()
     by_library: dict[str, Counter[str]] = defaultdict(Counter)
-    for (codes, versions), count in alike.items():
+    by_device: Counter[str] = Counter()
+    for (codes, versions, device), count in alike.items():
+        if device not in ("", CPU):
+            by_device[device] += count
         by_code[" and ".join(code[:8] for code in codes.split()) or UNKNOWN] += count
         for word in versions.split():
             name, _, version = word.partition("=")
             by_library[name][version] += count
     words = []
-    if len({code for codes, _ in alike for code in codes.split() or [UNKNOWN]}) > 1:
+    if len({code for codes, *_ in alike for code in codes.split() or [UNKNOWN]}) > 1:
         words.append(
             f"Trained by more than one code (trainables/, torch, torchvision, timm): {_shares(by_code)}. A difference may be the code's."
         )
     for name, found in sorted(by_library.items()):
         if len(found) > 1:
             words.append(f"Trained with more than one version of {name}: {_shares(found)}. A difference may be the version's.")
+    if len(by_device) > 1:
+        told = "The same seed ends at other numbers on each, by rounding alone: a difference of single runs may be the device's"
+        words.append(f"Trained on devices of more than one kind: {_shares(by_device, 'on ')}. {told}.")
     return tuple(words)
 
 
-def _shares(found: Counter[str]) -> str:
-    return ", ".join(f"{count} {'run' if count == 1 else 'runs'} {what}" for what, count in sorted(found.items()))
+def _shares(found: Counter[str], before: str = "") -> str:
+    return ", ".join(f"{count} {'run' if count == 1 else 'runs'} {before}{what}" for what, count in sorted(found.items()))

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from analysis.mixture import codes_of, versions_of
+from analysis.mixture import codes_of, device_of, versions_of
 from analysis.values import STATUSES, finite, listed, mapping, plural, text_of, whole, without_folders
 
 SCHEMA = 1
@@ -202,8 +202,8 @@ def _names_a_run(record: Mapping[str, Any]) -> bool:
 
 def _cells(name: str, records: list[dict[str, Any]]) -> list[Any]:
     """A column of the table: what the records say under a name, with its type made sure."""
-    if name in ("codes", "versions"):
-        return [(codes_of if name == "codes" else versions_of)(r) for r in records]
+    if made := {"codes": codes_of, "versions": versions_of, "device": device_of}.get(name):
+        return [made(r) for r in records]
     if name == "reason":
         return [_reason(r) for r in records]
     if name in ("error", "error_kind"):

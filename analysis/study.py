@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis.mixture import mixture
+from analysis.mixture import mixture, origins
 from analysis.records import RANK, SCHEMA, Columns, merge, read_lines, read_records
 from analysis.values import BROKEN as BROKEN
 from analysis.values import STATUSES as STATUSES
@@ -281,7 +281,7 @@ def load(study_dir: str | Path) -> Study:
         )
     known = records[records["known"]]
     warnings += [without_folders(line) for line in map(text_of, listed(asked.get("aside"))) if line]  # machines that were found wanting
-    warnings += mixture(zip(known["codes"], known["versions"], strict=True))
+    warnings += mixture(origins(known))
     return Study(folder, asked, tables, records, tuple(warnings), lines)
 
 

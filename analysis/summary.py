@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import statistics as st
 from analysis.claims import by_fit, claims, commands, how_known
 from analysis.crossed import LOST, Crossed, Estimate, clip_gain, split_metric
-from analysis.mixture import mixture
+from analysis.mixture import mixture, origins
 from analysis.numbers import number
 from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
 from analysis.statistics import NONE, Interval, Tau
@@ -345,9 +345,9 @@ def _of_paper(study: Study, table: Table) -> tuple[str, ...]:
 
 
 def _of_code(study: Study, table: Table) -> tuple[str, ...]:
-    """That runs of the table were trained by other code or versions than others of it."""
+    """That runs of the table were trained by other code, with other versions or on other devices than others of it."""
     runs = [rows[rows["status"] == "completed"] for rows in map(study.of_arm, table.arms)]
-    return mixture(pair for rows in runs for pair in zip(rows["codes"], rows["versions"], strict=True))
+    return mixture(one for rows in runs for one in origins(rows))
 
 
 def _of_description(study: Study, rows: list[Row]) -> tuple[str, ...]:

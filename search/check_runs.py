@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from analysis.mixture import codes_of, mixture, versions_of
+from analysis.mixture import mixture, origin_of
 from search.evidence import Facts, Told, name_of
 from search.plan import run_key
 from trainables.parts.execution import config_hash, stage_hashes
@@ -17,7 +17,7 @@ def code(facts: Facts) -> None:
         trained = {record.get("code", ""), *(code for codes in record.get("stage_codes", {}).values() for code in codes)} - {""}
         for fingerprint in sorted(trained - accepted):
             facts.violations.append(f"{name_of(record)}: it was trained by code {fingerprint[:8]}, which the study does not know")
-    facts.notes.extend(mixture((codes_of(record), versions_of(record)) for record in facts.records.values()))
+    facts.notes.extend(mixture(origin_of(record) for record in facts.records.values()))
 
 
 def planned(facts: Facts) -> None:

@@ -14,7 +14,8 @@ from trainables.parts.procedure import config_values
 if TYPE_CHECKING:
     from search.director import Director
 
-WORKERS = ("code", "versions", "commit", "dirty", "host", "node", "device", "device_memory", "worker")  # what only the worker can say
+# what only the worker can say
+WORKERS = ("code", "versions", "commit", "dirty", "host", "node", "device", "processor", "device_memory", "worker")
 
 
 def ending_of_driver(end: str, facts: Mapping[str, Any], kind: str = "", message: str = "") -> dict[str, Any]:
@@ -29,7 +30,7 @@ def record_of_run(director: "Director", active: Active, ending: Mapping[str, Any
     history = outcome.history if outcome else active.rows
     seconds = outcome.stage_seconds if outcome else _stage_seconds(active.rows)
     metrics, scores = _metrics(director, outcome, ending, history)
-    facts = code.origin("") | {"host": "", "worker": ""}  # of the command, where no worker has spoken
+    facts = code.origin("") | {"host": "", "processor": "", "worker": ""}  # of the command, where no worker has spoken
     facts |= {name: ending[name] for name in WORKERS if name in ending} | dict(active.facts) | (outcome.origin if outcome else {})
     others = {name: codes for name, codes in (outcome.stage_codes if outcome else {}).items() if codes != [facts["code"]]}
     on_gpu = facts["device"] not in ("", "cpu")
@@ -45,7 +46,8 @@ def record_of_run(director: "Director", active: Active, ending: Mapping[str, Any
         **({"worker_seconds": held * total} if not on_gpu and held != 1 else {}),
         "stage_seconds": seconds, "metrics": metrics, "scores": scores, "confusion": outcome.confusion if outcome else {},
         "history": history, "data_hash": director.plan.data_hash, "code": facts["code"], "commit": facts["commit"],
-        "dirty": facts["dirty"], "versions": facts["versions"], "device": facts["device"], "host": facts["host"],
+        "dirty": facts["dirty"], "versions": facts["versions"], "device": facts["device"], "processor": facts["processor"],
+        "host": facts["host"],
         "started": outcome.started if outcome else ending["started"], "ended": ending["ended"], "worker": facts["worker"],
         "interruptions": outcome.interruptions if outcome else 0, "lives": lives,
         **({"stage_codes": others} if others else {}),

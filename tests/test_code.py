@@ -2,12 +2,14 @@
 
 import json
 import os
+import platform
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from driving import END, ROOT
 from test_director import begin, end, lines, row
 
@@ -132,7 +134,10 @@ def test_what_a_group_s_worker_raised_for_its_code_is_known_as_such():
     assert isinstance(group._as_exception({"raised": "OtherCode", "message": "x"}), OtherCode)
 
 
-ELSEWHERE = {"code": "e" * 32, "versions": {"torch": "9.9"}, "commit": "f" * 40, "dirty": True, "host": "node7", "device": "H100"}
+ELSEWHERE = {
+    "code": "e" * 32, "versions": {"torch": "9.9"}, "commit": "f" * 40, "dirty": True, "host": "node7", "device": "H100",
+    "processor": "Xeon (AVX512)",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("status", ["completed", "diverged", "pruned", "killed"])
@@ -174,7 +179,14 @@ def test_a_record_of_a_run_that_never_spoke_names_the_command_s_code_and_no_mach
         active = c.next() or active
     (record,) = lines(one)
     assert record["error"]["kind"] == "worker_killed"
-    assert (record["code"], record["host"], record["device"]) == (code.fingerprint(), "", "")
+    assert (record["code"], *(record[name] for name in ("host", "device", "processor"))) == (code.fingerprint(), "", "", "")
+
+
+def test_a_processor_is_its_model_and_the_instructions_in_use_and_a_machine_that_does_not_say_is_of_its_architecture(tmp_path):
+    told = tmp_path / "cpuinfo"
+    told.write_text("processor\t: 0\nmodel name\t: AMD EPYC 7B13: x\nprocessor\t: 1\nmodel name\t: AMD EPYC 7B13: x\n")
+    uses = f" ({torch.backends.cpu.get_cpu_capability()})"
+    assert code.processor(told) == "AMD EPYC 7B13: x" + uses and code.processor(tmp_path / "none") == platform.machine() + uses
 
 
 # -- stages ------------------------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ import fake
 import pytest
 
 import analysis
-from analysis.mixture import codes_of, mixture, versions_of
+from analysis.methods import methods_md
+from analysis.mixture import device_of, mixture, origin_of
 
 ASKED, RECORDS = fake.study_and_records(trials=0)
 ARM = "5/m = 0.1"
@@ -21,8 +22,8 @@ def changed(change, arm=ARM, seed=0):
 
 
 def test_runs_of_one_code_and_one_set_of_versions_are_worth_no_word():
-    assert mixture((codes_of(record), versions_of(record)) for record in RECORDS) == ()
-    assert mixture([]) == () and mixture([(None, None), ("", "")]) == ()
+    assert mixture(origin_of(record) for record in RECORDS) == ()
+    assert mixture([]) == () and mixture([(None, None, None), ("", "", "")]) == ()
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,39 @@ def test_a_mix_is_named_for_the_study_and_below_the_table_it_stands_in(tmp_path,
     assert re.search(words, warning)
     notes = {summary.table.number: "\n".join(summary.notes) for summary in analysis.summarize(study)}
     assert re.search(words, notes["5"]) and "more than one" not in notes["2"]
+
+
+@pytest.mark.parametrize(
+    ("record", "device"),
+    [
+        ({"device": "NVIDIA H200", "processor": "AMD EPYC (AVX2)"}, "NVIDIA H200"),
+        ({"device": "cpu", "processor": "AMD EPYC (AVX2)"}, "AMD EPYC (AVX2)"),
+        ({"device": "cpu"}, "cpu"),
+        ({"device": "cpu", "processor": 3}, None),
+        ({"device": ""}, None),
+        ({}, None),
+    ],
+)
+def test_a_device_is_a_gpu_or_a_kind_of_processor(record, device):
+    assert device_of(record) == device
+
+
+def test_devices_of_more_than_one_kind_are_named_and_one_that_is_not_known_is_no_kind():
+    runs = [("c", "", "AMD EPYC (AVX2)")] * 2 + [("c", "", "Intel Xeon (AVX512)"), ("c", "", "cpu"), ("c", "", None)]
+    assert mixture(runs[1:2] + runs[3:]) == ()
+    (words,) = mixture(runs)
+    assert words.startswith("Trained on devices of more than one kind: 2 runs on AMD EPYC (AVX2), 1 run on Intel Xeon (AVX512). ")
+
+
+def test_a_table_of_two_kinds_of_processor_says_so_on_the_page_and_in_the_methods(tmp_path):
+    records = changed(lambda record: record.update(processor="Intel Xeon (AVX512)"))
+    for record in records:
+        record.setdefault("processor", "AMD EPYC (AVX2)")
+    study = analysis.load(fake.write(tmp_path / "study", ASKED, records))
+    assert any("1 run on Intel Xeon (AVX512)" in words for words in study.warnings)
+    notes = {summary.table.number: "\n".join(summary.notes) for summary in analysis.summarize(study)}
+    assert "1 run on Intel Xeon (AVX512)" in notes["5"] and "kind" not in notes["2"]
+    assert "Trained on AMD EPYC (AVX2), Intel Xeon (AVX512)" in methods_md(study)
 
 
 def test_what_is_no_fingerprint_and_no_version_is_no_traceback(tmp_path):

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import trainables
 
 LIBRARIES = ("torch", "torchvision", "timm")  # in the fingerprint
@@ -55,6 +57,18 @@ def fingerprint() -> str:
 
 
 @functools.cache
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's model, as the machine says it, and the instructions that PyTorch uses of it. Both decide in what order a sum is taken: one
+    seed ends at other numbers on another processor."""
+    try:
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+@functools.cache
 def commit() -> tuple[str | None, bool]:
     """(commit, whether tracked files differ from it) of the code that runs; (None, False) outside a checkout."""
 
@@ -80,6 +94,7 @@ def origin(device: str) -> dict[str, Any]:
     head, dirty = commit()
     return {
         "code": fingerprint(), "versions": dict(versions()), "commit": head, "dirty": dirty, "host": socket.gethostname(), "device": device,
+        "processor": processor(),
     }  # fmt: skip
 
 
