@@ -367,7 +367,9 @@ def _of_length(study: Study, rows: list[Row], baseline: Row | None) -> tuple[str
     epochs: dict[str, int] = {}
     for row in rows:
         runs = study.of_arm(row.arm)
-        epochs[row.arm.name] = len(study.history(runs.loc[runs["status"] == "completed", "key"][:1]))  # 0 of what trains nothing
+        history = study.history(runs.loc[runs["status"] == "completed", "key"][:1])
+        trained = "learning_rate" not in history or history["learning_rate"].any()  # a yardstick has one epoch, in which nothing learns
+        epochs[row.arm.name] = len(history) if trained else 0
     if baseline is None or not 0 < epochs[baseline.arm.name] < max(epochs.values()):
         return ()
     told = "; ".join(f"{name} {count}" for name, count in epochs.items() if count)

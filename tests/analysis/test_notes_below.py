@@ -103,6 +103,13 @@ def test_rows_of_more_epochs_than_the_baseline_are_named_and_where_all_have_as_m
     _, summary = notes_of(tmp_path / "b", lambda record, first: longer(record, True))
     assert not any(note.startswith("Epochs of a run") for note in summary.notes)
 
+    def nothing_learns(record, first):
+        longer(record, first)
+        record["history"] = [epoch | {"learning_rate": 0.01 if first else 0.0} for epoch in record["history"]]
+
+    _, summary = notes_of(tmp_path / "c", nothing_learns)
+    assert not any(note.startswith("Epochs of a run") for note in summary.notes), "a yardstick's epoch is none"
+
 
 def test_another_method_that_was_trained_with_less_than_its_description_has_says_so_and_one_as_described_does_not(tmp_path):
     asked, records = fake.study_and_records(seeds=3, trials=0)
