@@ -33,7 +33,7 @@ def test_an_arm_overrides_fields_that_exist_with_values_that_can_be_trained_in_e
     procedure = ENTRIES[name].procedure
     assert set(arm.overrides) <= {field.name for field in fields(procedure.config)}
     for preset in ENTRIES[name].study.presets:
-        config = arm_config(baseline(name, preset), arm)
+        config = arm_config(procedure, baseline(name, preset), arm)
         assert procedure.faults(config, None, None) == []
         for field, value in arm.overrides.items():
             assert type(value) is type(getattr(procedure.config(), field)), f"{field} is of another type than its default"
