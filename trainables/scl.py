@@ -676,8 +676,8 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
         if full:
             named = {unit for unit in zip(pack.patients, pack.metaphases, strict=True) if unit[1]}
             words = (
-                f"metaphases with more than two of a type, or other X and Y than a woman or a man has: {full:,} of {len(named):,} (a trisomy, "
-                "or several cells under one name); types dealt out within them, at most two of each, cannot all be right"
+                f"metaphases with more than two of a type, or other X and Y than a woman or a man has: {full:,} of {len(named):,} (a "
+                "trisomy, or several cells under one name); types dealt out within them, at most two of each, cannot all be right"
             )
             pack = replace(pack, notes=(*pack.notes, words))
     if classes is not None:
