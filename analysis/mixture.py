@@ -32,6 +32,18 @@ def device_of(record: Mapping[str, Any]) -> str | None:
     return named if isinstance(named, str) and named else None
 
 
+def kinds(devices: Iterable[str | None]) -> set[str]:
+    """Devices of different kinds among these, of `device_of`. A CPU that no record names may be any that is named, and is no GPU."""
+    named = {device for device in devices if device}
+    told = any(device.endswith(")") for device in named)  # (AVX2): the instructions of a CPU; a GPU's name has none
+    return named - {CPU} if told else named
+
+
+def words_of(devices: Iterable[str | None]) -> list[str]:
+    """The same as words, sorted, each once."""
+    return sorted({"a CPU that its record does not name" if device == CPU else device for device in devices if device})
+
+
 def origin_of(record: Mapping[str, Any]) -> tuple[str, str, str | None]:
     """What `mixture` asks of a run."""
     return codes_of(record), versions_of(record), device_of(record)
@@ -49,8 +61,7 @@ def mixture(runs: Iterable[tuple[str | None, str | None, str | None]]) -> tuple[
     by_library: dict[str, Counter[str]] = defaultdict(Counter)
     by_device: Counter[str] = Counter()
     for (codes, versions, device), count in alike.items():
-        if device not in ("", CPU):
-            by_device[device] += count
+        by_device[device] += count
         by_code[" and ".join(code[:8] for code in codes.split()) or UNKNOWN] += count
         for word in versions.split():
             name, _, version = word.partition("=")
@@ -63,6 +74,7 @@ def mixture(runs: Iterable[tuple[str | None, str | None, str | None]]) -> tuple[
     for name, found in sorted(by_library.items()):
         if len(found) > 1:
             words.append(f"Trained with more than one version of {name}: {_shares(found)}. A difference may be the version's.")
+    by_device = Counter({" ".join(words_of([device])): by_device[device] for device in kinds(by_device)})
     if len(by_device) > 1:
         told = "The same seed ends at other numbers on each, by rounding alone: a difference of single runs may be the device's"
         words.append(f"Trained on devices of more than one kind: {_shares(by_device, 'on ')}. {told}.")

@@ -19,7 +19,7 @@ from analysis import statistics as st
 from analysis.artefacts import run_folder
 from analysis.crossed import Crossed, apart, clip_gain, of_pairs
 from analysis.frames import over
-from analysis.mixture import CPU
+from analysis.mixture import kinds
 from analysis.numbers import interval, number
 from analysis.page import script, style, templates
 from analysis.report import Report, encoded, write_file, write_report
@@ -117,7 +117,8 @@ def _differences(first: Study, row: Row, second: Study, other: Row) -> tuple[str
             settings.append(name.removeprefix("param."))
     codes = [set(rows["codes"]) for rows in runs]
     versions = [set(rows["versions"]) for rows in runs]
-    devices = [set(rows["device"].dropna()) for rows in runs]
+    unlike = kinds(device for rows in runs for device in rows["device"].dropna())
+    devices = [unlike & set(rows["device"]) for rows in runs]
     seeds = [set(rows.loc[rows["status"] == "completed", "seed"]) for rows in runs]
     both = all(len(rows) for rows in runs)
     named = (
@@ -126,7 +127,7 @@ def _differences(first: Study, row: Row, second: Study, other: Row) -> tuple[str
         (f"settings ({', '.join(settings)})", bool(settings)),
         ("code", both and codes[0] != codes[1]),
         ("versions", both and versions[0] != versions[1]),
-        ("devices", devices[0] != devices[1] and all(devices) and CPU not in devices[0] | devices[1]),
+        ("devices", all(devices) and devices[0] != devices[1]),
         ("seeds", both and seeds[0] != seeds[1]),
     )
     return tuple(word for word, differs in named if differs)

@@ -450,8 +450,8 @@ def _of_dealing(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
         if by_arm:
             left = f" ({100 - np.mean(shares):.1f} % of the images)" if shares else ""
             notes.append(
-                f"{title(metric)} with assignment within a karyotype, % (against the row): {'; '.join(by_arm)}. The images of a metaphase, or "
-                "all 46 of a person, are given at most two of each type, X and Y as a woman or a man has them; other images are left as they "
+                f"{title(metric)} with assignment within a karyotype, % (against the row): {'; '.join(by_arm)}. The images of a metaphase (2 "
+                "to 46), or all 46 of a person, are given at most two of each type, X and Y as a woman or a man has them; other images are left as they "
                 f"are{left}."
             )
     return tuple(notes)

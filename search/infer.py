@@ -91,6 +91,12 @@ def evaluate(best: Path, data: Path, out: Path | None, console: Console, as_json
     lines = [
         _of_what(said),
         *(f"{name} is undefined: all images are of one class" for name, level in values.items() if level is None),
+        *(
+            f"{name}: with types dealt out within each metaphase of 2 to 46 images, or all 46 of a person, at most two of each, X and Y as "
+            "a woman or a man has them; share_dealt: of how many of the images; without intervals. `predict` takes each image by itself"
+            for name in values
+            if name.endswith("_dealt") and name != "share_dealt"
+        ),
         *(f"no interval of {name}: {level[0].lost}" for name, level in values.items() if level is not None and level[0].lost),
         *lines,
     ]

@@ -185,10 +185,10 @@ def _planned(table: Any, baseline: Any, procedure: Any, faults: list[str]) -> Pl
     """A table with the configuration of each arm; what is wrong with one goes into `faults`."""
     arms = []
     for arm in table.arms:
-        config = arm_config(baseline, arm)
+        config = arm_config(procedure, baseline, arm)
         faults += [f"table {table.number}, arm {arm.name}: {fault}" for fault in procedure.faults(config, None, None)]
         more = (config, config_hash(procedure, config), arm.yardstick, arm.described)
-        arms.append(PlannedArm(arm.name, arm.published, arm_overrides(baseline, arm), *more))
+        arms.append(PlannedArm(arm.name, arm.published, arm_overrides(procedure, baseline, arm), *more))
     return PlannedTable(
         table.number, table.title, table.dataset, table.compare_with, tuple(arms), table.external_dataset, table.published_number
     )
@@ -212,10 +212,12 @@ def grid_trials(baseline: Any, space: Mapping[str, Dimension], strategy: Strateg
     return count if asked is None else min(asked, count)
 
 
-def arm_overrides(baseline: Any, arm: Arm) -> dict[str, Any]:
-    """What an arm changes of this baseline."""
+def arm_overrides(procedure: Any, baseline: Any, arm: Arm) -> dict[str, Any]:
+    """What an arm changes of this baseline. A field that nothing in the baseline asks for, such as the epochs of a pre-training that its
+    method does not have, adds nothing."""
+    asked = procedure.canonical(baseline)
     longer = {name: factor * getattr(baseline, name) for name, factor in arm.times.items()}
-    longer |= {name: getattr(baseline, name) + getattr(baseline, more) for name, more in arm.plus.items()}
+    longer |= {name: getattr(baseline, name) + getattr(asked, more) for name, more in arm.plus.items()}
     stretched = {
         name: tuple(round(epoch * longer[field] / getattr(baseline, field)) for epoch in getattr(baseline, name))
         for name, field in arm.along.items()
@@ -224,11 +226,10 @@ def arm_overrides(baseline: Any, arm: Arm) -> dict[str, Any]:
     return dict(arm.overrides) | longer | stretched
 
 
-def arm_config(baseline: Any, arm: Arm) -> Any:
+def arm_config(procedure: Any, baseline: Any, arm: Arm) -> Any:
     """The baseline with what an arm changes."""
-    return config_from(
-        type(baseline), {entry.name: getattr(baseline, entry.name) for entry in fields(baseline)} | arm_overrides(baseline, arm)
-    )
+    same = {entry.name: getattr(baseline, entry.name) for entry in fields(baseline)}
+    return config_from(type(baseline), same | arm_overrides(procedure, baseline, arm))
 
 
 def search_config(baseline: Any, space: Mapping[str, Dimension], point: Mapping[str, Any]) -> Any:

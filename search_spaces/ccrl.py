@@ -8,7 +8,7 @@ from search_spaces._declare import Arm, Dimension, Preset, Study, Table
 
 # What no training is needed for: each stands beside the method in every table, with the same cells, clustering and scores.
 YARDSTICKS = tuple(
-    Arm(name, {"features": features}, yardstick=True)
+    Arm(name, {"features": features, "weights": "random"}, yardstick=True)
     for name, features in (
         ("nine colour numbers", "colours"),
         ("the tile's number", "tile"),
@@ -36,7 +36,7 @@ FOREIGN = (
         yardstick=True,
     ),
     Arm("ImageNet features, ResNet-18", {"features": "backbone", "backbone": "resnet18", "weights": "imagenet"}, yardstick=True),
-    Arm("untrained ResNet-18", {"features": "backbone", "backbone": "resnet18"}, yardstick=True),
+    Arm("untrained ResNet-18", {"features": "backbone", "backbone": "resnet18", "weights": "random"}, yardstick=True),
     Arm("morphological, re-implemented from its description", {"features": "morphology"}, "morphological", yardstick=True),
     Arm("SIFT and LBP, re-implemented from its description", {"features": "texture"}, "manual_features", yardstick=True),
 )

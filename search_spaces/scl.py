@@ -128,7 +128,7 @@ TABLES = (
             Arm("without SCL", WITHOUT),
             *(
                 Arm(f"{title}, {classifier}", overrides | {"classifier": classifier}, yardstick=True)
-                for title, overrides in (("drawn weights", {}), *PUBLISHED)
+                for title, overrides in (("drawn weights", {"weights": "random"}), *PUBLISHED)
                 for classifier in ("probe", "neighbours")
             ),
         ),

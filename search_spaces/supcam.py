@@ -164,7 +164,7 @@ TABLES = (
             Arm("Scratch", NO_PRETRAIN),
             *(
                 Arm(f"{title}, {words}", NO_PRETRAIN | overrides | {"classifier": classifier}, yardstick=True)
-                for title, overrides in (("drawn weights", {}), *PUBLISHED)
+                for title, overrides in (("drawn weights", {"weights": "random"}), *PUBLISHED)
                 for words, classifier in (("probe", "probe"), ("neighbours", "neighbours"))
             ),
             *(

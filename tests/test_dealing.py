@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainables import scl
-from trainables.baselines.dealing import dealt
+from trainables.baselines.dealing import crowded, dealt
 from trainables.data.pack import make_pack
 from trainables.data.words import KARYOTYPE
 from trainables.parts.classification import prediction_rows
@@ -66,10 +66,34 @@ def test_of_a_metaphase_in_part_no_type_is_given_more_than_two_and_the_likeliest
     assert set(logs.argmax(1)) == {3}
     ways = (way for way in itertools.product(few, repeat=4) if way.count(3) <= 2 and (way.count(X), way.count(Y)) in ((2, 0), (1, 1)))
     wanted = max(ways, key=lambda way: logs[range(4), way].sum())
-    both = np.vstack([logs, logs, logs[:1]])
-    types, hit = dealt(both, ["p"] * 4 + ["q"] * 5, KARYOTYPE, ["1"] * 8 + [""])  # two persons' metaphases 1, and an image of none
-    assert types.tolist() == [*wanted, *wanted, 3] and hit.tolist() == [True] * 8 + [False]
+    both = np.vstack([logs, logs, logs[:2]])
+    cells = ["1"] * 8 + ["", "2"]  # two persons' metaphases 1, an image of none, and one that is alone in its own
+    types, hit = dealt(both, ["p"] * 4 + ["q"] * 6, KARYOTYPE, cells)
+    assert types.tolist() == [*wanted, *wanted, 3, 3] and hit.tolist() == [True] * 8 + [False] * 2
+    assert dealt(logs, ["p"] * 4, KARYOTYPE, [*"1234"]) is None, "a name an image"
     assert dealt(np.vstack([logs] * 12), ["p"] * 48, KARYOTYPE, ["1"] * 48) is None, "more than a cell has"
+
+
+@pytest.mark.parametrize(
+    ("types", "cells", "full"),
+    [
+        ("21 21 21", "1 1 1", 1), ("21 21 21", "1 1 2", 0), ("21 21 21 4 4 4", "1 1 1 2 2 2", 2), ("X X", "1 1", 0), ("X Y", "1 1", 0),
+        ("X X Y", "1 1 1", 1), ("Y Y", "1 1", 1),
+    ],
+)  # fmt: skip
+def test_a_metaphase_with_more_of_a_type_than_is_dealt_out_is_counted(types, cells, full):
+    n = len(cells.split())
+    assert crowded(types.split(), ["p"] * n, cells.split()) == full
+    assert crowded(types.split(), [*"pqrstu"][:n], cells.split()) == crowded(types.split(), ["p"] * n, [""] * n) == 0
+
+
+def test_a_folder_whose_metaphases_cannot_be_dealt_right_says_so(monkeypatch):
+    labels, persons = np.array([0, 0, 0, *range(24)]), ["p"] * 27
+    pack = make_pack(np.ones((27, 8, 8), np.uint8), labels, KARYOTYPE, [f"{i}.png" for i in range(27)], persons, np.ones((27, 2)))
+    for cells, words in ((("1",) * 3 + ("",) + ("2",) * 23, "has: 1 of 2"), (("1",) * 2 + ("2",) * 25, ""), (None, "")):
+        monkeypatch.setattr(scl, "read_folder", lambda *args, cells=cells, **more: replace(pack, metaphases=cells))
+        notes = " ".join(scl.read("set", scl.SclConfig(), KARYOTYPE).notes)
+        assert ("a trisomy, or several cells under one name" in notes) == bool(words) and words in notes
 
 
 def test_a_run_on_karyotypes_is_judged_with_its_types_dealt_out_too_and_each_images_own_stay_what_they_were(monkeypatch):

@@ -41,6 +41,8 @@ def test_scratch_of_as_many_epochs_has_those_of_the_pre_training_too_and_its_rat
         (long,) = (run.config for run in runs if "S6/Scratch, as many epochs" in run.arms)
         found[preset] = (long.pretrain_epochs, long.finetune_epochs, long.rate_drops)
     assert found == {"quick": (0, 16, (10, 14)), "small": (0, 75, (40, 60)), "paper": (0, 215, (115, 172))}
+    lin = make_plan(SUPCAM, preset="quick", data_hash="d", code="c", tables=["S6"], repeats=1, overrides={"method": "lin2021"}).runs
+    assert len(lin) == 1, "a method without pre-training has no epochs of one to be given in addition"
 
 
 def test_keys_of_runs_are_unique_and_every_arm_has_a_run_for_each_seed():

@@ -211,7 +211,7 @@ def test_a_studys_first_lines_say_what_class_patient_and_part_are_even_of_a_plai
     ]
 
 
-@pytest.mark.parametrize("head", ["slide_id", "Slide", "specimen", "block id", "metaphase", "sample_no"])
+@pytest.mark.parametrize("head", ["slide_id", "Slide", "specimen", "block id", "Metaphasen-Nr.", "karyogram", "sample_no"])
 def test_a_slide_stays_on_one_side_where_a_table_names_no_patients(tmp_path, head):
     """And that patients are not known is said."""
     rows = [(name, name[0], f"S{i % 12 // 3 + 1}{name[0]}") for i, name in enumerate(named(classes="ab", n=12))]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.baselines import varifocal
-from trainables.baselines.dealing import dealt
+from trainables.baselines.dealing import crowded, dealt
 from trainables.data.alone import image_settings
 from trainables.data.normal import normal_of
 from trainables.data.pack import Pack, make_pack
@@ -671,6 +671,15 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
         pack = replace(
             make_pack(pack.images, pack.labels, pack.classes, pack.files, owners, pack.areas, pack.notes), metaphases=pack.metaphases
         )
+    if pack.metaphases is not None and pack.patients is not None and set(pack.classes) == set(KARYOTYPE):
+        full = crowded([pack.classes[label] for label in pack.labels], pack.patients, pack.metaphases)
+        if full:
+            named = {unit for unit in zip(pack.patients, pack.metaphases, strict=True) if unit[1]}
+            words = (
+                f"metaphases with more than two of a type, or other X and Y than a woman or a man has: {full:,} of {len(named):,} (a "
+                "trisomy, or several cells under one name); types dealt out within them, at most two of each, cannot all be right"
+            )
+            pack = replace(pack, notes=(*pack.notes, words))
     if classes is not None:
         return pack
     found = []

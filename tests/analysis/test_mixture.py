@@ -61,7 +61,9 @@ def test_a_device_is_a_gpu_or_a_kind_of_processor(record, device):
 
 def test_devices_of_more_than_one_kind_are_named_and_one_that_is_not_known_is_no_kind():
     runs = [("c", "", "AMD EPYC (AVX2)")] * 2 + [("c", "", "Intel Xeon (AVX512)"), ("c", "", "cpu"), ("c", "", None)]
-    assert mixture(runs[1:2] + runs[3:]) == ()
+    assert mixture(runs[1:2] + runs[3:]) == mixture(runs[3:]) == ()
+    (words,) = mixture([*runs[3:], ("c", "", "NVIDIA H200")])
+    assert ": 1 run on NVIDIA H200, 1 run on a CPU that its record does not name. " in words, "a CPU is no GPU, whichever it is"
     (words,) = mixture(runs)
     assert words.startswith("Trained on devices of more than one kind: 2 runs on AMD EPYC (AVX2), 1 run on Intel Xeon (AVX512). ")
 

@@ -2,6 +2,7 @@
 what a classifier says of each chromosome of one person. Goes out: types of which each is given as often as a person has it. Not what the
 tables compare, which is a classifier: a line beside it, of any arm."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ def dealt(
     logs: np.ndarray, persons: Sequence[str], classes: tuple[str, ...], metaphases: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """logs: (N, C) logarithms of probabilities, of images of these persons and their metaphases ('' where one is not known). (N,) types,
-    and which of them were dealt out: of a metaphase, of which touching chromosomes may be missing, and of a person with 46 images the
+    and which of them were dealt out: of a metaphase of 2 to 46 images, for touching chromosomes may be missing, and of a person with 46 the
     likeliest that are at most those of a woman or a man; of others each image's likeliest. None where classes are not the 24, or nothing
     is dealt."""
     if set(classes) != set(KARYOTYPE):
@@ -33,11 +34,18 @@ def dealt(
         members.setdefault(unit, []).append(i)
     places = [np.repeat(np.arange(len(classes)), [sex.get(name, 2) for name in classes]) for sex in SEXES]
     for (_, cell), own in members.items():
-        if len(own) > WHOLE or (not cell and len(own) < WHOLE):
+        if not 1 < len(own) <= WHOLE or (not cell and len(own) < WHOLE):  # one image alone has its likeliest type in any case
             continue
         best = max((_filled(logs[own], place) for place in places), key=lambda pair: pair[0])
         found[own], hit[own] = best[1], True
     return (found, hit) if hit.any() else None
+
+
+def crowded(labels: Sequence[str], persons: Sequence[str], metaphases: Sequence[str]) -> int:
+    """How many metaphases of a person hold more images of a type than `dealt` gives: a trisomy, or several cells under one name."""
+    counts = Counter((person, cell, label) for label, person, cell in zip(labels, persons, metaphases, strict=True) if cell)
+    sexes = [{unit[:2] for unit in counts if sum(counts[*unit[:2], name] > sex[name] for name in sex)} for sex in SEXES]
+    return len({unit[:2] for unit, count in counts.items() if count > 2} | (sexes[0] & sexes[1]))
 
 
 def _filled(logs: np.ndarray, places: np.ndarray) -> tuple[float, np.ndarray]:

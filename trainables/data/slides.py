@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 from trainables.data.listing import FEWEST, Listing
+from trainables.data.table import METAPHASES
 from trainables.data.words import class_order, count, few, is_missing, same, shown
 
 BETWEEN = (
-    "slide", "wsi", "specimen", "sample", "block", "section", "biopsy", "scan", "metaphase", "culture", "core", "smear", "preparation",
+    "slide", "wsi", "specimen", "sample", "block", "section", "biopsy", "scan", "culture", "core", "smear", "preparation",
     "präparat", "objektträger", "schnitt",
 )  # fmt: skip
 NUMBER = re.compile(r"\d")
@@ -29,7 +30,8 @@ def tied_by_slide(title: str, columns: Mapping[str, Sequence[str]], listing: Lis
         for i, cell in enumerate(cells):
             if not is_missing(cell):
                 of.setdefault(same(cell), []).append(i)
-        if same(head) in HEADS and len(of) > 1 and any(map(NUMBER.search, of)):  # tumour and normal are no slides
+        known = same(head) in HEADS or METAPHASES.fullmatch(same(head))
+        if known and len(of) > 1 and any(map(NUMBER.search, of)):  # tumour and normal are no slides
             found.append((len(of), head, cells, of))
     if not found:
         return False

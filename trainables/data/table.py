@@ -29,7 +29,9 @@ PATIENT_HEADS = (
     "patient code", "case no", "case number", "case submitter id", "accession", "accession no", "accession number", "pseudonym",
     "patient nr", "patienten id", "patientennummer", "fallnummer",
 )  # fmt: skip
-METAPHASES = re.compile(r"(?:metaphase|spread|karyogram)s? ?(?:id|no|nr|number|name)?\.?")  # heads that name the cell
+METAPHASES = re.compile(  # heads that name the cell
+    r"(?:m[eé]ta(?:ph|f)ase|spread|kar[iy]ogramm?)[esn]? ?(?:id|no|nr|num|number|nummer|numero|numéro|name|code|barcode|#)?\.?"
+)
 SPLIT_WORDS = ("set", "subset", "data set", "dataset", "partition")
 HEAD_WITHIN = 20  # rows: titles and dates that stand above a table's head are fewer
 LARGEST = 256 << 20  # bytes of a table that is looked into
