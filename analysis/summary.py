@@ -221,6 +221,7 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
             *_of_paper(study, table),
             *_of_description(study, rows),
             *_of_length(study, rows, baseline),
+            *_of_weights(study, rows),
             *_of_kmeans(study, table, rows),
             *_of_fits(study, table, rows),
             *_of_clusters(study, rows),
@@ -360,6 +361,17 @@ def _of_description(study: Study, rows: list[Row]) -> tuple[str, ...]:
                 f"{row.arm.name}: not trained as described, but with {', '.join(apart)}. Its row says little of the method itself."
             )
     return tuple(notes)
+
+
+def _of_weights(study: Study, rows: list[Row]) -> tuple[str, ...]:
+    """That the other rows begin with weights that were given for the study, and those that say so in their name do not."""
+    given = mapping(study.asked.get("baseline")).get("weights")
+    drawn = [row.arm.name for row in rows if row.arm.overrides.get("weights") == "random"]
+    if not drawn or given in (None, "random") or all("weights" in row.arm.overrides for row in rows):
+        return ()
+    return (
+        f"{', '.join(drawn)}: from random weights; rows that name none begin with {given}. What these gain over those can be the weights'.",
+    )
 
 
 def _of_length(study: Study, rows: list[Row], baseline: Row | None) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ EIGHT_ONE = "ChrCluster 80/10/10"
 FULL = "SupCAM (full)"
 
 NO_PRETRAIN = {"pretrain_epochs": 0}
+SCRATCH = NO_PRETRAIN | {"weights": "random"}  # also where all other rows begin with weights that --set names
 PLAIN = {"margin_form": "none", "composition": "off", "views": "moco_v2"}  # section 3.5.2: MoCo v2's views for these rows
 
 LIN = NO_PRETRAIN | {  # Lin et al. 2021: the head alone, then all; Adam with decoupled decay
@@ -67,7 +68,7 @@ TABLES = (
         SIX_TWO,
         "Scratch",
         (
-            Arm("Scratch", NO_PRETRAIN, "scratch"),
+            Arm("Scratch", SCRATCH, "scratch"),
             Arm("ImageNet weights", NO_PRETRAIN | {"weights": "imagenet"}, "imagenet"),
             Arm("MoCo", MOCO, "moco"),
             Arm("MoCo + SupCon", PLAIN, "moco+supcon"),
@@ -135,7 +136,7 @@ TABLES = (
         "",
         "Scratch",
         (
-            Arm("Scratch", NO_PRETRAIN),
+            Arm("Scratch", SCRATCH),
             *(
                 Arm(f"MoCo {decay:g} x {keys}", MOCO | {"ema_decay": decay, "queue_size": keys})
                 for decay in (0.9, 0.99, 0.999)
@@ -161,7 +162,7 @@ TABLES = (
         "",
         "Scratch",
         (
-            Arm("Scratch", NO_PRETRAIN),
+            Arm("Scratch", SCRATCH),
             *(
                 Arm(f"{title}, {words}", NO_PRETRAIN | overrides | {"classifier": classifier}, yardstick=True)
                 for title, overrides in (("drawn weights", {"weights": "random"}), *PUBLISHED)
@@ -180,7 +181,7 @@ TABLES = (
         "",
         "Scratch",
         (
-            Arm("Scratch", NO_PRETRAIN),
+            Arm("Scratch", SCRATCH),
             Arm(f"Lin et al. 2021, {OWN_WORDS}", LIN),
             Arm(
                 f"Lin et al. 2021, {OWN_WORDS}, rates for random weights",
@@ -194,7 +195,7 @@ TABLES = (
         "",
         "Scratch",
         (
-            Arm("Scratch", NO_PRETRAIN),
+            Arm("Scratch", SCRATCH),
             *(Arm(f"zoom {factor}", NO_PRETRAIN | {"zoom": factor}) for factor in (1.25, 1.5, 2.0)),
             Arm("judged in one position", NO_PRETRAIN | {"every_turn": False}),
         ),
@@ -207,11 +208,11 @@ TABLES = (
         (
             Arm(
                 "Scratch, as many epochs",
-                NO_PRETRAIN,
+                SCRATCH,
                 plus={"finetune_epochs": "pretrain_epochs"},
                 along={"rate_drops": "finetune_epochs"},
             ),
-            Arm("Scratch", NO_PRETRAIN),
+            Arm("Scratch", SCRATCH),
             Arm(FULL, {}),
         ),
     ),

@@ -39,7 +39,9 @@ def test_an_arm_overrides_fields_that_exist_with_values_that_can_be_trained_in_e
             assert type(value) is type(getattr(procedure.config(), field)), f"{field} is of another type than its default"
 
 
-@pytest.mark.parametrize(("name", "table", "arm"), [p for p in ARMS if p.values[2].name.startswith(("drawn weights", "untrained"))])
+@pytest.mark.parametrize(
+    ("name", "table", "arm"), [p for p in ARMS if p.values[2].name.startswith(("drawn weights", "untrained", "Scratch"))]
+)
 def test_an_arm_that_is_called_untrained_is_so_whatever_the_others_begin_with(name, table, arm):
     assert arm_config(ENTRIES[name].procedure, replace(baseline(name, "quick"), weights="imagenet"), arm).weights == "random"
 

@@ -7,6 +7,7 @@ import math
 import re
 
 import fake
+import pytest
 
 import analysis
 from analysis import report, view
@@ -109,6 +110,19 @@ def test_rows_of_more_epochs_than_the_baseline_are_named_and_where_all_have_as_m
 
     _, summary = notes_of(tmp_path / "c", nothing_learns)
     assert not any(note.startswith("Epochs of a run") for note in summary.notes), "a yardstick's epoch is none"
+
+
+@pytest.mark.parametrize(("given", "said"), [("local-dir:ours", True), ("random", False), (None, False)])
+def test_a_row_from_random_weights_beside_rows_from_given_ones_is_named(tmp_path, given, said):
+    asked, records = fake.study_and_records(seeds=3, trials=0)
+    asked = copy.deepcopy(asked)
+    asked["tables"] = asked["tables"][:1]
+    first, *_ = asked["tables"][0]["arms"]
+    first["overrides"] = {"weights": "random"}
+    asked["baseline"] = {**asked.get("baseline", {}), **({} if given is None else {"weights": given})}
+    (summary,) = analysis.summarize(analysis.load(fake.write(tmp_path / "study", asked, records)))
+    words = f"{first['name']}: from random weights; rows that name none begin with {given}. "
+    assert any(note.startswith(words) for note in summary.notes) is said
 
 
 def test_another_method_that_was_trained_with_less_than_its_description_has_says_so_and_one_as_described_does_not(tmp_path):
