@@ -14,8 +14,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import trainables
 
 LIBRARIES = ("torch", "torchvision", "timm")  # in the fingerprint
@@ -60,6 +58,8 @@ def fingerprint() -> str:
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The CPU's model, as the machine says it, and the instructions that PyTorch uses of it. Both decide in what order a sum is taken: one
     seed ends at other numbers on another processor."""
+    import torch  # here: a machine is examined with this file, and one whose torch is broken must be able to say so
+
     try:
         lines = cpuinfo.read_text(errors="replace").splitlines()
     except OSError:
