@@ -406,7 +406,7 @@ def test_a_machine_on_which_every_process_dies_as_it_starts_is_set_aside_by_name
     study = shell.home / "s" / "toy-quick-synthetic"
     path = os.pathsep.join([str(torch.parent.parent), shell.environment["PYTHONPATH"]])
     made.cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
-    words = ("toy", "--repeats", "2", "--trials", "0", "--tables", "1", "--set", "pause=0.3", "--storage", "s", "--address", made.address)
+    words = ("toy", "--repeats", "2", "--trials", "0", "--tables", "1", "--set", "pause=2", "--storage", "s", "--address", made.address)
     driver = command(*words)
     driver.wait_for(lambda: f"processes die on {socket.gethostname()} as they start" in driver.said)
     hurry(shell)
