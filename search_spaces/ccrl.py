@@ -8,7 +8,7 @@ from search_spaces._declare import Arm, Dimension, Preset, Study, Table
 
 # What no training is needed for: each stands beside the method in every table, with the same cells, clustering and scores.
 YARDSTICKS = tuple(
-    Arm(name, {"features": features, "weights": "random"}, yardstick=True)
+    Arm(name, {"features": features} | ({"weights": "random"} if features == "untrained" else {}), yardstick=True)
     for name, features in (
         ("nine colour numbers", "colours"),
         ("the tile's number", "tile"),
