@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import artefacts, race
 from analysis.crossed import split_metric
 from analysis.headline import changed
-from analysis.mixture import mixture, origins, words_of
+from analysis.mixture import mixture, origins, word_of
 from analysis.numbers import interval, number, show
 from analysis.search import parameters, trial_table
 from analysis.standing import standing
@@ -250,7 +250,7 @@ def _code(study: Study) -> str:
 
 
 def _machines(study: Study) -> str:
-    devices = words_of(study.usable["device"].dropna())
+    devices = sorted(set(map(word_of, study.usable["device"].dropna())))
     number = facts(study)
     spent = f"{number['hours']} hours of runs" + (f", {number['gpu-hours']} GPU-hours" if float(number["gpu-hours"]) else "")
     return f"Trained on {', '.join(devices)}; {spent}." if devices else ""

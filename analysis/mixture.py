@@ -39,9 +39,9 @@ def kinds(devices: Iterable[str | None]) -> set[str]:
     return named - {CPU} if told else named
 
 
-def words_of(devices: Iterable[str | None]) -> list[str]:
-    """The same as words, sorted, each once."""
-    return sorted({"a CPU that its record does not name" if device == CPU else device for device in devices if device})
+def word_of(device: str) -> str:
+    """A device as people read it."""
+    return "a CPU that its record does not name" if device == CPU else device
 
 
 def origin_of(record: Mapping[str, Any]) -> tuple[str, str, str | None]:
@@ -74,7 +74,7 @@ def mixture(runs: Iterable[tuple[str | None, str | None, str | None]]) -> tuple[
     for name, found in sorted(by_library.items()):
         if len(found) > 1:
             words.append(f"Trained with more than one version of {name}: {_shares(found)}. A difference may be the version's.")
-    by_device = Counter({" ".join(words_of([device])): by_device[device] for device in kinds(by_device)})
+    by_device = Counter({word_of(device): by_device[device] for device in kinds(by_device)})
     if len(by_device) > 1:
         told = "The same seed ends at other numbers on each, by rounding alone: a difference of single runs may be the device's"
         words.append(f"Trained on devices of more than one kind: {_shares(by_device, 'on ')}. {told}.")

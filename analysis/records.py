@@ -32,7 +32,7 @@ _SCALARS = (
     "key", "study", "procedure", "seed", "trial", "status", "config_hash", "data_hash", "commit", "dirty", "device", "seconds",
     "gpu_seconds", "paid_seconds", "peak_memory_bytes", "interruptions", "started", "ended", "worker", "checkpoint",
 )  # fmt: skip
-_TEXTS = ("study", "procedure", "data_hash", "commit", "device", "started", "ended", "worker", "checkpoint")
+_TEXTS = ("study", "procedure", "data_hash", "commit", "started", "ended", "worker", "checkpoint")
 _NUMBERS = ("seconds", "gpu_seconds", "paid_seconds", "peak_memory_bytes", "interruptions")
 _SHARED = ("study", "procedure", "status", "data_hash", "commit", "device", "worker", "reason", "codes", "versions")
 _BULKY = ("arms", "stages_reused", "stage_seconds", "stage_hashes")

@@ -215,9 +215,8 @@ def grid_trials(baseline: Any, space: Mapping[str, Dimension], strategy: Strateg
 def arm_overrides(procedure: Any, baseline: Any, arm: Arm) -> dict[str, Any]:
     """What an arm changes of this baseline. A field that nothing in the baseline asks for, such as the epochs of a pre-training that its
     method does not have, adds nothing."""
-    asked = procedure.canonical(baseline)
     longer = {name: factor * getattr(baseline, name) for name, factor in arm.times.items()}
-    longer |= {name: getattr(baseline, name) + getattr(asked, more) for name, more in arm.plus.items()}
+    longer |= {name: getattr(baseline, name) + getattr(procedure.canonical(baseline), more) for name, more in arm.plus.items()}
     stretched = {
         name: tuple(round(epoch * longer[field] / getattr(baseline, field)) for epoch in getattr(baseline, name))
         for name, field in arm.along.items()
