@@ -22,6 +22,7 @@ from analysis import frames, ledger, methods, pareto, pictures, search, view
 from analysis import tables as tb
 from analysis.beside import calibration_words, class_names, external_sets, look
 from analysis.headline import above, changed, headline, other_card
+from analysis.mixture import word_of
 from analysis.numbers import interval, number
 from analysis.pretext import pretexts
 from analysis.standing import baselines, size_baseline, standing
@@ -325,7 +326,7 @@ def provenance(study: Study) -> str:
         ("parts", ", ".join(f"{k} {v}" for k, v in data["parts"].items()) if isinstance(data.get("parts"), Mapping) else None),
         ("seeds", ", ".join(map(str, study.seeds))),
         ("objective", f"{phrase(study.metric)}, {'maximised' if study.maximize else 'minimised'}"),
-        ("devices", ", ".join(sorted({str(d) for d in rows["device"].dropna()})) or None),
+        ("devices", ", ".join(sorted(set(map(word_of, rows["device"].dropna())))) or None),
         ("code", ", ".join(sorted({code[:16] for codes in rows["codes"].unique() for code in codes.split()})) or None),
         ("versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items())) or None),
         ("records", f"{plural(len(study.records), 'run')} in records.jsonl"),

@@ -56,6 +56,20 @@ def test_one_class_for_all_is_named_unless_all_are_of_one():
     assert said("", "x", "", "y") == "x; y" and said("", "") == ""
 
 
+@pytest.mark.parametrize(
+    ("others", "elsewhere", "words"),
+    [
+        (2, 1000, "all but 2 of 2,000 validation images are taken for b"), (3, 1000, ""),  # one in a thousand, and no more
+        (2, 20, "all but 2 of 2,000 validation images are taken for b"), (2, 19, ""),  # a set with one large class: two of 19 may be found
+        (0, 1, "each of 2,000 validation images is taken for b"),
+    ],
+)  # fmt: skip
+def test_a_model_that_says_one_class_for_all_but_a_few_is_named_unless_the_set_is_nearly_of_one(others, elsewhere, words):
+    predictions, labels = torch.ones(2000, dtype=torch.int64), torch.ones(2000, dtype=torch.int64)
+    predictions[:others], labels[-elsewhere:] = 0, 2
+    assert one_class(predictions, labels, ("a", "b", "c")) == words
+
+
 class Falling(Line):
     """Says from an epoch on that it has collapsed; its score rises to an epoch and falls after it."""
 

@@ -253,7 +253,7 @@ def test_codes_that_are_all_alike_are_a_collapse(setting):
     assert task.collapse() == ""
     with torch.no_grad():
         task.centers[1:] += 1e3
-    assert task.collapse() == "36 validation cells are in one cluster"
+    assert task.collapse() == "each of 36 validation cells is in one cluster"
     with torch.no_grad():
         task.centers[1:] -= 1e3
         task.network.encoder[-1].weight.mul_(1e-4)

@@ -83,8 +83,9 @@ def test_of_a_metaphase_in_part_no_type_is_given_more_than_two_and_the_likeliest
 )  # fmt: skip
 def test_a_metaphase_with_more_of_a_type_than_is_dealt_out_is_counted(types, cells, full):
     n = len(cells.split())
-    assert crowded(types.split(), ["p"] * n, cells.split()) == full
-    assert crowded(types.split(), [*"pqrstu"][:n], cells.split()) == crowded(types.split(), ["p"] * n, [""] * n) == 0
+    assert crowded(types.split(), ["p"] * n, cells.split()) == (full, len({*cells.split()}))
+    assert crowded(types.split(), [*"pqrstu"][:n], cells.split()) == (0, n)
+    assert crowded(types.split(), ["p"] * n, [""] * n) == (0, 0)
 
 
 def test_a_folder_whose_metaphases_cannot_be_dealt_right_says_so(monkeypatch):

@@ -204,7 +204,7 @@ def test_cells_in_one_cluster_and_crops_that_are_alike_are_a_collapse(setting):
     task = Gan(TINY, replace(setting, parts=setting.parts | {"val": setting.parts["train"]})).eval()
     with torch.no_grad():
         task.category.bias.copy_(torch.tensor([9.0, 0.0, 0.0, 0.0]))
-    assert task.collapse() == "36 validation cells are in one cluster"
+    assert task.collapse() == "each of 36 validation cells is in one cluster"
     with torch.no_grad():
         task.generator.layers[-2].weight.zero_()
         task.category.bias.zero_()

@@ -672,11 +672,10 @@ def read(folder: Path, config: SclConfig, classes: tuple[str, ...] | None = None
             make_pack(pack.images, pack.labels, pack.classes, pack.files, owners, pack.areas, pack.notes), metaphases=pack.metaphases
         )
     if pack.metaphases is not None and pack.patients is not None and set(pack.classes) == set(KARYOTYPE):
-        full = crowded([pack.classes[label] for label in pack.labels], pack.patients, pack.metaphases)
+        full, named = crowded([pack.classes[label] for label in pack.labels], pack.patients, pack.metaphases)
         if full:
-            named = {unit for unit in zip(pack.patients, pack.metaphases, strict=True) if unit[1]}
             words = (
-                f"metaphases with more than two of a type, or other X and Y than a woman or a man has: {full:,} of {len(named):,} (a "
+                f"metaphases with more than two of a type, or other X and Y than a woman or a man has: {full:,} of {named:,} (a "
                 "trisomy, or several cells under one name); types dealt out within them, at most two of each, cannot all be right"
             )
             pack = replace(pack, notes=(*pack.notes, words))

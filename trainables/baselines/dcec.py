@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from trainables.parts.classification import PartImages
 from trainables.parts.clustering import Clusters, assign, cluster
-from trainables.parts.collapse import ALIKE, FEWEST, said
+from trainables.parts.collapse import ALIKE, FEWEST, one_answer, said
 from trainables.parts.fitted import BANK, CLUSTER_SEED, EARLY, OWN, fitted, on_the_way, some_of, types_of
 from trainables.parts.procedure import Setting, Task
 from trainables.parts.randomness import derive_seed, generator
@@ -146,10 +146,10 @@ class _Training(Task):
         if len(rows) < FEWEST:
             return ""
         alike = np.linalg.norm(rows.std(0)) <= ALIKE * np.linalg.norm(rows.mean(0))
-        one = len(np.unique(self.found(rows, 2)[0])) < 2
+        one = one_answer(torch.from_numpy(self.found(rows, 2)[0]), len(rows), "validation cells")
         return said(
             f"the codes of {len(rows):,} validation cells are alike" if alike else "",
-            f"{len(rows):,} validation cells are in one cluster" if one else "",
+            one and f"{one} in one cluster",
         )
 
     def result(self) -> dict[str, Tensor]:

@@ -41,11 +41,13 @@ def dealt(
     return (found, hit) if hit.any() else None
 
 
-def crowded(labels: Sequence[str], persons: Sequence[str], metaphases: Sequence[str]) -> int:
-    """How many metaphases of a person hold more images of a type than `dealt` gives: a trisomy, or several cells under one name."""
+def crowded(labels: Sequence[str], persons: Sequence[str], metaphases: Sequence[str]) -> tuple[int, int]:
+    """How many metaphases of a person hold more images of a type than `dealt` gives (a trisomy, or several cells under one name), and how
+    many there are that have a name."""
     counts = Counter((person, cell, label) for label, person, cell in zip(labels, persons, metaphases, strict=True) if cell)
     sexes = [{unit[:2] for unit in counts if sum(counts[*unit[:2], name] > sex[name] for name in sex)} for sex in SEXES]
-    return len({unit[:2] for unit, count in counts.items() if count > 2} | (sexes[0] & sexes[1]))
+    full = {unit[:2] for unit, count in counts.items() if count > 2} | (sexes[0] & sexes[1])
+    return len(full), len({unit[:2] for unit in counts})
 
 
 def _filled(logs: np.ndarray, places: np.ndarray) -> tuple[float, np.ndarray]:

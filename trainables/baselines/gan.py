@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainables.parts.classification import PartImages
 from trainables.parts.clustering import Clusters
-from trainables.parts.collapse import FEWEST, said
+from trainables.parts.collapse import one_answer, said
 from trainables.parts.fitted import BANK, EARLY, OWN, fitted, on_the_way, some_of, types_of
 from trainables.parts.procedure import Setting, Task
 from trainables.parts.randomness import derive_seed, generator
@@ -286,10 +286,10 @@ class Gan(Task):
     @torch.no_grad()
     def collapse(self) -> str:
         cells = some_of(self.setting.parts["val"], EARLY)
-        one = len(cells) >= FEWEST and len(np.unique(self.clusters().assign(self.rows(cells)))) < 2
+        one = one_answer(torch.from_numpy(self.clusters().assign(self.rows(cells))), len(cells), "validation cells")
         alike = float(self._draw(DRAWN).std(0).mean()) <= 2 * ALIKE
         return said(
-            f"{len(cells):,} validation cells are in one cluster" if one else "",
+            one and f"{one} in one cluster",
             f"{DRAWN} crops that the generator has drawn are alike" if alike else "",
         )
 

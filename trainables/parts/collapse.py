@@ -10,15 +10,29 @@ from trainables.parts.randomness import generator
 
 FEWEST = 16  # images or keys; fewer may well be alike
 ROWS = 1000  # at most, of which a rank is taken
+STRAYS = 1000, 10  # one image in so many, and one in so many of those that belong elsewhere, may have another answer and nothing is learned
 ALIKE = 0.01  # singular values below this part of the largest do not count: rows that differ by less are equal
+
+
+def one_answer(answers: Tensor, elsewhere: int, what: str) -> str:
+    """answers: (N,) int64. elsewhere: for how many of them the most frequent one cannot be right. what: the answers are of these, in the
+    plural. "each of 36 cells is", or "all but 2 of 4,000 cells are" where so few have another (STRAYS); empty where more have, and of
+    fewer than FEWEST."""
+    if len(answers) < FEWEST:
+        return ""
+    few = len(answers) - int(answers.unique(return_counts=True)[1].max())
+    if few * STRAYS[0] > len(answers) or few * STRAYS[1] > elsewhere:
+        return ""
+    return f"all but {few} of {len(answers):,} {what} are" if few else f"each of {len(answers):,} {what} is"
 
 
 def one_class(predictions: Tensor, labels: Tensor, classes: tuple[str, ...]) -> str:
     """predictions, labels: (N,) int64. Images that are of one class themselves say nothing, nor do fewer than FEWEST."""
-    said = predictions.unique()
-    if len(said) > 1 or len(labels.unique()) < 2 or len(labels) < FEWEST:
+    if len(labels.unique()) < 2:
         return ""
-    return f"each of {len(labels):,} validation images is taken for {classes[int(said[0])]}"
+    most = int(predictions.mode().values)
+    words = one_answer(predictions, int((labels != most).sum()), "validation images")
+    return words and f"{words} taken for {classes[most]}"
 
 
 @torch.no_grad()
