@@ -9,14 +9,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 UNKNOWN = "unknown"
-CPU = "cpu"
+CPU = "cpu"  # of a record that does not name it
 
 
 def codes_of(record: Mapping[str, Any]) -> str:
     """Fingerprints of all code that trained a run (one stage may be another run's, or a run was continued after a change), sorted."""
-    stages = record.get("stage_codes")
-    others = [code for codes in (stages.values() if isinstance(stages, dict) else ()) if isinstance(codes, list) for code in codes]
-    return " ".join(sorted({str(code) for code in (record.get("code"), *others) if code}))
+    return " ".join(sorted({str(code) for code in (record.get("code"), *_of_stages(record, "stage_codes")) if code}))
+
+
+def _of_stages(record: Mapping[str, Any], name: str) -> list[Any]:
+    stages = record.get(name)
+    return [one for some in (stages.values() if isinstance(stages, dict) else ()) if isinstance(some, list) for one in some]
 
 
 def versions_of(record: Mapping[str, Any]) -> str:
@@ -26,10 +29,11 @@ def versions_of(record: Mapping[str, Any]) -> str:
 
 
 def device_of(record: Mapping[str, Any]) -> str | None:
-    """A GPU by its name, a CPU by its model and the instructions in use; "cpu" of a record that does not name it."""
+    """What trained a run: a GPU by its name, a CPU by its model and the instructions in use; "cpu" of a record that does not name it. Where
+    a stage was trained by another, or the run went on elsewhere, all of them, with "and" between."""
     device, processor = record.get("device"), record.get("processor")
-    named = processor if device == CPU and processor else device
-    return named if isinstance(named, str) and named else None
+    own = processor if device == CPU and processor else device
+    return " and ".join(sorted({one for one in (own, *_of_stages(record, "stage_devices")) if isinstance(one, str) and one})) or None
 
 
 def kinds(devices: Iterable[str | None]) -> set[str]:

@@ -32,7 +32,8 @@ def record_of_run(director: "Director", active: Active, ending: Mapping[str, Any
     metrics, scores = _metrics(director, outcome, ending, history)
     facts = code.origin("") | {"host": "", "processor": "", "worker": ""}  # of the command, where no worker has spoken
     facts |= {name: ending[name] for name in WORKERS if name in ending} | dict(active.facts) | (outcome.origin if outcome else {})
-    others = {name: codes for name, codes in (outcome.stage_codes if outcome else {}).items() if codes != [facts["code"]]}
+    own = {"stage_codes": facts["code"], "stage_devices": code.trained_on(facts)}
+    others = {kind: {stage: by for stage, by in (getattr(outcome, kind) if outcome else {}).items() if by != [own[kind]]} for kind in own}
     on_gpu = facts["device"] not in ("", "cpu")
     total, held = sum(seconds.values()), director.budget.held
     director.home.fetch(director.folder / active.folder / EPOCHS)
@@ -50,7 +51,7 @@ def record_of_run(director: "Director", active: Active, ending: Mapping[str, Any
         "host": facts["host"],
         "started": outcome.started if outcome else ending["started"], "ended": ending["ended"], "worker": facts["worker"],
         "interruptions": outcome.interruptions if outcome else 0, "lives": lives,
-        **({"stage_codes": others} if others else {}),
+        **{kind: found for kind, found in others.items() if found},
         **({"again": True} if active.again else {}),
         **({"kept_epochs": outcome.kept} if outcome and outcome.kept else {}),
         **({"micro_batches": outcome.micro_batches} if outcome and outcome.micro_batches > 1 else {}),

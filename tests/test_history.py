@@ -251,6 +251,19 @@ def test_runs_of_other_versions_are_named_and_code_that_was_not_accepted_is_a_vi
     assert "trained by code beefbeef, which the study does not know" in words
 
 
+def test_a_stage_that_another_processor_trained_is_said_of_the_run_that_took_it(toy, inside, monkeypatch, capsys):
+    words = ("--trials", "0", "--repeats", "1", "--tables", "1", "--arms")
+    assert inside(*words, "plain") == 0
+    own = code.processor()
+    monkeypatch.setattr(code, "processor", lambda: "Another (AVX512)")
+    capsys.readouterr()
+    assert inside(*words, "plain,bent*") == 0
+    assert f"1 run on {own}, 1 run on {' and '.join(sorted([own, 'Another (AVX512)']))}" in capsys.readouterr().out
+    plain, bent = [record_of(line) for line in (inside.study / "records.jsonl").read_bytes().splitlines()]
+    assert "stage_devices" not in plain and bent["processor"] == "Another (AVX512)"
+    assert bent["stage_devices"] == {"warm": [own]}
+
+
 def test_a_study_goes_on_with_other_code_where_that_is_accepted_and_report_and_check_say_so(toy, inside, monkeypatch, capsys):
     words = ("--trials", "0", "--repeats", "1", "--tables", "1", "--arms")
     assert inside(*words, "plain") == 0

@@ -98,6 +98,11 @@ def origin(device: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def trained_on(origin: Mapping[str, Any]) -> str:
+    """A GPU by its name, a CPU by its model and the instructions in use."""
+    return str(origin["processor"] if origin["device"] == "cpu" else origin["device"])
+
+
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """In what two of `known` differ, a line for each file and library."""
     was, now = old.get("files", {}), new.get("files", {})

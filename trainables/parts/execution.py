@@ -26,7 +26,7 @@ from torch import Tensor
 
 from trainables.data.pack import Pack, judged_on
 from trainables.parts.checkpoint import load_state, part, save_state, storage, under, write_atomically
-from trainables.parts.code import fingerprint, origin
+from trainables.parts.code import fingerprint, origin, trained_on
 from trainables.parts.errors import Diverged, Interrupted, RequestError
 from trainables.parts.failpoints import failpoint
 from trainables.parts.loop import Fitting, fit
@@ -63,6 +63,7 @@ class Outcome:
     interruptions: int = 0
     origin: dict[str, Any] = field(default_factory=dict)  # of the process that trained it to its end, see `code.origin`
     stage_codes: dict[str, list[str]] = field(default_factory=dict)  # fingerprints of all that trained a stage, in order
+    stage_devices: dict[str, list[str]] = field(default_factory=dict)  # the same of devices, a CPU by its model and instructions
     kept: dict[str, int] = field(default_factory=dict)  # of stages that keep their best epoch, which one it was
     micro_batches: int = 1  # above 1: it did not fit into memory otherwise, see `micro.in_slices`
 
@@ -301,7 +302,7 @@ def _train(
         for name in ("epochs", "stages_reused", "stage_seconds", "started"):
             setattr(outcome, name, flight[1][name])
         outcome.interruptions = flight[1]["interruptions"] + 1
-        outcome.stage_codes = flight[1].get("stage_codes", {})
+        outcome.stage_codes, outcome.stage_devices = (flight[1].get(name, {}) for name in ("stage_codes", "stage_devices"))
         outcome.kept = flight[1].get("kept", {})
         outcome.micro_batches = max(micro_batches, flight[1].get("micro_batches", 1))
     previous: dict[str, Tensor] | None = None
@@ -316,7 +317,7 @@ def _train(
             if outcome.epochs.get(stage.name) != values["epochs"]:  # else this run trained it, in an earlier life
                 outcome.epochs[stage.name] = values["epochs"]
                 outcome.stages_reused.append(stage.name)
-            outcome.stage_codes[stage.name] = values.get("codes", [])
+            outcome.stage_codes[stage.name], outcome.stage_devices[stage.name] = values.get("codes", []), values.get("devices", [])
             outcome.kept |= values.get("kept", {})
             outcome.history += values["history"]
             for row in values["history"]:
@@ -334,9 +335,10 @@ def _train(
                 outcome.history.append(row)
                 report(row)
             flight = None
-        trained_by = outcome.stage_codes.setdefault(stage.name, [])
-        if outcome.origin["code"] not in trained_by:
-            trained_by.append(outcome.origin["code"])
+        for all_of, own in ((outcome.stage_codes, outcome.origin["code"]), (outcome.stage_devices, trained_on(outcome.origin))):
+            trained_by = all_of.setdefault(stage.name, [])
+            if own not in trained_by:
+                trained_by.append(own)
         last_save = time.monotonic()
 
         def after_epoch(
@@ -365,6 +367,7 @@ def _train(
                         "interruptions",
                         "micro_batches",
                         "stage_codes",
+                        "stage_devices",
                         "kept",
                     )
                 }
@@ -390,8 +393,9 @@ def _train(
                 raise Diverged(f"{name} was not finite at the end of stage {stage.name}")
         if store is not None and stage.shared and workers.rank == 0:
             rows = [row for row in outcome.history if row["stage"] == stage.name]
-            values = {"epochs": epochs, "history": rows, "seconds": outcome.stage_seconds[stage.name]}
-            store.put(key, previous, values | {"codes": outcome.stage_codes[stage.name], "kept": kept})
+            values = {"epochs": epochs, "history": rows, "seconds": outcome.stage_seconds[stage.name], "kept": kept}
+            by = {"codes": outcome.stage_codes[stage.name], "devices": outcome.stage_devices[stage.name]}
+            store.put(key, previous, values | by)
         fitting.close()
         del fitting, after_epoch  # before the next stage is built, or the run judged: the device need not hold both
         if device.type == "cuda":
