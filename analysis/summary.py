@@ -225,6 +225,7 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
             *_of_kmeans(study, table, rows),
             *_of_fits(study, table, rows),
             *_of_clusters(study, rows),
+            *_of_twins(rows),
             *_of_dealing(study, table, rows),
             *_of_code(study, table),
         ),
@@ -433,6 +434,19 @@ def _of_fits(study: Study, table: Table, rows: list[Row]) -> tuple[str, ...]:
         return ()
     more = " A difference between one's first and another's second may be the fit's." if len(places) > 1 else ""
     return (f"{title(table.metric)} with clusters fitted on the scored part itself, and on the training part, %: {'; '.join(said)}.{more}",)
+
+
+def _of_twins(rows: list[Row]) -> tuple[str, ...]:
+    """Rows that the study's settings make one configuration, as a probe does two that differ in how long they fine-tune."""
+    by_runs: dict[frozenset[str], list[str]] = {}
+    for row in rows:
+        if row.keys:
+            by_runs.setdefault(frozenset(row.keys), []).append(row.arm.name)
+    twins = [names for names in by_runs.values() if len(names) > 1]
+    return tuple(
+        f"{' and '.join(names)}: one configuration under the settings of this study, so the same runs. That they are equal says nothing."
+        for names in twins
+    )
 
 
 def _of_clusters(study: Study, rows: list[Row]) -> tuple[str, ...]:

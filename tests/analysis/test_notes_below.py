@@ -158,3 +158,16 @@ def test_another_method_that_was_trained_with_less_than_its_description_has_says
         body = re.sub(r"<(script|style)[ >].*?</\1>", "", text, flags=re.S)
         assert "ther images" in body and all(f"{cell.published.mean:.2f}" in body for cell in cells if cell.published), name
         assert not re.search(r"ours − published|verdict|against the paper|does the paper|order (kept|reversed|undecided)", body, re.I), name
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_rows_that_the_settings_make_one_configuration_are_said_to_be_the_same_runs(tmp_path, same):
+    asked, records = fake.study_and_records(seeds=3, trials=0)
+    asked = copy.deepcopy(asked)
+    asked["tables"] = asked["tables"][:1]
+    first, _, second = asked["tables"][0]["arms"][:3]
+    if same:
+        second["config_hash"] = first["config_hash"]
+    [summary] = analysis.load(fake.write(tmp_path, asked, records)).summaries
+    words = f"{first['name']} and {second['name']}: one configuration under the settings of this study, so the same runs."
+    assert any(note.startswith(words) for note in summary.notes) == same
