@@ -39,7 +39,7 @@ def watch(words: list[str], storage: Path) -> list[tuple[str, float]]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     seen: dict[str, float] = {}
     epochs, last = 0, 0.0
-    report = (0.0, 0.0)
+    reports: list[tuple[float, float]] = []  # of each page: its file's time, when it was seen
     while process.poll() is None:
         now = time.perf_counter() - began
         for name, holds in MARKS:
@@ -48,15 +48,20 @@ def watch(words: list[str], storage: Path) -> list[tuple[str, float]]:
         if (count := said(folder, "^epoch")) != epochs:
             epochs, last = count, now
         page = folder / "report.html"
-        if page.exists() and page.stat().st_mtime != report[0]:
-            report = (page.stat().st_mtime, now)
+        if page.exists() and (not reports or page.stat().st_mtime != reports[-1][0]):
+            reports.append((page.stat().st_mtime, now))
         time.sleep(0.02)
     end = time.perf_counter() - began
     if process.returncode:
         sys.exit(process.stderr.read().decode() if process.stderr else "failed")
-    return sorted(
-        [*seen.items(), ("last epoch ended", last), ("final report written", report[1]), ("command ended", end)], key=lambda mark: mark[1]
+    whole = next(at for _, at in reports if at > seen["best checkpoint exported"])  # the next ones say what else is known: of copies
+    ends = (
+        ("last epoch ended", last),
+        ("report of all runs written", whole),
+        ("last report written", reports[-1][1]),
+        ("command ended", end),
     )
+    return sorted([*seen.items(), *ends], key=lambda mark: mark[1])
 
 
 def main() -> None:
@@ -71,7 +76,7 @@ def main() -> None:
         before = at
     at = dict(marks)
     step = at["first epoch ended"]
-    print(f"\nto the end of the first epoch {step:.1f} s; from the last epoch to the report {at['final report written'] - at['last epoch ended']:.1f} s, "
+    print(f"\nto the end of the first epoch {step:.1f} s; from the last epoch to the report {at['report of all runs written'] - at['last epoch ended']:.1f} s, "
           f"to the end {at['command ended'] - at['last epoch ended']:.1f} s")  # fmt: skip
 
 
