@@ -19,6 +19,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL; torchvision's first is 0.2
 HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 FROM_HED = tuple(map(tuple, torch.linalg.inv(torch.tensor(HED, dtype=torch.float64)).tolist()))
 UNTINTED = torch.tensor([1.0, 0.0, 0.0])  # saturation, hue, gray
+JITTERED = frozenset({"brightness", "contrast", "saturation", "hue"})
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ViewSet:
     @property
     def changes(self) -> frozenset[str]:
         """What a view of this set can have beside its affine map."""
-        jittered = {name for name in ("brightness", "contrast", "saturation", "hue") if getattr(self, name) and self.jitter}
+        jittered = {name for name in JITTERED if getattr(self, name) and self.jitter}
         return frozenset(jittered | {name for name in ("gray", "stain", "blur") if getattr(self, name)})
 
 
@@ -87,6 +88,12 @@ class Draw:
             found |= {name for name, some in zip(("saturation", "hue", "gray"), (self.tint != UNTINTED).any(0), strict=True) if bool(some)}
         found |= {"stain"} if self.stain is not None else set()
         return frozenset(found | ({"blur"} if bool((self.sigma > 0).any()) else set()))
+
+    @property
+    def jittered(self) -> Tensor:
+        """Positions of the views whose brightness, contrast, saturation or hue changes. Asks for the numbers, as `changes` does."""
+        found = (self.colour != 1).any(1)
+        return (found if self.tint is None else found | (self.tint != UNTINTED)[:, :2].any(1)).nonzero()[:, 0]
 
 
 def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -170,7 +177,10 @@ def _blur(images: Tensor, sigma: Tensor, largest: float | None = None) -> Tensor
 
 def _luma(images: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, 1, H, W) gray values."""
-    return images if images.shape[1] == 1 else (images * constant(LUMA, images.device, images.dtype)[:, None, None]).sum(1, keepdim=True)
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.split(1, 1)
+    return red * LUMA[0] + green * LUMA[1] + blue * LUMA[2]
 
 
 def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:
@@ -178,7 +188,7 @@ def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     high, low = images.amax(1), images.amin(1)
     chroma = high - low
     red, green, blue = images.unbind(1)
-    span = torch.where(chroma == 0, 1, chroma)
+    span = chroma + (chroma == 0)
     place = torch.where(high == red, (green - blue) / span, torch.where(high == green, (blue - red) / span + 2, (red - green) / span + 4))
     place = place + 6 * turn  # on the circle, in sixths: red 0, green 2, blue 4
     parts = [(place + start) % 6 for start in (5, 3, 1)]
@@ -192,6 +202,47 @@ def _restain(images: Tensor, stain: Tensor) -> Tensor:
     densities = torch.einsum("nchw,cs->nshw", -images.clamp_min(1 / 255).log(), back)
     densities = densities * stain[:, 0, :, None, None] + stain[:, 1, :, None, None]
     return (-torch.einsum("nshw,sc->nchw", densities, mix)).exp().clamp(0, 1)
+
+
+def _grid(affine: Tensor, height: int, width: int) -> Tensor:
+    """affine (N, 2, 3) -> (N, H, W, 2), where each pixel of a view lies in its image: torch's affine_grid, whose product of N x H W x 3 and
+    3 x 2 takes as long on a CPU as the sampling itself (and would be rounded to TF32 where that is allowed)."""
+    x, y = (torch.linspace(-1, 1, side, device=affine.device, dtype=affine.dtype) * (side - 1) / side for side in (width, height))
+    across, down, offset = affine[:, None, None].unbind(-1)
+    return x[:, None] * across + y[:, None, None] * down + offset
+
+
+def _unless(same: Tensor, old: Tensor, new: Tensor, steady: bool) -> Tensor:
+    """Images `new` (N, C, H, W), those of `old` where same (N, 1, 1, 1). On a CPU a look for the few rows is a quarter of a `where`."""
+    if steady:
+        return torch.where(same, old, new)
+    rows = same.flatten().nonzero()[:, 0]
+    new[rows] = old[rows]
+    return new
+
+
+def _jittered(views: Tensor, colour: Tensor, tint: Tensor | None, changes: frozenset[str], keep_background: bool, steady: bool) -> Tensor:
+    """Brightness, contrast, saturation and hue of views (N, C, H, W), by colour (N, 2) and tint (N, 3)."""
+    brightness, contrast = colour[:, :, None, None, None].unbind(1)
+    if "brightness" in changes:
+        views = (views * brightness).clamp_(0, 1)
+    if "contrast" in changes:
+        luma, same = _luma(views), contrast == 1
+        if keep_background:
+            shown = luma > (TOLERANCE + 0.5) / 255
+            mean = (luma * shown).sum(dim=(1, 2, 3), keepdim=True) / shown.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
+            views = torch.where(same | ~shown, views, (views - mean).mul_(contrast).add_(mean).clamp_(0, 1))
+        else:
+            mean = luma.mean(dim=(1, 2, 3), keepdim=True)
+            views = _unless(same, views, (views - mean).mul_(contrast).add_(mean).clamp_(0, 1), steady)
+    if tint is not None:
+        saturation, hue, _ = tint[:, :, None, None, None].unbind(1)
+        if "saturation" in changes:
+            luma = _luma(views)
+            views = _unless(saturation == 1, views, (views - luma).mul_(saturation).add_(luma).clamp_(0, 1), steady)
+        if "hue" in changes:
+            views = _unless(hue == 0, views, _turn_hue(views, hue[:, 0]), steady)
+    return views
 
 
 def apply_views(images: Tensor, draw: Draw, outside: str = "zeros", keep_background: bool = False, steady: bool | None = None) -> Tensor:
@@ -208,31 +259,23 @@ def apply_views(images: Tensor, draw: Draw, outside: str = "zeros", keep_backgro
     if steady and draw.views is None:
         raise ValueError("views that ask the device nothing need the set that they were drawn from: take them from `draw_views`")
     changes = draw.views.changes if steady and draw.views is not None else draw.changes
-    grid = F.affine_grid(draw.affine.to(device, images.dtype), list(images.shape), align_corners=False)
+    grid = _grid(draw.affine.to(device, images.dtype), *images.shape[2:])
     views = F.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)
     if "stain" in changes and draw.stain is not None:  # what is on the slide, before what the camera makes of it
         views = _restain(views, draw.stain.to(device, images.dtype))
-    brightness, contrast = draw.colour.to(device, images.dtype)[:, :, None, None, None].unbind(1)
-    if "brightness" in changes:
-        views = (views * brightness).clamp(0, 1)
-    if "contrast" in changes:
-        luma, same = _luma(views), contrast == 1
-        if keep_background:
-            shown = luma > (TOLERANCE + 0.5) / 255
-            mean = (luma * shown).sum(dim=(1, 2, 3), keepdim=True) / shown.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
-            same = same | ~shown
+    colour, tint = draw.colour.to(device, images.dtype), None if draw.tint is None else draw.tint.to(device, images.dtype)
+    if changes & JITTERED:
+        rows = None if steady else draw.jittered.to(device)
+        if rows is None or len(rows) == len(views):
+            views = _jittered(views, colour, tint, changes, keep_background, steady)
         else:
-            mean = luma.mean(dim=(1, 2, 3), keepdim=True)
-        views = torch.where(same, views, (mean + contrast * (views - mean)).clamp(0, 1))
-    if draw.tint is not None:
-        saturation, hue, gray = draw.tint.to(device, images.dtype)[:, :, None, None, None].unbind(1)
-        if "saturation" in changes:
-            luma = _luma(views)
-            views = torch.where(saturation == 1, views, (luma + saturation * (views - luma)).clamp(0, 1))
-        if "hue" in changes:
-            views = torch.where(hue == 0, views, _turn_hue(views, hue[:, 0]))
-        if "gray" in changes:
-            views = torch.where(gray == 1, _luma(views), views)
+            views[rows] = _jittered(views[rows], colour[rows], None if tint is None else tint[rows], changes, keep_background, steady)
+    if "gray" in changes and tint is not None:
+        gray = tint[:, 2] == 1
+        if steady:
+            views = torch.where(gray[:, None, None, None], _luma(views), views)
+        else:
+            views[gray] = _luma(views[gray])
     if "blur" in changes:
         scale = images.shape[-1] / 224
         if steady and draw.views is not None:
