@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,11 +19,17 @@ from analysis.statistics import LEVEL, NONE, Interval
 # How often a paper repeated each row; without it the published standard deviation gives no interval of the published mean.
 REPEATS = {"supcam": 10}
 
+# Of published sets of which a study's images may bear the name and not be: their types, as `data prepare` names them.
+TYPES = {
+    "CoNSeP": ("miscellaneous", "inflammatory", "epithelial", "spindle"),
+    "NuCLS": ("tumor", "stromal", "sTILs", "apoptotic", "other"),
+}
+
 
 @dataclass(frozen=True)
 class Published:
-    """A cell of the paper, per cent; `word` where it gives a word instead of a number. compared: whether it is held against ours, as it is not where
-    ours is measured on images that this program draws."""
+    """A cell of the paper, per cent; `word` where it gives a word instead of a number. compared: whether it is held against ours, see
+    `of_other_images`."""
 
     mean: float
     std: float
@@ -68,6 +74,17 @@ def find_published(procedure: str, number: str, dataset: str | None, arm: str | 
     wanted = (procedure, number, arm, metric.removeprefix("test_").removeprefix("val_"))
     found = [v for (p, t, a, d, m), v in published_values().items() if (p, t, a, m) == wanted and dataset in (None, d)]
     return found[0] if len(found) == 1 else None
+
+
+def of_other_images(dataset: str | None, drawn: bool, classes: Sequence[str]) -> str:
+    """Why a study's images cannot be those that published numbers are of, as the beginning of a sentence; '' where they may be. drawn:
+    whether this program draws them. classes: theirs."""
+    if drawn:
+        return "The images are drawn by this program: published numbers are of other images"
+    types = TYPES.get(dataset or "", ())
+    if types and classes and set(classes) != set(types):
+        return f"Published numbers are of other images ({dataset}: {', '.join(types)}; here: {', '.join(classes)})"
+    return ""
 
 
 def published_gain(arm: Published, baseline: Published, repeats: int | None) -> tuple[float, Interval]:

@@ -18,7 +18,17 @@ from analysis.claims import by_fit, claims, commands, how_known
 from analysis.crossed import LOST, Crossed, Estimate, clip_gain, split_metric
 from analysis.mixture import mixture, origins
 from analysis.numbers import number
-from analysis.published import REPEATS, Published, find_published, foreign_rows, published_gain, published_notes, verdict, verdict_of_words
+from analysis.published import (
+    REPEATS,
+    Published,
+    find_published,
+    foreign_rows,
+    of_other_images,
+    published_gain,
+    published_notes,
+    verdict,
+    verdict_of_words,
+)
 from analysis.statistics import NONE, Interval, Tau
 from analysis.study import BROKEN, STATUSES, Arm, Study, Table, by_seed, finite, mapping, plural
 
@@ -217,7 +227,7 @@ def _summary(study: Study, table: Table, crossed: Crossed) -> Summary:
         tau,
         len(both),
         (
-            *_notes(table, rows, baseline, tau, len(both), study.drawn),
+            *_notes(table, rows, baseline, tau, len(both), of_other_images(table.dataset, study.drawn, study.classes)),
             *_of_paper(study, table),
             *_of_description(study, rows),
             *_of_length(study, rows, baseline),
@@ -278,7 +288,7 @@ def _split(runs: pd.DataFrame) -> str:
     return f"{words}, seed {' and '.join(seeds)}" if seeds else words
 
 
-def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked: int, drawn: bool) -> tuple[str, ...]:
+def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked: int, others: str) -> tuple[str, ...]:
     notes = []
     given = any(r.cells[table.metric].published for r in rows)
     if baseline is None and len(rows) > 1:
@@ -306,14 +316,15 @@ def _notes(table: Table, rows: list[Row], baseline: Row | None, tau: Tau, ranked
         notes.append(
             f"The published order of {ranked} arms {word} here: Kendall's tau {number(tau.tau, True)}, exact p {tau.p:.3f} that the two orders have nothing in common."
         )
-    elif given and drawn:
-        notes.append(
-            "The images are drawn by this program: published numbers are of other images, stand here as what the paper has, and are not "
-            "compared with ours."
-        )
+    elif given and others:
+        notes.append(f"{others}, stand here as what the paper has, and are not compared with ours.")
     elif given:
         notes.append(
             f"Fewer than {st.FEWEST_RANKED} arms have both a published and a measured number: no rank correlation with the published order."
+        )
+    if given and table.dataset and not others:
+        notes.append(
+            f"Published numbers are of {table.dataset}. If these images are others, what differs may be theirs: the program cannot know."
         )
     return tuple(notes)
 
@@ -496,7 +507,8 @@ def _row(study: Study, table: Table, arm: Arm, crossed: Crossed) -> Row:
             if dataset or not external
             else None
         )
-        cells[metric] = _cell(done, metric, replace(theirs, compared=not study.drawn) if theirs else None, ratio, crossed)
+        others = of_other_images(dataset, study.drawn, study.classes)
+        cells[metric] = _cell(done, metric, replace(theirs, compared=not others) if theirs else None, ratio, crossed)
     counts = Counter(runs["status"])
     waiting = len(set(study.seeds) - set(runs["seed"]))
     baseline = next((a.config_hash for a in table.arms if a.name == table.baseline_arm), None)

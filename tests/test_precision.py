@@ -142,8 +142,8 @@ def setting_of(name, config, **more):
     return Setting(pack, load(name).procedure.parts(config, pack, 0), 3, **more)
 
 
-def fittings(name, config, previous=None, **more):
-    """Each stage's Fitting after two steps, with what its parameters were and its losses. previous: {stage: what it starts from}."""
+def fittings(name, config, previous=None, steps=2, **more):
+    """Each stage's Fitting after its steps, with what its parameters were and its losses. previous: {stage: what it starts from}."""
     handed = None
     for stage in stages_of(load(name).procedure, config):
         setting = setting_of(name, config, previous=previous[stage.name] if previous else handed, **more)
@@ -152,7 +152,7 @@ def fittings(name, config, previous=None, **more):
         before = {key: value.detach().clone() for key, value in fitting.task.named_parameters()}
         batches = fitting.task.batches(0)
         torch.manual_seed(0)  # of dropout, as the loop does it
-        losses = [float(fitting.step(next(batches), fitting.task.learning_rate(1.0))) for _ in range(2)]
+        losses = [float(fitting.step(next(batches), fitting.task.learning_rate(1.0))) for _ in range(steps)]
         yield stage.name, fitting, before, losses
         handed = on_cpu(fitting.task.result())
 
@@ -275,7 +275,7 @@ def test_an_arm_trains_with_its_networks_in_half_precision_and_all_else_in_float
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "backbone"), [(name, backbone) for name, backbones in OWN.items() for backbone in backbones])
 def test_a_network_of_the_tables_trains_in_half_precision(name, backbone):
-    for _, fitting, before, losses in fittings(name, replace(FULL[name], backbone=backbone), half=torch.bfloat16):
+    for _, fitting, before, losses in fittings(name, replace(FULL[name], backbone=backbone), steps=1, half=torch.bfloat16):
         assert np.isfinite(losses).all()
         assert any(not torch.equal(before[key], value) for key, value in fitting.task.named_parameters() if value.requires_grad)
 

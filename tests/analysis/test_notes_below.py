@@ -10,7 +10,7 @@ import fake
 import pytest
 
 import analysis
-from analysis import report, view
+from analysis import published, report, view
 
 
 def notes_of(folder, changed):
@@ -158,6 +158,24 @@ def test_another_method_that_was_trained_with_less_than_its_description_has_says
         body = re.sub(r"<(script|style)[ >].*?</\1>", "", text, flags=re.S)
         assert "ther images" in body and all(f"{cell.published.mean:.2f}" in body for cell in cells if cell.published), name
         assert not re.search(r"ours − published|verdict|against the paper|does the paper|order (kept|reversed|undecided)", body, re.I), name
+
+
+def test_published_numbers_of_a_set_of_other_types_stand_there_and_are_not_compared(tmp_path, monkeypatch):
+    asked, records = fake.study_and_records(seeds=3, trials=0)
+    folder = fake.write(tmp_path / "study", asked, records)
+    of = asked["tables"][0]["dataset"]
+    for types, compared in ((asked["data"]["classes"][::-1], True), (["sTILs", "other"], False)):
+        monkeypatch.setattr(published, "TYPES", {of: tuple(types)})
+        summary = analysis.load(folder).summaries[0]
+        cells = [row.cells[summary.table.metric] for row in summary.rows]
+        assert any(cell.published for cell in cells) and any(cell.verdict for cell in cells) == compared
+        told = [note for note in summary.notes if note.startswith("Published numbers")]
+        assert told == [
+            f"Published numbers are of {of}. If these images are others, what differs may be theirs: the program cannot know."
+            if compared
+            else f"Published numbers are of other images ({of}: sTILs, other; here: {', '.join(asked['data']['classes'])}), stand here as "
+            "what the paper has, and are not compared with ours."
+        ]
 
 
 @pytest.mark.parametrize("same", [True, False])
