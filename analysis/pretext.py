@@ -17,6 +17,7 @@ COSINES = ("pretext_own", "pretext_step", "pretext_queue")
 SHARES = ("pretext_step_top1", "pretext_queue_top1", "val_knn_accuracy", "val_probe_accuracy")
 NEARER = 0.05  # cosine: an own key that is nearer by less than this is told from no other
 OF_THE_WAY = 0.5  # from a key of the queue to the own one: where another key of the same step is nearer than that, age is what tells keys
+SELDOM = 0.1  # of the queries find their own key among the step's
 LEAST = 0.1  # cosine: smaller differences between the step's keys and the queue's are no sign of anything
 
 
@@ -38,16 +39,19 @@ class Pretext:
         return (*self.shares[:2], *self.cosines, self.rank, *self.shares[2:])
 
 
-def word(own: float, step: float, queue: float, rank: float) -> str:
+def word(own: float, step: float, queue: float, rank: float, found: float = math.nan) -> str:
     """'' where nothing is wrong. own, step, queue: mean cosine of a query with its own key, with others of its step, with the queue's (nan:
-    there is none); rank: effective, of the queries."""
+    there is none); rank: effective, of the queries; found: share of the queries nearer to their own key than to the step's others.
+
+    Embeddings of a low effective rank share most of what they are, and what is left may tell classes still; a run has the status `collapsed`
+    where nothing is left (`trainables/parts/collapse.py`)."""
     if rank < 2:
-        return "all embeddings are alike"
+        return "embeddings are nearly alike"
     if step - queue > max(LEAST, OF_THE_WAY * (own - queue)):
         return "keys are told by their age"
     if own - max(step, -1.0 if math.isnan(queue) else queue) < NEARER:
         return "own keys are no nearer than others"
-    return ""
+    return "own keys are seldom found" if found < SELDOM else ""
 
 
 def pretexts(study: Study, summaries: tuple[Summary, ...]) -> tuple[Pretext, ...]:
@@ -69,7 +73,8 @@ def pretexts(study: Study, summaries: tuple[Summary, ...]) -> tuple[Pretext, ...
 def _said(epochs: pd.DataFrame) -> str:
     """The word of the last epoch, means over seeds; else the last that there was, and until when: an age tells nothing any more once the rate,
     and with it the encoder's way, has come to its end."""
-    by_epoch = epochs.groupby("epoch")[[*COSINES, "pretext_rank"]].mean()
+    by_epoch = epochs.groupby("epoch")[[*COSINES, "pretext_rank", SHARES[0]]].mean()
+    by_epoch.iloc[:-1, -1] = math.nan  # who has not trained to the end may find few keys yet
     words = [(int(epoch), word(*row)) for epoch, row in zip(by_epoch.index, by_epoch.to_numpy().tolist(), strict=True)]
     last = next(((epoch, said) for epoch, said in reversed(words) if said), None)
     if last is None:

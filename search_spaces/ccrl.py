@@ -1,6 +1,6 @@
-"""CCRL's own row of table 2 and its table 3 (Nakhli et al., Contrastive Cell Representation Learning), its search space, its presets.
-Comes in: nothing. Goes out: STUDY. The baseline is the published method (pre-activation ResNet-18, 500 epochs); expected there: AMI 24.2,
-ARI 21.7, purity 51.8 % on CoNSeP, 22.8, 24.0, 68.3 % on NuCLS."""
+"""CCRL's tables 2 (CoNSeP; NuCLS: 2N) and 3, own ones S1 and F (Nakhli et al., Contrastive Cell Representation Learning), its search space,
+its presets. Comes in: nothing. Goes out: STUDY. The baseline of `paper` is the published method (pre-activation ResNet-18, 500 epochs), what
+the paper leaves open as in its authors' later code; expected there: AMI 24.2, ARI 21.7, purity 51.8 % on CoNSeP, 22.8, 24.0, 68.3 % on NuCLS."""
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 

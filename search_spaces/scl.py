@@ -141,7 +141,10 @@ TABLES = (
         (
             Arm("without SCL", WITHOUT),
             Arm("with SCL", {}),
-            Arm("HRNet backbone (not the interleaved network), without SCL", WITHOUT | {"backbone": "hrnet_w18_small"}),
+            Arm(
+                "HRNet backbone (not the interleaved network), re-implemented from its description, without SCL",
+                WITHOUT | {"backbone": "hrnet_w18_small"},
+            ),
         ),
     ),
     Table(

@@ -1,4 +1,4 @@
-"""SupCAM's tables 1-6, own ones S1 to S6 and F (Luo, Wu, Zhao 2023), its search space and its presets.
+"""SupCAM's tables 1-6, its figure S1 and more of it (S1, S2), own ones S3 to S6 and F (Luo, Wu, Zhao 2023), its search space and its presets.
 Comes in: nothing. Goes out: STUDY. The baseline of `paper` is the full method with the published settings (ResNet-50, middle table,
 m = 0.2) on images of one look, which is ours; expected there: 93.56 +- 0.18 % accuracy on ChrCluster 60/10/30, ten seeds, one Titan Xp."""
 

@@ -17,12 +17,23 @@ ASKED, RECORDS = fake.study_and_records()
     (0.85, 0.10, 0.08, 40.0, ""),
     (0.95, 0.50, 0.42, 6.0, ""),  # supervised: the step's others are of the same classes as the queue's
     (0.30, 0.28, 0.27, 30.0, "own keys are no nearer than others"),
-    (0.99, 0.99, 0.99, 1.1, "all embeddings are alike"),
+    (0.99, 0.99, 0.99, 1.1, "embeddings are nearly alike"),
     (0.60, 0.30, math.nan, 20.0, ""),  # no queue
     (0.31, 0.30, math.nan, 20.0, "own keys are no nearer than others"),
 ])  # fmt: skip
 def test_a_contrast_that_learned_something_else_has_its_word(own, step, queue, rank, wanted):
     assert word(own, step, queue, rank) == wanted
+
+
+@pytest.mark.parametrize(("found", "wanted"), [(0.1, ""), (0.09, "own keys are seldom found"), (math.nan, "")])
+def test_own_keys_that_are_seldom_found_are_said_at_the_end_alone(tmp_path, found, wanted):
+    assert word(0.67, 0.33, 0.33, 7.3, found) == wanted
+    records = with_health(RECORDS, 0.6)
+    for entry in (e for record in records for e in record["history"] if e["stage"] == "pretrain"):
+        entry |= {"pretext_step": 0.33, "pretext_step_top1": found if entry["epoch"] > 2 else 0.01}
+    study = analysis.load(fake.write(tmp_path, ASKED, records))
+    words = {row.word for row in pretexts(study, study.summaries) if row.arm != "m = 0.5"}  # diverged in its second epoch
+    assert words == {wanted}
 
 
 def with_health(records, queue):

@@ -2,7 +2,8 @@
 its own, two phases at one-cycle rates. Comes in: gray images with their type. Goes out: a classifier. The first phase trains the head
 alone and leaves the body as it is, bit for bit, statistics of its batch normalisation included; the second trains all, the first layers at
 the lowest rate. Known to differ from the published program: that trains a frozen body's batch normalisation, moves Adam's first beta, warps
-views, turns and zooms three of four, and stops after five epochs in which accuracy gained no point."""
+views, turns and zooms three of four, stops after five epochs in which accuracy gained no point, and takes gray as
+three channels, where the first layer's weights are summed for one here."""
 
 import math
 from collections.abc import Iterator
