@@ -177,7 +177,7 @@ TABLES = (
     ),
     Table(
         "S4",
-        "Lin et al.'s head and phases on this preset's network",
+        "Lin et al.'s head and phases, and SupCAM, on this preset's network",
         "",
         "Scratch",
         (
@@ -187,6 +187,7 @@ TABLES = (
                 f"Lin et al. 2021, {OWN_WORDS}, rates for random weights",
                 LIN | {"frozen_rate": 4e-3, "head_rate": 4e-3, "body_rate": 1e-3},
             ),
+            Arm(FULL, {}),
         ),
     ),
     Table(
