@@ -7,6 +7,17 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests themselves run side by side
 
 
+@pytest.hookimpl(trylast=True)  # of what is selected
+def pytest_collection_modifyitems(items):
+    """Those that start a Ray first, and as many to each process of xdist, which gives each an equal part of the row and moves what is left at
+    its end: minutes of one test at the end of all are then nobody's wait."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    first = [item for item in items if item.get_closest_marker("ray")]
+    rest = [item for item in items if not item.get_closest_marker("ray")]
+    ends = [len(rest) * number // processes for number in range(processes + 1)]
+    items[:] = [item for number in range(processes) for item in (*first[number::processes], *rest[ends[number] : ends[number + 1]])]
+
+
 @pytest.fixture(scope="session")
 def toy():
     """The toy procedure's Entry."""
