@@ -4,12 +4,14 @@ differ, and a difference between arms is then perhaps none of the arms'."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 UNKNOWN = "unknown"
 CPU = "cpu"  # of a record that does not name it
+_INSTRUCTIONS = re.compile(r"\([A-Z0-9 ]+\)(?: and |$)")  # AMD EPYC (AVX2), alone or with others: a CPU. A GPU's name has none
 
 
 def codes_of(record: Mapping[str, Any]) -> str:
@@ -39,7 +41,7 @@ def device_of(record: Mapping[str, Any]) -> str | None:
 def kinds(devices: Iterable[str | None]) -> set[str]:
     """Devices of different kinds among these, of `device_of`. A CPU that no record names may be any that is named, and is no GPU."""
     named = {device for device in devices if device}
-    told = any(device.endswith(")") for device in named)  # (AVX2): the instructions of a CPU; a GPU's name has none
+    told = any(_INSTRUCTIONS.search(device) for device in named)
     return named - {CPU} if told else named
 
 

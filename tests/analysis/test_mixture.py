@@ -66,6 +66,9 @@ def test_devices_of_more_than_one_kind_are_named_and_one_that_is_not_known_is_no
     assert mixture(runs[1:2] + runs[3:]) == mixture(runs[3:]) == ()
     (words,) = mixture([*runs[3:], ("c", "", "NVIDIA H200")])
     assert ": 1 run on NVIDIA H200, 1 run on a CPU that its record does not name. " in words, "a CPU is no GPU, whichever it is"
+    assert mixture([("c", "", "AMD EPYC (AVX2) and NVIDIA H200"), ("c", "", "cpu")]) == ()
+    (words,) = mixture([("c", "", "Radeon (TM) Pro W6800 (Navi 21)"), ("c", "", "cpu")])
+    assert "a CPU that its record does not name" in words
     (words,) = mixture(runs)
     assert words.startswith("Trained on devices of more than one kind: 2 runs on AMD EPYC (AVX2), 1 run on Intel Xeon (AVX512). ")
 
