@@ -597,6 +597,20 @@ def test_grad_cam_is_the_relu_of_activations_weighed_by_mean_slopes(setting):
         assert np.allclose(heat[i], np.rint(255 * wanted / wanted.max()), atol=1)
 
 
+@pytest.mark.parametrize(("backbone", "mapped"), [("hrnet_w18_small", True), ("xcit_nano_12_p8_224", False), ("coat_mini", False)])
+def test_a_network_whose_stages_are_branches_has_its_heat_and_one_without_a_map_of_places_has_none(setting, backbone, mapped, monkeypatch):
+    network = create_backbone(backbone, channels=1, classes=24, weights="random", seed=0, input_size=64).eval()
+    images, test = np.repeat(np.repeat(setting.pack.images, 2, 1), 2, 2), setting.parts["test"]
+    found = scl.grad_cam(network, images[test[:2]], setting.pack.labels[test[:2]], CPU)
+    assert (found is not None) == mapped
+    if mapped:
+        assert found[0].shape == (2, 8, 8), "the deepest branch of 7 x 7 places"
+    monkeypatch.setattr(scl, "_network", lambda *_, **__: network)
+    config = replace(TINY, backbone=backbone, input_size=64)
+    shown = scl.artefacts(config, {}, replace(setting.pack, images=images), test[:4], CPU)
+    assert ("heat" in shown) == mapped, "a run that has trained is not lost for want of a picture"
+
+
 # ------------------------------------------------------------------------------------------------------ whole runs
 
 

@@ -4,7 +4,7 @@ One stage: pairs of batches with one image of each class; focal losses on their 
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ PRIVATE = "scl."  # stored tensors that timm does not know
 WIDE, HIDDEN = 4096, 1024  # of the authors' head: before E, and between E and the scores
 EASY = 0.1  # of the contrast in the first epochs, as the authors' code has it
 MEMORY = 0.98  # a step, of the running sizes of the two losses' gradients: they are those of the last 50 steps
+LEAST_PLACES = 7  # each way, of the maps that a heat map is drawn from
 
 
 @dataclass(frozen=True)
@@ -584,7 +585,9 @@ def artefacts(
         embedder = _network(config, config.embedding_dim, layer, device, embeds=True)
         rows = predict_logits(embedder, pack.images, some, device, normalise=config.normalise).numpy()
         found |= {"embedding": rows.astype(np.float16), "index": some.astype(np.int64), "label": pack.labels[some].astype(np.int64)}
-    heat, prediction = grad_cam(network, pack.images[shown], pack.labels[shown], device, config.normalise)
+    if (maps := grad_cam(network, pack.images[shown], pack.labels[shown], device, config.normalise)) is None:
+        return found
+    heat, prediction = maps
     side = min(112, pack.images.shape[1])
     small = np.stack([shrink(pack.images[index], side, side) for index in shown])
     return found | {
@@ -606,28 +609,32 @@ def _embedding_layer(config: SclConfig, tensors: Mapping[str, Tensor]) -> dict[s
     return body | {f"{name}.{kind}": tensors[f"{layer}.{kind}"] for kind in ("weight", "bias")}
 
 
-def heat_layer(network: nn.Module, side: int) -> nn.Module:
-    """The layer whose activations are weighed: the deepest stage with at least 7 x 7 places on images of this side (at 224 pixels the last
-    one); of a transformer with a class token the last block but one, for after the last block only the class token has a gradient."""
+def heat_layer(network: nn.Module, side: int) -> nn.Module | None:
+    """The layer whose activations are weighed: the deepest stage with at least LEAST_PLACES each way on images of this side (at 224 pixels
+    the last one); of a transformer with a class token the last block but one, for after the last block only the class token has a gradient.
+    None of the few networks whose stages timm names as no layer of theirs (MViTv2, Twins)."""
     stages: Any = network.feature_info
-    if getattr(network, "num_prefix_tokens", 0):
-        return network.get_submodule(stages[-2]["module"])
-    large = [stage for stage in stages if side / stage["reduction"] >= 7]
-    return network.get_submodule((large[-1] if large else stages[0])["module"])
+    large = [stage for stage in stages if side / stage["reduction"] >= LEAST_PLACES]
+    stage = stages[-2] if getattr(network, "num_prefix_tokens", 0) else large[-1] if large else stages[0]
+    return dict(network.named_modules()).get(stage["module"])
 
 
 def grad_cam(
     network: nn.Module, images: np.ndarray, labels: np.ndarray, device: torch.device, normalise: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Grad-CAM (Selvaraju et al. 2017) of each image's true class. images (k, S, S) uint8, labels (k,) -> heat (k, s, s) uint8, 255 at the
-    largest of each map, and predictions (k,) int64."""
+    largest of each map, and predictions (k,) int64. None of a network whose layer has no map of places (CoaT, XCiT, EfficientViM)."""
     kept: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def keep(module: nn.Module, inputs: Any, output: Tensor | Sequence[Tensor]) -> None:
+        if not isinstance(output, Tensor):  # branches of several resolutions (HRNet), finest first
+            output = next((maps for maps in reversed(output) if min(maps.shape[-2:]) >= LEAST_PLACES), output[0])
         output.retain_grad()
         kept.append(output)
 
-    hook = heat_layer(network, images.shape[1]).register_forward_hook(keep)
+    if (stage := heat_layer(network, images.shape[1])) is None:
+        return None
+    hook = stage.register_forward_hook(keep)
     try:
         gray = torch.from_numpy(np.ascontiguousarray(images)).to(device).float()[:, None]
         with torch.enable_grad():
@@ -636,12 +643,19 @@ def grad_cam(
     finally:
         hook.remove()
         network.zero_grad()
-    [layer] = kept
-    assert layer.grad is not None
+    layer = kept[0] if kept else None  # none: the network calls parts of it
+    if layer is None or layer.grad is None or not _has_places(network, layer):
+        return None
     values, slopes = (_places(network, tensor.detach().float()) for tensor in (layer, layer.grad))
     heat = (slopes.mean((1, 2), keepdim=True) * values).sum(3).clamp_min(0)  # (k, s, s)
     heat = heat / heat.amax((1, 2), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
     return (heat * 255).round().to(torch.uint8).cpu().numpy(), logits.argmax(1).cpu().numpy().astype(np.int64)
+
+
+def _has_places(network: nn.Module, tensor: Tensor) -> bool:
+    """Whether activations are of a map, or of tokens that make a square."""
+    tokens = tensor.shape[1] - getattr(network, "num_prefix_tokens", 0)
+    return tensor.ndim == 4 or (tensor.ndim == 3 and math.isqrt(tokens) ** 2 == tokens)
 
 
 def _places(network: nn.Module, tensor: Tensor) -> Tensor:
