@@ -614,8 +614,10 @@ def heat_layer(network: nn.Module, side: int) -> nn.Module | None:
     the last one); of a transformer with a class token the last block but one, for after the last block only the class token has a gradient.
     None of the few networks whose stages timm names as no layer of theirs (MViTv2, Twins)."""
     stages: Any = network.feature_info
-    large = [stage for stage in stages if side / stage["reduction"] >= LEAST_PLACES]
-    stage = stages[-2] if getattr(network, "num_prefix_tokens", 0) else large[-1] if large else stages[0]
+    if getattr(network, "num_prefix_tokens", 0):
+        stage = stages[-2]
+    else:
+        stage = next((one for one in reversed(stages) if side / one["reduction"] >= LEAST_PLACES), stages[0])
     return dict(network.named_modules()).get(stage["module"])
 
 
@@ -623,7 +625,7 @@ def grad_cam(
     network: nn.Module, images: np.ndarray, labels: np.ndarray, device: torch.device, normalise: bool = True
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Grad-CAM (Selvaraju et al. 2017) of each image's true class. images (k, S, S) uint8, labels (k,) -> heat (k, s, s) uint8, 255 at the
-    largest of each map, and predictions (k,) int64. None of a network whose layer has no map of places (CoaT, XCiT, EfficientViM)."""
+    largest of each map, and predictions (k,) int64. None of a network whose layer has no map of places (CaiT, CoaT, XCiT, EfficientViM)."""
     kept: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, output: Tensor | Sequence[Tensor]) -> None:
@@ -644,26 +646,24 @@ def grad_cam(
         hook.remove()
         network.zero_grad()
     layer = kept[0] if kept else None  # none: the network calls parts of it
-    if layer is None or layer.grad is None or not _has_places(network, layer):
+    if layer is None or layer.grad is None:
         return None
     values, slopes = (_places(network, tensor.detach().float()) for tensor in (layer, layer.grad))
+    if values is None or slopes is None:
+        return None
     heat = (slopes.mean((1, 2), keepdim=True) * values).sum(3).clamp_min(0)  # (k, s, s)
     heat = heat / heat.amax((1, 2), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
     return (heat * 255).round().to(torch.uint8).cpu().numpy(), logits.argmax(1).cpu().numpy().astype(np.int64)
 
 
-def _has_places(network: nn.Module, tensor: Tensor) -> bool:
-    """Whether activations are of a map, or of tokens that make a square."""
-    tokens = tensor.shape[1] - getattr(network, "num_prefix_tokens", 0)
-    return tensor.ndim == 4 or (tensor.ndim == 3 and math.isqrt(tokens) ** 2 == tokens)
-
-
-def _places(network: nn.Module, tensor: Tensor) -> Tensor:
-    """Activations of any timm network as (k, s, s, channels)."""
+def _places(network: nn.Module, tensor: Tensor) -> Tensor | None:
+    """Activations of any timm network as (k, s, s, channels); None of what is no map, nor tokens that make a square."""
     if tensor.ndim == 3:  # tokens
         tensor = tensor[:, getattr(network, "num_prefix_tokens", 0) :]
         side = math.isqrt(tensor.shape[1])
-        return tensor.reshape(len(tensor), side, side, -1)
+        return tensor.reshape(len(tensor), side, side, -1) if side**2 == tensor.shape[1] else None
+    if tensor.ndim != 4:
+        return None
     return tensor if getattr(network, "output_fmt", "NCHW") == "NHWC" else tensor.permute(0, 2, 3, 1)
 
 

@@ -394,8 +394,8 @@ def _train(
         if store is not None and stage.shared and workers.rank == 0:
             rows = [row for row in outcome.history if row["stage"] == stage.name]
             values = {"epochs": epochs, "history": rows, "seconds": outcome.stage_seconds[stage.name], "kept": kept}
-            by = {"codes": outcome.stage_codes[stage.name], "devices": outcome.stage_devices[stage.name]}
-            store.put(key, previous, values | by)
+            values |= {"codes": outcome.stage_codes[stage.name], "devices": outcome.stage_devices[stage.name]}
+            store.put(key, previous, values)
         fitting.close()
         del fitting, after_epoch  # before the next stage is built, or the run judged: the device need not hold both
         if device.type == "cuda":

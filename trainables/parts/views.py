@@ -206,7 +206,7 @@ def _restain(images: Tensor, stain: Tensor) -> Tensor:
 
 def _grid(affine: Tensor, height: int, width: int) -> Tensor:
     """affine (N, 2, 3) -> (N, H, W, 2), where each pixel of a view lies in its image: torch's affine_grid, whose product of N x H W x 3 and
-    3 x 2 takes as long on a CPU as the sampling itself (and would be rounded to TF32 where that is allowed)."""
+    3 x 2 takes as long on a CPU as the sampling itself."""
     x, y = (torch.linspace(-1, 1, side, device=affine.device, dtype=affine.dtype) * (side - 1) / side for side in (width, height))
     across, down, offset = affine[:, None, None].unbind(-1)
     return x[:, None] * across + y[:, None, None] * down + offset
